@@ -1,0 +1,62 @@
+"""evl: video classifiers on frozen image encoders.
+
+    model = evl.load("runs/mine")                       # a trained run
+    clips = evl.read_views("clip.mp4", ...)             # (V,T,C,H,W), normalised
+    logits = model(clips)                               # (V,Y)
+
+Names are imported when they are first used, so ``import evl`` costs nothing and touches nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "BackboneSpec": "evl.types",
+    "EVLDecoder": "evl.models.decoder",
+    "EVLError": "evl.errors",
+    "LayerFeatures": "evl.types",
+    "Prediction": "evl.types",
+    "RunConfig": "evl.config",
+    "VideoClassifier": "evl.models.classifier",
+    "clip_indices": "evl.video.sampling",
+    "clip_starts": "evl.video.sampling",
+    "create_backbone": "evl.backbones",
+    "evaluate": "evl.evaluation",
+    "load": "evl.assembly",
+    "load_release": "evl.assembly",
+    "models": "evl.models",
+    "predict": "evl.inference",
+    "read_views": "evl.video.views",
+    "train": "evl.training",
+}
+__all__ = ["__version__", *sorted(_HOMES)]
+
+if TYPE_CHECKING:
+    from evl import models
+    from evl.assembly import load, load_release
+    from evl.backbones import create_backbone
+    from evl.config import RunConfig
+    from evl.errors import EVLError
+    from evl.evaluation import evaluate
+    from evl.inference import predict
+    from evl.models.classifier import VideoClassifier
+    from evl.models.decoder import EVLDecoder
+    from evl.training import train
+    from evl.types import BackboneSpec, LayerFeatures, Prediction
+    from evl.video.sampling import clip_indices, clip_starts
+    from evl.video.views import read_views
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module 'evl' has no attribute {name!r}")
+    home = import_module(_HOMES[name])
+    value = home if _HOMES[name] == f"evl.{name}" else getattr(home, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted(__all__)

@@ -1,0 +1,91 @@
+"""OpenAI's CLIP archives: the image tower as a timm model, all sizes read from its tensors (METHOD.md section 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from evl.backbones.timm_vit import TimmBackbone
+from evl.backbones.weights import read_weights
+from evl.errors import BackboneError
+from evl.types import Preprocessing
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+HEAD_WIDTH = 64
+
+
+def is_openai_layout(state: Mapping[str, Tensor]) -> bool:
+    return "visual.class_embedding" in state and "visual.conv1.weight" in state
+
+
+def load_openai_clip(path: str | Path, num_taps: int) -> TimmBackbone:
+    """An OpenAI CLIP archive (TorchScript, or its state dict) -> backbone in float32, with QuickGELU.
+
+    Raises BackboneError if the file is not one with a vision transformer.
+    """
+    state, _ = read_weights(path)
+    if not is_openai_layout(state):
+        raise BackboneError(f"{path}: not an OpenAI CLIP with a vision transformer (no visual.class_embedding)")
+    visual = {k.removeprefix("visual."): v.float() for k, v in state.items() if k.startswith("visual.")}
+    try:
+        vit = _build(visual)
+    except (KeyError, RuntimeError) as error:
+        raise BackboneError(f"{path}: the image tower is incomplete or of unknown form: {error}") from None
+    size = vit.patch_embed.img_size
+    preprocessing = Preprocessing(tuple(size), CLIP_MEAN, CLIP_STD, interpolation="bicubic", antialias=True)
+    return TimmBackbone(vit, "openai_clip", preprocessing, num_taps)
+
+
+def _build(visual: Mapping[str, Tensor]) -> VisionTransformer:
+    width, _, *patch_size = visual["conv1.weight"].shape
+    side = round((len(visual["positional_embedding"]) - 1) ** 0.5)
+    if side * side + 1 != len(visual["positional_embedding"]):
+        raise BackboneError(f"{len(visual['positional_embedding'])} positions: not a class token and a square grid")
+    with torch.device("meta"):
+        vit = VisionTransformer(
+            img_size=(side * patch_size[0], side * patch_size[1]),
+            patch_size=tuple(patch_size),
+            embed_dim=width,
+            depth=1 + max(int(key.split(".")[2]) for key in visual if key.startswith("transformer.resblocks.")),
+            num_heads=width // HEAD_WIDTH,
+            mlp_ratio=len(visual["transformer.resblocks.0.mlp.c_fc.weight"]) / width,
+            num_classes=0,
+            pre_norm=True,
+            norm_layer=partial(nn.LayerNorm, eps=1e-5),
+            act_layer="quick_gelu",
+        )
+    vit.load_state_dict(_to_timm(visual), assign=True)
+    return vit
+
+
+_NAMES = {
+    "attn.in_proj_": "attn.qkv.",
+    "attn.out_proj.": "attn.proj.",
+    "ln_1.": "norm1.",
+    "ln_2.": "norm2.",
+    "mlp.c_fc.": "mlp.fc1.",
+    "mlp.c_proj.": "mlp.fc2.",
+}
+
+
+def _to_timm(visual: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    state = {
+        "cls_token": visual["class_embedding"].reshape(1, 1, -1),
+        "pos_embed": visual["positional_embedding"][None],
+        "patch_embed.proj.weight": visual["conv1.weight"],
+        **{f"norm_pre.{part}": visual[f"ln_pre.{part}"] for part in ("weight", "bias")},
+        **{f"norm.{part}": visual[f"ln_post.{part}"] for part in ("weight", "bias")},
+    }
+    for key, value in visual.items():
+        if key.startswith("transformer.resblocks."):
+            name = key.replace("transformer.resblocks.", "blocks.")
+            for theirs, ours in _NAMES.items():
+                name = name.replace(theirs, ours)
+            state[name] = value
+    return state

@@ -1,0 +1,206 @@
+"""Names → backbones: timm's, the embedded one, and OpenAI's archives."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from contextlib import contextmanager
+from functools import cache
+
+import timm
+import torch
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from evl.backbones.base import FrozenBackbone
+from evl.backbones.openai_clip import is_openai_layout, load_openai_clip
+from evl.backbones.timm_vit import TimmBackbone, preprocessing_of, random_weights_, refuse_unsupported
+from evl.backbones.weights import read_weights
+from evl.config import BackboneConfig
+from evl.errors import BackboneError
+from evl.types import BackboneSpec, Preprocessing
+
+EMBEDDED = "evl_vit_tiny"
+OPENAI = "openai_clip"
+
+
+def create_backbone(config: BackboneConfig | str, num_taps: int) -> FrozenBackbone:
+    """The frozen backbone a config names, in float32 on the CPU, tapped at its last ``num_taps`` blocks.
+
+    Raises BackboneError for an unknown name (with the nearest known), an architecture that cannot work, or weights
+    that are missing, do not fit, or were made for another activation.
+    """
+    if isinstance(config, str):
+        config = BackboneConfig(name=config)
+    if config.name == OPENAI:
+        if config.weights is None:
+            raise BackboneError("openai_clip needs its archive: set backbone.weights=ViT-B-16.pt")
+        if config.image_size is not None:
+            raise BackboneError("openai_clip takes its size from the archive; leave backbone.image_size unset")
+        return load_openai_clip(config.weights, num_taps)
+    if config.name == EMBEDDED:
+        return _embedded(config, num_taps)
+    _refuse_unknown(config.name)
+    _refuse_wrong_activation(config.name)
+    vit = _create_timm(config)
+    preprocessing = preprocessing_of(vit.pretrained_cfg, getattr(vit.patch_embed, "img_size", None) or (0, 0))
+    return TimmBackbone(vit, config.name, preprocessing, num_taps)
+
+
+def _embedded(config: BackboneConfig, num_taps: int) -> TimmBackbone:
+    """A small untrained ViT with weights from a fixed seed: for first steps and tests, not for good scores."""
+    if config.weights is not None:
+        raise BackboneError(f"{EMBEDDED} has weights of its own; leave backbone.weights unset")
+    size = config.image_size or 64
+    height, width = (size, size) if isinstance(size, int) else size
+    if height % 8 or width % 8:
+        raise BackboneError(f"{EMBEDDED} takes sizes that are multiples of 8, not {height}×{width}")
+    vit = VisionTransformer(
+        img_size=(height, width), patch_size=8, embed_dim=128, depth=4, num_heads=2, num_classes=0
+    )
+    random_weights_(vit, seed=0)
+    preprocessing = Preprocessing((height, width), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bilinear", True)
+    return TimmBackbone(vit, EMBEDDED, preprocessing, num_taps)
+
+
+def _create_timm(config: BackboneConfig) -> nn.Module:
+    overlay, arguments = None, {"num_classes": 0}
+    if config.image_size is not None:
+        arguments["img_size"] = config.image_size
+    if config.weights is not None:
+        state, is_torchscript = read_weights(config.weights)
+        if is_torchscript and is_openai_layout(state):
+            if "clip_quickgelu" not in config.name:
+                near = config.name.split(".")[0].replace("_clip_", "_clip_quickgelu_")
+                raise BackboneError(
+                    f"{config.weights} is an OpenAI archive, trained with QuickGELU, but {config.name} uses GELU: "
+                    f"features would be wrong without any error. Use {near}, or {OPENAI}"
+                )
+            state = {name: tensor.float() for name, tensor in state.items()}
+        # only the image tower: timm's converters take these names
+        overlay = {"state_dict": {k: v for k, v in state.items() if not k.startswith(("transformer.", "token_"))}}
+    with torch.device("meta"):  # refuse before anything is downloaded
+        refuse_unsupported(timm.create_model(config.name, pretrained=False, num_classes=0), config.name)
+    try:
+        with _loading_noted() as misfits:
+            vit = timm.create_model(
+                config.name, pretrained=config.pretrained, pretrained_cfg_overlay=overlay, **arguments
+            )
+    except Exception as error:  # hub, network, file and shape errors come in a dozen types
+        raise BackboneError(_why_not_loaded(config, error)) from error
+    if misfits:
+        source = config.weights or "the downloaded weights"
+        more = f" and {len(misfits) - 6} more" if len(misfits) > 6 else ""
+        raise BackboneError(f"{source} does not fit {config.name}: {', '.join(misfits[:6])}{more}")
+    if not config.pretrained:
+        random_weights_(vit, seed=0)
+    return vit.float()
+
+
+@contextmanager
+def _loading_noted():
+    """Collects keys that did not match while timm loads weights into a vision transformer.
+
+    timm loads without ``strict`` whenever it drops the classifier, so a partial match would pass in silence. Keys
+    behind the last block (final norm, pooling, head) are not read and may be missing.
+    """
+    misfits: list[str] = []
+    read = ("blocks.", "patch_embed.", "pos_embed", "cls_token", "reg_token", "norm_pre.", "rope.")
+
+    def noting(self, state, *args, **kwargs):
+        result = nn.Module.load_state_dict(self, state, *args, **kwargs)
+        misfits.extend(f"missing {key}" for key in result.missing_keys if key.startswith(read))
+        misfits.extend(f"unexpected {key}" for key in result.unexpected_keys if key.startswith(read))
+        return result
+
+    try:
+        for cls in (VisionTransformer, Eva):
+            cls.load_state_dict = noting
+        yield misfits
+    finally:
+        for cls in (VisionTransformer, Eva):
+            del cls.load_state_dict
+
+
+def _why_not_loaded(config: BackboneConfig, error: Exception) -> str:
+    reason = (str(error).strip() or type(error).__name__).split("\n")
+    if config.weights is not None:
+        return f"{config.weights} does not fit {config.name}: {'; '.join(line.strip() for line in reason[:4])}"
+    cfg = timm.get_pretrained_cfg(config.name)
+    source = cfg.hf_hub_id or cfg.url if cfg is not None else None
+    if not config.pretrained or source is None:
+        return f"{config.name} could not be made: {reason[0]}"
+    return (
+        f"the weights of {config.name} could not be fetched from {source} ({type(error).__name__}: {reason[0]}). "
+        f"Without a network, fetch them elsewhere and set backbone.weights=FILE"
+    )
+
+
+def _refuse_unknown(name: str) -> None:
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        near = _nearest(architecture, [EMBEDDED, OPENAI, *_architectures()])
+        raise BackboneError(f"no backbone named {name!r}{near}; 'evl backbones WORD' lists what there is")
+    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")]
+    if tag and tag not in tags:
+        near = _nearest(tag, tags) or f"; there are {', '.join(tags)}"
+        raise BackboneError(f"{architecture} has no weights named {tag!r}{near}")
+
+
+def _refuse_wrong_activation(name: str) -> None:
+    """timm lists CLIP weights trained with QuickGELU under a GELU architecture too; there they give wrong features."""
+    architecture, _, tag = name.partition(".")
+    if "quickgelu" in architecture:
+        return
+    twin = architecture.replace("_clip_", "_clip_quickgelu_")
+    if tag and twin != architecture and f"{twin}.{tag}" in timm.list_pretrained(f"{twin}.*"):
+        raise BackboneError(
+            f"the weights {tag!r} were trained with QuickGELU, but {architecture} uses GELU: features would be wrong "
+            f"without any error. Use {twin}.{tag}"
+        )
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+@cache
+def _architectures() -> tuple[str, ...]:
+    return tuple(timm.list_models(module="vision_transformer") + timm.list_models(module="eva"))
+
+
+@cache
+def _spec(architecture: str) -> tuple[BackboneSpec, int] | None:
+    """Description and number of parameters, from shapes alone; None if it cannot work here."""
+    try:
+        with torch.device("meta"):
+            vit = timm.create_model(architecture, pretrained=False, num_classes=0)
+        backbone = TimmBackbone(vit, architecture, preprocessing_of(vit.pretrained_cfg, (0, 0)), 1)
+    except Exception:  # whatever timm raises: it does not work here
+        return None
+    return backbone.spec, sum(parameter.numel() for parameter in vit.parameters())
+
+
+def list_backbones(word: str = "") -> list[tuple[str, BackboneSpec, int]]:
+    """(name, description, parameters) of all that work here and contain ``word`` (or match it, with * and ?)."""
+    pattern = word if any(sign in word for sign in "*?[") else f"*{word}*"
+    names = [EMBEDDED]
+    for architecture in _architectures():
+        names += timm.list_pretrained(f"{architecture}.*") or [architecture]
+    found = []
+    for name in names:
+        if not fnmatch.fnmatchcase(name, pattern):
+            continue
+        if name == EMBEDDED:
+            backbone = create_backbone(name, 1)
+            found.append((name, backbone.spec, sum(p.numel() for p in backbone.parameters())))
+            continue
+        try:
+            _refuse_wrong_activation(name)
+        except BackboneError:
+            continue
+        if (described := _spec(name.partition(".")[0])) is not None:
+            found.append((name, *described))
+    return found

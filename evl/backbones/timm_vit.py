@@ -1,0 +1,153 @@
+"""One adapter for all of timm's vision transformers with global self-attention, plain or rotary.
+
+Queries and keys are taken where the block itself hands them to ``scaled_dot_product_attention``: after
+projection, optional q/k norm and rotary embedding, before the scale. So they are the block's own by construction,
+whatever stands before that call, and cost nothing to compute.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+
+import torch
+import torch.nn.functional as F
+from timm.layers import Attention, AttentionRope
+from timm.models.eva import Eva, EvaAttention
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from evl.backbones.base import FrozenBackbone
+from evl.errors import BackboneError
+from evl.types import BackboneSpec, LayerFeatures, Preprocessing
+
+_capture: ContextVar[_Capture | None] = ContextVar("capture", default=None)  # one a thread
+
+
+class _Capture(TorchFunctionMode):
+    """While active, notes the tapped blocks' outputs and what they hand to attention."""
+
+    def __init__(self, first_tap: int):
+        super().__init__()
+        self.first_tap = first_tap
+        self.block = -1
+        self.queries_keys: dict[int, tuple[Tensor, Tensor]] = {}
+        self.tokens: dict[int, Tensor] = {}
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is F.scaled_dot_product_attention and self.block >= self.first_tap:
+            # (F,N,L,K) -> (F,L,N,K); copied, because a view would keep the values of qkv alive
+            query, key = (x.transpose(1, 2).clone(memory_format=torch.contiguous_format) for x in args[:2])
+            self.queries_keys[self.block] = (query, key)
+        return func(*args, **(kwargs or {}))
+
+
+class TimmBackbone(FrozenBackbone):
+    """A timm ``VisionTransformer`` or ``Eva``, tapped at its last blocks."""
+
+    def __init__(self, vit: nn.Module, name: str, preprocessing: Preprocessing, num_taps: int):
+        refuse_unsupported(vit, name)
+        attention = vit.blocks[0].attn
+        spec = BackboneSpec(
+            name=name,
+            width=vit.embed_dim,
+            depth=len(vit.blocks),
+            num_heads=attention.num_heads,
+            head_width=attention.head_dim,
+            grid=tuple(vit.patch_embed.grid_size),
+            num_prefix_tokens=vit.num_prefix_tokens,
+            image_size=tuple(vit.patch_embed.img_size),
+            patch_size=tuple(vit.patch_embed.patch_size),
+        )
+        super().__init__(spec, preprocessing, num_taps)
+        self.vit = vit
+        self.requires_grad_(False)
+        self.eval()
+        first_tap = spec.depth - num_taps
+        for index, block in enumerate(vit.blocks):
+            block.attn.fused_attn = True
+            if index >= first_tap:
+                block.register_forward_pre_hook(_enter(index))
+                block.register_forward_hook(_leave(index))
+
+    def tap(self, frames: Tensor) -> list[LayerFeatures]:
+        capture = _Capture(self.spec.depth - self.num_taps)
+        token = _capture.set(capture)
+        try:
+            with capture:
+                self.vit.forward_features(frames)
+        finally:
+            _capture.reset(token)
+        return [
+            LayerFeatures(capture.tokens[block], *capture.queries_keys[block])
+            for block in range(capture.first_tap, self.spec.depth)
+        ]
+
+
+def _enter(index: int):
+    def hook(module, args):
+        if (capture := _capture.get()) is not None:
+            capture.block = index
+
+    return hook
+
+
+def _leave(index: int):
+    def hook(module, args, output):
+        if (capture := _capture.get()) is not None:
+            capture.tokens[index] = output
+            capture.block = -1
+
+    return hook
+
+
+def refuse_unsupported(model: nn.Module, name: str) -> None:
+    """BackboneError, with the reason, unless every block has global self-attention with equal queries and keys."""
+    if not isinstance(model, VisionTransformer | Eva):
+        raise BackboneError(
+            f"{name} is a {type(model).__name__}, which has no plain sequence of tokens of one width in each block; "
+            "evl needs a vision transformer with global attention: try 'evl backbones vit'"
+        )
+    for block in model.blocks:
+        attention = getattr(block, "attn", None)
+        if type(attention) not in (Attention, AttentionRope, EvaAttention):
+            found = type(attention).__name__ if attention is not None else f"{type(block).__name__} blocks"
+            raise BackboneError(
+                f"{name} attends by {found}, from which one query and key a token cannot be read; "
+                "evl needs plain or rotary self-attention: try 'evl backbones vit'"
+            )
+    if getattr(model.patch_embed, "grid_size", None) is None:
+        raise BackboneError(f"{name} has no fixed grid of patches; evl needs one")
+
+
+def preprocessing_of(pretrained_cfg: dict, image_size: tuple[int, int]) -> Preprocessing:
+    """What the weights' own configuration says of pixels."""
+    interpolation = pretrained_cfg.get("interpolation", "bicubic")
+    return Preprocessing(
+        image_size=tuple(image_size),
+        mean=tuple(pretrained_cfg["mean"]),
+        std=tuple(pretrained_cfg["std"]),
+        interpolation=interpolation if interpolation in ("bilinear", "bicubic") else "bicubic",
+        antialias=True,
+    )
+
+
+@torch.no_grad()
+def random_weights_(model: nn.Module, seed: int) -> None:
+    """Fill every weight from a generator of its own, whatever the state of torch's: the same on every machine.
+
+    Linear and convolution weights uniform with variance 1/fan_in, tables of positions and tokens uniform with
+    std 0.02, norms 1, biases 0. NumPy's legacy generator is frozen for all time, and its ``random_sample`` is exact
+    integer arithmetic.
+    """
+    import numpy as np
+
+    generator = np.random.RandomState(seed)  # noqa: NPY002  (the frozen one, on purpose)
+    for name, parameter in sorted(model.named_parameters()):
+        if parameter.ndim < 2:
+            parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+            continue
+        is_table = name.split(".")[-1] in ("pos_embed", "cls_token", "reg_token", "dist_token")
+        std = 0.02 if is_table else parameter[0].numel() ** -0.5
+        uniform = generator.random_sample(parameter.numel()) * 2 - 1
+        parameter.copy_(torch.from_numpy(uniform * (std * 3**0.5)).view_as(parameter))

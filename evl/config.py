@@ -1,0 +1,223 @@
+"""A run, completely described: frozen dataclasses, checked when made, to and from YAML.
+
+``evl train --set training.steps=2000`` changes the field ``steps`` of ``RunConfig.training``. A recipe is a
+function that returns a complete ``RunConfig`` (``evl.recipes``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from evl.errors import ConfigError
+
+_checked = dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+
+Positive = Annotated[int, Field(gt=0)]
+NotNegative = Annotated[int, Field(ge=0)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
+
+
+@_checked
+class BackboneConfig:
+    """The frozen encoder. ``name``: a timm name, ``evl_vit_tiny`` (embedded, untrained), or ``openai_clip``
+    (any of OpenAI's archives, sizes read from its tensors; needs ``weights``)."""
+
+    name: str = "evl_vit_tiny"
+    weights: str | None = None  # a local file instead of timm's download
+    pretrained: bool = True  # False: random weights, for tests
+    image_size: Positive | tuple[Positive, Positive] | None = None  # None: the weights' own; else (H, W)
+
+
+@_checked
+class ModelConfig:
+    """The trainable part. None: taken from the backbone (heads 64 wide, or the backbone's own number)."""
+
+    decoder: Literal["evl", "linear"] = "evl"
+    num_layers: Positive = 4
+    num_heads: Positive | None = None
+    qkv_width: Positive | None = None
+    mlp_ratio: Annotated[float, Field(gt=0)] = 4.0
+    mlp_dropout: Dropout = 0.5
+    head_dropout: Dropout = 0.5
+    temporal_conv: bool = True
+    temporal_position: bool = True
+    cross_frame: bool = True
+    query_init: Literal["zero", "normal"] = "normal"
+
+
+@_checked
+class ClipConfig:
+    """Which frames make a clip, and how a frame becomes the backbone's input."""
+
+    sampling: Literal["dense", "segment"] = "dense"
+    num_frames: Positive = 8
+    stride: Positive = 16  # frames between neighbours; dense sampling only
+    # what a training clip shows past the end of a short video (evaluation: always the video's last frame)
+    past_end: Literal["last_sampled_frame", "last_video_frame"] = "last_sampled_frame"
+    interpolation: Literal["auto", "bilinear", "bicubic"] = "auto"  # auto: as the weights were trained
+    antialias: bool = True
+
+
+@_checked
+class AugmentConfig:
+    """One draw a clip, the same for all its frames."""
+
+    rand_augment: str | None = "rand-m7-n4-mstd0.5-inc1"  # timm's notation; null: none
+    crop_area: tuple[Probability, Probability] = (0.08, 1.0)  # share of the picture
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width / height
+    flip: Probability | Literal["auto"] = "auto"  # auto: 0.5, but 0 where class names tell directions
+    erasing: Probability = 0.0
+
+    def __post_init__(self):
+        _require(0 < self.crop_area[0] <= self.crop_area[1], "crop_area must be (low, high), 0 < low <= high")
+        _require(0 < self.crop_ratio[0] <= self.crop_ratio[1], "crop_ratio must be (low, high), low > 0")
+
+
+@_checked
+class DataConfig:
+    """Where videos and labels come from."""
+
+    path: str | None = None  # a manifest, or a folder with a folder per class
+    val_path: str | None = None  # None: the split in ``path``, else a seeded part of it
+    root: str | None = None  # what relative paths of a manifest are relative to; None: the manifest's folder
+    class_names: str | None = None  # a file with one class name a line, where labels are numbers
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    max_damaged_share: Probability = 0.05  # of the training videos; more stops the run
+    num_workers: NotNegative | None = None  # None: one a core, at most 8
+
+
+@_checked
+class TrainingConfig:
+    """AdamW with a cosine to zero."""
+
+    steps: Positive = 1000
+    batch_size: Positive = 32  # clips a step, over all processes and accumulation
+    accumulation: Positive = 1  # micro-batches a step
+    lr: Annotated[float, Field(gt=0)] = 4e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    warmup_steps: NotNegative = 0
+    clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
+    label_smoothing: Dropout = 0.0
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: bf16 on CUDA, fp32 on CPU
+    seed: NotNegative = 0
+    eval_every: NotNegative = 500  # steps; 0: only at the end
+    save_every: Positive = 500  # steps
+    keep_last: Positive = 2  # checkpoints
+    log_every: Positive = 20  # steps
+
+    def __post_init__(self):
+        _require(self.warmup_steps < self.steps, f"warmup_steps ({self.warmup_steps}) must be below steps ({self.steps})")
+
+
+@_checked
+class EvaluationConfig:
+    """Views a video: ``num_clips`` × ``num_crops``, scores averaged."""
+
+    num_clips: Positive = 3
+    num_crops: Literal[1, 3] = 1
+    batch_size: Positive = 8  # videos at a time
+
+
+@_checked
+class RunConfig:
+    """Everything that decides what a run does; stored as ``config.yaml`` in its folder."""
+
+    backbone: BackboneConfig = dataclasses.field(default_factory=BackboneConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    clip: ClipConfig = dataclasses.field(default_factory=ClipConfig)
+    augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        return TypeAdapter(RunConfig).dump_python(self, mode="json")
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> RunConfig:
+        """Raises ConfigError for an unknown name (with the nearest known one) or a wrong value."""
+        try:
+            return TypeAdapter(cls).validate_python(dict(settings))
+        except ValidationError as error:
+            raise ConfigError(_sentence(error)) from None
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> RunConfig:
+        try:
+            settings = yaml.safe_load(Path(path).read_text())
+        except FileNotFoundError:
+            raise ConfigError(f"{path}: no such configuration file") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: not readable as YAML: {error}") from None
+        if not isinstance(settings, Mapping):
+            raise ConfigError(f"{path}: expected sections such as 'training:', found {type(settings).__name__}")
+        return cls.from_dict(settings)
+
+    def with_settings(self, settings: Iterable[str]) -> RunConfig:
+        """A copy with ``section.field=value`` strings applied; values are read as YAML."""
+        changed = self.to_dict()
+        for setting in settings:
+            name, equals, text = setting.partition("=")
+            section, dot, field = name.strip().partition(".")
+            if not equals or not dot or not field:
+                raise ConfigError(f"{setting!r}: expected section.field=value, for example training.steps=2000")
+            if section not in changed:
+                raise ConfigError(f"{setting!r}: no section {section!r}{_nearest(section, changed)}")
+            try:
+                value = yaml.safe_load(text)
+            except yaml.YAMLError:
+                raise ConfigError(f"{setting!r}: the value {text!r} is not readable; quote it?") from None
+            changed[section][field.strip()] = value
+        return RunConfig.from_dict(changed)
+
+
+def replace(config: RunConfig, **sections: Mapping[str, Any]) -> RunConfig:
+    """A copy with fields changed: ``replace(config, training={"steps": 10})``. Checked like any other."""
+    changed = config.to_dict()
+    for section, fields in sections.items():
+        changed[section] = {**changed[section], **fields}
+    return RunConfig.from_dict(changed)
+
+
+def _require(condition: bool, sentence: str) -> None:
+    if not condition:
+        raise ValueError(sentence)  # pydantic turns it into a ValidationError with the field's place
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=2)
+    return f"; did you mean {' or '.join(near)}?" if near else f"; there are {', '.join(known)}"
+
+
+def _sentence(error: ValidationError) -> str:
+    sections = {field.name: field.type for field in dataclasses.fields(RunConfig)}
+    sentences: dict[str, str] = {}
+    for problem in error.errors():
+        place = [str(part) for part in problem["loc"]]
+        where = ".".join(place[:2])
+        if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            if len(place) > 1:
+                section = globals()[sections[place[0]]]
+                known = [field.name for field in dataclasses.fields(section)]
+            else:
+                known = list(sections)
+            sentences[where] = f"no setting {where!r}{_nearest(place[-1], known)}"
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            also = sentences.get(where)
+            value = f" (got {problem['input']!r})" if len(place) > 1 else ""
+            sentences[where] = f"{also}, or {message}" if also else f"{where}: {message}{value}"
+    return "; ".join(sentences.values())

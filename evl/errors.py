@@ -1,0 +1,44 @@
+"""What a user can do wrong, as a small tree. Every message says what came, what was wanted, what to do."""
+
+
+class EVLError(Exception):
+    """Base of all errors that are the input's fault, not the program's; commands print them as one sentence."""
+
+
+class ConfigError(EVLError, ValueError):
+    """A setting that does not exist, has the wrong type, or cannot go with another."""
+
+
+class DataError(EVLError, ValueError):
+    """A manifest or folder that cannot be understood as labelled videos."""
+
+
+class VideoError(EVLError):
+    """One video that cannot be used: missing, damaged, or without pictures.
+
+    ``reason`` is a short text that fits into a table; ``path`` is the file.
+    """
+
+    def __init__(self, path, reason: str):
+        self.path = str(path)
+        self.reason = reason
+        super().__init__(f"{self.path}: {reason}")
+
+    def __reduce__(self):  # exceptions with two arguments do not pickle by themselves
+        return type(self), (self.path, self.reason)
+
+
+class BackboneError(EVLError, ValueError):
+    """A backbone that is unknown, cannot work here, or whose weights do not fit."""
+
+
+class CheckpointError(EVLError, ValueError):
+    """A saved model or checkpoint that is missing, damaged, or belongs to something else."""
+
+
+class SaveError(EVLError, OSError):
+    """Writing failed (disk full, no permission); what was there before is still there."""
+
+
+class RunError(EVLError):
+    """A run that cannot start or go on: folder in use, too many damaged videos, loss not finite."""

@@ -1,0 +1,7 @@
+"""Features → logits: the decoder, its local temporal module, baselines, and the whole classifier."""
+
+from evl.models.classifier import ClassifierHead, VideoClassifier
+from evl.models.decoder import EVLDecoder
+from evl.models.probes import MeanPool
+
+__all__ = ["ClassifierHead", "EVLDecoder", "MeanPool", "VideoClassifier"]

@@ -1,0 +1,87 @@
+"""Frozen backbone + decoder + head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from evl.types import LayerFeatures
+
+
+class ClassifierHead(nn.Module):
+    """LayerNorm → Dropout → Linear: (B,D) -> logits (B,Y)."""
+
+    def __init__(self, width: int, num_classes: int, dropout: float = 0.0):
+        super().__init__()
+        self.norm = nn.LayerNorm(width, eps=1e-5)
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(width, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.dropout(self.norm(x)))
+
+
+class VideoClassifier(nn.Module):
+    """Clips (B,T,C,H,W), normalised floats -> logits (B,Y).
+
+    ``backbone`` maps clips to a list of LayerFeatures, shallow to deep, and is frozen: it is a registered
+    submodule that keeps out of training mode, its parameters take no gradients, and it runs without autograd.
+
+    Attributes:
+        class_names: tuple of Y names, in the order of the logits; () if unknown.
+        card: a ``evl.assembly.ModelCard`` when the model was loaded or built from a config, else None.
+    """
+
+    def __init__(self, backbone: nn.Module, decoder: nn.Module, head: nn.Module, class_names: Sequence[str] = ()):
+        super().__init__()
+        self.backbone = backbone
+        self.decoder = decoder
+        self.head = head
+        self.class_names = tuple(class_names)
+        self.card = None
+        for parameter in backbone.parameters():
+            parameter.requires_grad = False
+        self.train()
+
+    def forward(self, clips: Tensor) -> Tensor:
+        return self.classify(self.features(clips))
+
+    def features(self, clips: Tensor) -> list[LayerFeatures]:
+        """What the frozen backbone says: clips (B,T,C,H,W) -> one LayerFeatures a tapped block, no autograd."""
+        if clips.ndim != 5:
+            raise ValueError(f"clips of shape {tuple(clips.shape)}; expected (B,T,C,H,W)")
+        with torch.no_grad():
+            return self.backbone(clips)
+
+    def classify(self, features: Sequence[LayerFeatures]) -> Tensor:
+        """Features of tapped blocks -> logits (B,Y). Only this part has gradients."""
+        return self.head(self.decoder(features))
+
+    def train(self, mode: bool = True) -> VideoClassifier:
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def requires_grad_(self, requires_grad: bool = True) -> VideoClassifier:
+        """Applies to decoder and head; the backbone stays frozen."""
+        for part in (self.decoder, self.head):
+            part.requires_grad_(requires_grad)
+        return self
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """The state of decoder and head: all that is stored of a trained model."""
+        return {name: value for name, value in self.state_dict().items() if not name.startswith("backbone.")}
+
+    def load_trainable_state(self, state: dict[str, Tensor]) -> None:
+        """The reverse of ``trainable_state``. Raises RuntimeError if keys or shapes differ."""
+        self.decoder.load_state_dict(_below(state, "decoder."))
+        self.head.load_state_dict(_below(state, "head."))
+
+    def trainable_parameters(self) -> Iterator[nn.Parameter]:
+        return (parameter for parameter in self.parameters() if parameter.requires_grad)
+
+
+def _below(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

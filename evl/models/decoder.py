@@ -1,0 +1,178 @@
+"""The decoder: one query token gathers, block by block, what it needs from all tokens of all frames."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from evl.errors import CheckpointError
+from evl.models.attention import CrossAttention
+from evl.models.temporal import LocalTemporalModule
+from evl.types import LayerFeatures
+
+
+class QuickGELU(nn.Module):
+    """z · sigmoid(1.702 z), CLIP's own approximation of GELU."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z * torch.sigmoid(1.702 * z)
+
+
+class MLP(nn.Module):
+    """Linear → QuickGELU → Dropout → Linear."""
+
+    def __init__(self, width: int, hidden_width: int, dropout: float):
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden_width)
+        self.act = QuickGELU()
+        self.dropout = nn.Dropout(dropout)
+        self.fc2 = nn.Linear(hidden_width, width)
+        for linear in (self.fc1, self.fc2):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.normal_(linear.bias, std=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.dropout(self.act(self.fc1(x))))
+
+
+class DecoderLayer(nn.Module):
+    """One layer: x (B,1,D) and one tapped block's LayerFeatures -> x (B,1,D). METHOD.md section 3:
+
+        A = local temporal module(features), flattened to (B, T·L, D)
+        x = x + MHA(q = LN1(x), k = v = LN3(A));  x = x + MLP(LN2(x))
+    """
+
+    def __init__(self, width: int, qkv_width: int, num_heads: int, mlp_width: int, dropout: float, **temporal):
+        super().__init__()
+        self.temporal = LocalTemporalModule(width, **temporal)
+        self.norm_query = nn.LayerNorm(width, eps=1e-5)  # LN1
+        self.norm_tokens = nn.LayerNorm(width, eps=1e-5)  # LN3
+        self.attention = CrossAttention(width, qkv_width, num_heads)
+        self.norm_mlp = nn.LayerNorm(width, eps=1e-5)  # LN2
+        self.mlp = MLP(width, mlp_width, dropout)
+
+    def forward(self, x: Tensor, features: LayerFeatures) -> Tensor:
+        tokens = self.temporal(features).flatten(1, 2)  # (B,T·L,D)
+        x = x + self.attention(self.norm_query(x), self.norm_tokens(tokens))
+        return x + self.mlp(self.norm_mlp(x))
+
+
+class EVLDecoder(nn.Module):
+    """Features of M tapped blocks, shallow to deep -> one vector a video.
+
+    Args:
+        width: D of the features.
+        num_layers: M, one decoder layer a tapped block.
+        num_frames: T; only needed with ``temporal_position``.
+        grid: (h, w) of the patches; only needed with ``cross_frame``.
+        num_heads, qkv_width: heads and inner width of the attention; by default 64 wide and D.
+        query_init: ``zero`` or ``normal`` (std 0.02).
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_layers: int,
+        *,
+        num_frames: int | None,
+        grid: tuple[int, int] | None,
+        num_heads: int | None = None,
+        qkv_width: int | None = None,
+        mlp_ratio: float = 4.0,
+        mlp_dropout: float = 0.0,
+        temporal_conv: bool = True,
+        temporal_position: bool = True,
+        cross_frame: bool = True,
+        query_init: str = "normal",
+    ):
+        super().__init__()
+        qkv_width = qkv_width or width
+        if query_init not in ("zero", "normal"):
+            raise ValueError(f"query_init {query_init!r}: expected 'zero' or 'normal'")
+        self.width = width
+        self.query_token = nn.Parameter(torch.zeros(1, width))  # (Q,D), Q = 1
+        if query_init == "normal":
+            nn.init.normal_(self.query_token, std=0.02)
+        self.layers = nn.ModuleList(
+            DecoderLayer(
+                width,
+                qkv_width,
+                num_heads or max(1, qkv_width // 64),
+                round(width * mlp_ratio),
+                mlp_dropout,
+                num_frames=num_frames,
+                grid=tuple(grid) if grid is not None else None,
+                conv=temporal_conv,
+                position=temporal_position,
+                cross_frame=cross_frame,
+            )
+            for _ in range(num_layers)
+        )
+
+    def forward(self, features: Sequence[LayerFeatures]) -> Tensor:
+        """features: M × LayerFeatures with tokens (B,T,L,D), query and key (B,T,L,N,K) -> (B,D)."""
+        if len(features) != len(self.layers):
+            raise ValueError(f"{len(features)} tapped blocks came, but the decoder has {len(self.layers)} layers")
+        x = self.query_token.expand(len(features[0].tokens), -1, -1)  # (B,1,D)
+        for layer, one in zip(self.layers, features, strict=True):
+            x = layer(x, one)
+        return x[:, 0]
+
+    @classmethod
+    def from_release(
+        cls, state: Mapping[str, Tensor], *, num_heads: int, num_frames: int, grid: tuple[int, int]
+    ) -> EVLDecoder:
+        """A decoder with the weights of a released checkpoint (METHOD.md section 6).
+
+        ``state``: its tensors, keys without ``module.decoder.``. Sizes and which temporal parts are on are read
+        from them. Raises CheckpointError where keys or sizes do not fit.
+        """
+        own = {own_key: tensor for key, tensor in state.items() for own_key in [release_key_to_own(key)]}
+        num_layers = 1 + max((int(m[1]) for key in own if (m := re.match(r"layers\.(\d+)\.", key))), default=-1)
+        first = "layers.0."
+        if num_layers == 0 or f"{first}mlp.fc1.weight" not in own:
+            raise CheckpointError("not a decoder of a released checkpoint: no key decoder_layers.0.mlp.fc1.weight")
+        mlp_width, width = own[f"{first}mlp.fc1.weight"].shape
+        decoder = cls(
+            width,
+            num_layers,
+            num_frames=num_frames,
+            grid=grid,
+            num_heads=num_heads,
+            qkv_width=len(own[f"{first}attention.q_proj.weight"]),
+            mlp_ratio=mlp_width / width,
+            temporal_conv=f"{first}temporal.conv.conv.weight" in own,
+            temporal_position=f"{first}temporal.position" in own,
+            cross_frame=f"{first}temporal.cross_frame.before" in own,
+        )
+        own["query_token"] = own["query_token"].reshape(1, width)
+        try:
+            decoder.load_state_dict(own)
+        except RuntimeError as error:
+            raise CheckpointError(f"the released decoder does not fit T={num_frames}, grid={grid}: {error}") from None
+        return decoder
+
+
+_RELEASE_KEYS = [  # release's name -> ours; i is the layer
+    (r"cls_token", r"query_token"),
+    (r"decoder_layers\.(\d+)\.attn\.(.+)", r"layers.\1.attention.\2"),
+    (r"decoder_layers\.(\d+)\.mlp\.(.+)", r"layers.\1.mlp.\2"),
+    (r"decoder_layers\.(\d+)\.norm1\.(.+)", r"layers.\1.norm_query.\2"),
+    (r"decoder_layers\.(\d+)\.norm2\.(.+)", r"layers.\1.norm_mlp.\2"),
+    (r"decoder_layers\.(\d+)\.norm3\.(.+)", r"layers.\1.norm_tokens.\2"),
+    (r"temporal_conv\.(\d+)\.(.+)", r"layers.\1.temporal.conv.conv.\2"),
+    (r"temporal_pos_embed\.(\d+)", r"layers.\1.temporal.position"),
+    (r"cross_attention\.(\d+)\.w1", r"layers.\1.temporal.cross_frame.before"),
+    (r"cross_attention\.(\d+)\.w2", r"layers.\1.temporal.cross_frame.after"),
+]
+
+
+def release_key_to_own(key: str) -> str:
+    """The name of a released decoder's parameter in EVLDecoder; CheckpointError if there is none."""
+    for theirs, ours in _RELEASE_KEYS:
+        if re.fullmatch(theirs, key):
+            return re.sub(theirs, ours, key)
+    raise CheckpointError(f"unexpected key {key!r} in a released decoder")

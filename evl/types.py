@@ -1,0 +1,117 @@
+"""What travels between rooms.
+
+Legend of shapes, for all files:
+    B videos · V views · T frames · C channels · H W pixels · h w patch grid · L tokens a frame
+    D width · N heads · K head width · Q query tokens · M decoder layers · Y classes
+Pixels are (B,V,T,C,H,W): frames before channels, so folding frames into the batch costs nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled video of a manifest. ``label`` is a class name; times cut an untrimmed file, in seconds."""
+
+    path: str
+    label: str | None = None
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What decoding a file told: never what its header claims.
+
+    ``times_seconds`` holds the presentation time of every frame that decodes, in order; ``width`` and
+    ``height`` are those of the picture as a viewer sees it (after rotation).
+    """
+
+    path: str
+    times_seconds: tuple[float, ...]
+    width: int
+    height: int
+    codec: str
+    rotation_degrees: int = 0
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.times_seconds)
+
+    @property
+    def duration_seconds(self) -> float:
+        """Time from the first frame to the end of the last, taking the last as long as the mean one."""
+        if self.num_frames < 2:
+            return 0.0
+        length = self.times_seconds[-1] - self.times_seconds[0]
+        return length * self.num_frames / (self.num_frames - 1)
+
+    @property
+    def frames_per_second(self) -> float:
+        return self.num_frames / self.duration_seconds if self.duration_seconds > 0 else 0.0
+
+
+class LayerFeatures(NamedTuple):
+    """What one tapped block says of a clip.
+
+    tokens (B,T,L,D): the block's residual output, prefix tokens (class, registers) first.
+    query, key (B,T,L,N,K): that block's own self-attention queries and keys as its attention uses them,
+    before the 1/√K scale.
+    """
+
+    tokens: Tensor
+    query: Tensor
+    key: Tensor
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """All that a decoder needs to know of a backbone. ``grid`` is (h, w); ``image_size`` is (H, W)."""
+
+    name: str
+    width: int
+    depth: int
+    num_heads: int
+    head_width: int
+    grid: tuple[int, int]
+    num_prefix_tokens: int
+    image_size: tuple[int, int]
+    patch_size: tuple[int, int]
+
+    @property
+    def num_tokens(self) -> int:
+        return self.num_prefix_tokens + self.grid[0] * self.grid[1]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How pixels become a backbone's input: part of what a model is, saved with it.
+
+    ``image_size`` is (H, W); ``mean`` and ``std`` are of pixels in 0–1; ``interpolation`` is ``bilinear`` or
+    ``bicubic``.
+    """
+
+    image_size: tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bilinear"
+    antialias: bool = False
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one video. ``scores`` (Y): softmax averaged over views; ``label`` an index or None."""
+
+    path: str
+    scores: tuple[float, ...]
+    label: int | None = None
+
+    def top(self, k: int) -> list[int]:
+        """The k best classes, best first; ties go to the smaller index."""
+        return sorted(range(len(self.scores)), key=lambda y: (-self.scores[y], y))[:k]

@@ -1,0 +1,96 @@
+"""Names, refusals, and files that must not run code."""
+
+import pickle
+import zipfile
+
+import pytest
+import torch
+from tests.helpers import GOLDEN
+
+from evl.backbones import create_backbone, list_backbones
+from evl.backbones.weights import read_torchscript, read_weights
+from evl.config import BackboneConfig
+from evl.errors import BackboneError, EVLError
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("vit_bas_patch16_224", "did you mean .*vit_base_patch16_224"),
+        ("evl_vit_tinny", "did you mean evl_vit_tiny"),
+        ("vit_base_patch16_clip_quickgelu_224.openay", "did you mean openai"),
+        ("vit_base_patch16_clip_224.openai", "QuickGELU.*Use vit_base_patch16_clip_quickgelu_224.openai"),
+        ("swin_tiny_patch4_window7_224", "SwinTransformer"),
+        ("resnet50", "is a ResNet"),
+        ("vit_base_patch16_xp_224", "ParallelScalingBlock"),
+        ("openai_clip", "needs its archive"),
+    ],
+)
+def test_refusals_say_what_to_do(name, sentence):
+    with pytest.raises(BackboneError, match=sentence):
+        create_backbone(name, 4)
+
+
+def test_too_many_layers():
+    with pytest.raises(BackboneError, match="has 4 blocks, but 5 were asked for"):
+        create_backbone("evl_vit_tiny", 5)
+
+
+def test_openai_archive_under_a_gelu_name_is_refused():
+    config = BackboneConfig("vit_base_patch16_clip_224", weights=str(GOLDEN / "openai_clip_tiny.pt"))
+    with pytest.raises(BackboneError, match="trained with QuickGELU"):
+        create_backbone(config, 4)
+
+
+def test_listing():
+    found = {name: spec for name, spec, _ in list_backbones("clip_quickgelu_224.openai")}
+    assert set(found) == {f"vit_{size}_clip_quickgelu_224.openai" for size in
+                          ("base_patch16", "base_patch32", "large_patch14")}  # fmt: skip
+    assert found["vit_large_patch14_clip_quickgelu_224.openai"].grid == (16, 16)
+    assert list_backbones("swin") == []
+    assert [name for name, _, _ in list_backbones("evl_*")] == ["evl_vit_tiny"]
+    names = [name for name, _, _ in list_backbones("vit_base_patch16_clip_224.openai")]
+    assert names and "vit_base_patch16_clip_224.openai" not in names  # GELU would be wrong for that one
+    assert list_backbones("dinov3")
+
+
+def test_torchscript_tensors_equal_those_torch_reads():
+    expected = torch.jit.load(GOLDEN / "openai_clip_tiny.pt", map_location="cpu").state_dict()
+    got = read_torchscript(GOLDEN / "openai_clip_tiny.pt")
+    assert set(expected) <= set(got)
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, got[name]), name
+        assert tensor.dtype == got[name].dtype
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("code ran",)
+
+
+def test_code_in_weights_does_not_run(tmp_path, capsys):
+    plain = tmp_path / "evil.pth"
+    torch.save({"model": Evil()}, plain)
+    script = tmp_path / "evil.pt"
+    with zipfile.ZipFile(script, "w") as archive:
+        archive.writestr("x/data.pkl", pickle.dumps(Evil(), protocol=2))
+        archive.writestr("x/code/__torch__.py", "")
+    for path, sentence in ((plain, "holds code"), (script, "refused: the archive asks for __builtin__.print")):
+        with pytest.raises(EVLError, match=sentence):
+            read_weights(path)
+    assert "code ran" not in capsys.readouterr().out
+
+
+def test_damaged_files_are_errors(tmp_path):
+    whole = (GOLDEN / "openai_clip_tiny.pt").read_bytes()
+    for name, content in {
+        "empty.pt": b"",
+        "text.pt": b"hello",
+        "cut.pt": whole[: len(whole) // 2],
+        "cut.safetensors": (GOLDEN / "model_tiny.safetensors").read_bytes()[:500],
+    }.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(EVLError, match=name):
+            read_weights(tmp_path / name)
+    with pytest.raises(BackboneError, match="no such weights file"):
+        read_weights(tmp_path / "missing.pt")
