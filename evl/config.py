@@ -115,7 +115,9 @@ class TrainingConfig:
     log_every: Positive = 20  # steps
 
     def __post_init__(self):
-        _require(self.warmup_steps < self.steps, f"warmup_steps ({self.warmup_steps}) must be below steps ({self.steps})")
+        _require(
+            self.warmup_steps < self.steps, f"warmup_steps ({self.warmup_steps}) must be below steps ({self.steps})"
+        )
 
 
 @_checked

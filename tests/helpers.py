@@ -15,3 +15,64 @@ def assert_close(got, wanted, *, relative=1e-5, floor=0.0):
     allowed = max(relative * wanted.abs().max().item(), float(floor))
     difference = (got - wanted).abs().max().item()
     assert difference <= allowed, f"differs by {difference:.3g}, allowed {allowed:.3g}"
+
+
+def numbered_frames(count, height=64, width=96):
+    """(count, height, width, 3) uint8: frame i shows i in binary as 8 black or white columns, on a moving grey."""
+    import numpy as np
+
+    frames = np.empty((count, height, width, 3), np.uint8)
+    edges = np.linspace(0, width, 9).round().astype(int)
+    for i in range(count):
+        for bit in range(8):
+            frames[i, :, edges[bit] : edges[bit + 1]] = 235 if i >> bit & 1 else 20
+        frames[i, height // 2 :, :, 1] = 60 + i % 100  # something else that changes
+    return frames
+
+
+def number_of(frame):
+    """The number a frame (3,H,W) of ``numbered_frames`` shows, read from its pixels."""
+    columns = frame[0, : frame.shape[1] // 3].float().mean(0)
+    width = len(columns)
+    edges = torch.linspace(0, width, 9).round().int()
+    bits = [columns[edges[b] + 2 : edges[b + 1] - 2].mean() > 128 for b in range(8)]
+    return sum(int(bit) << b for b, bit in enumerate(bits))
+
+
+def write_video(
+    path, frames, *, codec="libx264", rate=25, options=None, times=None, pixel_format="yuv420p", container_options=None
+):
+    """Encode (F,H,W,3) uint8. ``times``: presentation times in ms, for a variable frame rate."""
+    from fractions import Fraction
+
+    import av
+    import numpy as np
+
+    with av.open(str(path), "w", options=container_options or {}) as container:
+        stream = container.add_stream(codec, rate=rate, options=options or {})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = pixel_format
+        if times is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        for i, picture in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            if times is not None:
+                frame.time_base, frame.pts = Fraction(1, 1000), times[i]
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def write_audio(path, seconds=1):
+    """A file with sound and no picture."""
+    import av
+    import numpy as np
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        samples = np.zeros((1, 44100 * seconds), np.float32)
+        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+        frame.sample_rate = 44100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path

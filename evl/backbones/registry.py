@@ -56,9 +56,7 @@ def _embedded(config: BackboneConfig, num_taps: int) -> TimmBackbone:
     height, width = (size, size) if isinstance(size, int) else size
     if height % 8 or width % 8:
         raise BackboneError(f"{EMBEDDED} takes sizes that are multiples of 8, not {height}×{width}")
-    vit = VisionTransformer(
-        img_size=(height, width), patch_size=8, embed_dim=128, depth=4, num_heads=2, num_classes=0
-    )
+    vit = VisionTransformer(img_size=(height, width), patch_size=8, embed_dim=128, depth=4, num_heads=2, num_classes=0)
     random_weights_(vit, seed=0)
     preprocessing = Preprocessing((height, width), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bilinear", True)
     return TimmBackbone(vit, EMBEDDED, preprocessing, num_taps)

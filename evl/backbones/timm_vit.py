@@ -142,7 +142,7 @@ def random_weights_(model: nn.Module, seed: int) -> None:
     """
     import numpy as np
 
-    generator = np.random.RandomState(seed)  # noqa: NPY002  (the frozen one, on purpose)
+    generator = np.random.RandomState(seed)
     for name, parameter in sorted(model.named_parameters()):
         if parameter.ndim < 2:
             parameter.fill_(1.0 if name.endswith("weight") else 0.0)

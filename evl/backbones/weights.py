@@ -75,7 +75,9 @@ def _root_of_torchscript(path: str | Path) -> str | None:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
     roots = [name.removesuffix("/data.pkl") for name in names if name.endswith("/data.pkl")]
-    return next((root for root in roots if any(n.startswith((f"{root}/code/", f"{root}/constants")) for n in names)), None)
+    return next(
+        (root for root in roots if any(n.startswith((f"{root}/code/", f"{root}/constants")) for n in names)), None
+    )
 
 
 class _Module:

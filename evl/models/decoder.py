@@ -41,8 +41,8 @@ class MLP(nn.Module):
 class DecoderLayer(nn.Module):
     """One layer: x (B,1,D) and one tapped block's LayerFeatures -> x (B,1,D). METHOD.md section 3:
 
-        A = local temporal module(features), flattened to (B, T·L, D)
-        x = x + MHA(q = LN1(x), k = v = LN3(A));  x = x + MLP(LN2(x))
+    A = local temporal module(features), flattened to (B, T·L, D)
+    x = x + MHA(q = LN1(x), k = v = LN3(A));  x = x + MLP(LN2(x))
     """
 
     def __init__(self, width: int, qkv_width: int, num_heads: int, mlp_width: int, dropout: float, **temporal):

@@ -20,9 +20,9 @@ class TemporalConv(nn.Module):
         self.conv = nn.Conv1d(width, width, kernel_size=3, padding=1, groups=width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        b, t, l, d = tokens.shape
-        over_time = tokens.permute(0, 2, 3, 1).reshape(b * l, d, t)
-        return self.conv(over_time).reshape(b, l, d, t).permute(0, 3, 1, 2)
+        b, t, num_tokens, d = tokens.shape
+        over_time = tokens.permute(0, 2, 3, 1).reshape(b * num_tokens, d, t)
+        return self.conv(over_time).reshape(b, num_tokens, d, t).permute(0, 3, 1, 2)
 
 
 class CrossFrameAttention(nn.Module):
@@ -71,7 +71,7 @@ def _mean_attention(query: Tensor, key: Tensor) -> Tensor:
 class LocalTemporalModule(nn.Module):
     """LayerFeatures (B,T,L,D) -> tokens (B,T,L,D) with what changes over time added.
 
-        A = tokens + TemporalConv(tokens); A += position[t]; A += CrossFrame(query, key)
+    A = tokens + TemporalConv(tokens); A += position[t]; A += CrossFrame(query, key)
     """
 
     def __init__(

@@ -6,7 +6,6 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file
-from tests.helpers import GOLDEN, assert_close
 from timm.layers import apply_rot_embed_cat
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
@@ -16,6 +15,7 @@ from evl.backbones.timm_vit import TimmBackbone
 from evl.config import BackboneConfig
 from evl.errors import BackboneError
 from evl.types import Preprocessing
+from tests.helpers import GOLDEN, assert_close
 
 SMALL = dict(img_size=(24, 40), patch_size=8, embed_dim=32, depth=3, num_heads=2, num_classes=0)
 PREPROCESSING = Preprocessing((24, 40), (0.5,) * 3, (0.5,) * 3)
@@ -70,9 +70,9 @@ def observed(model, frames):
         q, k = (z.unflatten(-1, (attn.num_heads, -1)) for z in (q, k))  # (F,L,N,K)
         q, k = attn.q_norm(q), attn.k_norm(k)
         if rope is not None:
-            p = attn.num_prefix_tokens
+            p, half = attn.num_prefix_tokens, getattr(attn, "rotate_half", False)
             q, k = (
-                torch.cat([z[:, :p], apply_rot_embed_cat(z[:, p:].transpose(1, 2), rope, half=getattr(attn, 'rotate_half', False))
+                torch.cat([z[:, :p], apply_rot_embed_cat(z[:, p:].transpose(1, 2), rope, half=half)
                            .transpose(1, 2)], 1)
                 for z in (q, k)
             )  # fmt: skip

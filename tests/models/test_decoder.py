@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 from safetensors import safe_open
-from tests.helpers import GOLDEN, assert_close
 
 import evl
 from evl.errors import CheckpointError
 from evl.models.decoder import release_key_to_own
 from evl.types import LayerFeatures
+from tests.helpers import GOLDEN, assert_close
 
 CASES = sorted(path.name for path in GOLDEN.glob("decoder_*.safetensors"))
 
@@ -64,7 +64,7 @@ def loops(decoder, features):
     """METHOD.md sections 3 and 4 with loops over everything: slow, and hard to get wrong."""
     x = decoder.query_token.expand(len(features[0].tokens), -1, -1)
     for layer, (tokens, query, key) in zip(decoder.layers, features, strict=True):
-        b, num_frames, num_tokens, d = tokens.shape
+        _, num_frames, num_tokens, _ = tokens.shape
         a = tokens.clone()
         temporal = layer.temporal
         for t in range(num_frames):
@@ -88,7 +88,9 @@ def loops(decoder, features):
                     share = (logits / query.shape[-1] ** 0.5).softmax(-1).mean(1)  # (B,h·w)
                     for r in range(h * w):
                         row, column = p // w - r // w + h - 1, p % w - r % w + w - 1
-                        a[:, t, prefix + p] = a[:, t, prefix + p] + share[:, r, None] * table[row * (2 * w - 1) + column]
+                        a[:, t, prefix + p] = (
+                            a[:, t, prefix + p] + share[:, r, None] * table[row * (2 * w - 1) + column]
+                        )
         y = layer.norm_tokens(a.flatten(1, 2))
         attention = layer.attention
         q, k, v = attention.q_proj(layer.norm_query(x)), attention.k_proj(y), attention.v_proj(y)

@@ -1,0 +1,1 @@
+"""A file → frames: reading, sampling, transforms, augmentation, views."""

@@ -1,0 +1,124 @@
+"""Augmentation of whole clips of uint8: one draw a clip, the same for all its frames (METHOD.md section 7).
+
+Every draw comes from the generator that is passed in.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data.auto_augment import rand_augment_transform
+from torch import Tensor
+
+from evl.config import AugmentConfig
+from evl.errors import ConfigError
+from evl.types import Preprocessing
+from evl.video.transforms import normalise, resize
+
+DIRECTION_WORDS = {"left", "right", "leftward", "rightward", "leftwards", "rightwards", "clockwise", "counterclockwise",
+                   "anticlockwise"}  # fmt: skip
+
+
+class TrainingTransform:
+    """uint8 clip (T,C,H,W) and a generator -> normalised float clip (T,C,h,w), h×w the image size.
+
+    RandAugment on the full picture, random resized crop, flip, normalisation, random erasing.
+    """
+
+    def __init__(self, config: AugmentConfig, preprocessing: Preprocessing, class_names: Sequence[str] = ()):
+        self.config = config
+        self.preprocessing = preprocessing
+        self.flip = config.flip if config.flip != "auto" else 0.0 if names_direction(class_names) else 0.5
+        self.rand_augment = None
+        if config.rand_augment:
+            self.rand_augment = _timm_rand_augment(config.rand_augment, preprocessing.mean)
+
+    def __call__(self, clip: Tensor, generator: np.random.Generator) -> Tensor:
+        if self.rand_augment is not None:
+            clip = rand_augment(clip, self.rand_augment, generator)
+        top, left, height, width = draw_crop(
+            *clip.shape[-2:], area=self.config.crop_area, ratio=self.config.crop_ratio, generator=generator
+        )
+        crop = clip[..., top : top + height, left : left + width].float()
+        pre = self.preprocessing
+        crop = resize(crop, pre.image_size, interpolation=pre.interpolation, antialias=pre.antialias)
+        if pre.interpolation == "bicubic":
+            crop = crop.clamp(0, 255)
+        if generator.random() < self.flip:
+            crop = crop.flip(-1)
+        crop = normalise(crop, pre.mean, pre.std)
+        if generator.random() < self.config.erasing:
+            crop = erase(crop, generator)
+        return crop
+
+
+def names_direction(class_names: Sequence[str]) -> bool:
+    """Whether a class is told by its direction ("pushing something from left to right"): then no flip."""
+    words = (word for name in class_names for word in name.lower().replace("_", " ").replace("-", " ").split())
+    return any(word.strip(".,;:()[]") in DIRECTION_WORDS for word in words)
+
+
+def rand_augment(clip: Tensor, transform, generator: np.random.Generator) -> Tensor:
+    """timm's own RandAugment on each frame, (T,3,H,W) uint8 -> same; all frames see the same draw."""
+    seed = int(generator.integers(2**32))
+    frames = []
+    for frame in clip.permute(0, 2, 3, 1).numpy():
+        with _timm_draws_from(seed):
+            frames.append(np.asarray(transform(Image.fromarray(frame))))
+    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
+
+
+def _timm_rand_augment(notation: str, mean: Sequence[float]):
+    """timm's transform with its evaluation colours: what moves into the picture has the mean colour, bicubic."""
+    if not notation.startswith("rand-"):
+        raise ConfigError(
+            f"augment.rand_augment {notation!r}: expected timm's notation, such as rand-m7-n4-mstd0.5-inc1"
+        )
+    fill = tuple(min(255, round(255 * channel)) for channel in mean)
+    try:
+        return rand_augment_transform(notation, {"img_mean": fill, "interpolation": Image.Resampling.BICUBIC})
+    except (AssertionError, ValueError, KeyError) as error:
+        raise ConfigError(f"augment.rand_augment {notation!r} is not in timm's notation: {error}") from None
+
+
+@contextmanager
+def _timm_draws_from(seed: int):
+    """timm draws from Python's and NumPy's global generators: seed them for a moment, then put them back."""
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+
+
+def draw_crop(
+    height: int, width: int, *, area: tuple[float, float], ratio: tuple[float, float], generator: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of a random resized crop: share of the area and log-uniform aspect ratio; after ten
+    draws that do not fit, the largest centred crop of an allowed ratio (as torchvision's)."""
+    for _ in range(10):
+        pixels = height * width * generator.uniform(*area)
+        aspect = np.exp(generator.uniform(*np.log(ratio)))
+        w, h = round((pixels * aspect) ** 0.5), round((pixels / aspect) ** 0.5)
+        if 0 < w <= width and 0 < h <= height:
+            return int(generator.integers(height - h + 1)), int(generator.integers(width - w + 1)), h, w
+    w = min(width, max(1, round(height * ratio[1])))
+    h = min(height, max(1, round(width / ratio[0])))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def erase(clip: Tensor, generator: np.random.Generator) -> Tensor:
+    """A copy of a normalised clip (T,C,H,W) with one box, the same in all frames, filled with normal noise."""
+    top, left, h, w = draw_crop(*clip.shape[-2:], area=(0.02, 1 / 3), ratio=(0.3, 1 / 0.3), generator=generator)
+    clip = clip.clone()
+    noise = generator.standard_normal((*clip.shape[:2], h, w), dtype=np.float32)
+    clip[..., top : top + h, left : left + w] = torch.from_numpy(noise)
+    return clip

@@ -1,0 +1,62 @@
+"""Frames → a backbone's input: resize, crop, normalise. All shapes (…,C,H,W)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from evl.types import Preprocessing
+
+
+def resized_size(height: int, width: int, target: tuple[int, int]) -> tuple[int, int]:
+    """The smallest size of the same shape that covers ``target``; the longer side is rounded down.
+
+    For a square target: short side = target, long side = floor(long · target / short).
+    """
+    target_height, target_width = target
+    if height * target_width <= width * target_height:  # the height is what is scarce
+        return target_height, max(target_width, width * target_height // height)
+    return max(target_height, height * target_width // width), target_width
+
+
+def crop_origins(height: int, width: int, target: tuple[int, int], num_crops: int) -> list[tuple[int, int]]:
+    """(top, left) of the evaluation crops: the centre, or start, middle and end of whatever is left over."""
+    slack = height - target[0], width - target[1]
+    if num_crops == 1:
+        parts = [(1, 2)]
+    elif num_crops == 3:
+        parts = [(0, 2), (1, 2), (2, 2)]
+    else:
+        raise ValueError(f"num_crops {num_crops}: expected 1 or 3")
+    return [(slack[0] * a // b, slack[1] * a // b) for a, b in parts]
+
+
+def resize(frames: Tensor, size: tuple[int, int], *, interpolation: str, antialias: bool) -> Tensor:
+    """Float frames (F,C,H,W) -> (F,C,*size)."""
+    return F.interpolate(frames, size=size, mode=interpolation, align_corners=False, antialias=antialias)
+
+
+def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Pixels 0–255 (…,C,H,W), any type -> float32 (pixels/255 − mean) / std."""
+    mean, std = (torch.tensor(x, dtype=torch.float32, device=pixels.device)[:, None, None] for x in (mean, std))
+    return (pixels.float() / 255 - mean) / std
+
+
+def evaluation_views(frames: Tensor, num_crops: int, preprocessing: Preprocessing) -> list[Tensor]:
+    """Frames uint8 (F,C,H,W) -> one normalised float tensor (F,C,h,w) a crop, h×w the image size."""
+    target = preprocessing.image_size
+    size = resized_size(*frames.shape[-2:], target)
+    # frame by frame: never the whole clip in float at the file's own size
+    whole = torch.cat(
+        [resize(frame[None].float(), size, interpolation=preprocessing.interpolation, antialias=preprocessing.antialias)
+         for frame in frames]
+    )  # fmt: skip
+    if preprocessing.interpolation == "bicubic":
+        whole = whole.clamp(0, 255)  # bicubic weights overshoot; pixels do not
+    return [
+        normalise(whole[..., top : top + target[0], left : left + target[1]], preprocessing.mean, preprocessing.std)
+        for top, left in crop_origins(*size, target, num_crops)
+    ]

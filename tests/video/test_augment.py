@@ -1,0 +1,109 @@
+"""One draw a clip, from the generator that is passed in, with timm's operations."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from timm.data.auto_augment import rand_augment_transform
+
+from evl.config import AugmentConfig
+from evl.errors import ConfigError
+from evl.types import Preprocessing
+from evl.video.augment import TrainingTransform, draw_crop, erase, names_direction, rand_augment
+from tests.helpers import numbered_frames
+
+PREPROCESSING = Preprocessing((32, 32), (0.5,) * 3, (0.25,) * 3, "bicubic", True)
+CLIP = torch.from_numpy(numbered_frames(6, 48, 64)).permute(0, 3, 1, 2).contiguous()
+
+
+def test_same_generator_same_clip():
+    transform = TrainingTransform(AugmentConfig(erasing=0.5), PREPROCESSING)
+    random.seed(1)
+    before = CLIP.clone()
+    one = [transform(CLIP, np.random.default_rng(seed)) for seed in range(8)]
+    random.seed(2)
+    np.random.seed(3)  # noqa: NPY002
+    torch.manual_seed(4)
+    two = [transform(CLIP, np.random.default_rng(seed)) for seed in range(8)]
+    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+    assert not any(torch.equal(one[0], other) for other in one[1:])
+    assert torch.equal(CLIP, before)
+    assert one[0].shape == (6, 3, 32, 32)
+
+
+def test_global_random_state_is_left_alone():
+    random.seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    states = random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
+    TrainingTransform(AugmentConfig(), PREPROCESSING)(CLIP, np.random.default_rng(0))
+    assert random.getstate() == states[0]
+    assert (np.random.get_state()[1] == states[1]).all()  # noqa: NPY002
+
+
+def test_all_frames_see_the_same_draw():
+    still = CLIP[:1].expand(5, -1, -1, -1)
+    transform = TrainingTransform(AugmentConfig(flip=0.5), PREPROCESSING)
+    for seed in range(20):
+        clip = transform(still, np.random.default_rng(seed))
+        assert all(torch.equal(frame, clip[0]) for frame in clip)
+
+
+def test_rand_augment_is_timms_own():
+    notation = "rand-m9-n3-mstd0.5-inc1"
+    hparams = {"img_mean": (128, 128, 128), "interpolation": Image.Resampling.BICUBIC}
+    ours = TrainingTransform(AugmentConfig(rand_augment=notation), PREPROCESSING).rand_augment
+    theirs = rand_augment_transform(notation, hparams)
+    changed = 0
+    for seed in range(30):
+        got = rand_augment(CLIP, ours, np.random.default_rng(seed))
+        draw = int(np.random.default_rng(seed).integers(2**32))
+        for frame, result in zip(CLIP, got, strict=True):
+            random.seed(draw)
+            np.random.seed(draw)  # noqa: NPY002
+            expected = np.asarray(theirs(Image.fromarray(frame.permute(1, 2, 0).numpy())))
+            assert (result.permute(1, 2, 0).numpy() == expected).all()
+        changed += not torch.equal(got, CLIP)
+    assert changed > 20
+    with pytest.raises(ConfigError, match="timm's notation"):
+        TrainingTransform(AugmentConfig(rand_augment="m9"), PREPROCESSING)
+
+
+def test_crops_are_inside_and_of_the_asked_shape():
+    generator = np.random.default_rng(0)
+    shares, ratios = [], []
+    for _ in range(2000):
+        top, left, h, w = draw_crop(240, 320, area=(0.2, 0.9), ratio=(0.75, 4 / 3), generator=generator)
+        assert 0 <= top <= 240 - h
+        assert 0 <= left <= 320 - w
+        shares.append(h * w / (240 * 320))
+        ratios.append(w / h)
+    assert 0.19 < min(shares) < 0.23
+    assert 0.8 < max(shares) < 0.92
+    assert 0.73 < min(ratios) < 0.78
+    assert 1.3 < max(ratios) < 1.36
+    assert draw_crop(10, 1000, area=(1, 1), ratio=(0.75, 4 / 3), generator=generator) == (0, 493, 10, 13)
+
+
+def test_flip_and_names_that_tell_directions():
+    assert names_direction(["Pushing something from left to right"])
+    assert names_direction(["turn_clockwise"])
+    assert not names_direction(["leftovers", "writing", "opening a door"])
+    plain = AugmentConfig(rand_augment=None, crop_area=(1, 1), crop_ratio=(4 / 3, 4 / 3))
+    always = TrainingTransform(AugmentConfig(None, (1, 1), (4 / 3, 4 / 3), flip=1.0), PREPROCESSING)
+    never = TrainingTransform(plain, PREPROCESSING, ["moving left", "moving up"])
+    one, other = (transform(CLIP, np.random.default_rng(0)) for transform in (always, never))
+    assert torch.equal(one, other.flip(-1))
+    assert TrainingTransform(plain, PREPROCESSING, ["run", "walk"]).flip == 0.5
+    assert never.flip == 0
+
+
+def test_erasing_is_one_box_in_all_frames():
+    clip = torch.zeros(4, 3, 32, 32)
+    erased = erase(clip, np.random.default_rng(1))
+    where = erased.ne(0)
+    assert clip.abs().max() == 0
+    assert where.any()
+    assert torch.equal(where[0], where[3])
+    assert 0.015 < where[0, 0].float().mean() < 0.35
