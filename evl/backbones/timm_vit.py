@@ -144,6 +144,8 @@ def random_weights_(model: nn.Module, seed: int) -> None:
 
     generator = np.random.RandomState(seed)
     for name, parameter in sorted(model.named_parameters()):
+        if parameter.is_meta:  # shapes only
+            continue
         if parameter.ndim < 2:
             parameter.fill_(1.0 if name.endswith("weight") else 0.0)
             continue

@@ -1,0 +1,7 @@
+"""Backbone + decoder + head → a classifier; from a config, to and from disk, from the original release."""
+
+from evl.assembly.build import ModelCard, build_classifier
+from evl.assembly.release import load_release
+from evl.assembly.saved import load, read_card, save_model
+
+__all__ = ["ModelCard", "build_classifier", "load", "load_release", "read_card", "save_model"]

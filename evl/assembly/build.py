@@ -1,0 +1,93 @@
+"""A config → a classifier: backbone, decoder and head of matching sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from evl.backbones import create_backbone
+from evl.config import BackboneConfig, ClipConfig, EvaluationConfig, ModelConfig, RunConfig
+from evl.errors import ConfigError
+from evl.models import ClassifierHead, EVLDecoder, MeanPool, VideoClassifier
+from evl.types import BackboneSpec, Preprocessing
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """All that a saved model is besides its tensors; ``model.json``."""
+
+    backbone: BackboneConfig
+    backbone_hash: str
+    model: ModelConfig
+    clip: ClipConfig
+    evaluation: EvaluationConfig
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...]
+    scores: dict[str, float] | None = None
+    format_version: int = FORMAT_VERSION
+    evl_version: str = ""
+
+    def protocol(self, num_videos: int, num_clips: int | None = None, num_crops: int | None = None) -> str:
+        """How a score was measured, on one line: no score is printed without it."""
+        clip, pre = self.clip, self.preprocessing
+        frames = f"{clip.num_frames}x{clip.stride}" if clip.sampling == "dense" else f"{clip.num_frames} segments"
+        views = f"{num_clips or self.evaluation.num_clips}x{num_crops or self.evaluation.num_crops} views"
+        height, width = pre.image_size
+        size = f"{height}px" if height == width else f"{height}×{width}px"
+        kind = f"{pre.interpolation}{', antialiased' if pre.antialias else ''}"
+        return f"{frames} frames, {views}, {size} ({kind}), {self.backbone.name}, {num_videos} videos"
+
+
+def build_classifier(config: RunConfig, class_names: Sequence[str]) -> VideoClassifier:
+    """An untrained classifier on its frozen backbone, on the CPU, with ``card`` filled in but for the hash.
+
+    Raises BackboneError or ConfigError where parts do not fit.
+    """
+    if len(class_names) < 2:
+        raise ConfigError(f"{len(class_names)} class: a classifier needs at least two")
+    num_taps = config.model.num_layers if config.model.decoder == "evl" else 1
+    backbone = create_backbone(config.backbone, num_taps)
+    decoder = build_decoder(config.model, backbone.spec, config.clip.num_frames)
+    head = ClassifierHead(backbone.spec.width, len(class_names), config.model.head_dropout)
+    model = VideoClassifier(backbone, decoder, head, class_names)
+    preprocessing = replace(backbone.preprocessing, antialias=config.clip.antialias)
+    if config.clip.interpolation != "auto":
+        preprocessing = replace(preprocessing, interpolation=config.clip.interpolation)
+    model.card = ModelCard(
+        backbone=config.backbone,
+        backbone_hash="",
+        model=config.model,
+        clip=config.clip,
+        evaluation=config.evaluation,
+        preprocessing=preprocessing,
+        class_names=tuple(class_names),
+    )
+    return model
+
+
+def build_decoder(config: ModelConfig, spec: BackboneSpec, num_frames: int) -> nn.Module:
+    """The trainable reader of a backbone's features. Heads are 64 wide, or as many as the backbone's own."""
+    if config.decoder == "linear":
+        return MeanPool(spec.width, spec.num_prefix_tokens)
+    qkv_width = config.qkv_width or spec.width
+    num_heads = config.num_heads or (qkv_width // 64 if qkv_width % 64 == 0 else spec.num_heads)
+    if qkv_width % num_heads:
+        raise ConfigError(f"model.num_heads {num_heads} does not divide the attention's width {qkv_width}")
+    return EVLDecoder(
+        spec.width,
+        config.num_layers,
+        num_frames=num_frames,
+        grid=spec.grid,
+        num_heads=num_heads,
+        qkv_width=qkv_width,
+        mlp_ratio=config.mlp_ratio,
+        mlp_dropout=config.mlp_dropout,
+        temporal_conv=config.temporal_conv,
+        temporal_position=config.temporal_position,
+        cross_frame=config.cross_frame,
+        query_init=config.query_init,
+    )

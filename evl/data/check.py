@@ -1,0 +1,100 @@
+"""What is in a collection of videos, and what of it is damaged."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from evl.errors import VideoError
+from evl.types import Sample, VideoInfo
+from evl.video.reader import probe, read_frames
+from evl.video.views import frame_range
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """One file: ``info`` if it can be used, else ``problem``."""
+
+    sample: Sample
+    size_bytes: int
+    info: VideoInfo | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """A collection: every file, groups of files with equal content, and files that are no videos."""
+
+    files: tuple[FileReport, ...]
+    duplicates: tuple[tuple[str, ...], ...]
+    ignored: tuple[str, ...]
+
+    @property
+    def good(self) -> tuple[FileReport, ...]:
+        return tuple(file for file in self.files if file.info is not None)
+
+    @property
+    def damaged(self) -> tuple[FileReport, ...]:
+        return tuple(file for file in self.files if file.problem is not None)
+
+    def classes(self) -> dict[str, tuple[int, int]]:
+        """label -> (good, damaged), by name."""
+        good = Counter(file.sample.label for file in self.good)
+        damaged = Counter(file.sample.label for file in self.damaged)
+        return {label: (good[label], damaged[label]) for label in sorted((good | damaged), key=str)}
+
+
+def check_file(sample: Sample) -> FileReport:
+    """Decodes the whole file, exactly as training and evaluation will, and turns one frame into a picture."""
+    try:
+        size = os.path.getsize(sample.path)
+    except OSError:
+        size = 0
+    try:
+        info = probe(sample.path)
+        first, _ = frame_range(sample.path, sample.start_seconds, sample.end_seconds)
+        read_frames(sample.path, [first])
+        return FileReport(sample, size, info)
+    except VideoError as error:
+        return FileReport(sample, size, problem=error.reason)
+
+
+def check_samples(
+    samples: Sequence[Sample],
+    *,
+    ignored: Sequence[str] = (),
+    num_workers: int | None = None,
+    progress: Callable[[FileReport], None] = lambda report: None,
+) -> CheckReport:
+    """Checks all files in parallel (threads: decoding releases Python's lock). ``progress`` hears of each."""
+    reports = []
+    with ThreadPoolExecutor(num_workers or os.cpu_count() or 1) as pool:
+        for report in pool.map(check_file, samples):
+            reports.append(report)
+            progress(report)
+    return CheckReport(tuple(reports), _duplicates(reports), tuple(ignored))
+
+
+def _duplicates(reports: Sequence[FileReport]) -> tuple[tuple[str, ...], ...]:
+    """Groups of different paths with the same content; only files of equal size are read."""
+    by_size: dict[int, set[str]] = defaultdict(set)
+    for report in reports:
+        if report.info is not None:
+            by_size[report.size_bytes].add(report.sample.path)
+    by_content: dict[str, list[str]] = defaultdict(list)
+    for paths in by_size.values():
+        if len(paths) > 1:
+            for path in sorted(paths):
+                with open(path, "rb") as file:
+                    by_content[hashlib.file_digest(file, "sha256").hexdigest()].append(path)
+    return tuple(tuple(group) for group in by_content.values() if len(group) > 1)
+
+
+def missing_files(samples: Sequence[Sample]) -> dict[int, str]:
+    """index → reason of all samples whose file is missing: seen at once, before hours of training."""
+    return {index: "no such file" for index, sample in enumerate(samples) if not Path(sample.path).is_file()}

@@ -1,0 +1,80 @@
+"""AdamW, a cosine to zero, and one step over a global batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from evl.config import TrainingConfig
+from evl.distributed import World, autocast, resolve_precision
+
+
+def learning_rate(step: int, config: TrainingConfig) -> float:
+    """At step 0, 1, …: linear warm-up over ``warmup_steps``, then half a cosine that would reach 0 at ``steps``."""
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    done = (step - config.warmup_steps) / (config.steps - config.warmup_steps)
+    return config.lr * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+    """Weight decay on all trainable parameters, as published."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+
+
+def make_scaler(config: TrainingConfig, device: torch.device) -> torch.amp.GradScaler:
+    return torch.amp.GradScaler(device.type, enabled=resolve_precision(config.precision, device) == "fp16")
+
+
+def train_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    micro_batches: Sequence[tuple[Tensor | None, Tensor]],
+    step: int,
+    config: TrainingConfig,
+    world: World,
+    clip_shape: tuple[int, ...],
+) -> Tensor:
+    """One optimizer step over the global batch; returns [sum of losses, clips, hits] over all processes.
+
+    ``micro_batches``: this process's (clips (B,T,C,H,W) or None if all were damaged, labels (B)). The gradient is
+    that of the mean loss over all clips of the global batch, however it is cut up and whatever was damaged.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(step, config)
+    totals = torch.zeros(3, dtype=torch.float64, device=world.device)
+    for number, (clips, labels) in enumerate(micro_batches):
+        last = number == len(micro_batches) - 1
+        weight = 1.0
+        if clips is None:  # other processes wait for this one's gradients: give them zeros
+            clips, labels, weight = torch.zeros(1, *clip_shape), torch.zeros(1, dtype=torch.long), 0.0
+        clips, labels = (x.to(world.device, non_blocking=True) for x in (clips, labels))
+        with nullcontext() if last or world.size == 1 else model.no_sync():
+            with autocast(config.precision, world.device):
+                logits = model(clips)
+            losses = nn.functional.cross_entropy(
+                logits.float(), labels, reduction="sum", label_smoothing=config.label_smoothing
+            )
+            # DDP averages over processes: times their number it adds up
+            scaler.scale(losses * (weight * world.size / config.batch_size)).backward()
+        hits = (logits.argmax(-1) == labels).sum()
+        totals += weight * torch.stack([losses.detach().double(), torch.tensor(len(labels)).to(losses), hits.double()])
+    world.sum_(totals)
+    scaler.unscale_(optimizer)
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    # damaged clips are missing from the sum: divide by what was there (exactly 1 when nothing is missing)
+    torch._foreach_mul_(gradients, (config.batch_size / totals[1].clamp(min=1)).float())
+    if config.clip_grad_norm is not None:
+        nn.utils.clip_grad_norm_(
+            [p for group in optimizer.param_groups for p in group["params"]], config.clip_grad_norm
+        )
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+    return totals

@@ -1,0 +1,101 @@
+"""Released checkpoints: the logits, and twelve training steps, of the original."""
+
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+import evl
+from evl.config import TrainingConfig
+from evl.distributed import World
+from evl.errors import EVLError
+from evl.models.decoder import release_key_to_own
+from evl.training.optim import learning_rate, make_optimizer, make_scaler, train_step
+from tests.helpers import GOLDEN, assert_close
+
+FILES = GOLDEN / "release_checkpoint_tiny.pth", GOLDEN / "openai_clip_tiny.pt"
+
+
+def test_logits_equal_the_release():
+    model = evl.load_release(*FILES)
+    golden = load_file(GOLDEN / "model_tiny.safetensors")
+    clips = golden["video"].transpose(1, 2)
+    for _ in range(2):
+        assert_close(model(clips), golden["logits"])
+    assert_close(model(clips[:1]), golden["logits"][:1])
+    assert not model.training
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_training_equals_the_release(accumulation):
+    with safe_open(GOLDEN / "train_tiny.safetensors", "pt") as file:
+        facts = json.loads(file.metadata()["config"])
+    golden = load_file(GOLDEN / "train_tiny.safetensors")
+    model = evl.load_release(*FILES).train()
+    config = TrainingConfig(
+        steps=facts["steps"],
+        batch_size=facts["batch"],
+        lr=facts["lr"],
+        precision="fp32",
+        weight_decay=facts["weight_decay"],
+        accumulation=accumulation,
+    )
+    optimizer, scaler = make_optimizer(model, config), make_scaler(config, torch.device("cpu"))
+    world = World(0, 1, torch.device("cpu"))
+    for step in range(facts["steps"]):
+        assert learning_rate(step, config) == pytest.approx(golden["lrs"][step].item(), rel=1e-9)
+        clips, labels = golden["video"][step].float().transpose(1, 2), golden["labels"][step]
+        parts = list(zip(clips.chunk(accumulation), labels.chunk(accumulation), strict=True))
+        total, count, _ = train_step(model, optimizer, scaler, parts, step, config, world, clips.shape[1:])
+        assert count == 3
+        assert (total / count).item() == pytest.approx(golden["losses"][step].item(), rel=1e-5)
+    own = model.trainable_state()
+    names = {"proj.0": "head.norm", "proj.2": "head.linear"}
+    compared = 0
+    for key, expected in golden.items():
+        if key.startswith("final.decoder."):
+            name = "decoder." + release_key_to_own(key.removeprefix("final.decoder."))
+        elif key.startswith("final."):
+            place, part = key.removeprefix("final.").rsplit(".", 1)
+            name = f"{names[place]}.{part}"
+        else:
+            continue
+        assert_close(own[name].reshape(expected.shape), expected, relative=1e-4)  # Adam divides by small numbers
+        compared += 1
+    assert compared == 9
+
+
+def test_damaged_clips_leave_the_mean_of_the_others():
+    golden = load_file(GOLDEN / "train_tiny.safetensors")
+    clips, labels = golden["video"][0].float().transpose(1, 2), golden["labels"][0]
+    results = []
+    for batch_size, parts in ((2, [(clips[:2], labels[:2])]), (3, [(clips[:2], labels[:2]), (None, labels[:0])])):
+        model = evl.load_release(*FILES).train()
+        config = TrainingConfig(steps=2, batch_size=batch_size, precision="fp32", clip_grad_norm=1.0, lr=1.0)
+        # plain descent: Adam would blow rounding up where a gradient is zero by symmetry
+        optimizer = torch.optim.SGD(model.trainable_parameters(), lr=1.0)
+        scaler = make_scaler(config, torch.device("cpu"))
+        world = World(0, 1, torch.device("cpu"))
+        totals = train_step(model, optimizer, scaler, parts, 0, config, world, clips.shape[1:])
+        results.append((totals, model.trainable_state()))
+    assert_close(results[0][0], results[1][0])
+    for name, value in results[0][1].items():
+        assert_close(results[1][1][name], value, relative=1e-5)
+
+
+def test_what_does_not_fit_is_told(tmp_path):
+    with pytest.raises(EVLError, match="no such file"):
+        evl.load_release(tmp_path / "none.pth", FILES[1])
+    torch.save({"weights": 1}, tmp_path / "other.pth")
+    with pytest.raises(EVLError, match="no 'model' in it"):
+        evl.load_release(tmp_path / "other.pth", FILES[1])
+    with pytest.raises(EVLError, match="no such weights file"):
+        evl.load_release(FILES[0], tmp_path / "none.pt")
+    with pytest.raises(EVLError, match="not an OpenAI CLIP"):
+        evl.load_release(FILES[0], FILES[0])
+    narrow = evl.create_backbone("evl_vit_tiny", 2)
+    narrow.spec = narrow.spec.__class__(**{**narrow.spec.__dict__, "width": 64})
+    with pytest.raises(EVLError, match="for a backbone of width 128"):
+        evl.load_release(FILES[0], narrow)

@@ -1,0 +1,104 @@
+"""The order of training, and clips that depend on nothing but seed, epoch and sample."""
+
+import numpy as np
+import pytest
+import torch
+
+from evl.config import AugmentConfig, ClipConfig
+from evl.data.check import check_samples
+from evl.data.dataset import EvaluationViews, StepSampler, TrainingClips, make_loader
+from evl.errors import ConfigError
+from evl.types import Preprocessing, Sample
+from evl.video.augment import TrainingTransform
+from tests.helpers import number_of, numbered_frames, write_video
+
+PREPROCESSING = Preprocessing((32, 32), (0.5,) * 3, (0.25,) * 3)
+
+
+@pytest.mark.parametrize(("world_size", "accumulation"), [(1, 1), (2, 1), (1, 3), (2, 3)])
+def test_global_batches_do_not_depend_on_how_they_are_cut(world_size, accumulation):
+    def batches(step, **cut):
+        cut = dict(batch_size=12, first_step=step, last_step=step + 1, seed=5, **cut)
+        return [key for batch in StepSampler(7, **cut) for key in batch]
+
+    for step in range(5):
+        whole = batches(step)
+        parts = [batches(step, accumulation=accumulation, rank=r, world_size=world_size) for r in range(world_size)]
+        assert sorted(key for part in parts for key in part) == sorted(whole)
+        assert len(whole) == 12
+    stream = [key for step in range(7) for key in batches(step)]
+    for epoch in range(12):
+        assert sorted(index for e, index in stream if e == epoch) == list(range(7))  # each once an epoch
+    orders = [[index for e, index in stream if e == epoch] for epoch in range(4)]
+    assert len(set(map(tuple, orders))) > 1
+
+
+def test_batch_size_must_divide():
+    with pytest.raises(ConfigError, match="take a multiple of 8"):
+        StepSampler(10, batch_size=12, first_step=0, last_step=1, seed=0, accumulation=2, world_size=4)
+
+
+@pytest.fixture
+def samples(tmp_path):
+    for i in range(4):
+        write_video(tmp_path / f"{i}.mp4", numbered_frames(30 + i))
+    (tmp_path / "bad.mp4").write_bytes(b"nothing" * 100)
+    return [Sample(str(tmp_path / f"{name}.mp4"), "x") for name in (0, 1, 2, 3, "bad", "missing")]
+
+
+@pytest.mark.parametrize("sampling", ["dense", "segment"])
+def test_workers_change_nothing(samples, sampling):
+    clip = ClipConfig(sampling=sampling, num_frames=4, stride=3)
+    transform = TrainingTransform(AugmentConfig(), PREPROCESSING)
+    dataset = TrainingClips(samples, [0, 1, 2, 3, 4, 5], clip, transform, seed=3)
+
+    def run(num_workers):
+        sampler = StepSampler(6, batch_size=4, first_step=0, last_step=3, seed=1)
+        return list(make_loader(dataset, sampler, num_workers=num_workers, device=torch.device("cpu")))
+
+    state = torch.get_rng_state()
+    alone, together = run(0), run(2)
+    assert torch.equal(torch.get_rng_state(), state)
+    for a, b in zip(alone, together, strict=True):
+        assert torch.equal(a.pixels, b.pixels)
+        assert a.indices == b.indices == tuple(a.labels.tolist())
+        assert a.damaged == b.damaged
+    found = {index: reason for batch in alone for index, reason in batch.damaged.items()}
+    assert found[5] == "no such file"
+    assert "cannot be decoded" in found[4]
+    assert set(found) == {4, 5}
+
+
+def test_times_cut_clips(samples):
+    cut = Sample(samples[0].path, "x", 0.4, 0.8)  # frames 10–19 at 25 a second
+    plain = Preprocessing((64, 96), (0,) * 3, (1,) * 3)
+    views = EvaluationViews([cut], [0], ClipConfig(num_frames=4, stride=2), plain, num_clips=2, num_crops=1)[0].pixels
+    numbers = [[number_of(frame * 255) for frame in view] for view in views]
+    assert numbers == [[10, 12, 14, 16], [13, 15, 17, 19]]
+    transform = TrainingTransform(AugmentConfig(None, (1, 1), (1.5, 1.5), flip=0), plain)
+    dataset = TrainingClips([cut], [0], ClipConfig(num_frames=3, stride=4), transform, seed=0)
+    seen = {number_of(frame * 255) for epoch in range(30) for frame in dataset[epoch, 0].pixels}
+    assert seen <= set(range(10, 20))
+    assert len(seen) > 5
+
+
+def test_check_agrees_with_the_loader(samples):
+    heard = []
+    report = check_samples(samples, progress=heard.append)
+    assert len(heard) == 6
+    assert [file.sample for file in report.damaged] == samples[4:]
+    assert report.classes() == {"x": (4, 2)}
+    assert report.duplicates == ()
+    copy = samples[0].path.replace("0.mp4", "copy.mp4")
+    with open(samples[0].path, "rb") as source, open(copy, "wb") as target:
+        target.write(source.read())
+    assert check_samples([*samples, Sample(copy, "y")]).duplicates == ((samples[0].path, copy),)
+
+
+def test_draws_differ_between_epochs_and_samples(samples):
+    transform = TrainingTransform(AugmentConfig(), PREPROCESSING)
+    dataset = TrainingClips(samples, range(6), ClipConfig(num_frames=4, stride=3), transform, seed=3)
+    clips = [dataset[epoch, 0].pixels for epoch in range(4)]
+    assert not any(torch.equal(clips[0], other) for other in clips[1:])
+    assert torch.equal(dataset[2, 0].pixels, clips[2])
+    assert np.isfinite(clips[0].numpy()).all()
