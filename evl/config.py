@@ -7,7 +7,6 @@ function that returns a complete ``RunConfig`` (``evl.recipes``).
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,7 +15,7 @@ import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from evl.errors import ConfigError
+from evl.errors import ConfigError, nearest
 
 _checked = dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 
@@ -176,7 +175,7 @@ class RunConfig:
             if not equals or not dot or not field:
                 raise ConfigError(f"{setting!r}: expected section.field=value, for example training.steps=2000")
             if section not in changed:
-                raise ConfigError(f"{setting!r}: no section {section!r}{_nearest(section, changed)}")
+                raise ConfigError(f"{setting!r}: no section {section!r}{nearest(section, changed)}")
             try:
                 value = yaml.safe_load(text)
             except yaml.YAMLError:
@@ -198,12 +197,6 @@ def _require(condition: bool, sentence: str) -> None:
         raise ValueError(sentence)  # pydantic turns it into a ValidationError with the field's place
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=2)
-    return f"; did you mean {' or '.join(near)}?" if near else f"; there are {', '.join(known)}"
-
-
 def _sentence(error: ValidationError) -> str:
     sections = {field.name: field.type for field in dataclasses.fields(RunConfig)}
     sentences: dict[str, str] = {}
@@ -216,7 +209,7 @@ def _sentence(error: ValidationError) -> str:
                 known = [field.name for field in dataclasses.fields(section)]
             else:
                 known = list(sections)
-            sentences[where] = f"no setting {where!r}{_nearest(place[-1], known)}"
+            sentences[where] = f"no setting {where!r}{nearest(place[-1], known)}"
         else:
             message = problem["msg"].removeprefix("Value error, ")
             also = sentences.get(where)

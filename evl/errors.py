@@ -1,5 +1,8 @@
 """What a user can do wrong, as a small tree. Every message says what came, what was wanted, what to do."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class EVLError(Exception):
     """Base of all errors that are the input's fault, not the program's; commands print them as one sentence."""
@@ -42,3 +45,12 @@ class SaveError(EVLError, OSError):
 
 class RunError(EVLError):
     """A run that cannot start or go on: folder in use, too many damaged videos, loss not finite."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence on an unknown name: the likely meant ones, or all if none is near and there are few."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if near:
+        return f"; did you mean {' or '.join(near)}?"
+    return f"; there are {', '.join(known)}" if len(known) <= 30 else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 from contextlib import contextmanager
 from functools import cache
@@ -18,7 +17,7 @@ from evl.backbones.openai_clip import is_openai_layout, load_openai_clip
 from evl.backbones.timm_vit import TimmBackbone, preprocessing_of, random_weights_, refuse_unsupported
 from evl.backbones.weights import read_weights
 from evl.config import BackboneConfig
-from evl.errors import BackboneError
+from evl.errors import BackboneError, nearest
 from evl.types import BackboneSpec, Preprocessing
 
 EMBEDDED = "evl_vit_tiny"
@@ -138,11 +137,11 @@ def _why_not_loaded(config: BackboneConfig, error: Exception) -> str:
 def _refuse_unknown(name: str) -> None:
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
-        near = _nearest(architecture, [EMBEDDED, OPENAI, *_architectures()])
+        near = nearest(architecture, [EMBEDDED, OPENAI, *_architectures()])
         raise BackboneError(f"no backbone named {name!r}{near}; 'evl backbones WORD' lists what there is")
     tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")]
     if tag and tag not in tags:
-        near = _nearest(tag, tags) or f"; there are {', '.join(tags)}"
+        near = nearest(tag, tags)
         raise BackboneError(f"{architecture} has no weights named {tag!r}{near}")
 
 
@@ -157,11 +156,6 @@ def _refuse_wrong_activation(name: str) -> None:
             f"the weights {tag!r} were trained with QuickGELU, but {architecture} uses GELU: features would be wrong "
             f"without any error. Use {twin}.{tag}"
         )
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 @cache

@@ -106,8 +106,11 @@ def split_samples(
     return train, tuple(sample for sample in samples if sample.path in val_paths)
 
 
-def write_manifest(path: str | Path, samples: Iterable[Sample]) -> None:
-    """A CSV that ``read_manifest`` reads; paths below its folder are relative to it, others absolute."""
+def write_manifest(path: str | Path, samples: Iterable[Sample], splits: Sequence[str] | None = None) -> None:
+    """A CSV that ``read_manifest`` reads; paths below its folder are relative to it, others absolute.
+
+    ``splits``: the split of each sample, where there are some.
+    """
     folder = Path(path).absolute().parent
 
     def name(sample: Sample) -> str:
@@ -115,13 +118,17 @@ def write_manifest(path: str | Path, samples: Iterable[Sample]) -> None:
         return file.relative_to(folder).as_posix() if file.is_relative_to(folder) else str(file)
 
     samples = list(samples)
-    with_times = any(s.start_seconds is not None or s.end_seconds is not None for s in samples)
+    columns = {"path": [name(s) for s in samples], "label": [s.label or "" for s in samples]}
+    for key in ("start_seconds", "end_seconds"):
+        times = [getattr(s, key) for s in samples]
+        if any(time is not None for time in times):
+            columns[key] = ["" if time is None else time for time in times]
+    if splits is not None:
+        columns["split"] = list(splits)
     with write_atomically(path, text=True) as file:
         writer = csv.writer(file)
-        writer.writerow(COLUMNS[:4] if with_times else COLUMNS[:2])
-        for sample in samples:
-            times = ["" if t is None else t for t in (sample.start_seconds, sample.end_seconds)]
-            writer.writerow([name(sample), sample.label or "", *(times if with_times else [])])
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
 
 
 def read_class_names(path: str | Path) -> tuple[str, ...]:

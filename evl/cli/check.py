@@ -1,0 +1,146 @@
+"""evl check"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+NAME = "check"
+
+
+def command(
+    data: Annotated[Path, typer.Argument(help="Folder of videos, or a manifest.")],
+    manifest: Annotated[
+        Path | None, typer.Option(help="Write a clean manifest (.csv) of the good videos here.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Files at a time; default: one a core.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """See what is in a collection of videos, and what of it is damaged, before training.
+
+    Every file is decoded as training will decode it. Exit code 1 if any is damaged.
+    """
+    from evl.cli.common import console, print_json, progress_bar, start_logging
+    from evl.data.check import check_samples
+    from evl.data.manifest import write_manifest
+    from evl.errors import DataError
+
+    start_logging()
+    samples, splits, ignored = _find(data)
+    if manifest is not None and any(sample.label is None for sample in samples):
+        raise DataError(
+            f"a manifest needs labels, but {data} has videos outside class folders; expected {data}/CLASS/VIDEO"
+        )
+    with progress_bar("files") as bar:
+        task = bar.add_task("checking", total=len(samples), note="")
+        report = check_samples(samples, ignored=ignored, num_workers=workers, progress=lambda _: bar.advance(task))
+    if manifest is not None:
+        good = [i for i, file in enumerate(report.files) if file.info is not None]
+        named = [splits[i] for i in good] if splits and set(splits) != {"all"} else None
+        write_manifest(manifest, [samples[i] for i in good], named)
+        console.print(f"clean manifest of {len(good)} videos: {manifest}", highlight=False, soft_wrap=True)
+    if json:
+        print_json(_document(report))
+    else:
+        _print_report(report)
+    if report.damaged:
+        raise typer.Exit(1)
+
+
+def _find(data: Path):
+    """(samples, split of each, ignored files); without labels where a folder has none."""
+    from evl.data.manifest import list_videos, read_manifest
+    from evl.errors import DataError
+    from evl.types import Sample
+
+    try:
+        found = read_manifest(data)
+    except DataError:
+        videos = list_videos(data) if data.is_dir() else []
+        if not videos:
+            raise
+        return [Sample(str(path)) for path in videos], None, ()
+    pairs = [(sample, split) for split, group in found.splits.items() for sample in group]
+    return [sample for sample, _ in pairs], [split for _, split in pairs], found.ignored
+
+
+def _document(report) -> dict:
+    return {
+        "num_files": len(report.files),
+        "num_good": len(report.good),
+        "num_damaged": len(report.damaged),
+        "files": [
+            {
+                "path": file.sample.path,
+                "label": file.sample.label,
+                "bytes": file.size_bytes,
+                **(
+                    {
+                        "num_frames": file.info.num_frames,
+                        "seconds": round(file.info.duration_seconds, 3),
+                        "frames_per_second": round(file.info.frames_per_second, 3),
+                        "width": file.info.width,
+                        "height": file.info.height,
+                        "codec": file.info.codec,
+                    }
+                    if file.info is not None
+                    else {"problem": file.problem}
+                ),
+            }
+            for file in report.files
+        ],
+        "classes": {str(label): {"good": good, "damaged": bad} for label, (good, bad) in report.classes().items()},
+        "duplicates": report.duplicates,
+        "ignored": report.ignored,
+    }
+
+
+def _print_report(report) -> None:
+    from collections import Counter
+
+    from rich.markup import escape
+    from rich.table import Table
+
+    from evl.cli.common import output
+
+    infos = [file.info for file in report.good]
+    size = sum(file.size_bytes for file in report.files)
+    output.print(
+        f"{len(report.files)} videos, {size / 1e6:,.1f} MB: [green]{len(infos)} good[/green], "
+        f"[{'red' if report.damaged else 'green'}]{len(report.damaged)} damaged[/]",
+        highlight=False,
+    )
+    if infos:
+        table = Table("", "least", "median", "most", show_edge=False)
+        for name, form, values in (
+            ("seconds", "{:.2f}", [info.duration_seconds for info in infos]),
+            ("frames", "{:.0f}", [info.num_frames for info in infos]),
+            ("frames a second", "{:.2f}", [info.frames_per_second for info in infos]),
+            ("width", "{:.0f}", [info.width for info in infos]),
+            ("height", "{:.0f}", [info.height for info in infos]),
+        ):
+            values.sort()
+            table.add_row(name, *(form.format(value) for value in (values[0], values[len(values) // 2], values[-1])))
+        output.print(table)
+        codecs = Counter(info.codec for info in infos)
+        output.print("codecs: " + ", ".join(f"{name} {count}" for name, count in codecs.most_common()), highlight=False)
+    classes = report.classes()
+    if set(classes) != {None}:
+        table = Table("class", "good", "damaged", title=f"{len(classes)} classes", show_edge=False)
+        for label, (good, bad) in classes.items():
+            table.add_row(escape(str(label)), str(good), f"[red]{bad}[/red]" if bad else "0")
+        output.print(table)
+    for group in report.duplicates:
+        output.print(f"[yellow]same content:[/yellow] {escape(' = '.join(group))}", highlight=False, soft_wrap=True)
+    if report.ignored:
+        output.print(
+            f"{len(report.ignored)} other files ignored, such as {escape(report.ignored[0])}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    for file in report.damaged:
+        output.print(
+            f"[red]damaged:[/red] {escape(file.sample.path)}: {escape(file.problem)}", highlight=False, soft_wrap=True
+        )

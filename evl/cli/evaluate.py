@@ -1,0 +1,133 @@
+"""evl evaluate"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+NAME = "evaluate"
+
+
+def command(
+    run: Annotated[Path, typer.Argument(help="Folder of a run or saved model.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Labelled videos: folder per class or manifest; default: the run's validation videos."),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="train, val or test, where --data has splits; default: test, else val.")
+    ] = None,
+    clips: Annotated[int | None, typer.Option(min=1, help="Clips a video; default: the model's own.")] = None,
+    crops: Annotated[int | None, typer.Option(help="Crops a clip, 1 or 3; default: the model's own.")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that read videos; default: one a core.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where predictions and scores are written; default: the run's folder.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; default: CUDA if there is one.")] = None,
+) -> None:
+    """Judge a trained model on labelled videos: top-1, top-5, mean class accuracy, confusion matrix.
+
+    Writes predictions.jsonl, metrics.json, confusion.csv and confusion.png. Damaged videos are listed and make the
+    exit code 1.
+    """
+    from evl.assembly import load
+    from evl.cli.common import is_main_process, print_json, progress_bar, start_logging
+    from evl.data.dataset import default_num_workers
+    from evl.distributed import join_world
+    from evl.errors import ConfigError
+    from evl.evaluation import evaluate, write_evaluation
+
+    start_logging()
+    if crops not in (None, 1, 3):
+        raise ConfigError(f"--crops {crops}: expected 1 or 3")
+    with join_world(device) as world:
+        model = load(run, device=world.device)
+        samples = _samples(run, data, split, model.class_names)
+        with progress_bar("videos") as bar:
+            task = bar.add_task("evaluating", total=len(range(world.rank, len(samples), world.size)), note="")
+            result = evaluate(
+                model,
+                samples,
+                num_clips=clips,
+                num_crops=crops,
+                num_workers=default_num_workers(world.size) if workers is None else workers,
+                world=world,
+                progress=lambda count: bar.advance(task, count),
+            )
+        if is_main_process():
+            write_evaluation(out or run, result)
+            if json:
+                print_json(
+                    {
+                        **result.to_dict(),
+                        "damaged": result.damaged,
+                        "predictions": str(out or run) + "/predictions.jsonl",
+                    }
+                )
+            else:
+                print_evaluation(result)
+    if result.damaged:
+        raise typer.Exit(1)
+
+
+def _samples(run: Path, data: Path | None, split: str | None, class_names: tuple[str, ...]):
+    from evl.cli.common import console, is_main_process
+    from evl.data import read_manifest
+    from evl.errors import DataError
+    from evl.training.run_folder import RunFolder
+
+    folder = RunFolder(run)
+    if data is None:
+        samples = folder.samples(split or "val") if folder.exists else ()
+        if not samples:
+            raise DataError(f"{run} has no validation videos of its own; give --data")
+        return samples
+    splits = read_manifest(data, class_names=class_names).splits
+    if split is not None and split not in splits:
+        raise DataError(f"{data} has no split {split!r}, only {', '.join(splits)}")
+    chosen = split or next(name for name in ("test", "val", "all", "train") if name in splits)
+    samples = splits[chosen]
+    if folder.exists and is_main_process():
+        trained = {s.path for s in folder.samples("train")}
+        seen = sum(str(Path(s.path).absolute()) in trained for s in samples)
+        if seen:
+            console.print(
+                f"[yellow]{seen} of these {len(samples)} videos were trained on: the score is not of unseen videos[/yellow]"
+            )
+    return samples
+
+
+def print_evaluation(result) -> None:
+    """Scores with their protocol, the hardest classes, and what was damaged."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from evl.cli.common import console, output
+
+    metrics = result.metrics
+    output.print(
+        f"top-1 {metrics.top1:.2f} %   top-5 {metrics.top5:.2f} %   mean class {metrics.mean_class_accuracy:.2f} %",
+        highlight=False,
+    )
+    output.print(escape(result.protocol), highlight=False, soft_wrap=True)
+    rows = [
+        (a, n, y)
+        for y, (a, n) in enumerate(zip(metrics.class_accuracy(), result.class_names, strict=True))
+        if a is not None
+    ]
+    table = Table(
+        "class", "videos", "right", "most often taken for", title="hardest classes" if len(rows) > 20 else None
+    )
+    for accuracy, name, y in sorted(rows)[:20]:
+        others = metrics.confusion[y].copy()
+        others[y] = 0
+        wrong = f"{escape(result.class_names[others.argmax()])} ({others.max()})" if others.any() else ""
+        table.add_row(escape(name), str(metrics.confusion[y].sum()), f"{accuracy:.0f} %", wrong)
+    output.print(table)
+    for path, reason in result.damaged.items():
+        console.print(
+            f"[red]damaged, not counted:[/red] {escape(path)}: {escape(reason)}", highlight=False, soft_wrap=True
+        )

@@ -1,0 +1,54 @@
+"""The command ``evl``. Each command is one short file; heavy imports happen when it runs."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from evl.cli import backbones, check, demo, evaluate, predict, train
+from evl.cli.common import console, error
+from evl.errors import EVLError
+
+app = typer.Typer(
+    name="evl",
+    help="Train, judge and run video classifiers on frozen image encoders.\n\n"
+    "First steps:  evl demo   ·   evl check videos/   ·   evl train --data videos/ --out runs/mine",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for module in (demo, check, train, evaluate, predict, backbones):
+    app.command(module.NAME)(module.command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs a command line and exits: 0 if everything asked for was done, 1 if not, 2 for wrong usage, 130 for Ctrl-C."""
+    try:
+        app(_spread_set(sys.argv[1:] if arguments is None else arguments))
+    except EVLError as problem:
+        error(problem)
+        sys.exit(1)
+    except KeyboardInterrupt as stop:
+        console.print(f"[yellow]{stop or 'stopped'}[/yellow]", highlight=False)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output went away
+        sys.stderr.close()
+        sys.exit(1)
+
+
+def _spread_set(arguments: list[str]) -> list[str]:
+    """``--set a=1 b=2`` means ``--set a=1 --set b=2``."""
+    spread: list[str] = []
+    inside = False
+    for argument in arguments:
+        if argument.startswith("-"):
+            inside = argument == "--set"
+        elif inside and spread[-1] != "--set":
+            if "=" in argument and "." in argument.partition("=")[0]:
+                spread.append("--set")
+            else:
+                inside = False
+        spread.append(argument)
+    return spread

@@ -1,0 +1,91 @@
+"""evl predict"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+NAME = "predict"
+
+
+def command(
+    run: Annotated[Path, typer.Argument(help="Folder of a run or saved model.")],
+    videos: Annotated[list[Path], typer.Argument(help="Video files, or folders of them.")],
+    top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 3,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document with all scores.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that read videos; default: 0 for a few files.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; default: CUDA if there is one.")] = None,
+) -> None:
+    """Say what is in videos: the most likely classes with their scores.
+
+    Files that cannot be used are listed with the reason, and make the exit code 1.
+    """
+    from evl.assembly import load
+    from evl.cli.common import print_json, progress_bar, start_logging
+    from evl.data.dataset import default_num_workers
+    from evl.data.manifest import list_videos
+    from evl.distributed import pick_device
+    from evl.errors import DataError
+    from evl.inference import predict_samples
+    from evl.types import Sample
+
+    start_logging()
+    model = load(run, device=pick_device(device))
+    paths = []
+    for video in videos:
+        found = list_videos(video) if video.is_dir() else [video]
+        if not found:
+            raise DataError(f"{video}: no videos in this folder")
+        paths += [str(path) for path in found]
+    workers = (0 if len(paths) < 16 else default_num_workers()) if workers is None else workers
+    with progress_bar("videos") as bar:
+        task = bar.add_task("predicting", total=len(paths), note="")
+        samples = [Sample(path) for path in paths]
+        result = predict_samples(
+            model, samples, None, num_workers=workers, progress=lambda count: bar.advance(task, count)
+        )
+    if json:
+        print_json(_document(model, result, paths))
+    else:
+        _print_table(model, result, paths, top)
+    if result.damaged:
+        raise typer.Exit(1)
+
+
+def _document(model, result, paths: list[str]) -> dict:
+    predictions = [
+        {
+            "path": prediction.path,
+            "class": model.class_names[prediction.top(1)[0]],
+            "scores": {
+                model.class_names[y]: round(prediction.scores[y], 6) for y in prediction.top(len(prediction.scores))
+            },
+        }
+        for prediction in result.predictions
+    ]
+    failed = [{"path": paths[index], "error": reason} for index, reason in result.damaged.items()]
+    return {"protocol": model.card.protocol(len(predictions)), "predictions": predictions, "failed": failed}
+
+
+def _print_table(model, result, paths: list[str], top: int) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from evl.cli.common import console, output
+
+    if result.predictions:
+        table = Table("video", "class", "score")
+        for prediction in result.predictions:
+            for place, y in enumerate(prediction.top(top)):
+                name = escape(model.class_names[y])
+                score = f"{100 * prediction.scores[y]:.1f} %"
+                table.add_row(
+                    escape(prediction.path) if place == 0 else "", f"[bold]{name}[/bold]" if place == 0 else name, score
+                )
+        output.print(table)
+    for index, reason in result.damaged.items():
+        console.print(f"[red]failed:[/red] {escape(paths[index])}: {escape(reason)}", highlight=False, soft_wrap=True)

@@ -1,0 +1,114 @@
+"""evl train"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+NAME = "train"
+
+
+def command(
+    out: Annotated[Path, typer.Option(help="Folder of the run; made new, or continued with --resume.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder with a folder per class, or a manifest (.csv, .parquet, 'path label' list)."),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="Frozen encoder: a name ('evl backbones clip' lists them) or an OpenAI CLIP archive."),
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="Start from a recipe, such as k400_vitb16_8x16.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Start from a config.yaml.")] = None,
+    settings: Annotated[
+        list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as training.steps=2000.")
+    ] = [],  # noqa: B006  (typer copies it)
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out from its newest checkpoint.")
+    ] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; default: CUDA if there is one.")] = None,
+) -> None:
+    """Train a classifier on your videos; evaluate and save it.
+
+    Everything it was told, saw and measured is in --out: config.yaml, metrics.jsonl, predictions.jsonl,
+    model.safetensors and model.json. Ctrl-C saves a checkpoint; --resume goes on from it.
+
+    Many processes: torchrun --nproc-per-node 2 -m evl train …
+    """
+    from evl.cli.common import console, is_main_process, output, start_logging
+    from evl.training import train
+
+    start_logging()
+    run_config = None if resume else make_config(data, backbone, recipe, config, tuple(settings))
+    with _steps_bar() as progress:
+        result = train(
+            run_config, out, resume=resume, settings=tuple(settings) if resume else (), device=device, progress=progress
+        )
+    if not is_main_process():
+        return
+    if result.damaged:
+        console.print(f"[yellow]{len(result.damaged)} damaged training videos were skipped: {out}/damaged.csv[/yellow]")
+    if result.evaluation is not None:
+        from evl.cli.evaluate import print_evaluation
+
+        print_evaluation(result.evaluation)
+    output.print(f"the run is in {out}; next: evl predict {out} VIDEO", highlight=False, soft_wrap=True)
+
+
+def make_config(
+    data: Path | None, backbone: str | None, recipe: str | None, config: Path | None, settings: tuple[str, ...]
+):
+    """The config that options describe: recipe or file first, then --backbone and --data, then --set."""
+    from evl.cli.common import console, is_main_process
+    from evl.config import RunConfig, replace
+    from evl.errors import ConfigError
+    from evl.recipes import get_recipe
+
+    if recipe and config:
+        raise ConfigError("give --recipe or --config, not both")
+    start = get_recipe(recipe) if recipe else RunConfig.from_yaml(config) if config else RunConfig()
+    if backbone is not None:
+        is_file = Path(backbone).suffix in (".pt", ".pth") or Path(backbone).is_file()
+        changed = {"name": "openai_clip", "weights": backbone} if is_file else {"name": backbone, "weights": None}
+        start = replace(start, backbone=changed)
+    if data is not None:
+        start = replace(start, data={"path": str(data)})
+    start = start.with_settings(settings)
+    if start.backbone.name == "evl_vit_tiny" and is_main_process():
+        console.print(
+            "[yellow]backbone: evl_vit_tiny, small and untrained, made for first steps. For real scores take a "
+            "pretrained one, such as --backbone vit_base_patch16_clip_quickgelu_224.openai[/yellow]"
+        )
+    return start
+
+
+class _steps_bar:
+    """A progress callback that draws a bar on a terminal, and writes a line now and then elsewhere."""
+
+    def __enter__(self):
+        from evl.cli.common import progress_bar
+
+        self.bar, self.task, self.last = progress_bar("steps"), None, 0.0
+        self.bar.start()
+        return self
+
+    def __call__(self, report) -> None:
+        import time
+
+        from evl.cli.common import console, is_main_process
+
+        if self.task is None:
+            self.task = self.bar.add_task("training", total=report.steps, completed=report.step, note="")
+            self.first = report.step - 1, time.monotonic()
+        self.bar.update(self.task, completed=report.step, note=str(report))
+        now = time.monotonic()
+        if self.bar.disable and is_main_process() and (now - self.last > 10 or report.step == report.steps):
+            self.last = now
+            done, passed = report.step - self.first[0], now - self.first[1]
+            left = passed / done * (report.steps - report.step)
+            console.print(f"step {report.step}/{report.steps}  {report}  left {left / 60:.1f} min", highlight=False)
+
+    def __exit__(self, *_):
+        self.bar.stop()

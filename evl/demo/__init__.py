@@ -1,0 +1,1 @@
+"""A whole run in miniature, with videos made on the spot."""

@@ -1,0 +1,62 @@
+"""A model against labelled videos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from evl.distributed import World
+from evl.evaluation.metrics import Metrics, compute_metrics
+from evl.inference import predict_samples
+from evl.models import VideoClassifier
+from evl.types import Prediction, Sample
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """``protocol``: one line that says how it was measured. ``damaged``: path → reason, not part of any score."""
+
+    metrics: Metrics
+    predictions: tuple[Prediction, ...]
+    damaged: dict[str, str]
+    protocol: str
+    class_names: tuple[str, ...]
+
+    def to_dict(self) -> dict:
+        return {**self.metrics.to_dict(), "num_damaged": len(self.damaged), "protocol": self.protocol}
+
+
+def evaluate(
+    model: VideoClassifier,
+    samples: Sequence[Sample],
+    *,
+    num_clips: int | None = None,
+    num_crops: int | None = None,
+    batch_size: int | None = None,
+    num_workers: int = 0,
+    precision: str = "auto",
+    world: World | None = None,
+    progress: Callable[[int], None] = lambda count: None,
+) -> Evaluation:
+    """Predicts every sample once and counts. Labels must be among the model's class names (KeyError otherwise).
+
+    Views are the model's own unless given. Under torchrun every process gets the same, whole result.
+    """
+    index_of = {name: y for y, name in enumerate(model.class_names)}
+    labels = [index_of[sample.label] for sample in samples]
+    result = predict_samples(
+        model,
+        samples,
+        labels,
+        num_clips=num_clips,
+        num_crops=num_crops,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        precision=precision,
+        world=world,
+        progress=progress,
+    )
+    metrics = compute_metrics(result.predictions, len(model.class_names))
+    damaged = {samples[index].path: reason for index, reason in result.damaged.items()}
+    protocol = model.card.protocol(metrics.num_videos, num_clips, num_crops)
+    return Evaluation(metrics, result.predictions, damaged, protocol, model.class_names)

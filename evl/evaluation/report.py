@@ -1,0 +1,59 @@
+"""Evaluations as files: predictions, scores, and a picture of the confusion matrix."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+from evl.evaluation.evaluate import Evaluation
+from evl.files import write_atomically
+
+
+def write_evaluation(folder: str | Path, evaluation: Evaluation) -> None:
+    """``predictions.jsonl`` (a video a line, with all scores), ``metrics.json``, ``confusion.csv`` and ``.png``."""
+    folder, names = Path(folder), evaluation.class_names
+    with write_atomically(folder / "predictions.jsonl", text=True) as file:
+        for prediction in evaluation.predictions:
+            line = {
+                "path": prediction.path,
+                "label": names[prediction.label],
+                "prediction": names[prediction.top(1)[0]],
+                "scores": {name: round(score, 6) for name, score in zip(names, prediction.scores, strict=True)},
+            }
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    with write_atomically(folder / "metrics.json", text=True) as file:
+        per_class = dict(zip(names, evaluation.metrics.class_accuracy(), strict=True))
+        content = {**evaluation.to_dict(), "class_accuracy": per_class, "damaged": evaluation.damaged}
+        json.dump(content, file, indent=2, ensure_ascii=False)
+    with write_atomically(folder / "confusion.csv", text=True) as file:
+        writer = csv.writer(file)
+        writer.writerow(["label \\ prediction", *names])
+        writer.writerows([name, *row] for name, row in zip(names, evaluation.metrics.confusion.tolist(), strict=True))
+    _draw_confusion(folder / "confusion.png", evaluation)
+
+
+def _draw_confusion(path: Path, evaluation: Evaluation) -> None:
+    from matplotlib.figure import Figure  # without pyplot: no global state, no display
+
+    names, counts = evaluation.class_names, evaluation.metrics.confusion
+    shares = counts / counts.sum(1, keepdims=True).clip(1)
+    side = min(16, 3 + 0.35 * len(names))
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if len(names) <= 40:
+        axes.set_xticks(range(len(names)), names, rotation=90)
+        axes.set_yticks(range(len(names)), names)
+    if len(names) <= 20:
+        for y, row in enumerate(counts):
+            for z, count in enumerate(row):
+                if count:
+                    axes.text(
+                        z, y, str(count), ha="center", va="center", color="white" if shares[y, z] > 0.5 else "black"
+                    )
+    axes.set(xlabel="prediction", ylabel="label")
+    axes.set_title(f"top-1 {evaluation.metrics.top1:.1f} %\n{evaluation.protocol}", fontsize=8)
+    figure.colorbar(image, label="share of the label's videos", shrink=0.8)
+    with write_atomically(path) as file:
+        figure.savefig(file, format="png", dpi=100)

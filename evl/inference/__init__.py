@@ -1,0 +1,5 @@
+"""Trained models at work."""
+
+from evl.inference.predictor import Predictions, predict, predict_samples
+
+__all__ = ["Predictions", "predict", "predict_samples"]

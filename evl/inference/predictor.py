@@ -1,0 +1,104 @@
+"""Videos → predictions: views through the model, softmax averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from evl.data.dataset import Batch, EvaluationViews, make_loader
+from evl.distributed import World, autocast
+from evl.errors import ConfigError
+from evl.models import VideoClassifier
+from evl.types import Prediction, Sample
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """In the order of the samples: what could be predicted, and index → reason for what could not."""
+
+    predictions: tuple[Prediction, ...]
+    damaged: dict[int, str]
+
+
+def predict(
+    model: VideoClassifier,
+    paths: Sequence[str | Path],
+    *,
+    num_clips: int | None = None,
+    num_crops: int | None = None,
+    num_workers: int = 0,
+) -> Predictions:
+    """Scores of unlabelled files, by the model's own views unless told otherwise, on the model's device."""
+    samples = [Sample(str(path)) for path in paths]
+    return predict_samples(model, samples, None, num_clips=num_clips, num_crops=num_crops, num_workers=num_workers)
+
+
+@torch.no_grad()
+def predict_samples(
+    model: VideoClassifier,
+    samples: Sequence[Sample],
+    labels: Sequence[int] | None,
+    *,
+    num_clips: int | None = None,
+    num_crops: int | None = None,
+    batch_size: int | None = None,
+    num_workers: int = 0,
+    precision: str = "auto",
+    world: World | None = None,
+    progress: Callable[[int], None] = lambda count: None,
+) -> Predictions:
+    """Every sample exactly once, over all processes: process r takes samples r, r + size, …; all get the whole.
+
+    ``progress`` hears how many videos each batch had.
+    """
+    card = model.card
+    if card is None:
+        raise ConfigError(
+            "this model says nothing of clips and pixels (no card); load it from a run, or build it from one"
+        )
+    device = next(model.parameters()).device
+    world = world or World(0, 1, device)
+    dataset = EvaluationViews(
+        samples,
+        labels,
+        card.clip,
+        card.preprocessing,
+        num_clips=num_clips or card.evaluation.num_clips,
+        num_crops=num_crops or card.evaluation.num_crops,
+    )
+    mine = range(world.rank, len(samples), world.size)
+    size = batch_size or card.evaluation.batch_size
+    batches = [mine[start : start + size] for start in range(0, len(mine), size)]
+    scores: dict[int, tuple[float, ...]] = {}
+    damaged: dict[int, str] = {}
+    was_training = model.training
+    model.eval()
+    try:
+        for batch in make_loader(dataset, batches, num_workers=min(num_workers, len(batches)), device=device):
+            damaged |= batch.damaged
+            if batch.pixels is not None:
+                scores |= dict(zip(batch.indices, _scores(model, batch, precision), strict=True))
+            progress(len(batch.indices) + len(batch.damaged))
+    finally:
+        model.train(was_training)
+    for other_scores, other_damaged in world.gather((scores, damaged)):
+        scores |= other_scores
+        damaged |= other_damaged
+    predictions = tuple(
+        Prediction(samples[index].path, scores[index], labels[index] if labels is not None else None)
+        for index in sorted(scores)
+    )
+    return Predictions(predictions, dict(sorted(damaged.items())))
+
+
+def _scores(model: VideoClassifier, batch: Batch, precision: str) -> list[tuple[float, ...]]:
+    device = next(model.parameters()).device
+    b, v = batch.pixels.shape[:2]
+    with autocast(precision, device):
+        logits = model(batch.pixels.to(device, non_blocking=True).flatten(0, 1))  # (B·V,Y)
+    # softmax of each view, then the mean over views (METHOD.md section 7)
+    mean = logits.double().softmax(-1).unflatten(0, (b, v)).mean(1)
+    return [tuple(row) for row in mean.tolist()]

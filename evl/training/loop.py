@@ -1,0 +1,230 @@
+"""The training loop: on a page, alone or under torchrun."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from evl.assembly import save_model
+from evl.config import RunConfig
+from evl.data.dataset import StepSampler, TrainingClips, default_num_workers, make_loader
+from evl.distributed import World
+from evl.errors import RunError
+from evl.evaluation import Evaluation, evaluate
+from evl.models import VideoClassifier
+from evl.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from evl.training.optim import learning_rate, make_optimizer, make_scaler, train_step
+from evl.training.run_folder import RunFolder
+from evl.types import Sample
+from evl.video.augment import TrainingTransform
+
+log = logging.getLogger("evl")
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C (or SIGTERM) came; a checkpoint was saved."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a progress bar shows after each step."""
+
+    step: int
+    steps: int
+    loss: float
+    clips_per_second: float
+    wait_share: float  # of the time, spent waiting for data
+    num_damaged: int
+
+    def __str__(self) -> str:
+        damaged = f"  damaged {self.num_damaged}" if self.num_damaged else ""
+        return (
+            f"loss {self.loss:.3f}  {self.clips_per_second:.1f} clips/s  "
+            f"waiting for data {100 * self.wait_share:.0f} %{damaged}"
+        )
+
+
+def fit(
+    model: VideoClassifier,
+    config: RunConfig,
+    train_samples: Sequence[Sample],
+    val_samples: Sequence[Sample],
+    folder: RunFolder,
+    world: World,
+    *,
+    resume: bool,
+    damaged: dict[str, str],
+    progress: Callable[[Progress], None] = lambda report: None,
+) -> None:
+    """Trains from the first step, or from the newest checkpoint, to the last; fills ``damaged`` (path → reason).
+
+    Raises RunError if too many videos are damaged or the loss is not finite, Interrupted after Ctrl-C.
+    """
+    training = config.training
+    torch.manual_seed(training.seed * 1_000_003 + world.rank)  # dropout: different in each process
+    optimizer, scaler = make_optimizer(model, training), make_scaler(training, world.device)
+    first, best = 0, -1.0
+    if resume and (saved := list_checkpoints(folder.checkpoints)):
+        state = load_checkpoint(saved[-1], model, optimizer, scaler)
+        first, best = state["step"], state["best"]
+        damaged.update(state["damaged"])
+        if world.size > 1:  # one process's random state was saved; the others draw afresh
+            torch.manual_seed(training.seed * 1_000_003 + world.rank + first)
+        if world.is_main:
+            folder.forget_after(first)
+            log.info("resuming at step %d of %d", first, training.steps)
+    index_of = {name: y for y, name in enumerate(model.class_names)}
+    transform = TrainingTransform(config.augment, model.card.preprocessing, model.class_names)
+    labels = [index_of[sample.label] for sample in train_samples]
+    dataset = TrainingClips(train_samples, labels, config.clip, transform, training.seed)
+    sampler = StepSampler(
+        len(train_samples),
+        batch_size=training.batch_size,
+        accumulation=training.accumulation,
+        first_step=first,
+        last_step=training.steps,
+        seed=training.seed,
+        rank=world.rank,
+        world_size=world.size,
+    )
+    workers = config.data.num_workers
+    workers = default_num_workers(world.size) if workers is None else workers
+    clip_shape = (config.clip.num_frames, 3, *model.card.preprocessing.image_size)
+    wrapped = torch.nn.parallel.DistributedDataParallel(model) if world.size > 1 else model
+    writer = _tensorboard(folder.path / "tensorboard", first) if world.is_main else None
+    meter = _Meter()
+    model.train()
+    with _stop_requested() as stop_requested:
+        batches = iter(make_loader(dataset, sampler, num_workers=workers, device=world.device))
+        for step in range(first, training.steps):
+            started = time.perf_counter()
+            micro = list(islice(batches, training.accumulation))
+            waited = time.perf_counter() - started
+            damaged.update({train_samples[i].path: why for batch in micro for i, why in batch.damaged.items()})
+            parts = [(batch.pixels, batch.labels) for batch in micro]
+            totals = train_step(wrapped, optimizer, scaler, parts, step, training, world, clip_shape)
+            meter.add(totals, waited, time.perf_counter() - started)
+            done = step + 1
+            report_now = done % training.log_every == 0 or done == training.steps
+            evaluate_now = bool(val_samples) and training.eval_every and done % training.eval_every == 0
+            if report_now or (world.size == 1 and any(batch.damaged for batch in micro)):
+                for other in world.gather(dict(damaged)):
+                    damaged.update(other)
+                _stop_if_too_many(damaged, train_samples, config, folder if world.is_main else None)
+            if report_now:
+                report = meter.report(done, training.steps, len(damaged))
+                if not math.isfinite(report.loss):
+                    raise RunError(f"the loss is {report.loss} at step {done}; lower training.lr, or check the data")
+                if world.is_main:
+                    values = {"step": done, "loss": report.loss, "train_top1": meter.top1,
+                              "lr": learning_rate(step, training), "clips_per_second": report.clips_per_second,
+                              "wait_share": report.wait_share, "num_damaged": len(damaged)}  # fmt: skip
+                    _write(folder, writer, values)
+                    log.debug("step %d/%d  %s", done, training.steps, report)
+                meter = _Meter()
+            if world.size == 1 or report_now:
+                progress(report if report_now else meter.report(done, training.steps, len(damaged)))
+            if evaluate_now:
+                result = evaluate_once(model, val_samples, config, world, workers, num_clips=1, num_crops=1)
+                if world.is_main:
+                    _write(
+                        folder, writer, {"step": done, **{f"val_{k}": v for k, v in result.metrics.to_dict().items()}}
+                    )
+                    log.info("step %d: val top-1 %.2f %% (%s)", done, result.metrics.top1, result.protocol)
+                    if result.metrics.top1 > best:
+                        save_model(model, folder.path / "best", scores=result.metrics.to_dict())
+                best = max(best, result.metrics.top1)
+            stopping = stop_requested() if world.size == 1 else report_now and any(world.gather(stop_requested()))
+            if world.is_main and (done % training.save_every == 0 or done == training.steps or stopping):
+                save_checkpoint(
+                    folder.checkpoints, done, model, optimizer, scaler,
+                    keep_last=training.keep_last, best=best, damaged=damaged,
+                )  # fmt: skip
+            if stopping and done < training.steps:
+                raise Interrupted(f"stopped at step {done}; a checkpoint is saved")
+    if writer is not None:
+        writer.close()
+
+
+def evaluate_once(model, samples, config: RunConfig, world: World, workers: int, **views) -> Evaluation:
+    return evaluate(
+        model, samples, num_workers=workers, precision=config.training.precision, world=world,
+        batch_size=config.evaluation.batch_size, **views,
+    )  # fmt: skip
+
+
+class _Meter:
+    """Sums between two reports; losses are fetched from the device only when they are shown."""
+
+    def __init__(self):
+        self.totals, self.waited, self.passed = 0.0, 0.0, 0.0
+
+    def add(self, totals: torch.Tensor, waited: float, passed: float) -> None:
+        self.totals = self.totals + totals
+        self.waited += waited
+        self.passed += passed
+
+    def report(self, step: int, steps: int, num_damaged: int) -> Progress:
+        loss, clips, hits = self.totals.tolist()
+        self.top1 = 100 * hits / max(1.0, clips)
+        return Progress(
+            step, steps, loss / max(1.0, clips), clips / self.passed, self.waited / self.passed, num_damaged
+        )
+
+
+def _stop_if_too_many(damaged, train_samples, config: RunConfig, folder: RunFolder | None) -> None:
+    total, allowed = len({sample.path for sample in train_samples}), config.data.max_damaged_share
+    if folder is not None and damaged:
+        folder.write_damaged(damaged)
+    if len(damaged) > allowed * total:
+        raise RunError(
+            f"{len(damaged)} of {total} training videos are damaged ({100 * len(damaged) / total:.1f} %, allowed "
+            f"{100 * allowed:g} %), listed in damaged.csv: mend or remove them ('evl check'), or raise "
+            "data.max_damaged_share"
+        )
+
+
+@contextmanager
+def _stop_requested():
+    """Ctrl-C and SIGTERM end the step first; a second one ends at once. Only the main thread may listen."""
+    requested = []
+
+    def note(number, frame):
+        if requested:
+            raise KeyboardInterrupt
+        requested.append(number)
+        log.warning("stopping after this step, with a checkpoint; once more to stop at once")
+
+    before = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, note)
+    except ValueError:  # not in the main thread
+        pass
+    try:
+        yield lambda: bool(requested)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _tensorboard(path: Path, first_step: int):
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(path), purge_step=first_step or None)
+
+
+def _write(folder: RunFolder, writer, values: dict) -> None:
+    folder.log(values)
+    for name, value in values.items():
+        if name != "step":
+            writer.add_scalar(name, value, values["step"])

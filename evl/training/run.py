@@ -1,0 +1,152 @@
+"""A whole run: from a config and a folder of videos to a trained, judged and saved model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from evl.assembly import build_classifier, save_model
+from evl.config import RunConfig
+from evl.config import replace as replace_settings
+from evl.data.check import missing_files
+from evl.data.dataset import default_num_workers
+from evl.data.manifest import read_class_names, read_manifest, split_samples
+from evl.distributed import World, join_world
+from evl.errors import ConfigError, DataError, EVLError, RunError
+from evl.evaluation import Evaluation, write_evaluation
+from evl.models import VideoClassifier
+from evl.training.loop import Progress, _stop_if_too_many, evaluate_once, fit
+from evl.training.run_folder import RunFolder
+from evl.types import Sample
+
+log = logging.getLogger("evl")
+# what may change when a run goes on: nothing that decides its numbers
+_RESUMABLE = {"data": {"num_workers"}, "training": {"save_every", "keep_last", "log_every"}}
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """``evaluation`` is None if there were no validation videos; ``damaged``: training videos, path → reason."""
+
+    model: VideoClassifier
+    evaluation: Evaluation | None
+    damaged: dict[str, str]
+    folder: Path
+
+
+def train(
+    config: RunConfig | None,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    settings: tuple[str, ...] = (),
+    device: str | None = None,
+    progress: Callable[[Progress], None] = lambda report: None,
+) -> RunResult:
+    """Runs ``config`` in the folder ``out``, or goes on with the run there (``resume``; config None).
+
+    Under torchrun all processes call it; the first one writes. Raises errors of ``evl.errors``.
+    """
+    folder = RunFolder(out)
+    with join_world(device) as world:
+        if resume:
+            if not folder.exists:
+                raise RunError(f"{out}: no run to resume here (no config.yaml)")
+            stored, names, train_samples, val_samples = folder.read()
+            config = _resumed(stored, settings)
+        else:
+            config = (config or RunConfig()).with_settings(settings)
+            config, names, train_samples, val_samples = find_samples(config)
+        torch.manual_seed(config.training.seed)  # the same initial weights everywhere
+        model = build_classifier(config, names)
+        model.card = replace(model.card, backbone_hash=model.backbone.weights_hash)
+        model.to(world.device)
+        if not resume:
+            _only_main(world, lambda: folder.create(config, names, train_samples, val_samples))
+        if world.is_main:
+            _announce(config, model, train_samples, val_samples, world)
+        damaged = {train_samples[i].path: why for i, why in missing_files(train_samples).items()}
+        _stop_if_too_many(damaged, train_samples, config, folder if world.is_main else None)
+        fit(
+            model, config, train_samples, val_samples, folder, world,
+            resume=resume, damaged=damaged, progress=progress,
+        )  # fmt: skip
+        evaluation = None
+        if val_samples:
+            workers = config.data.num_workers
+            workers = default_num_workers(world.size) if workers is None else workers
+            evaluation = evaluate_once(model, val_samples, config, world, workers)
+        if world.is_main:
+            if evaluation is not None:
+                write_evaluation(folder.path, evaluation)
+                folder.log({"step": config.training.steps, "final": evaluation.to_dict()})
+            save_model(model, folder.path, scores=evaluation.metrics.to_dict() if evaluation else None)
+        world.barrier()
+    return RunResult(model.eval(), evaluation, damaged, folder.path)
+
+
+def find_samples(config: RunConfig) -> tuple[RunConfig, tuple[str, ...], tuple[Sample, ...], tuple[Sample, ...]]:
+    """(config with absolute paths, class names, training samples, validation samples).
+
+    A test split, where there is one, is never looked at.
+    """
+    data = config.data
+    if data.path is None:
+        raise ConfigError("no videos: give --data a folder with a folder per class, or a manifest")
+    paths = {name: str(Path(value).absolute()) for name in ("path", "val_path", "root", "class_names")
+             if (value := getattr(data, name)) is not None}  # fmt: skip
+    config = replace_settings(config, data=paths)
+    names = read_class_names(data.class_names) if data.class_names else None
+    manifest = read_manifest(data.path, root=data.root, class_names=names)
+    splits = manifest.splits
+    training = splits.get("train") or splits.get("all") or ()
+    if not training:
+        raise DataError(f"{data.path} has no training split, only {', '.join(splits)}")
+    if data.val_path is not None:
+        val = read_manifest(data.val_path, root=data.root, class_names=manifest.class_names).splits
+        validation = val.get("val") or val.get("all") or val.get("test") or ()
+    elif "val" in splits:
+        validation = splits["val"]
+    else:
+        training, validation = split_samples(training, val_fraction=data.val_fraction, seed=config.training.seed)
+    return config, manifest.class_names, training, validation
+
+
+def _resumed(stored: RunConfig, settings: tuple[str, ...]) -> RunConfig:
+    changed = stored.with_settings(settings)
+    before, after = stored.to_dict(), changed.to_dict()
+    for section, fields in after.items():
+        for name, value in fields.items():
+            if value != before[section][name] and name not in _RESUMABLE.get(section, ()):
+                raise ConfigError(
+                    f"{section}.{name} cannot change when a run goes on ({before[section][name]!r} → {value!r}); "
+                    "start a new run in another folder"
+                )
+    return changed
+
+
+def _only_main(world: World, action: Callable[[], None]) -> None:
+    """Runs on the first process; what goes wrong there is raised on all, so that none waits for ever."""
+    problem = None
+    if world.is_main:
+        try:
+            action()
+        except EVLError as error:
+            problem = error
+    if (problem := world.gather(problem)[0]) is not None:
+        raise problem
+
+
+def _announce(config: RunConfig, model: VideoClassifier, training, validation, world: World) -> None:
+    count = sum(parameter.numel() for parameter in model.trainable_parameters())
+    log.info(
+        "%s, %d classes, %d training and %d validation videos, %s trainable parameters, %s%s",
+        config.backbone.name, len(model.class_names), len(training), len(validation), f"{count:,}", world.device,
+        f" × {world.size}" if world.size > 1 else "",
+    )  # fmt: skip
+    if not validation:
+        log.warning("no validation videos: nothing will be evaluated")

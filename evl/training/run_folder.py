@@ -1,0 +1,106 @@
+"""The folder of a run: what it was told, what it saw, what it measured."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from evl import __version__
+from evl.config import RunConfig
+from evl.data.manifest import read_class_names, read_manifest, write_manifest
+from evl.errors import DataError, RunError
+from evl.files import write_atomically
+from evl.types import Sample
+
+
+class RunFolder:
+    """``config.yaml``, ``environment.json``, ``class_names.txt``, ``train.csv``, ``val.csv``, ``metrics.jsonl``,
+    ``damaged.csv``, ``checkpoints/``, ``tensorboard/``, and at the end the model and its evaluation."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.checkpoints = self.path / "checkpoints"
+
+    @property
+    def exists(self) -> bool:
+        return (self.path / "config.yaml").is_file()
+
+    def create(self, config: RunConfig, class_names, train: Sequence[Sample], val: Sequence[Sample]) -> None:
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            todo = "go on with --resume, or choose another --out" if self.exists else "choose another --out"
+            raise RunError(f"{self.path} is there already and not empty; {todo}")
+        self.checkpoints.mkdir(parents=True)
+        self._write("class_names.txt", "".join(f"{name}\n" for name in class_names))
+        write_manifest(self.path / "train.csv", train)
+        write_manifest(self.path / "val.csv", val)
+        self._write("environment.json", json.dumps(environment(), indent=2))
+        self._write("config.yaml", config.to_yaml())  # last: its presence says that the folder is complete
+
+    def read(self) -> tuple[RunConfig, tuple[str, ...], tuple[Sample, ...], tuple[Sample, ...]]:
+        if not self.exists:
+            raise RunError(f"{self.path}: no run to resume here (no config.yaml)")
+        names = read_class_names(self.path / "class_names.txt")
+        return RunConfig.from_yaml(self.path / "config.yaml"), names, self.samples("train"), self.samples("val")
+
+    def samples(self, split: str) -> tuple[Sample, ...]:
+        """The videos this run trains (``train``) or validates (``val``) on; () if there are none."""
+        names = read_class_names(self.path / "class_names.txt")
+        try:
+            return read_manifest(self.path / f"{split}.csv", class_names=names).samples
+        except DataError as error:
+            if "no videos found" in str(error):
+                return ()
+            raise
+
+    def log(self, values: dict) -> None:
+        """A line of ``metrics.jsonl``."""
+        with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def forget_after(self, step: int) -> None:
+        """Drops lines of ``metrics.jsonl`` that a resumed run will write again."""
+        file = self.path / "metrics.jsonl"
+        if file.exists():
+            lines = [line for line in file.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+            self._write("metrics.jsonl", "".join(f"{line}\n" for line in lines))
+
+    def write_damaged(self, damaged: dict[str, str]) -> None:
+        import csv
+
+        with write_atomically(self.path / "damaged.csv", text=True) as file:
+            writer = csv.writer(file)
+            writer.writerow(["path", "reason"])
+            writer.writerows(sorted(damaged.items()))
+
+    def _write(self, name: str, text: str) -> None:
+        with write_atomically(self.path / name, text=True) as file:
+            file.write(text)
+
+
+def _step_of(line: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):  # a line torn by a crash
+        return sys.maxsize
+
+
+def environment() -> dict:
+    """Versions and machine, for whoever wants the same numbers again."""
+    packages = ("torch", "torchvision", "timm", "av", "numpy", "pillow", "safetensors")
+    return {
+        "evl": __version__,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+        "platform": platform.platform(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "command": sys.argv,
+    }
