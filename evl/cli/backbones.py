@@ -14,7 +14,7 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """List the frozen encoders that work here: timm's names with their weights, and the embedded one."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from evl.backbones import list_backbones
     from evl.cli.common import output, print_json, start_logging
@@ -30,7 +30,7 @@ def command(
             [{"name": name, **{f: getattr(spec, f) for f in fields}, "parameters": n} for name, spec, n in found]
         )
         return
-    table = Table("name", "px", "patch", "grid", "width", "blocks", "heads", "M params")
+    table = Table(Column("name", no_wrap=True), "px", "patch", "grid", "width", "blocks", "heads", "M params")
     for name, spec, parameters in found:
         pairs = (spec.image_size, spec.patch_size, spec.grid)
         sizes = [str(a) if a == b else f"{a}×{b}" for a, b in pairs[:2]] + [f"{spec.grid[0]}×{spec.grid[1]}"]

@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
 
-console = Console(stderr=True)  # messages and progress
-output = Console()  # results
+# in a file or pipe, lines are not broken at 80 columns
+console = Console(stderr=True, width=None if sys.stderr.isatty() else 200)  # messages and progress
+output = Console(width=None if sys.stdout.isatty() else 200)  # results
 
 
 def error(problem: BaseException) -> None:

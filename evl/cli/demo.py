@@ -11,7 +11,40 @@ NAME = "demo"
 
 
 def command(
-    out: Annotated[Path, typer.Option(help="Where videos and runs go.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Where videos and runs go, in a folder of their own.")] = Path("demo"),
 ) -> None:
     """Make a small labelled set of videos, train on it, judge, and predict one: in minutes, without downloads."""
-    raise typer.Exit(1)
+    from rich.table import Table
+
+    from evl.cli.common import output, progress_bar, start_logging
+    from evl.cli.evaluate import print_evaluation
+    from evl.demo.run import run_demo
+
+    start_logging()
+    with progress_bar("") as progress:
+
+        def bar(description: str, total: int):
+            task = progress.add_task(description, total=total, note="")
+            return lambda done: progress.update(task, completed=done)
+
+        result = run_demo(out, bar=bar)
+    evl, probe = result.evaluations.values()
+    print_evaluation(evl)
+    table = Table("on the same frozen features", "top-1 on unseen videos")
+    table.add_row("[bold]EVL decoder[/bold]", f"[bold]{evl.metrics.top1:.1f} %[/bold]")
+    table.add_row("mean-pooled linear probe", f"{probe.metrics.top1:.1f} %")
+    table.add_row("chance", f"{result.chance:.1f} %")
+    output.print(table)
+    best = result.example.top(1)[0]
+    output.print(
+        f"predicted {result.example.path}: {result.class_names[best]} ({100 * result.example.scores[best]:.1f} %)",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    folder = result.folder
+    output.print(
+        f"\nvideos        {folder}/videos\ntrained run   {folder}/evl  (metrics.json, predictions.jsonl, confusion.png)\n"
+        f"linear probe  {folder}/linear-probe\n\n"
+        f"try           evl predict {folder}/evl {folder}/videos/val\n"
+        "your own      evl train --data FOLDER_WITH_A_FOLDER_PER_CLASS --out runs/mine",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip

@@ -95,7 +95,7 @@ def _samples(run: Path, data: Path | None, split: str | None, class_names: tuple
         seen = sum(str(Path(s.path).absolute()) in trained for s in samples)
         if seen:
             console.print(
-                f"[yellow]{seen} of these {len(samples)} videos were trained on: the score is not of unseen videos[/yellow]"
+                f"[yellow]{seen} of these {len(samples)} videos were trained on: no score of unseen videos[/yellow]"
             )
     return samples
 

@@ -24,7 +24,7 @@ for module in (demo, check, train, evaluate, predict, backbones):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs a command line and exits: 0 if everything asked for was done, 1 if not, 2 for wrong usage, 130 for Ctrl-C."""
+    """Runs a command line and exits: 0 if all was done, 1 if not, 2 for wrong usage, 130 for Ctrl-C."""
     try:
         app(_spread_set(sys.argv[1:] if arguments is None else arguments))
     except EVLError as problem:

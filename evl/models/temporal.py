@@ -56,7 +56,8 @@ class CrossFrameAttention(nn.Module):
         for name, (q, k) in maps.items():
             with torch.no_grad():  # frozen: a map has no parameters
                 attention = _mean_attention(q[:, :, num_prefix:], k[:, :, num_prefix:])  # (B,T−1,h·w,h·w)
-            table = getattr(self, name)[self.relative_index]  # (h·w, h·w, D)
+            # embedding: its gradient is the same in every run, that of plain indexing is not
+            table = nn.functional.embedding(self.relative_index, getattr(self, name))  # (h·w, h·w, D)
             moved = torch.einsum("btpr,prd->btpd", attention.to(table.dtype), table)
             out = out + nn.functional.pad(moved, (0, 0, num_prefix, 0, *padding[name]))
         return out

@@ -1,0 +1,235 @@
+"""The command line as a user meets it: outputs, one-sentence errors, exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from evl.cli.main import _spread_set, main
+from evl.data import read_manifest
+from tests.helpers import numbered_frames, write_audio, write_video
+
+
+@pytest.fixture
+def run(capsys):
+    def run(*arguments):
+        capsys.readouterr()
+        try:
+            main([str(argument) for argument in arguments])
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def one_line(text):
+    return " ".join(text.split())
+
+
+def test_set_takes_several():
+    assert _spread_set(["train", "--set", "a.b=1", "c.d=2", "--out", "x", "e.f=3"]) == [
+        "train", "--set", "a.b=1", "--set", "c.d=2", "--out", "x", "e.f=3",
+    ]  # fmt: skip
+    assert _spread_set(["--set", "a.b=1", "file"]) == ["--set", "a.b=1", "file"]
+
+
+def test_help_teaches(run):
+    code, out, _ = run("--help")
+    assert code == 0
+    for command in ("demo", "check", "train", "evaluate", "predict", "backbones"):
+        assert command in out
+        code, text, _ = run(command, "--help")
+        assert code == 0
+        assert "Usage" in text
+
+
+def test_predict_json_is_one_document(run, finished_run, videos):
+    files = sorted((videos / "dark").glob("*.mp4"))[:2]
+    code, out, _ = run("predict", finished_run, *files, "--json")
+    document = json.loads(out)
+    assert code == 0
+    assert [p["class"] for p in document["predictions"]] == ["dark", "dark"]
+    assert [p["path"] for p in document["predictions"]] == [str(file) for file in files]
+    assert sum(document["predictions"][0]["scores"].values()) == pytest.approx(1, abs=1e-5)
+    assert document["failed"] == []
+    assert "2x1 views" in document["protocol"]
+
+
+def test_predict_table_and_failures(run, finished_run, videos, tmp_path):
+    (tmp_path / "text.mp4").write_text("hello")
+    good = next((videos / "bright").glob("*.mp4"))
+    code, out, err = run("predict", finished_run, good, tmp_path / "text.mp4", tmp_path / "missing.mp4")
+    assert code == 1
+    assert "bright" in out
+    assert "text.mp4: cannot be decoded" in err
+    assert "missing.mp4: no such file" in err
+    code, out, _ = run("predict", finished_run, tmp_path / "missing.mp4", "--json")
+    assert code == 1
+    assert json.loads(out)["failed"][0]["error"] == "no such file"
+    code, _, err = run("predict", finished_run, tmp_path / "nothing")
+    assert code == 1
+    code, out, _ = run("predict", finished_run, videos)  # folders too
+    assert code == 0
+    assert out.count(".mp4") >= 1
+
+
+def test_evaluate(run, finished_run, videos, tmp_path):
+    code, out, err = run("evaluate", finished_run, "--data", videos, "--out", tmp_path / "judged", "--workers", 0)
+    assert code == 0
+    assert "top-1 100.00 %" in out
+    assert "3x2 frames, 2x1 views, 32px" in one_line(out)
+    assert "12 videos" in one_line(out)
+    assert "8 of these 12 videos were trained on" in one_line(err)
+    assert (tmp_path / "judged/confusion.png").read_bytes().startswith(b"\x89PNG")
+    code, out, _ = run(
+        "evaluate", finished_run, "--json", "--clips", 1, "--crops", 3, "--out", tmp_path / "j", "--workers", 0
+    )
+    document = json.loads(out)
+    assert (code, document["num_videos"], document["top1"]) == (0, 4, 100.0)
+    assert "1x3 views" in document["protocol"]
+
+
+def test_evaluate_with_damage_is_not_a_success(run, finished_run, videos, tmp_path):
+    (tmp_path / "d/dark").mkdir(parents=True)
+    (tmp_path / "d/dark/bad.mp4").write_bytes(b"")
+    (tmp_path / "d/dark/good.mp4").write_bytes(next((videos / "dark").glob("*.mp4")).read_bytes())
+    code, out, _ = run(
+        "evaluate", finished_run, "--data", tmp_path / "d", "--json", "--out", tmp_path / "o", "--workers", 0
+    )
+    document = json.loads(out)
+    assert code == 1
+    assert document["num_videos"] == 1
+    assert list(document["damaged"].values()) == ["is empty (0 bytes)"]
+
+
+def test_check(run, videos, tmp_path):
+    code, out, _ = run("check", videos)
+    assert code == 0
+    assert "12 good" in out
+    assert "bright" in out
+    folder = tmp_path / "mixed"
+    (folder / "train/a").mkdir(parents=True)
+    (folder / "val/b").mkdir(parents=True)
+    write_video(folder / "train/a/good.mp4", numbered_frames(20))
+    (folder / "val/b/same.mp4").write_bytes((folder / "train/a/good.mp4").read_bytes())
+    (folder / "train/a/cut.mp4").write_bytes((folder / "train/a/good.mp4").read_bytes()[:2000])
+    write_audio(folder / "val/b/sound.m4a")
+    (folder / "val/b/sound.m4a").rename(folder / "val/b/sound.mp4")
+    (folder / "val/b/notes.txt").write_text("x")
+    code, out, _ = run("check", folder, "--json", "--manifest", tmp_path / "clean.csv")
+    report = json.loads(out)
+    assert code == 1
+    assert (report["num_good"], report["num_damaged"]) == (2, 2)
+    assert report["classes"] == {"a": {"good": 1, "damaged": 1}, "b": {"good": 1, "damaged": 1}}
+    assert len(report["duplicates"]) == 1
+    assert len(report["ignored"]) == 1
+    clean = read_manifest(tmp_path / "clean.csv")
+    assert {split: len(samples) for split, samples in clean.splits.items()} == {"train": 1, "val": 1}
+    code, out, _ = run("check", tmp_path / "clean.csv")
+    assert code == 0
+    code, out, _ = run("check", folder)
+    assert "only audio" in one_line(out)
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    write_video(flat / "a.mp4", numbered_frames(3))
+    assert run("check", flat)[0] == 0
+    code, _, err = run("check", flat, "--manifest", tmp_path / "x.csv")
+    assert code == 1
+    assert "needs labels" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["check", "{tmp}/none"], "no such manifest or folder"),
+        (["train", "--data", "{tmp}/none", "--out", "{tmp}/r"], "no such manifest or folder"),
+        (["train", "--data", "{videos}", "--out", "{tmp}/r", "--backbone", "vit_bas_patch16_224"], "did you mean"),
+        (["train", "--data", "{videos}", "--out", "{tmp}/r", "--backbone", "{tmp}/no.pt"], "no such weights file"),
+        (["train", "--data", "{videos}", "--out", "{tmp}/r", "--recipe", "k400"], "no recipe named 'k400'"),
+        (["train", "--data", "{videos}", "--out", "{tmp}/r", "--set", "training.stepz=1"], "did you mean steps?"),
+        (["train", "--data", "{videos}", "--out", "{tmp}/r", "--set", "training.steps=many"], "valid integer"),
+        (["train", "--out", "{tmp}/r", "--resume"], "no run to resume"),
+        (["train", "--out", "{tmp}/r"], "no videos: give --data"),
+        (["evaluate", "{tmp}/none"], "no saved model here"),
+        (["evaluate", "{run}", "--data", "{other}"], "unknown class 'jump'; known are 'bright', 'dark'"),
+        (["evaluate", "{run}", "--crops", "2"], "expected 1 or 3"),
+        (["predict", "{tmp}", "x.mp4"], "no saved model here"),
+        (["backbones", "swin"], "no backbone that works here has 'swin'"),
+    ],
+)
+def test_errors_are_one_sentence(run, arguments, sentence, tmp_path, videos, finished_run):
+    (tmp_path / "other/jump").mkdir(parents=True)
+    (tmp_path / "other/jump/a.mp4").write_bytes(b"")
+    names = {"tmp": tmp_path, "videos": videos, "run": finished_run, "other": tmp_path / "other"}
+    code, out, err = run(*(argument.format(**names) for argument in arguments))
+    assert code == 1
+    assert out == ""
+    assert sentence in one_line(err)
+    assert "Traceback" not in err
+    assert not (tmp_path / "r").exists()
+
+
+def test_wrong_usage_exits_with_two(run):
+    assert run("train")[0] == 2
+    assert run("nonsense")[0] == 2
+
+
+def test_backbones_lists_names(run):
+    code, out, _ = run("backbones", "clip_quickgelu_224.openai", "--json")
+    assert code == 0
+    assert {entry["name"] for entry in json.loads(out)} >= {"vit_base_patch16_clip_quickgelu_224.openai"}
+    assert "vit_base_patch16_clip_quickgelu_224.openai" in run("backbones", "*16_clip_quickgelu_224.openai")[1]
+
+
+def test_train_from_the_command_line(run, videos, tmp_path):
+    settings = ["training.steps=4", "training.batch_size=2", "clip.num_frames=2", "clip.stride=2", "data.num_workers=0",
+                "model.num_layers=1", "backbone.image_size=16", "evaluation.num_clips=1"]  # fmt: skip
+    code, out, err = run("train", "--data", videos, "--out", tmp_path / "r", "--set", *settings)
+    assert code == 0, err
+    assert "small and untrained" in one_line(err)
+    assert "top-1" in out
+    assert (tmp_path / "r/model.json").exists()
+    assert run("train", "--out", tmp_path / "r", "--resume")[0] == 0  # nothing left to do, and says so
+    code, _, err = run("train", "--data", videos, "--out", tmp_path / "r")
+    assert (code, "go on with --resume" in one_line(err)) == (1, True)
+
+
+def test_import_is_fast_and_touches_nothing(tmp_path):
+    code = (
+        "import sys, evl\n"
+        "heavy = {'torch', 'timm', 'av', 'torchvision', 'matplotlib', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "assert 'EVLDecoder' in dir(evl)\n"
+        "assert len(evl.__all__) <= 20, len(evl.__all__)\n"
+        "import evl.cli.main\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_public_names_exist():
+    import evl
+
+    for name in evl.__all__:
+        assert getattr(evl, name) is not None
+    with pytest.raises(AttributeError, match="nothing"):
+        evl.nothing  # noqa: B018
+
+
+@pytest.mark.slow
+def test_demo_reaches_its_promise(tmp_path):
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, "-m", "evl", "demo", "--out", tmp_path], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (metrics,) = tmp_path.glob("*/evl/metrics.json")
+    assert json.loads(metrics.read_text())["top1"] >= 80
+    assert "mean-pooled linear probe" in done.stdout

@@ -1,0 +1,58 @@
+"""Counts against plain arithmetic, and views averaged as softmax."""
+
+import numpy as np
+import pytest
+import torch
+
+import evl
+from evl.evaluation import compute_metrics
+from evl.inference import predict_samples
+from evl.types import Prediction, Sample
+from tests.helpers import assert_close
+
+
+@pytest.mark.parametrize("num_classes", [2, 5, 9])
+def test_counts(num_classes):
+    rng = np.random.default_rng(num_classes)
+    scores = rng.random((200, num_classes))
+    labels = rng.integers(0, max(2, num_classes - 1), 200)  # the last class has no videos
+    metrics = compute_metrics(
+        [Prediction(str(i), tuple(row), int(y)) for i, (row, y) in enumerate(zip(scores, labels, strict=True))],
+        num_classes,
+    )
+    order = scores.argsort(1)[:, ::-1]
+    right = order[:, 0] == labels
+    assert metrics.num_videos == 200
+    assert metrics.top1 == pytest.approx(100 * right.mean())
+    assert metrics.top5 == pytest.approx(100 * (order[:, :5] == labels[:, None]).any(1).mean())
+    assert metrics.mean_class_accuracy == pytest.approx(100 * np.mean([right[labels == y].mean() for y in set(labels)]))
+    for y in range(num_classes):
+        for z in range(num_classes):
+            assert metrics.confusion[y, z] == ((labels == y) & (order[:, 0] == z)).sum()
+
+
+def test_nothing_and_ties():
+    assert compute_metrics([], 3).top1 == 0
+    assert Prediction("x", (0.4, 0.4, 0.2)).top(2) == [0, 1]
+
+
+def test_scores_are_the_mean_softmax_of_views(finished_run, videos):
+    model = evl.load(finished_run)
+    samples = [Sample(str(path)) for path in sorted(videos.rglob("*.mp4"))[:5]]
+    result = predict_samples(model, samples, None, num_clips=3, num_crops=3, batch_size=2)
+    assert [p.path for p in result.predictions] == [s.path for s in samples]
+    for sample, prediction in zip(samples, result.predictions, strict=True):
+        pre = model.card.preprocessing
+        views = evl.read_views(sample.path, num_frames=3, stride=2, num_clips=3, num_crops=3, size=(32, 32),
+                               mean=pre.mean, std=pre.std, interpolation=pre.interpolation, antialias=True)  # fmt: skip
+        assert len(views) == 9
+        with torch.no_grad():
+            expected = torch.stack([model(view[None])[0].softmax(-1) for view in views]).mean(0)
+        assert_close(torch.tensor(prediction.scores, dtype=torch.float32), expected)
+
+
+def test_model_mode_is_left_alone(finished_run, videos):
+    model = evl.load(finished_run).train()
+    predict_samples(model, [Sample(str(next(videos.rglob("*.mp4"))))], None)
+    assert model.training
+    assert not model.backbone.training

@@ -1,0 +1,61 @@
+"""Configs: there and back, checked, with sentences for mistakes."""
+
+import pytest
+
+from evl.config import RunConfig, replace
+from evl.errors import ConfigError
+from evl.recipes import RECIPES
+
+
+@pytest.mark.parametrize("name", [None, *RECIPES])
+def test_there_and_back(name, tmp_path):
+    config = RECIPES[name]() if name else RunConfig()
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    assert RunConfig.from_yaml(tmp_path / "config.yaml") == config
+    assert config.with_settings([]) == config
+
+
+def test_settings():
+    config = RunConfig().with_settings(
+        ["training.lr=1e-4", "augment.rand_augment=null", "backbone.image_size=[32, 48]", "augment.flip=auto"]
+    )
+    assert config.training.lr == 1e-4
+    assert config.augment.rand_augment is None
+    assert config.backbone.image_size == (32, 48)
+    assert RunConfig().training.lr == 4e-4  # unchanged
+    assert replace(config, training={"steps": 5}).training.steps == 5
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("training.stepz=3", "no setting 'training.stepz'; did you mean steps?"),
+        ("trainig.steps=3", "no section 'trainig'; did you mean training?"),
+        ("training.steps", "expected section.field=value"),
+        ("training.steps=abc", "training.steps: Input should be a valid integer"),
+        ("training.steps=0", "greater than 0"),
+        ("model.decoder=conv", "'evl' or 'linear'"),
+        ("augment.crop_area=[0.5, 0.1]", "crop_area must be"),
+        ("training.warmup_steps=1000", "must be below steps"),
+        ("training.lr=[1", "not readable"),
+        ("evaluation.num_crops=2", "1 or 3"),
+    ],
+)
+def test_mistakes(setting, sentence):
+    with pytest.raises(ConfigError) as caught:
+        RunConfig().with_settings([setting])
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_unreadable_files(tmp_path):
+    with pytest.raises(ConfigError, match="no such configuration"):
+        RunConfig.from_yaml(tmp_path / "none.yaml")
+    for text, sentence in (
+        ("a: [", "not readable as YAML"),
+        ("- 1", "expected sections"),
+        ("foo: {}", "no setting 'foo'"),
+    ):
+        (tmp_path / "c.yaml").write_text(text)
+        with pytest.raises(ConfigError, match=sentence):
+            RunConfig.from_yaml(tmp_path / "c.yaml")

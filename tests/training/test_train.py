@@ -1,0 +1,307 @@
+"""Runs: resumed bit-exactly, equal over processes, robust against damage and full disks."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import evl
+from evl.assembly import build_classifier
+from evl.config import replace
+from evl.data import read_manifest
+from evl.errors import ConfigError, EVLError, RunError, SaveError
+from evl.recipes import RECIPES, get_recipe
+from evl.training import Interrupted, train
+from evl.training.checkpoint import list_checkpoints
+from evl.training.optim import learning_rate
+from evl.training.run import find_samples
+from tests.helpers import assert_close
+
+
+def weights(run):
+    return load_file(run / "model.safetensors")
+
+
+def lines(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_folder_holds_everything(finished_run):
+    names = {path.name for path in finished_run.iterdir()}
+    assert names >= {
+        "config.yaml", "environment.json", "class_names.txt", "train.csv", "val.csv", "metrics.jsonl", "metrics.json",
+        "predictions.jsonl", "confusion.csv", "confusion.png", "model.safetensors", "model.json", "checkpoints",
+        "tensorboard", "best",
+    }  # fmt: skip
+    assert not any(name.endswith(".tmp") for name in names)
+    card = json.loads((finished_run / "model.json").read_text())
+    assert card["class_names"] == ["bright", "dark"]
+    assert card["backbone"]["name"] == "evl_vit_tiny"
+    assert len(card["backbone_hash"]) == 64
+    assert card["preprocessing"]["image_size"] == [32, 32]
+    assert card["scores"]["top1"] == 100
+    assert not any(name.startswith("backbone") for name in weights(finished_run))
+    predictions = [json.loads(line) for line in (finished_run / "predictions.jsonl").read_text().splitlines()]
+    assert len(predictions) == 4
+    assert all(abs(sum(line["scores"].values()) - 1) < 1e-5 for line in predictions)
+    assert [path.name for path in list_checkpoints(finished_run / "checkpoints")] == [
+        "step_0000015.pt",
+        "step_0000030.pt",
+    ]
+    train_paths = {s.path for s in read_manifest(finished_run / "train.csv").samples}
+    val_paths = {s.path for s in read_manifest(finished_run / "val.csv").samples}
+    assert (len(train_paths), len(val_paths)) == (8, 4)
+    assert not train_paths & val_paths
+    assert list((finished_run / "tensorboard").iterdir())
+    logged = lines(finished_run)
+    assert logged[-1]["final"]["protocol"].startswith("3x2 frames, 2x1 views, 32px")
+    assert {"step", "loss", "lr", "wait_share", "clips_per_second"} <= logged[0].keys()
+
+
+def test_loaded_model_gives_the_same_logits(finished_run, videos):
+    model = evl.load(finished_run)
+    again = evl.load(finished_run / "best")
+    assert not model.training
+    clips = torch.randn(2, 3, 3, 32, 32)
+    assert torch.equal(model(clips), evl.load(finished_run)(clips))
+    assert again.class_names == ("bright", "dark")
+    result = evl.evaluate(model, read_manifest(finished_run / "val.csv").samples)
+    assert result.metrics.top1 == 100
+
+
+def test_same_seed_same_weights_and_workers_do_not_matter(tiny_config, tmp_path):
+    train(tiny_config, tmp_path / "a")
+    train(replace(tiny_config, data={"num_workers": 2}), tmp_path / "b")
+    train(replace(tiny_config, training={"seed": 1}), tmp_path / "c")
+    a, b, c = (weights(tmp_path / name) for name in "abc")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not torch.equal(a["decoder.query_token"], c["decoder.query_token"])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_resume_is_bit_exact(tiny_config, tmp_path, precision):
+    config = replace(tiny_config, training={"precision": precision})
+    train(config, tmp_path / "whole")
+
+    class Enough(Exception):
+        pass
+
+    def stop(progress):
+        if progress.step == 5:  # after a checkpoint at 4, with a step that will be done again
+            raise Enough
+
+    with pytest.raises(Enough):
+        train(config, tmp_path / "parts", progress=stop)
+    assert not (tmp_path / "parts/model.json").exists()
+    result = train(None, tmp_path / "parts", resume=True)
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    one, other = lines(tmp_path / "whole"), lines(tmp_path / "parts")
+    assert [(x["step"], x.get("loss")) for x in one] == [(x["step"], x.get("loss")) for x in other]
+    assert result.evaluation.metrics.num_videos == 4
+
+
+def test_ctrl_c_saves_and_resumes(tiny_config, tmp_path):
+    train(tiny_config, tmp_path / "whole")
+
+    def press(progress):
+        if progress.step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted, match="stopped at step 3"):
+        train(tiny_config, tmp_path / "run", progress=press)
+    assert list_checkpoints(tmp_path / "run/checkpoints")[-1].name == "step_0000003.pt"
+    train(None, tmp_path / "run", resume=True)
+    one, other = weights(tmp_path / "whole"), weights(tmp_path / "run")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_accumulation_changes_only_rounding(tiny_config, tmp_path):
+    plain = replace(tiny_config, model={"mlp_dropout": 0, "head_dropout": 0}, training={"clip_grad_norm": 0.5})
+    train(plain, tmp_path / "one")
+    train(replace(plain, training={"accumulation": 4}), tmp_path / "four")
+    assert_same_run(tmp_path / "one", tmp_path / "four")
+
+
+def assert_same_run(one, other):
+    for a, b in zip(lines(one), lines(other), strict=True):
+        if "loss" in a:
+            assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+    first, second = weights(one), weights(other)
+    for name in first:  # a step moves each weight by up to lr (1e-3), whatever its gradient's rounding
+        if not name.endswith("k_proj.bias"):  # its gradient is zero (softmax), so Adam follows rounding alone
+            assert_close(first[name], second[name], relative=1e-3, floor=2e-4)
+
+
+def with_broken_in_training(config):
+    """The config with a seed whose split has the broken file on the training side."""
+    for seed in range(20):
+        config = replace(config, training={"seed": seed})
+        if any("broken" in sample.path for sample in find_samples(config)[2]):
+            return config
+    raise AssertionError("no such seed")
+
+
+def torchrun(*arguments):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "evl"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(
+        [*command, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=240
+    )
+
+
+def test_two_processes_equal_one(tiny_config, tmp_path, videos):
+    config = replace(tiny_config, model={"mlp_dropout": 0, "head_dropout": 0}, training={"accumulation": 2})
+    shutil.copytree(videos, tmp_path / "videos")
+    (tmp_path / "videos/dark/broken.mp4").write_bytes(b"broken" * 1000)  # each process must cope when it meets it
+    config = replace(config, data={"path": str(tmp_path / "videos"), "max_damaged_share": 0.5})
+    config = with_broken_in_training(config)
+    train(config, tmp_path / "one")
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    done = torchrun("train", "--config", tmp_path / "config.yaml", "--out", tmp_path / "two")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert_same_run(tmp_path / "one", tmp_path / "two")
+    read = [
+        (tmp_path / run / "damaged.csv").read_text()
+        for run in ("one", "two")
+        if (tmp_path / run / "damaged.csv").exists()
+    ]
+    assert len(set(read)) == 1
+    predictions = [
+        [json.loads(line)["path"] for line in (tmp_path / run / "predictions.jsonl").read_text().splitlines()]
+        for run in ("one", "two")
+    ]
+    assert predictions[0] == predictions[1]
+    assert len(set(predictions[0])) == len(predictions[0])
+    judged = torchrun("evaluate", tmp_path / "two", "--data", videos, "--json", "--out", tmp_path / "judged")
+    assert judged.returncode == 0, judged.stderr[-3000:]
+    assert json.loads(judged.stdout)["num_videos"] == 12
+
+
+def test_damaged_videos_are_listed_or_stop_the_run(tiny_config, tmp_path, videos):
+    shutil.copytree(videos, tmp_path / "videos")
+    (tmp_path / "videos/dark/9 broken.mp4").write_bytes(b"broken" * 1000)
+    config = replace(tiny_config, data={"path": str(tmp_path / "videos"), "max_damaged_share": 0.2})
+    config = with_broken_in_training(config)
+    result = train(config, tmp_path / "run")
+    assert [path.endswith("9 broken.mp4") for path in result.damaged] == [True]
+    assert "9 broken.mp4,cannot be decoded" in (tmp_path / "run/damaged.csv").read_text()
+    with pytest.raises(RunError, match=r"1 of 9 training videos are damaged \(11.1 %, allowed 5 %\)"):
+        train(replace(config, data={"max_damaged_share": 0.05}), tmp_path / "strict")
+    (tmp_path / "list.csv").write_text("path,label\n" + "".join(f"gone{i}.mp4,{'ab'[i % 2]}\n" for i in range(10)))
+    with pytest.raises(RunError, match="8 of 8 training videos are damaged"):
+        train(replace(config, data={"path": str(tmp_path / "list.csv")}), tmp_path / "gone")
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(tiny_config, tmp_path):
+    """The system itself refuses to write more: files may have at most as many bytes as the limit says."""
+    torch.manual_seed(0)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+
+        def fill(progress):
+            if progress.step == 3:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+
+        with pytest.raises(SaveError, match=r"step_0000004\.pt could not be written"):
+            train(replace(tiny_config, training={"eval_every": 0}), tmp_path / "run", progress=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["step_0000002.pt"]
+    result = train(None, tmp_path / "run", resume=True)
+    assert result.evaluation is not None
+
+
+def test_what_cannot_go_on_is_told(tiny_config, finished_run, tmp_path, videos):
+    with pytest.raises(RunError, match="not empty; go on with --resume"):
+        train(tiny_config, finished_run)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/file").write_text("mine")
+    with pytest.raises(RunError, match="not empty; choose another --out"):
+        train(tiny_config, tmp_path / "other")
+    assert (tmp_path / "other/file").read_text() == "mine"
+    with pytest.raises(RunError, match="no run to resume"):
+        train(None, tmp_path / "none", resume=True)
+    with pytest.raises(ConfigError, match=r"training\.lr cannot change"):
+        train(None, finished_run, resume=True, settings=("training.lr=1",))
+    with pytest.raises(ConfigError, match="give --data"):
+        train(replace(tiny_config, data={"path": None}), tmp_path / "x")
+    (tmp_path / "one").mkdir()
+    shutil.copytree(videos / "dark", tmp_path / "one/dark")
+    with pytest.raises(ConfigError, match="needs at least two"):
+        train(replace(tiny_config, data={"path": str(tmp_path / "one")}), tmp_path / "y")
+    with pytest.raises(RunError, match="the loss is nan"):
+        train(replace(tiny_config, training={"lr": 1e30}), tmp_path / "z")
+
+
+def test_another_backbone_is_refused(finished_run, tmp_path, tiny_config):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished_run, copy)
+    card = json.loads((copy / "model.json").read_text())
+    card["backbone_hash"] = "0" * 64
+    (copy / "model.json").write_text(json.dumps(card))
+    with pytest.raises(EVLError, match="trained on other backbone weights"):
+        evl.load(copy)
+    checkpoint = list_checkpoints(copy / "checkpoints")[-1]
+    state = torch.load(checkpoint, weights_only=True)
+    torch.save({**state, "backbone_hash": "0" * 64}, checkpoint)
+    with pytest.raises(EVLError, match="was made on other backbone weights"):
+        train(None, copy, resume=True)
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(EVLError, match="not a readable checkpoint"):
+        train(None, copy, resume=True)
+    for content, sentence in (
+        ("{", "damaged"),
+        ('{"format_version": 99}', "upgrade evl"),
+        ("{}", "Field required|missing"),
+    ):
+        (copy / "model.json").write_text(content)
+        with pytest.raises(EVLError, match=sentence):
+            evl.load(copy)
+    with pytest.raises(EVLError, match="no saved model here"):
+        evl.load(tmp_path)
+
+
+def test_schedule():
+    config = get_recipe("k400_vitb16_8x16").training
+    assert learning_rate(0, config) == 4e-4
+    assert learning_rate(25_000, config) == pytest.approx(2e-4)
+    assert learning_rate(49_999, config) < 1e-11
+    warm = replace(get_recipe("k400_vitb16_8x16"), training={"warmup_steps": 10}).training
+    assert [learning_rate(step, warm) for step in (0, 4, 9, 10)] == pytest.approx([4e-5, 2e-4, 4e-4, 4e-4])
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_builds(name):
+    config = replace(get_recipe(name), backbone={"pretrained": False})
+    with torch.device("meta"):
+        model = build_classifier(config, [f"class {y}" for y in range(400)])
+        clips = torch.zeros(2, config.clip.num_frames, 3, *model.backbone.spec.image_size)
+        assert model(clips).shape == (2, 400)
+    assert len(model.decoder.layers) == (4 if name.startswith("k400") else 24 if "vitl" in name else 12)
+    assert model.decoder.layers[0].attention.num_heads == model.backbone.spec.num_heads
+    assert all(p.is_meta for p in model.parameters())
+
+
+def test_recipe_names():
+    assert len([name for name in RECIPES if name.startswith("k400")]) == 7
+    with pytest.raises(ConfigError, match="did you mean k400_vitb16_8x16"):
+        get_recipe("k400_vitb16_8x61")
+
+
+@pytest.mark.gpu
+def test_training_on_cuda(tiny_config, tmp_path):
+    result = train(replace(tiny_config, training={"steps": 30}), tmp_path / "run", device="cuda")
+    assert result.evaluation.metrics.top1 == 100
+    clips = torch.randn(2, 3, 3, 32, 32)
+    cpu, cuda = evl.load(tmp_path / "run"), evl.load(tmp_path / "run", device="cuda")
+    assert_close(cuda(clips.cuda()).cpu(), cpu(clips), relative=1e-3)
