@@ -6,15 +6,17 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.helpers import write_video
 
 import evl
 from evl.cli.main import main
 from evl.video.reader import probe, read_frames
+from tests.helpers import write_video
 
 pytestmark = pytest.mark.slow
-SETTINGS = ["training.steps=60", "training.batch_size=8", "training.lr=1e-3", "training.eval_every=0", "model.num_layers=2",
-            "clip.num_frames=4", "clip.stride=2", "evaluation.num_clips=2", "augment.rand_augment=null"]  # fmt: skip
+SETTINGS = [
+    *("training.steps=60", "training.batch_size=8", "training.lr=1e-3", "training.eval_every=0", "model.num_layers=2"),
+    *("clip.num_frames=4", "clip.stride=2", "evaluation.num_clips=2", "augment.rand_augment=null"),
+]
 
 
 @pytest.fixture(scope="module")

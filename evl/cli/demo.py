@@ -42,7 +42,8 @@ def command(
     )  # fmt: skip
     folder = result.folder
     output.print(
-        f"\nvideos        {folder}/videos\ntrained run   {folder}/evl  (metrics.json, predictions.jsonl, confusion.png)\n"
+        f"\nvideos        {folder}/videos\n"
+        f"trained run   {folder}/evl  (metrics.json, predictions.jsonl, confusion.png)\n"
         f"linear probe  {folder}/linear-probe\n\n"
         f"try           evl predict {folder}/evl {folder}/videos/val\n"
         "your own      evl train --data FOLDER_WITH_A_FOLDER_PER_CLASS --out runs/mine",
