@@ -22,7 +22,7 @@ def command(
 
     Every file is decoded as training will decode it. Exit code 1 if any is damaged.
     """
-    from evl.cli.common import console, print_json, progress_bar, start_logging
+    from evl.cli.common import Bars, console, print_json, start_logging
     from evl.data.check import check_samples
     from evl.data.manifest import write_manifest
     from evl.errors import DataError
@@ -33,9 +33,9 @@ def command(
         raise DataError(
             f"a manifest needs labels, but {data} has videos outside class folders; expected {data}/CLASS/VIDEO"
         )
-    with progress_bar("files") as bar:
-        task = bar.add_task("checking", total=len(samples), note="")
-        report = check_samples(samples, ignored=ignored, num_workers=workers, progress=lambda _: bar.advance(task))
+    with Bars("files") as bars:
+        task = bars.add("checking", len(samples))
+        report = check_samples(samples, ignored=ignored, num_workers=workers, progress=lambda _: task.advance())
     if manifest is not None:
         good = [i for i, file in enumerate(report.files) if file.info is not None]
         named = [splits[i] for i in good] if splits and set(splits) != {"all"} else None

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import time
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -37,26 +38,68 @@ def is_main_process() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
-def progress_bar(unit: str):
-    """A bar with count, share and time left; on a terminal only."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+class Bars:
+    """Progress with count, share and time left: bars on a terminal, elsewhere a line every ten seconds.
 
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=console,
-        disable=not (console.is_terminal and is_main_process()),
-    )
+    ``with Bars("videos") as bars: task = bars.add("evaluating", 100); task.advance(3)``
+    """
+
+    def __init__(self, unit: str):
+        self.unit = unit
+        self.bars = None
+
+    def __enter__(self) -> Bars:
+        if console.is_terminal and is_main_process():
+            from rich import progress
+
+            self.bars = progress.Progress(
+                progress.TextColumn("{task.description}"),
+                progress.BarColumn(),
+                progress.MofNCompleteColumn(),
+                progress.TextColumn(self.unit),
+                progress.TimeElapsedColumn(),
+                progress.TextColumn("left"),
+                progress.TimeRemainingColumn(),
+                progress.TextColumn("{task.fields[note]}"),
+                console=console,
+            )
+            self.bars.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.bars is not None:
+            self.bars.stop()
+
+    def add(self, description: str, total: int) -> Task:
+        return Task(self, description, total)
+
+
+class Task:
+    """One line of ``Bars``."""
+
+    def __init__(self, bars: Bars, description: str, total: int):
+        self.bars, self.description, self.total, self.done = bars, description, total, 0
+        self.first, self.started = 0, time.monotonic()
+        self.printed = self.started
+        self.id = bars.bars.add_task(description, total=total, note="") if bars.bars is not None else None
+
+    def starting_at(self, done: int) -> Task:
+        """For work that is resumed: what was done before does not count for the time left."""
+        self.first = done
+        self.to(done)
+        return self
+
+    def advance(self, count: int = 1) -> None:
+        self.to(self.done + count)
+
+    def to(self, done: int, note: str = "") -> None:
+        self.done = done
+        if self.id is not None:
+            self.bars.bars.update(self.id, completed=done, note=escape(note))
+            return
+        now = time.monotonic()
+        if is_main_process() and done > self.first and now - self.printed > 10:
+            self.printed = now
+            left = (now - self.started) / (done - self.first) * (self.total - done)
+            line = f"{self.description} {done}/{self.total} {self.bars.unit}  {note}  {left / 60:.1f} min left"
+            console.print(line, highlight=False, markup=False)

@@ -16,18 +16,13 @@ def command(
     """Make a small labelled set of videos, train on it, judge, and predict one: in minutes, without downloads."""
     from rich.table import Table
 
-    from evl.cli.common import output, progress_bar, start_logging
+    from evl.cli.common import Bars, output, start_logging
     from evl.cli.evaluate import print_evaluation
     from evl.demo.run import run_demo
 
     start_logging()
-    with progress_bar("") as progress:
-
-        def bar(description: str, total: int):
-            task = progress.add_task(description, total=total, note="")
-            return lambda done: progress.update(task, completed=done)
-
-        result = run_demo(out, bar=bar)
+    with Bars("") as bars:
+        result = run_demo(out, bar=lambda description, total: bars.add(description, total).to)
     evl, probe = result.evaluations.values()
     print_evaluation(evl)
     table = Table("on the same frozen features", "top-1 on unseen videos")

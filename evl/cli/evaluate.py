@@ -34,7 +34,7 @@ def command(
     exit code 1.
     """
     from evl.assembly import load
-    from evl.cli.common import is_main_process, print_json, progress_bar, start_logging
+    from evl.cli.common import Bars, is_main_process, print_json, start_logging
     from evl.data.dataset import default_num_workers
     from evl.distributed import join_world
     from evl.errors import ConfigError
@@ -46,8 +46,8 @@ def command(
     with join_world(device) as world:
         model = load(run, device=world.device)
         samples = _samples(run, data, split, model.class_names)
-        with progress_bar("videos") as bar:
-            task = bar.add_task("evaluating", total=len(range(world.rank, len(samples), world.size)), note="")
+        with Bars("videos") as bars:
+            task = bars.add("evaluating", len(range(world.rank, len(samples), world.size)))
             result = evaluate(
                 model,
                 samples,
@@ -55,7 +55,7 @@ def command(
                 num_crops=crops,
                 num_workers=default_num_workers(world.size) if workers is None else workers,
                 world=world,
-                progress=lambda count: bar.advance(task, count),
+                progress=task.advance,
             )
         if is_main_process():
             write_evaluation(out or run, result)

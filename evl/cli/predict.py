@@ -25,7 +25,7 @@ def command(
     Files that cannot be used are listed with the reason, and make the exit code 1.
     """
     from evl.assembly import load
-    from evl.cli.common import print_json, progress_bar, start_logging
+    from evl.cli.common import Bars, print_json, start_logging
     from evl.data.dataset import default_num_workers
     from evl.data.manifest import list_videos
     from evl.distributed import pick_device
@@ -42,12 +42,10 @@ def command(
             raise DataError(f"{video}: no videos in this folder")
         paths += [str(path) for path in found]
     workers = (0 if len(paths) < 16 else default_num_workers()) if workers is None else workers
-    with progress_bar("videos") as bar:
-        task = bar.add_task("predicting", total=len(paths), note="")
+    with Bars("videos") as bars:
+        task = bars.add("predicting", len(paths))
         samples = [Sample(path) for path in paths]
-        result = predict_samples(
-            model, samples, None, num_workers=workers, progress=lambda count: bar.advance(task, count)
-        )
+        result = predict_samples(model, samples, None, num_workers=workers, progress=task.advance)
     if json:
         print_json(_document(model, result, paths))
     else:

@@ -42,7 +42,7 @@ def command(
 
     start_logging()
     run_config = None if resume else make_config(data, backbone, recipe, config, tuple(settings))
-    with _steps_bar() as progress:
+    with _ProgressBars() as progress:
         result = train(
             run_config, out, resume=resume, settings=tuple(settings) if resume else (), device=device, progress=progress
         )
@@ -84,31 +84,20 @@ def make_config(
     return start
 
 
-class _steps_bar:
-    """A progress callback that draws a bar on a terminal, and writes a line now and then elsewhere."""
+class _ProgressBars:
+    """What ``evl.training.train`` reports, drawn: one bar for training, one for each evaluation."""
 
     def __enter__(self):
-        from evl.cli.common import progress_bar
+        from evl.cli.common import Bars
 
-        self.bar, self.task, self.last = progress_bar("steps"), None, 0.0
-        self.bar.start()
+        self.bars, self.tasks = Bars("").__enter__(), {}
         return self
 
     def __call__(self, report) -> None:
-        import time
+        key = report.phase, report.started_at
+        if key not in self.tasks:
+            self.tasks[key] = self.bars.add(report.phase, report.steps).starting_at(report.started_at)
+        self.tasks[key].to(report.step, report.note)
 
-        from evl.cli.common import console, is_main_process
-
-        if self.task is None:
-            self.task = self.bar.add_task("training", total=report.steps, completed=report.step, note="")
-            self.first = report.step - 1, time.monotonic()
-        self.bar.update(self.task, completed=report.step, note=str(report))
-        now = time.monotonic()
-        if self.bar.disable and is_main_process() and (now - self.last > 10 or report.step == report.steps):
-            self.last = now
-            done, passed = report.step - self.first[0], now - self.first[1]
-            left = passed / done * (report.steps - report.step)
-            console.print(f"step {report.step}/{report.steps}  {report}  left {left / 60:.1f} min", highlight=False)
-
-    def __exit__(self, *_):
-        self.bar.stop()
+    def __exit__(self, *arguments):
+        self.bars.__exit__(*arguments)

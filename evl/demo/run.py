@@ -38,19 +38,19 @@ def demo_config(videos: Path) -> RunConfig:
         model={"num_layers": 3},
         clip={"num_frames": 8, "stride": 4},
         augment={"rand_augment": None, "crop_area": (0.4, 1.0), "flip": 0.5},
-        training={"steps": 120, "batch_size": 16, "lr": 1e-3, "warmup_steps": 10, "eval_every": 40, "save_every": 60},
+        training={"steps": 160, "batch_size": 16, "lr": 1e-3, "warmup_steps": 10, "eval_every": 40, "save_every": 60},
         evaluation={"num_clips": 3, "num_crops": 1},
     )
 
 
-def run_demo(folder: Path, *, bar: Callable = lambda description, total: lambda done: None) -> DemoResult:
+def run_demo(folder: Path, *, bar: Callable = lambda description, total: lambda done, note: None) -> DemoResult:
     """Everything lands below ``folder/<date-time>``. ``bar(description, total)`` -> a function that hears of counts."""
     folder = Path(folder) / time.strftime("%Y%m%d-%H%M%S")
     videos = folder / "videos"
     total = len(CLASSES) * sum(PER_CLASS.values())
     log.info("making %d short H.264 videos of %d classes in %s", total, len(CLASSES), videos)
     advance, done = bar("making videos", total), iter(range(1, total + 1))
-    make_videos(videos, per_class=PER_CLASS, progress=lambda: advance(next(done)))
+    make_videos(videos, per_class=PER_CLASS, progress=lambda: advance(next(done), ""))
     config = demo_config(videos)
     evaluations = {}
     # the probe's learning rate is the best of the three tried for it (1e-3, 5e-3, 2e-2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import textwrap
 from pathlib import Path
 
 from evl.evaluation.evaluate import Evaluation
@@ -53,7 +54,8 @@ def _draw_confusion(path: Path, evaluation: Evaluation) -> None:
                         z, y, str(count), ha="center", va="center", color="white" if shares[y, z] > 0.5 else "black"
                     )
     axes.set(xlabel="prediction", ylabel="label")
-    axes.set_title(f"top-1 {evaluation.metrics.top1:.1f} %\n{evaluation.protocol}", fontsize=8)
+    title = f"top-1 {evaluation.metrics.top1:.1f} %  ·  {evaluation.protocol}"
+    figure.suptitle("\n".join(textwrap.wrap(title, int(9 * side))), fontsize=9)
     figure.colorbar(image, label="share of the label's videos", shrink=0.8)
     with write_atomically(path) as file:
         figure.savefig(file, format="png", dpi=100)

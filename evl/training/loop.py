@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -36,20 +36,27 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class Progress:
-    """What a progress bar shows after each step."""
+    """How far a run is: ``phase`` is ``training`` (in steps) or ``evaluating`` (in videos of this process)."""
 
+    phase: str
     step: int
     steps: int
+    note: str = ""
+    started_at: int = 0  # the step a resumed run began with
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What happened since the last report. ``wait_share``: of the time, spent waiting for data."""
+
     loss: float
+    train_top1: float
     clips_per_second: float
-    wait_share: float  # of the time, spent waiting for data
-    num_damaged: int
+    wait_share: float
 
     def __str__(self) -> str:
-        damaged = f"  damaged {self.num_damaged}" if self.num_damaged else ""
         return (
-            f"loss {self.loss:.3f}  {self.clips_per_second:.1f} clips/s  "
-            f"waiting for data {100 * self.wait_share:.0f} %{damaged}"
+            f"loss {self.loss:.3f}  {self.clips_per_second:.1f} clips/s  waiting for data {100 * self.wait_share:.0f} %"
         )
 
 
@@ -101,7 +108,7 @@ def fit(
     clip_shape = (config.clip.num_frames, 3, *model.card.preprocessing.image_size)
     wrapped = torch.nn.parallel.DistributedDataParallel(model) if world.size > 1 else model
     writer = _tensorboard(folder.path / "tensorboard", first) if world.is_main else None
-    meter = _Meter()
+    meter, note = _Meter(), ""
     model.train()
     with _stop_requested() as stop_requested:
         batches = iter(make_loader(dataset, sampler, num_workers=workers, device=world.device))
@@ -121,27 +128,22 @@ def fit(
                     damaged.update(other)
                 _stop_if_too_many(damaged, train_samples, config, folder if world.is_main else None)
             if report_now:
-                report = meter.report(done, training.steps, len(damaged))
-                if not math.isfinite(report.loss):
-                    raise RunError(f"the loss is {report.loss} at step {done}; lower training.lr, or check the data")
+                speed, meter = meter.speed(), _Meter()
+                if not math.isfinite(speed.loss):
+                    raise RunError(f"the loss is {speed.loss} at step {done}; lower training.lr, or check the data")
                 if world.is_main:
-                    values = {"step": done, "loss": report.loss, "train_top1": meter.top1,
-                              "lr": learning_rate(step, training), "clips_per_second": report.clips_per_second,
-                              "wait_share": report.wait_share, "num_damaged": len(damaged)}  # fmt: skip
-                    _write(folder, writer, values)
-                    log.debug("step %d/%d  %s", done, training.steps, report)
-                meter = _Meter()
-            if world.size == 1 or report_now:
-                progress(report if report_now else meter.report(done, training.steps, len(damaged)))
+                    values = {"step": done, "lr": learning_rate(step, training), "num_damaged": len(damaged)}
+                    _write(folder, writer, {**values, **asdict(speed)})
+                note = f"{speed}  damaged {len(damaged)}" if damaged else str(speed)
+            progress(Progress("training", done, training.steps, note, first))
             if evaluate_now:
-                result = evaluate_once(model, val_samples, config, world, workers, num_clips=1, num_crops=1)
+                result = evaluate_once(model, val_samples, config, world, workers, progress, num_clips=1, num_crops=1)
                 if world.is_main:
-                    _write(
-                        folder, writer, {"step": done, **{f"val_{k}": v for k, v in result.metrics.to_dict().items()}}
-                    )
+                    scores = result.metrics.to_dict()
+                    _write(folder, writer, {"step": done, **{f"val_{name}": score for name, score in scores.items()}})
                     log.info("step %d: val top-1 %.2f %% (%s)", done, result.metrics.top1, result.protocol)
                     if result.metrics.top1 > best:
-                        save_model(model, folder.path / "best", scores=result.metrics.to_dict())
+                        save_model(model, folder.path / "best", scores=scores)
                 best = max(best, result.metrics.top1)
             stopping = stop_requested() if world.size == 1 else report_now and any(world.gather(stop_requested()))
             if world.is_main and (done % training.save_every == 0 or done == training.steps or stopping):
@@ -155,10 +157,20 @@ def fit(
         writer.close()
 
 
-def evaluate_once(model, samples, config: RunConfig, world: World, workers: int, **views) -> Evaluation:
+def evaluate_once(
+    model, samples, config: RunConfig, world: World, workers: int, progress: Callable[[Progress], None], **views
+) -> Evaluation:
+    """The validation videos, by the config's views unless ``views`` says otherwise."""
+    total, done = len(range(world.rank, len(samples), world.size)), 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        progress(Progress("evaluating", done, total))
+
     return evaluate(
         model, samples, num_workers=workers, precision=config.training.precision, world=world,
-        batch_size=config.evaluation.batch_size, **views,
+        batch_size=config.evaluation.batch_size, progress=count, **views,
     )  # fmt: skip
 
 
@@ -173,12 +185,10 @@ class _Meter:
         self.waited += waited
         self.passed += passed
 
-    def report(self, step: int, steps: int, num_damaged: int) -> Progress:
+    def speed(self) -> Speed:
         loss, clips, hits = self.totals.tolist()
-        self.top1 = 100 * hits / max(1.0, clips)
-        return Progress(
-            step, steps, loss / max(1.0, clips), clips / self.passed, self.waited / self.passed, num_damaged
-        )
+        seen = max(1.0, clips)
+        return Speed(loss / seen, 100 * hits / seen, clips / self.passed, self.waited / self.passed)
 
 
 def _stop_if_too_many(damaged, train_samples, config: RunConfig, folder: RunFolder | None) -> None:

@@ -79,7 +79,7 @@ def train(
         if val_samples:
             workers = config.data.num_workers
             workers = default_num_workers(world.size) if workers is None else workers
-            evaluation = evaluate_once(model, val_samples, config, world, workers)
+            evaluation = evaluate_once(model, val_samples, config, world, workers, progress)
         if world.is_main:
             if evaluation is not None:
                 write_evaluation(folder.path, evaluation)

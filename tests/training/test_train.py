@@ -94,7 +94,10 @@ def test_resume_is_bit_exact(tiny_config, tmp_path, precision):
         pass
 
     def stop(progress):
-        if progress.step == 5:  # after a checkpoint at 4, with a step that will be done again
+        if (progress.phase, progress.step) == (
+            "training",
+            5,
+        ):  # after a checkpoint at 4, with a step that will be done again
             raise Enough
 
     with pytest.raises(Enough):
@@ -112,7 +115,7 @@ def test_ctrl_c_saves_and_resumes(tiny_config, tmp_path):
     train(tiny_config, tmp_path / "whole")
 
     def press(progress):
-        if progress.step == 3:
+        if (progress.phase, progress.step) == ("training", 3):
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(Interrupted, match="stopped at step 3"):
@@ -208,7 +211,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(tiny_config, tmp_path):
     try:
 
         def fill(progress):
-            if progress.step == 3:
+            if (progress.phase, progress.step) == ("training", 3):
                 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
 
         with pytest.raises(SaveError, match=r"step_0000004\.pt could not be written"):
