@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from evl.errors import ConfigError, nearest
 
-_checked = dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+_checked = dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 
 Positive = Annotated[int, Field(gt=0)]
 NotNegative = Annotated[int, Field(ge=0)]
@@ -90,7 +90,7 @@ class DataConfig:
     root: str | None = None  # what relative paths of a manifest are relative to; None: the manifest's folder
     class_names: str | None = None  # a file with one class name a line, where labels are numbers
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    max_damaged_share: Probability = 0.05  # of the training videos; more stops the run
+    max_damaged_share: Probability = 0.1  # of the training videos; more stops the run
     num_workers: NotNegative | None = None  # None: one a core, at most 8
 
 
@@ -107,7 +107,7 @@ class TrainingConfig:
     clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
     label_smoothing: Dropout = 0.0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: bf16 on CUDA, fp32 on CPU
-    seed: NotNegative = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     eval_every: NotNegative = 500  # steps; 0: only at the end
     save_every: Positive = 500  # steps
     keep_last: Positive = 2  # checkpoints
@@ -160,8 +160,10 @@ class RunConfig:
             settings = yaml.safe_load(Path(path).read_text())
         except FileNotFoundError:
             raise ConfigError(f"{path}: no such configuration file") from None
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: not readable as YAML: {error}") from None
+            raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
         if not isinstance(settings, Mapping):
             raise ConfigError(f"{path}: expected sections such as 'training:', found {type(settings).__name__}")
         return cls.from_dict(settings)

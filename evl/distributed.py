@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
+from evl.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class World:
@@ -43,12 +45,24 @@ class World:
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """The named device, or CUDA if there is one, else the CPU."""
-    if name is not None:
-        return torch.device(name)
-    return (
-        torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
-    )
+    """The named device, or CUDA if there is one, else the CPU; ``cuda`` without a number is this process's own.
+
+    Raises ConfigError for a device that is not there.
+    """
+    has_cuda = torch.cuda.is_available()
+    try:
+        device = torch.device(name if name is not None else "cuda" if has_cuda else "cpu")
+    except RuntimeError:
+        raise ConfigError(f"no device named {name!r}; expected cpu, cuda, cuda:1 …") from None
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        index = int(os.environ.get("LOCAL_RANK", 0)) if device.index is None else device.index
+        if not has_cuda or index >= count:
+            raise ConfigError(
+                f"device {name!r} asked for, but this machine has {count if has_cuda else 'no'} CUDA devices"
+            )
+        return torch.device("cuda", index)
+    return device
 
 
 @contextmanager

@@ -27,6 +27,8 @@ def write_atomically(path: str | Path, *, text: bool = False) -> Iterator:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except SaveError:
+        raise
     except OSError as error:
         raise SaveError(
             f"{path} could not be written ({error.strerror or error}); what was there is unchanged"

@@ -24,6 +24,14 @@ class Sample:
     start_seconds: float | None = None
     end_seconds: float | None = None
 
+    @property
+    def name(self) -> str:
+        """The path, and the part of the file if it is one: unique in a manifest."""
+        if self.start_seconds is None and self.end_seconds is None:
+            return self.path
+        end = "" if self.end_seconds is None else f"{self.end_seconds:g}"
+        return f"{self.path}#t={self.start_seconds or 0:g},{end}"
+
 
 @dataclass(frozen=True)
 class VideoInfo:
@@ -111,6 +119,8 @@ class Prediction:
     path: str
     scores: tuple[float, ...]
     label: int | None = None
+    start_seconds: float | None = None  # where only a part of the file was looked at
+    end_seconds: float | None = None
 
     def top(self, k: int) -> list[int]:
         """The k best classes, best first; ties go to the smaller index."""

@@ -23,6 +23,8 @@ WEIGHTS, CARD = "model.safetensors", "model.json"
 def save_model(model: VideoClassifier, folder: str | Path, *, scores: dict[str, float] | None = None) -> None:
     """Writes the trainable weights and the card. Raises SaveError if the disk refuses; old files then remain."""
     folder = Path(folder)
+    if model.card is None:
+        raise CheckpointError("this model says nothing of its backbone and pixels (no card), so it cannot be saved")
     weights = model.card.backbone.weights
     card = replace(
         model.card,
@@ -46,14 +48,18 @@ def read_card(folder: str | Path) -> ModelCard:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         version = content.get("format_version") if isinstance(content, dict) else None
-        if isinstance(version, int) and version > FORMAT_VERSION:
+        if isinstance(version, int | str) and int(version) > FORMAT_VERSION:
             raise CheckpointError(f"{path}: format {version}, this evl reads up to {FORMAT_VERSION}; upgrade evl")
         return TypeAdapter(ModelCard).validate_python(content)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: damaged ({error})") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except CheckpointError:
+        raise
     except ValidationError as error:
         first = error.errors()[0]
         raise CheckpointError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    except ValueError as error:  # no JSON, no text
+        raise CheckpointError(f"{path}: damaged ({error})") from None
 
 
 def load(
@@ -81,9 +87,29 @@ def load(
             f"{card.backbone_hash[:12]}…, but {weights or 'what that name gives here'} has "
             f"{model.backbone.weights_hash[:12]}…"
         )
+    _refuse_inconsistent(card, model, path)
     load_trained(model, Path(path) / WEIGHTS)
     model.card = replace(card, backbone=backbone)
     return model.to(device).eval()
+
+
+def _refuse_inconsistent(card: ModelCard, model: VideoClassifier, path: str | Path) -> None:
+    pre, spec = card.preprocessing, model.backbone.spec
+    wrong = [
+        what
+        for what, is_wrong in (
+            (
+                f"images of {pre.image_size} for a backbone that takes {spec.image_size}",
+                pre.image_size != spec.image_size,
+            ),
+            (f"interpolation {pre.interpolation!r}", pre.interpolation not in ("bilinear", "bicubic")),
+            (f"std {pre.std}", min(pre.std) <= 0),
+            ("a class name that stands there twice", len(set(card.class_names)) != len(card.class_names)),
+        )
+        if is_wrong
+    ]
+    if wrong:
+        raise CheckpointError(f"{Path(path) / CARD}: {'; '.join(wrong)}")
 
 
 def load_trained(model: VideoClassifier, path: Path) -> None:

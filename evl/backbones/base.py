@@ -28,9 +28,12 @@ class FrozenBackbone(nn.Module):
         self.preprocessing = preprocessing
         self.num_taps = num_taps
         self._hash: str | None = None
+        self.register_load_state_dict_post_hook(_forget_hash)
 
     def forward(self, clips: Tensor) -> list[LayerFeatures]:
         """Shallow to deep: tokens (B,T,L,D), query and key (B,T,L,N,K), without gradients."""
+        if clips.ndim != 5 or clips.shape[2] != 3 or not clips.is_floating_point():
+            raise ValueError(f"clips of shape {tuple(clips.shape)} and {clips.dtype}; expected floats (B,T,3,H,W)")
         b, t, _, *size = clips.shape
         if tuple(size) != self.spec.image_size:
             raise ValueError(f"frames of {size[0]}×{size[1]} came; {self.spec.name} takes {self.spec.image_size}")
@@ -61,3 +64,7 @@ class FrozenBackbone(nn.Module):
         if requires_grad:
             raise BackboneError(f"{self.spec.name} is frozen: its weights take no gradients")
         return super().requires_grad_(False)
+
+
+def _forget_hash(backbone: FrozenBackbone, incompatible_keys) -> None:
+    backbone._hash = None

@@ -20,22 +20,33 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 HEAD_WIDTH = 64
 
 
-def is_openai_layout(state: Mapping[str, Tensor]) -> bool:
-    return "visual.class_embedding" in state and "visual.conv1.weight" in state
+def comes_from_openai(state: Mapping[str, Tensor], is_torchscript: bool) -> bool:
+    """Whether weights are OpenAI's own, trained with QuickGELU: open_clip's have the same keys, but are neither
+    TorchScript nor carry the archive's three numbers."""
+    return "visual.class_embedding" in state and (is_torchscript or "input_resolution" in state)
 
 
-def load_openai_clip(path: str | Path, num_taps: int) -> TimmBackbone:
+def load_openai_clip(path: str | Path, num_taps: int, *, trust_origin: bool = False) -> TimmBackbone:
     """An OpenAI CLIP archive (TorchScript, or its state dict) -> backbone in float32, with QuickGELU.
 
-    Raises BackboneError if the file is not one with a vision transformer.
+    Raises BackboneError if the file is not one with a vision transformer, or if it may be open_clip's, whose weights
+    have the same layout but mostly another activation; ``trust_origin`` says that it is OpenAI's nevertheless.
     """
-    state, _ = read_weights(path)
-    if not is_openai_layout(state):
+    state, is_torchscript = read_weights(path)
+    if "visual.class_embedding" not in state or "visual.conv1.weight" not in state:
         raise BackboneError(f"{path}: not an OpenAI CLIP with a vision transformer (no visual.class_embedding)")
+    if not trust_origin and not comes_from_openai(state, is_torchscript):
+        raise BackboneError(
+            f"{path} has the layout of OpenAI's CLIP, but nothing says that it is OpenAI's: open_clip's weights look "
+            "the same and mostly use GELU, not QuickGELU. Give a timm name with backbone.weights=FILE, for example "
+            "--backbone vit_base_patch16_clip_224.laion2b (or …_clip_quickgelu_224)"
+        )
     visual = {k.removeprefix("visual."): v.float() for k, v in state.items() if k.startswith("visual.")}
     try:
         vit = _build(visual)
-    except (KeyError, RuntimeError) as error:
+    except BackboneError:
+        raise
+    except (KeyError, RuntimeError, ValueError, IndexError) as error:
         raise BackboneError(f"{path}: the image tower is incomplete or of unknown form: {error}") from None
     size = vit.patch_embed.img_size
     preprocessing = Preprocessing(tuple(size), CLIP_MEAN, CLIP_STD, interpolation="bicubic", antialias=True)
@@ -44,6 +55,8 @@ def load_openai_clip(path: str | Path, num_taps: int) -> TimmBackbone:
 
 def _build(visual: Mapping[str, Tensor]) -> VisionTransformer:
     width, _, *patch_size = visual["conv1.weight"].shape
+    if width % HEAD_WIDTH:
+        raise BackboneError(f"a width of {width} is no multiple of {HEAD_WIDTH}, the width of CLIP's heads")
     side = round((len(visual["positional_embedding"]) - 1) ** 0.5)
     if side * side + 1 != len(visual["positional_embedding"]):
         raise BackboneError(f"{len(visual['positional_embedding'])} positions: not a class token and a square grid")

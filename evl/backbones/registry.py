@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import logging
 from contextlib import contextmanager
 from functools import cache
 
@@ -13,7 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from evl.backbones.base import FrozenBackbone
-from evl.backbones.openai_clip import is_openai_layout, load_openai_clip
+from evl.backbones.openai_clip import comes_from_openai, load_openai_clip
 from evl.backbones.timm_vit import TimmBackbone, preprocessing_of, random_weights_, refuse_unsupported
 from evl.backbones.weights import read_weights
 from evl.config import BackboneConfig
@@ -32,6 +33,15 @@ def create_backbone(config: BackboneConfig | str, num_taps: int) -> FrozenBackbo
     """
     if isinstance(config, str):
         config = BackboneConfig(name=config)
+    backbone = _create(config, num_taps)
+    if not any(parameter.is_meta for parameter in backbone.parameters()):
+        backbone.weights_hash  # noqa: B018  (now, while the weights are as they were read: a model may be cast later)
+        if not all(parameter.isfinite().all() for parameter in backbone.parameters()):
+            raise BackboneError(f"the weights of {config.weights or config.name} are not all finite numbers")
+    return backbone
+
+
+def _create(config: BackboneConfig, num_taps: int) -> FrozenBackbone:
     if config.name == OPENAI:
         if config.weights is None:
             raise BackboneError("openai_clip needs its archive: set backbone.weights=ViT-B-16.pt")
@@ -65,9 +75,12 @@ def _create_timm(config: BackboneConfig) -> nn.Module:
     overlay, arguments = None, {"num_classes": 0}
     if config.image_size is not None:
         arguments["img_size"] = config.image_size
+    with torch.device("meta"):  # refuse before anything is read or downloaded
+        shape = timm.create_model(config.name, pretrained=False, num_classes=0)
+    refuse_unsupported(shape, config.name)
     if config.weights is not None:
         state, is_torchscript = read_weights(config.weights)
-        if is_torchscript and is_openai_layout(state):
+        if comes_from_openai(state, is_torchscript):
             if "clip_quickgelu" not in config.name:
                 near = config.name.split(".")[0].replace("_clip_", "_clip_quickgelu_")
                 raise BackboneError(
@@ -75,24 +88,35 @@ def _create_timm(config: BackboneConfig) -> nn.Module:
                     f"features would be wrong without any error. Use {near}, or {OPENAI}"
                 )
             state = {name: tensor.float() for name, tensor in state.items()}
+        _refuse_other_patches(state, tuple(shape.patch_embed.patch_size), config)
         # only the image tower: timm's converters take these names
         overlay = {"state_dict": {k: v for k, v in state.items() if not k.startswith(("transformer.", "token_"))}}
-    with torch.device("meta"):  # refuse before anything is downloaded
-        refuse_unsupported(timm.create_model(config.name, pretrained=False, num_classes=0), config.name)
+    from_weights = config.pretrained or config.weights is not None
     try:
         with _loading_noted() as misfits:
-            vit = timm.create_model(
-                config.name, pretrained=config.pretrained, pretrained_cfg_overlay=overlay, **arguments
-            )
+            vit = timm.create_model(config.name, pretrained=from_weights, pretrained_cfg_overlay=overlay, **arguments)
     except Exception as error:  # hub, network, file and shape errors come in a dozen types
         raise BackboneError(_why_not_loaded(config, error)) from error
     if misfits:
         source = config.weights or "the downloaded weights"
         more = f" and {len(misfits) - 6} more" if len(misfits) > 6 else ""
         raise BackboneError(f"{source} does not fit {config.name}: {', '.join(misfits[:6])}{more}")
-    if not config.pretrained:
+    if not from_weights:
         random_weights_(vit, seed=0)
     return vit.float()
+
+
+def _refuse_other_patches(state: dict, patch_size: tuple[int, int], config: BackboneConfig) -> None:
+    """timm resamples patch kernels of another size without a word; only FlexiViT is made for that."""
+    names = ("patch_embed.proj.weight", "visual.conv1.weight", "embeddings.patch_embedding.weight")
+    for name, tensor in state.items():
+        is_other = name.endswith(names) and tensor.ndim == 4 and tuple(tensor.shape[2:]) != patch_size
+        if is_other and "flexivit" not in config.name:
+            height, width = tensor.shape[2:]
+            raise BackboneError(
+                f"{config.weights} has patches of {height}×{width} pixels, but {config.name} takes "
+                f"{patch_size[0]}×{patch_size[1]}; give the name these weights belong to"
+            )
 
 
 @contextmanager
@@ -103,19 +127,24 @@ def _loading_noted():
     behind the last block (final norm, pooling, head) are not read and may be missing.
     """
     misfits: list[str] = []
-    read = ("blocks.", "patch_embed.", "pos_embed", "cls_token", "reg_token", "norm_pre.", "rope.")
+    behind = ("norm.", "fc_norm.", "head", "attn_pool.")
+    read = ("blocks.", "patch_embed.", "pos_embed", "cls_token", "reg_token", "dist_token", "norm_pre.", "rope.")
+    logger = logging.getLogger("timm.models._builder")
+    level = logger.level
 
     def noting(self, state, *args, **kwargs):
         result = nn.Module.load_state_dict(self, state, *args, **kwargs)
-        misfits.extend(f"missing {key}" for key in result.missing_keys if key.startswith(read))
+        misfits.extend(f"missing {key}" for key in result.missing_keys if not key.startswith(behind))
         misfits.extend(f"unexpected {key}" for key in result.unexpected_keys if key.startswith(read))
         return result
 
     try:
+        logger.setLevel(logging.ERROR)  # it would list every key; ours is one sentence
         for cls in (VisionTransformer, Eva):
             cls.load_state_dict = noting
         yield misfits
     finally:
+        logger.setLevel(level)
         for cls in (VisionTransformer, Eva):
             del cls.load_state_dict
 
@@ -160,7 +189,8 @@ def _refuse_wrong_activation(name: str) -> None:
 
 @cache
 def _architectures() -> tuple[str, ...]:
-    return tuple(timm.list_models(module="vision_transformer") + timm.list_models(module="eva"))
+    modules = ("vision_transformer", "eva", "deit", "vision_transformer_hybrid")
+    return tuple(name for module in modules for name in timm.list_models(module=module))
 
 
 @cache

@@ -8,6 +8,7 @@ whatever stands before that call, and cost nothing to compute.
 from __future__ import annotations
 
 from contextvars import ContextVar
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -67,8 +68,8 @@ class TimmBackbone(FrozenBackbone):
         for index, block in enumerate(vit.blocks):
             block.attn.fused_attn = True
             if index >= first_tap:
-                block.register_forward_pre_hook(_enter(index))
-                block.register_forward_hook(_leave(index))
+                block.register_forward_pre_hook(partial(_enter, index))
+                block.register_forward_hook(partial(_leave, index))
 
     def tap(self, frames: Tensor) -> list[LayerFeatures]:
         capture = _Capture(self.spec.depth - self.num_taps)
@@ -84,29 +85,23 @@ class TimmBackbone(FrozenBackbone):
         ]
 
 
-def _enter(index: int):
-    def hook(module, args):
-        if (capture := _capture.get()) is not None:
-            capture.block = index
-
-    return hook
+def _enter(index: int, module: nn.Module, args) -> None:
+    if (capture := _capture.get()) is not None:
+        capture.block = index
 
 
-def _leave(index: int):
-    def hook(module, args, output):
-        if (capture := _capture.get()) is not None:
-            capture.tokens[index] = output
-            capture.block = -1
-
-    return hook
+def _leave(index: int, module: nn.Module, args, output: Tensor) -> None:
+    if (capture := _capture.get()) is not None:
+        capture.tokens[index] = output
+        capture.block = -1
 
 
 def refuse_unsupported(model: nn.Module, name: str) -> None:
     """BackboneError, with the reason, unless every block has global self-attention with equal queries and keys."""
     if not isinstance(model, VisionTransformer | Eva):
         raise BackboneError(
-            f"{name} is a {type(model).__name__}, which has no plain sequence of tokens of one width in each block; "
-            "evl needs a vision transformer with global attention: try 'evl backbones vit'"
+            f"{name} is a {type(model).__name__}, which evl cannot read; it needs one of timm's plain vision "
+            "transformers with global attention in every block: try 'evl backbones vit'"
         )
     for block in model.blocks:
         attention = getattr(block, "attn", None)

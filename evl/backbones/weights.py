@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import io
+import math
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -31,6 +32,8 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], bool]:
         if zipfile.is_zipfile(path) and _root_of_torchscript(path) is not None:
             return read_torchscript(path), True
         content = load_torch_file(path)
+    except CheckpointError as error:
+        raise BackboneError(str(error)) from None
     except (SafetensorError, zipfile.BadZipFile, OSError) as error:
         raise BackboneError(f"{path}: not a readable weights file ({error})") from None
     for wrapper in ("state_dict", "model"):
@@ -48,9 +51,15 @@ def load_torch_file(path: str | Path):
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{path}: not a readable checkpoint: damaged, or it holds code (Python objects), which is never loaded"
+        ) from None
+    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
         reason = str(error).split("\n")[0]
-        raise CheckpointError(f"{path}: not a readable checkpoint, or one that holds code: {reason}") from None
+        raise CheckpointError(f"{path}: not a readable checkpoint ({reason})") from None
 
 
 def read_torchscript(path: str | Path) -> dict[str, Tensor]:
@@ -124,15 +133,17 @@ class _TensorsOnly(pickle.Unpickler):
 
     def persistent_load(self, pid):
         _, dtype, key, _, count = pid
-        data = self._archive.read(f"{self._root}/data/{key}")
+        entry = self._archive.getinfo(f"{self._root}/data/{key}")
+        if entry.compress_type != zipfile.ZIP_STORED or count * dtype.itemsize != entry.file_size:
+            raise BackboneError(f"refused: tensor data {key} is not {count} plain numbers of {dtype.itemsize} bytes")
         if count == 0:
             return torch.empty(0, dtype=dtype)
-        if count * dtype.itemsize != len(data):
-            raise BackboneError(f"refused: tensor data {key} has {len(data)} bytes, not {count} × {dtype.itemsize}")
-        return torch.frombuffer(bytearray(data), dtype=dtype)
+        return torch.frombuffer(bytearray(self._archive.read(entry)), dtype=dtype)
 
 
 def _rebuild_tensor(storage: Tensor, offset: int, size: tuple, stride: tuple, *ignored) -> Tensor:
+    if math.prod(size) > storage.numel():  # a stride of 0 would make terabytes out of nothing
+        raise BackboneError(f"refused: a tensor of shape {tuple(size)} out of {storage.numel()} stored numbers")
     return storage.as_strided(size, stride, offset)  # checks bounds
 
 

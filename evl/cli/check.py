@@ -40,7 +40,9 @@ def command(
         good = [i for i, file in enumerate(report.files) if file.info is not None]
         named = [splits[i] for i in good] if splits and set(splits) != {"all"} else None
         write_manifest(manifest, [samples[i] for i in good], named)
-        console.print(f"clean manifest of {len(good)} videos: {manifest}", highlight=False, soft_wrap=True)
+        console.print(
+            f"clean manifest of {len(good)} videos: {manifest}", highlight=False, markup=False, soft_wrap=True
+        )
     if json:
         print_json(_document(report))
     else:

@@ -13,8 +13,8 @@ from rich.logging import RichHandler
 from rich.markup import escape
 
 # in a file or pipe, lines are not broken at 80 columns
-console = Console(stderr=True, width=None if sys.stderr.isatty() else 200)  # messages and progress
-output = Console(width=None if sys.stdout.isatty() else 200)  # results
+console = Console(stderr=True, emoji=False, width=None if sys.stderr.isatty() else 200)  # messages and progress
+output = Console(emoji=False, width=None if sys.stdout.isatty() else 200)  # results
 
 
 def error(problem: BaseException) -> None:

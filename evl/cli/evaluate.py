@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -37,7 +38,7 @@ def command(
     from evl.cli.common import Bars, is_main_process, print_json, start_logging
     from evl.data.dataset import default_num_workers
     from evl.distributed import join_world
-    from evl.errors import ConfigError
+    from evl.errors import ConfigError, DataError
     from evl.evaluation import evaluate, write_evaluation
 
     start_logging()
@@ -58,7 +59,11 @@ def command(
                 progress=task.advance,
             )
         if is_main_process():
-            write_evaluation(out or run, result)
+            if result.metrics.num_videos == 0:
+                path, reason = next(iter(result.damaged.items()), (data or run, "no videos"))
+                raise DataError(
+                    f"not one of {len(samples)} videos could be read, such as {path}: {reason}; nothing is written"
+                )
             if json:
                 print_json(
                     {
@@ -69,6 +74,7 @@ def command(
                 )
             else:
                 print_evaluation(result)
+            write_evaluation(out or run, result)
     if result.damaged:
         raise typer.Exit(1)
 
@@ -91,8 +97,8 @@ def _samples(run: Path, data: Path | None, split: str | None, class_names: tuple
     chosen = split or next(name for name in ("test", "val", "all", "train") if name in splits)
     samples = splits[chosen]
     if folder.exists and is_main_process():
-        trained = {s.path for s in folder.samples("train")}
-        seen = sum(str(Path(s.path).absolute()) in trained for s in samples)
+        trained = {os.path.realpath(s.path) for s in folder.samples("train")}
+        seen = sum(os.path.realpath(s.path) in trained for s in samples)
         if seen:
             console.print(
                 f"[yellow]{seen} of these {len(samples)} videos were trained on: no score of unseen videos[/yellow]"

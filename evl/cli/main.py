@@ -33,8 +33,14 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt as stop:
         console.print(f"[yellow]{stop or 'stopped'}[/yellow]", highlight=False)
         sys.exit(130)
+    except UnicodeEncodeError as problem:
+        error(f"a name cannot be printed here ({problem.reason}); set PYTHONIOENCODING=utf-8")
+        sys.exit(1)
     except BrokenPipeError:  # the reader of our output went away
         sys.stderr.close()
+        sys.exit(1)
+    except OSError as problem:
+        error(problem)
         sys.exit(1)
 
 

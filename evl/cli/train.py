@@ -37,24 +37,38 @@ def command(
 
     Many processes: torchrun --nproc-per-node 2 -m evl train …
     """
+    from rich.markup import escape
+
     from evl.cli.common import console, is_main_process, output, start_logging
-    from evl.training import train
+    from evl.errors import ConfigError
+    from evl.training import Interrupted, train
 
     start_logging()
+    if resume and any(option is not None for option in (data, backbone, recipe, config)):
+        raise ConfigError(
+            f"--resume goes on with what {out} was told: leave out --data, --backbone, --recipe and --config"
+        )
     run_config = None if resume else make_config(data, backbone, recipe, config, tuple(settings))
     with _ProgressBars() as progress:
-        result = train(
-            run_config, out, resume=resume, settings=tuple(settings) if resume else (), device=device, progress=progress
-        )
+        try:
+            result = train(
+                run_config, out, resume=resume, settings=tuple(settings) if resume else (), device=device,
+                progress=progress,
+            )  # fmt: skip
+        except Interrupted as stop:
+            console.print(f"{stop}; go on with: evl train --out {out} --resume", markup=False, soft_wrap=True)
+            raise typer.Exit(130) from None
     if not is_main_process():
         return
     if result.damaged:
-        console.print(f"[yellow]{len(result.damaged)} damaged training videos were skipped: {out}/damaged.csv[/yellow]")
+        console.print(
+            f"[yellow]{len(result.damaged)} damaged videos were skipped: {escape(str(out))}/damaged.csv[/yellow]"
+        )
     if result.evaluation is not None:
         from evl.cli.evaluate import print_evaluation
 
         print_evaluation(result.evaluation)
-    output.print(f"the run is in {out}; next: evl predict {out} VIDEO", highlight=False, soft_wrap=True)
+    output.print(f"the run is in {out}; next: evl predict {out} VIDEO", highlight=False, markup=False, soft_wrap=True)
 
 
 def make_config(

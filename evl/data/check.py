@@ -81,18 +81,25 @@ def check_samples(
 
 
 def _duplicates(reports: Sequence[FileReport]) -> tuple[tuple[str, ...], ...]:
-    """Groups of different paths with the same content; only files of equal size are read."""
+    """Groups of different files with the same content (only files of equal size are read), and of the same file, or
+    part of a file, that is listed more than once, with its labels."""
     by_size: dict[int, set[str]] = defaultdict(set)
     for report in reports:
         if report.info is not None:
-            by_size[report.size_bytes].add(report.sample.path)
+            by_size[report.size_bytes].add(os.path.realpath(report.sample.path))
     by_content: dict[str, list[str]] = defaultdict(list)
     for paths in by_size.values():
         if len(paths) > 1:
             for path in sorted(paths):
                 with open(path, "rb") as file:
                     by_content[hashlib.file_digest(file, "sha256").hexdigest()].append(path)
-    return tuple(tuple(group) for group in by_content.values() if len(group) > 1)
+    listed: dict[tuple, list[str]] = defaultdict(list)
+    for report in reports:
+        sample = report.sample
+        key = os.path.realpath(sample.path), sample.start_seconds, sample.end_seconds
+        listed[key].append(f"{sample.name} ({sample.label})")
+    groups = [*by_content.values(), *listed.values()]
+    return tuple(tuple(group) for group in groups if len(group) > 1)
 
 
 def missing_files(samples: Sequence[Sample]) -> dict[int, str]:

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 
 import numpy as np
 import torch
@@ -172,13 +173,13 @@ class StepSampler(Sampler):
         return epoch, int(self._permutation[1][place])
 
 
-def make_loader(dataset: Dataset, batches, *, num_workers: int, device: torch.device) -> DataLoader:
-    """Batches in order, read ahead by workers. Draws nothing from torch's global generator."""
+def read_batches(dataset: Dataset, batches, *, num_workers: int, device: torch.device) -> Iterator[Batch]:
+    """Batches in order, read ahead by workers, which are started here. Draws nothing from torch's global generator."""
     context = None
     if num_workers:
         context = multiprocessing.get_context("forkserver")  # fork and the decoder's threads do not mix
         context.set_forkserver_preload(["evl.data.dataset", "evl.video.augment"])
-    return DataLoader(
+    loader = DataLoader(
         dataset,
         batch_sampler=batches,
         num_workers=num_workers,
@@ -188,10 +189,23 @@ def make_loader(dataset: Dataset, batches, *, num_workers: int, device: torch.de
         multiprocessing_context=context,
         worker_init_fn=_start_worker,
     )
+    # Ctrl-C, or SIGTERM to the whole group, is the main process's to handle: it wants a last batch and a checkpoint. So
+    # processes started here are born deaf to both. (The resource tracker is, too, but would unblock them for us.)
+    if num_workers:
+        resource_tracker.ensure_running()
+    signals = {signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        return iter(loader)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
+    # the first SIGTERM may be the group's; a second one ends the worker, so that nothing can hang on it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 def default_num_workers(world_size: int = 1) -> int:

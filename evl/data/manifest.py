@@ -61,19 +61,22 @@ def read_manifest(
         splits, ignored = _rows_to_splits(path, rows, Path(root) if root is not None else path.parent), ()
     samples = [sample for group in splits.values() for sample in group]
     if not samples:
-        raise DataError(f"{path}: no videos found (known endings: {' '.join(sorted(VIDEO_SUFFIXES))})")
+        endings = f" (known endings: {' '.join(sorted(VIDEO_SUFFIXES))})" if path.is_dir() else ""
+        raise DataError(f"{path}: no videos found{endings}")
     labels = {sample.label for sample in samples}
+    for label in labels:
+        if label != label.strip() or len(label.splitlines()) != 1:
+            raise DataError(f"{path}: class {label!r} has blanks at an end, or a line break; rename it")
     names = tuple(class_names) if class_names else _sorted_labels(labels)
-    known = set(names)
-    if class_names and not labels <= known and all(label.isdigit() for label in labels):
-        numbers = [int(label) for label in labels if int(label) >= len(names)]
-        if numbers:
-            raise DataError(f"{path}: label {max(numbers)}, but there are only {len(names)} class names")
+    # numbers stand for names only in manifests, and only where no name is itself a number
+    if class_names and not path.is_dir() and all(map(_is_number, labels)) and not any(map(_is_number, names)):
+        if max(map(int, labels)) >= len(names):
+            raise DataError(f"{path}: label {max(map(int, labels))}, but there are only {len(names)} class names")
         splits = {
             split: tuple(Sample(s.path, names[int(s.label)], s.start_seconds, s.end_seconds) for s in group)
             for split, group in splits.items()
         }
-    elif unknown := sorted(labels - known):
+    elif unknown := sorted(labels - set(names)):
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         raise DataError(
             f"{path}: unknown class {', '.join(map(repr, unknown[:3]))}{more}; "
@@ -143,39 +146,60 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
     return names
 
 
+def _is_number(label: str) -> bool:
+    return label.isascii() and label.isdecimal()
+
+
 def _sorted_labels(labels: set[str]) -> tuple[str, ...]:
-    if all(label.isdigit() for label in labels):
-        return tuple(sorted(labels, key=int))
+    if all(map(_is_number, labels)):
+        return tuple(sorted(labels, key=lambda label: (int(label), label)))
     return tuple(sorted(labels))
 
 
 def _files(folder: Path) -> list[Path]:
-    found = []
-    for parent, folders, names in os.walk(folder, followlinks=True):
+    """All files below a folder, in order; links are followed, but no folder is entered twice."""
+
+    def refuse(error: OSError):
+        raise DataError(f"{error.filename}: cannot be read ({(error.strerror or str(error)).lower()})")
+
+    found, visited = [], set()
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
+        real = os.path.realpath(parent)
+        if real in visited:
+            folders[:] = []
+            continue
+        visited.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(parent) / name for name in sorted(names) if not name.startswith(".")]
+        for name in sorted(names):
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                raise DataError(f"{parent}: the file name {os.fsencode(name)!r} is not UTF-8; rename it") from None
+            if not name.startswith("."):
+                found.append(Path(parent) / name)
     return found
 
 
 def _read_folder(folder: Path) -> tuple[dict[str, tuple[Sample, ...]], tuple[str, ...]]:
-    children = sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
-    has_splits = bool(children) and all(child.name.lower() in SPLIT_NAMES for child in children)
-    if has_splits and any(any(_is_video(f) for f in child.iterdir()) for child in children):
+    files = _files(folder)
+    tops_found = {file.relative_to(folder).parts[0] for file in files if file.parent != folder}
+    has_splits = bool(tops_found) and all(name.lower() in SPLIT_NAMES for name in tops_found)
+    if has_splits and any(_is_video(file) and len(file.relative_to(folder).parts) == 2 for file in files):
         has_splits = False  # train/a.mp4: "train" is then a class, perhaps of trains
     groups: dict[str, list[Sample]] = defaultdict(list)
     ignored: list[str] = []
-    tops = [(SPLIT_NAMES[child.name.lower()], child) for child in children] if has_splits else [("all", folder)]
-    for split, top in tops:
-        for file in _files(top):
-            label = file.relative_to(top).parts[0]
-            if not _is_video(file):
-                ignored.append(str(file))
-            elif label == file.name:
-                raise DataError(
-                    f"{file} lies in no class folder; expected {top}/CLASS/{file.name}, or a manifest with path,label"
-                )
-            else:
-                groups[split].append(Sample(str(file), label))
+    for file in files:
+        parts = file.relative_to(folder).parts
+        split, inside = (SPLIT_NAMES[parts[0].lower()], parts[1:]) if has_splits and len(parts) > 1 else ("all", parts)
+        if not _is_video(file):
+            ignored.append(str(file))
+        elif len(inside) == 1:
+            raise DataError(
+                f"{file} lies in no class folder; expected {file.parent}/CLASS/{file.name}, "
+                "or a manifest with path,label"
+            )
+        else:
+            groups[split].append(Sample(str(file), inside[0]))
     return {split: tuple(group) for split, group in groups.items()}, tuple(ignored)
 
 
@@ -234,16 +258,19 @@ def _require_columns(path: Path, columns: Sequence[str]) -> None:
 def _rows_to_splits(path: Path, rows: list[dict], root: Path) -> dict[str, tuple[Sample, ...]]:
     groups: dict[str, list[Sample]] = defaultdict(list)
     for number, row in enumerate(rows, 2):
-        name, label = (str(row[key]).strip() if row[key] is not None else "" for key in ("path", "label"))
-        if not name or not label:
-            raise DataError(f"{path}, row {number}: {'path' if not name else 'label'} is empty")
+        name, label = (str(row[key]) if row[key] is not None else "" for key in ("path", "label"))
+        label = label.strip()
+        if not name.strip() or not label:
+            raise DataError(f"{path}, row {number}: {'label' if name.strip() else 'path'} is empty")
+        if "\0" in name:
+            raise DataError(f"{path}, row {number}: the path {name!r} has a zero byte")
         split = str(row.get("split") or "all").strip().lower()
         if split != "all" and split not in SPLIT_NAMES:
             raise DataError(f"{path}, row {number}: split {split!r}, expected train, val or test")
         start, end = (_seconds(path, number, key, row.get(key)) for key in ("start_seconds", "end_seconds"))
         if end is not None and end <= (start or 0.0):
             raise DataError(f"{path}, row {number}: ends at {end:g} s, before it starts")
-        groups[SPLIT_NAMES.get(split, "all")].append(Sample(str(root / name), label, start, end))
+        groups[SPLIT_NAMES.get(split, "all")].append(Sample(os.path.normpath(root / name), label, start, end))
     if "all" in groups and len(groups) > 1:
         raise DataError(f"{path}: some rows have a split and some have none")
     return {split: tuple(group) for split, group in groups.items()}

@@ -57,6 +57,6 @@ def evaluate(
         progress=progress,
     )
     metrics = compute_metrics(result.predictions, len(model.class_names))
-    damaged = {samples[index].path: reason for index, reason in result.damaged.items()}
+    damaged = {samples[index].name: reason for index, reason in result.damaged.items()}
     protocol = model.card.protocol(metrics.num_videos, num_clips, num_crops)
     return Evaluation(metrics, result.predictions, damaged, protocol, model.class_names)

@@ -18,6 +18,11 @@ def write_evaluation(folder: str | Path, evaluation: Evaluation) -> None:
         for prediction in evaluation.predictions:
             line = {
                 "path": prediction.path,
+                **{
+                    key: time
+                    for key in ("start_seconds", "end_seconds")
+                    if (time := getattr(prediction, key)) is not None
+                },
                 "label": names[prediction.label],
                 "prediction": names[prediction.top(1)[0]],
                 "scores": {name: round(score, 6) for name, score in zip(names, prediction.scores, strict=True)},

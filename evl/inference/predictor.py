@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from evl.data.dataset import Batch, EvaluationViews, make_loader
+from evl.data.dataset import Batch, EvaluationViews, read_batches
 from evl.distributed import World, autocast
 from evl.errors import ConfigError
 from evl.models import VideoClassifier
@@ -25,14 +25,14 @@ class Predictions:
 
 def predict(
     model: VideoClassifier,
-    paths: Sequence[str | Path],
+    paths: str | Path | Sequence[str | Path],
     *,
     num_clips: int | None = None,
     num_crops: int | None = None,
     num_workers: int = 0,
 ) -> Predictions:
     """Scores of unlabelled files, by the model's own views unless told otherwise, on the model's device."""
-    samples = [Sample(str(path)) for path in paths]
+    samples = [Sample(str(path)) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     return predict_samples(model, samples, None, num_clips=num_clips, num_crops=num_crops, num_workers=num_workers)
 
 
@@ -77,7 +77,7 @@ def predict_samples(
     was_training = model.training
     model.eval()
     try:
-        for batch in make_loader(dataset, batches, num_workers=min(num_workers, len(batches)), device=device):
+        for batch in read_batches(dataset, batches, num_workers=min(num_workers, len(batches)), device=device):
             damaged |= batch.damaged
             if batch.pixels is not None:
                 scores |= dict(zip(batch.indices, _scores(model, batch, precision), strict=True))
@@ -88,7 +88,13 @@ def predict_samples(
         scores |= other_scores
         damaged |= other_damaged
     predictions = tuple(
-        Prediction(samples[index].path, scores[index], labels[index] if labels is not None else None)
+        Prediction(
+            samples[index].path,
+            scores[index],
+            labels[index] if labels is not None else None,
+            samples[index].start_seconds,
+            samples[index].end_seconds,
+        )
         for index in sorted(scores)
     )
     return Predictions(predictions, dict(sorted(damaged.items())))

@@ -133,8 +133,9 @@ class EVLDecoder(nn.Module):
         own = {own_key: tensor for key, tensor in state.items() for own_key in [release_key_to_own(key)]}
         num_layers = 1 + max((int(m[1]) for key in own if (m := re.match(r"layers\.(\d+)\.", key))), default=-1)
         first = "layers.0."
-        if num_layers == 0 or f"{first}mlp.fc1.weight" not in own:
-            raise CheckpointError("not a decoder of a released checkpoint: no key decoder_layers.0.mlp.fc1.weight")
+        for key in (f"{first}mlp.fc1.weight", f"{first}attention.q_proj.weight", "query_token"):
+            if key not in own:
+                raise CheckpointError(f"not a decoder of a released checkpoint: nothing for {key}")
         mlp_width, width = own[f"{first}mlp.fc1.weight"].shape
         decoder = cls(
             width,
@@ -148,8 +149,8 @@ class EVLDecoder(nn.Module):
             temporal_position=f"{first}temporal.position" in own,
             cross_frame=f"{first}temporal.cross_frame.before" in own,
         )
-        own["query_token"] = own["query_token"].reshape(1, width)
         try:
+            own["query_token"] = own["query_token"].reshape(1, width)
             decoder.load_state_dict(own)
         except RuntimeError as error:
             raise CheckpointError(f"the released decoder does not fit T={num_frames}, grid={grid}: {error}") from None

@@ -13,7 +13,7 @@ from evl.models import VideoClassifier
 
 
 def save_checkpoint(
-    folder: Path, step: int, model: VideoClassifier, optimizer, scaler, *, keep_last: int, **more
+    folder: Path, step: int, model: VideoClassifier, optimizer, scaler, device: torch.device, *, keep_last: int, **more
 ) -> Path:
     """``step_0000100.pt``: trainable weights, optimizer, scaler, random state, and ``more``. Older ones beyond
     ``keep_last`` are removed after it is safely there. Raises SaveError; older ones then remain."""
@@ -24,7 +24,10 @@ def save_checkpoint(
         "model": model.trainable_state(),
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
-        "random": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()},
+        "random": {
+            "cpu": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        },
         **more,
     }
     with write_atomically(path) as file:
@@ -42,9 +45,12 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step_*.pt"))
 
 
-def load_checkpoint(path: Path, model: VideoClassifier, optimizer, scaler) -> dict:
+def load_checkpoint(path: Path, model: VideoClassifier, optimizer, scaler, device: torch.device) -> dict:
     """Puts everything back, random state included, and returns what was saved besides. CheckpointError otherwise."""
-    state = load_torch_file(path)
+    try:
+        state = load_torch_file(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; remove it to go on from the one before") from None
     if not isinstance(state, dict) or not {"step", "model", "optimizer", "random"} <= state.keys():
         raise CheckpointError(f"{path}: not a checkpoint of evl")
     if state["backbone_hash"] != model.backbone.weights_hash:
@@ -59,6 +65,6 @@ def load_checkpoint(path: Path, model: VideoClassifier, optimizer, scaler) -> di
     except (RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path}: does not fit this run: {str(error).splitlines()[0]}") from None
     torch.set_rng_state(state["random"]["cpu"])
-    if torch.cuda.is_available() and len(state["random"]["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["random"]["cuda"])
+    if device.type == "cuda" and state["random"]["cuda"] is not None:
+        torch.cuda.set_rng_state(state["random"]["cuda"], device)
     return state

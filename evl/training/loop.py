@@ -16,7 +16,7 @@ import torch
 
 from evl.assembly import save_model
 from evl.config import RunConfig
-from evl.data.dataset import StepSampler, TrainingClips, default_num_workers, make_loader
+from evl.data.dataset import StepSampler, TrainingClips, default_num_workers, read_batches
 from evl.distributed import World
 from evl.errors import RunError
 from evl.evaluation import Evaluation, evaluate
@@ -80,38 +80,41 @@ def fit(
     torch.manual_seed(training.seed * 1_000_003 + world.rank)  # dropout: different in each process
     optimizer, scaler = make_optimizer(model, training), make_scaler(training, world.device)
     first, best = 0, -1.0
+    meter, note = _Meter(), ""
+    if world.is_main:
+        for torn in folder.checkpoints.glob(".*.tmp"):  # left by a run that was killed while saving
+            torn.unlink(missing_ok=True)
     if resume and (saved := list_checkpoints(folder.checkpoints)):
-        state = load_checkpoint(saved[-1], model, optimizer, scaler)
+        state = load_checkpoint(saved[-1], model, optimizer, scaler, world.device)
         first, best = state["step"], state["best"]
         damaged.update(state["damaged"])
+        meter = _Meter(*state["meter"])
         if world.size > 1:  # one process's random state was saved; the others draw afresh
             torch.manual_seed(training.seed * 1_000_003 + world.rank + first)
-        if world.is_main:
-            folder.forget_after(first)
-            log.info("resuming at step %d of %d", first, training.steps)
+    if resume and world.is_main:
+        folder.forget_after(first)
+        log.info("resuming at step %d of %d", first, training.steps)
     index_of = {name: y for y, name in enumerate(model.class_names)}
     transform = TrainingTransform(config.augment, model.card.preprocessing, model.class_names)
     labels = [index_of[sample.label] for sample in train_samples]
     dataset = TrainingClips(train_samples, labels, config.clip, transform, training.seed)
-    sampler = StepSampler(
-        len(train_samples),
-        batch_size=training.batch_size,
-        accumulation=training.accumulation,
-        first_step=first,
-        last_step=training.steps,
-        seed=training.seed,
-        rank=world.rank,
-        world_size=world.size,
-    )
+    sampler = make_sampler(config, len(train_samples), first, world)
     workers = config.data.num_workers
     workers = default_num_workers(world.size) if workers is None else workers
     clip_shape = (config.clip.num_frames, 3, *model.card.preprocessing.image_size)
     wrapped = torch.nn.parallel.DistributedDataParallel(model) if world.size > 1 else model
-    writer = _tensorboard(folder.path / "tensorboard", first) if world.is_main else None
-    meter, note = _Meter(), ""
+    writer = _tensorboard(folder.path / "tensorboard", first if resume else None) if world.is_main else None
     model.train()
+
+    def save(done: int) -> None:
+        if world.is_main:
+            save_checkpoint(
+                folder.checkpoints, done, model, optimizer, scaler, world.device,
+                keep_last=training.keep_last, best=best, damaged=damaged, meter=meter.state(),
+            )  # fmt: skip
+
     with _stop_requested() as stop_requested:
-        batches = iter(make_loader(dataset, sampler, num_workers=workers, device=world.device))
+        batches = read_batches(dataset, sampler, num_workers=workers, device=world.device)
         for step in range(first, training.steps):
             started = time.perf_counter()
             micro = list(islice(batches, training.accumulation))
@@ -126,7 +129,13 @@ def fit(
             if report_now or (world.size == 1 and any(batch.damaged for batch in micro)):
                 for other in world.gather(dict(damaged)):
                     damaged.update(other)
-                _stop_if_too_many(damaged, train_samples, config, folder if world.is_main else None)
+                if world.is_main and damaged:
+                    folder.write_damaged(damaged)
+                try:
+                    stop_if_too_many(damaged, train_samples, config)
+                except RunError:
+                    save(done)  # so that a raised limit can go on from here
+                    raise
             if report_now:
                 speed, meter = meter.speed(), _Meter()
                 if not math.isfinite(speed.loss):
@@ -146,15 +155,30 @@ def fit(
                         save_model(model, folder.path / "best", scores=scores)
                 best = max(best, result.metrics.top1)
             stopping = stop_requested() if world.size == 1 else report_now and any(world.gather(stop_requested()))
-            if world.is_main and (done % training.save_every == 0 or done == training.steps or stopping):
-                save_checkpoint(
-                    folder.checkpoints, done, model, optimizer, scaler,
-                    keep_last=training.keep_last, best=best, damaged=damaged,
-                )  # fmt: skip
+            if done % training.save_every == 0 or done == training.steps or stopping:
+                for other in world.gather(dict(damaged)):
+                    damaged.update(other)
+                if not all(parameter.isfinite().all() for parameter in model.trainable_parameters()):
+                    raise RunError(f"weights are not finite after step {done}, not saved; lower training.lr")
+                save(done)
             if stopping and done < training.steps:
                 raise Interrupted(f"stopped at step {done}; a checkpoint is saved")
     if writer is not None:
         writer.close()
+
+
+def make_sampler(config: RunConfig, num_samples: int, first_step: int, world: World) -> StepSampler:
+    """This process's part of every step from ``first_step`` on; ConfigError if the batch cannot be split."""
+    return StepSampler(
+        num_samples,
+        batch_size=config.training.batch_size,
+        accumulation=config.training.accumulation,
+        first_step=first_step,
+        last_step=config.training.steps,
+        seed=config.training.seed,
+        rank=world.rank,
+        world_size=world.size,
+    )
 
 
 def evaluate_once(
@@ -177,11 +201,17 @@ def evaluate_once(
 class _Meter:
     """Sums between two reports; losses are fetched from the device only when they are shown."""
 
-    def __init__(self):
-        self.totals, self.waited, self.passed = 0.0, 0.0, 0.0
+    def __init__(self, totals: float | torch.Tensor = 0.0, waited: float = 0.0, passed: float = 0.0):
+        self.totals, self.waited, self.passed = totals, waited, passed
+
+    def state(self) -> tuple:
+        """For a checkpoint: a resumed run reports what an unbroken one would."""
+        totals = self.totals.cpu() if isinstance(self.totals, torch.Tensor) else self.totals
+        return totals, self.waited, self.passed
 
     def add(self, totals: torch.Tensor, waited: float, passed: float) -> None:
-        self.totals = self.totals + totals
+        before = self.totals.to(totals.device) if isinstance(self.totals, torch.Tensor) else self.totals
+        self.totals = before + totals
         self.waited += waited
         self.passed += passed
 
@@ -191,14 +221,14 @@ class _Meter:
         return Speed(loss / seen, 100 * hits / seen, clips / self.passed, self.waited / self.passed)
 
 
-def _stop_if_too_many(damaged, train_samples, config: RunConfig, folder: RunFolder | None) -> None:
+def stop_if_too_many(damaged: dict[str, str], train_samples: Sequence[Sample], config: RunConfig) -> None:
+    """RunError if more than the allowed share of the training files is damaged."""
     total, allowed = len({sample.path for sample in train_samples}), config.data.max_damaged_share
-    if folder is not None and damaged:
-        folder.write_damaged(damaged)
     if len(damaged) > allowed * total:
+        path, reason = next(iter(damaged.items()))
         raise RunError(
             f"{len(damaged)} of {total} training videos are damaged ({100 * len(damaged) / total:.1f} %, allowed "
-            f"{100 * allowed:g} %), listed in damaged.csv: mend or remove them ('evl check'), or raise "
+            f"{100 * allowed:g} %), such as {path}: {reason}. 'evl check' lists them; mend or remove them, or raise "
             "data.max_damaged_share"
         )
 
@@ -227,10 +257,10 @@ def _stop_requested():
             signal.signal(number, handler)
 
 
-def _tensorboard(path: Path, first_step: int):
+def _tensorboard(path: Path, purge_step: int | None):
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(path), purge_step=first_step or None)
+    return SummaryWriter(str(path), purge_step=purge_step)
 
 
 def _write(folder: RunFolder, writer, values: dict) -> None:

@@ -61,15 +61,15 @@ def train_step(
             losses = nn.functional.cross_entropy(
                 logits.float(), labels, reduction="sum", label_smoothing=config.label_smoothing
             )
-            # DDP averages over processes: times their number it adds up
-            scaler.scale(losses * (weight * world.size / config.batch_size)).backward()
+            scaler.scale(losses * (weight / config.batch_size)).backward()
         hits = (logits.argmax(-1) == labels).sum()
         totals += weight * torch.stack([losses.detach().double(), torch.tensor(len(labels)).to(losses), hits.double()])
     world.sum_(totals)
     scaler.unscale_(optimizer)
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    # damaged clips are missing from the sum: divide by what was there (exactly 1 when nothing is missing)
-    torch._foreach_mul_(gradients, (config.batch_size / totals[1].clamp(min=1)).float())
+    # DDP averages over processes: times their number it adds up. Damaged clips are missing from the sum: divide by what
+    # was there. One process and nothing missing: exactly 1.
+    torch._foreach_mul_(gradients, (world.size * config.batch_size / totals[1].clamp(min=1)).float())
     if config.clip_grad_norm is not None:
         nn.utils.clip_grad_norm_(
             [p for group in optimizer.param_groups for p in group["params"]], config.clip_grad_norm

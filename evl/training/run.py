@@ -19,13 +19,14 @@ from evl.distributed import World, join_world
 from evl.errors import ConfigError, DataError, EVLError, RunError
 from evl.evaluation import Evaluation, write_evaluation
 from evl.models import VideoClassifier
-from evl.training.loop import Progress, _stop_if_too_many, evaluate_once, fit
+from evl.training.loop import Progress, evaluate_once, fit, make_sampler, stop_if_too_many
 from evl.training.run_folder import RunFolder
 from evl.types import Sample
+from evl.video.augment import TrainingTransform
 
 log = logging.getLogger("evl")
 # what may change when a run goes on: nothing that decides its numbers
-_RESUMABLE = {"data": {"num_workers"}, "training": {"save_every", "keep_last", "log_every"}}
+_RESUMABLE = {"data": {"num_workers", "max_damaged_share"}, "training": {"save_every", "keep_last", "log_every"}}
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,15 @@ def train(
         model = build_classifier(config, names)
         model.card = replace(model.card, backbone_hash=model.backbone.weights_hash)
         model.to(world.device)
+        # whatever can be refused is refused before there is a folder
+        damaged = {train_samples[i].path: why for i, why in missing_files(train_samples).items()}
+        stop_if_too_many(damaged, train_samples, config)
+        make_sampler(config, len(train_samples), 0, world)
+        TrainingTransform(config.augment, model.card.preprocessing, names)
         if not resume:
             _only_main(world, lambda: folder.create(config, names, train_samples, val_samples))
         if world.is_main:
             _announce(config, model, train_samples, val_samples, world)
-        damaged = {train_samples[i].path: why for i, why in missing_files(train_samples).items()}
-        _stop_if_too_many(damaged, train_samples, config, folder if world.is_main else None)
         fit(
             model, config, train_samples, val_samples, folder, world,
             resume=resume, damaged=damaged, progress=progress,
@@ -100,6 +104,7 @@ def find_samples(config: RunConfig) -> tuple[RunConfig, tuple[str, ...], tuple[S
     paths = {name: str(Path(value).absolute()) for name in ("path", "val_path", "root", "class_names")
              if (value := getattr(data, name)) is not None}  # fmt: skip
     config = replace_settings(config, data=paths)
+    data = config.data  # from here on every path is absolute: it is a video's name, in this run and when it goes on
     names = read_class_names(data.class_names) if data.class_names else None
     manifest = read_manifest(data.path, root=data.root, class_names=names)
     splits = manifest.splits
@@ -148,5 +153,7 @@ def _announce(config: RunConfig, model: VideoClassifier, training, validation, w
         config.backbone.name, len(model.class_names), len(training), len(validation), f"{count:,}", world.device,
         f" × {world.size}" if world.size > 1 else "",
     )  # fmt: skip
+    if untrained := sorted(set(model.class_names) - {sample.label for sample in training}):
+        log.warning("no training video has the class %s: it cannot be learned", ", ".join(map(repr, untrained[:5])))
     if not validation:
         log.warning("no validation videos: nothing will be evaluated")

@@ -15,7 +15,7 @@ import torch
 from evl import __version__
 from evl.config import RunConfig
 from evl.data.manifest import read_class_names, read_manifest, write_manifest
-from evl.errors import DataError, RunError
+from evl.errors import DataError, RunError, SaveError
 from evl.files import write_atomically
 from evl.types import Sample
 
@@ -33,10 +33,13 @@ class RunFolder:
         return (self.path / "config.yaml").is_file()
 
     def create(self, config: RunConfig, class_names, train: Sequence[Sample], val: Sequence[Sample]) -> None:
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            todo = "go on with --resume, or choose another --out" if self.exists else "choose another --out"
-            raise RunError(f"{self.path} is there already and not empty; {todo}")
-        self.checkpoints.mkdir(parents=True)
+        try:
+            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+                todo = "go on with --resume, or choose another --out" if self.exists else "choose another --out"
+                raise RunError(f"{self.path} is there already and not empty; {todo}")
+            self.checkpoints.mkdir(parents=True)
+        except OSError as error:
+            raise RunError(f"{self.path}: no folder can be made here ({error.strerror or error})") from None
         self._write("class_names.txt", "".join(f"{name}\n" for name in class_names))
         write_manifest(self.path / "train.csv", train)
         write_manifest(self.path / "val.csv", val)
@@ -52,6 +55,8 @@ class RunFolder:
     def samples(self, split: str) -> tuple[Sample, ...]:
         """The videos this run trains (``train``) or validates (``val``) on; () if there are none."""
         names = read_class_names(self.path / "class_names.txt")
+        if not (self.path / f"{split}.csv").is_file():
+            raise DataError(f"{self.path}: a run has the splits train and val, not {split!r}")
         try:
             return read_manifest(self.path / f"{split}.csv", class_names=names).samples
         except DataError as error:
@@ -61,8 +66,13 @@ class RunFolder:
 
     def log(self, values: dict) -> None:
         """A line of ``metrics.jsonl``."""
-        with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+        try:
+            with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps(values) + "\n")
+        except OSError as error:
+            raise SaveError(
+                f"{self.path / 'metrics.jsonl'} could not be written ({error.strerror or error})"
+            ) from error
 
     def forget_after(self, step: int) -> None:
         """Drops lines of ``metrics.jsonl`` that a resumed run will write again."""
@@ -86,7 +96,8 @@ class RunFolder:
 
 def _step_of(line: str) -> int:
     try:
-        return int(json.loads(line)["step"])
+        values = json.loads(line)
+        return sys.maxsize if "final" in values else int(values["step"])
     except (ValueError, KeyError, TypeError):  # a line torn by a crash
         return sys.maxsize
 

@@ -20,6 +20,11 @@ from torch import Tensor
 from evl.errors import VideoError
 from evl.types import VideoInfo
 
+# FFmpeg's names of formats that hold a video in one file: no playlists (which name other files), no still pictures
+FORMATS = (
+    "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,asf,flv,live_flv,ogg,gif,yuv4mpegpipe,m4v,h264,hevc,av1,obu,ivf,nut,"
+    "mxf,dv,rm,wtv,swf,vc1,3gp,mp3,aac,wav,flac,ac3"
+)
 MAX_PIXELS = 2**27  # 16,384 × 8,192; a header that claims more is taken for a lie
 
 
@@ -46,6 +51,7 @@ def _probe(path: str, size: int, mtime_ns: int) -> VideoInfo:
             previous = times[-1] if times else -1 / rate
             times.append(frame.time if frame.time is not None else previous + 1 / rate)
         codec = stream.codec_context.name
+    times.sort()  # frames come in the order they are shown; some containers (H.264 in AVI) label them in another
     if first is None:
         raise VideoError(path, "has a video stream, but not one frame can be decoded")
     width, height, rotation = first
@@ -107,7 +113,8 @@ def _open(path: str):
         raise VideoError(path, "is empty (0 bytes)")
     try:
         # only plain files: neither a file's name nor a playlist inside it may reach for anything else
-        with av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="ignore") as container:
+        options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+        with av.open(f"file:{path}", options=options, metadata_errors="ignore") as container:
             stream = next((s for s in container.streams.video if not _is_cover(s)), None)
             if stream is None:
                 raise VideoError(path, "has no video stream" + (" (only audio)" if container.streams.audio else ""))

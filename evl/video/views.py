@@ -38,6 +38,12 @@ def read_views(
     normalised. Times cut an untrimmed file. Raises VideoError, with the reason, for a file that cannot be used.
     """
     size = (size, size) if isinstance(size, int) else tuple(size)
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"size {size}: expected a number of pixels, or (height, width)")
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise ValueError(f"mean {tuple(mean)}, std {tuple(std)}: expected three numbers each, std above 0")
+    if interpolation not in ("bilinear", "bicubic"):
+        raise ValueError(f"interpolation {interpolation!r}: expected 'bilinear' or 'bicubic'")
     preprocessing = Preprocessing(size, tuple(mean), tuple(std), interpolation, antialias)
     first, count = frame_range(path, start_seconds, end_seconds)
     if sampling == "dense":
@@ -66,7 +72,7 @@ def frame_range(path: str | Path, start_seconds: float | None, end_seconds: floa
     start = start_seconds or 0.0
     end = float("inf") if end_seconds is None else end_seconds
     zero = info.times_seconds[0]
-    inside = [i for i, time in enumerate(info.times_seconds) if start <= time - zero < end]
+    inside = [i for i, time in enumerate(info.times_seconds) if start <= round(time - zero, 6) < end]
     if not inside:
         raise VideoError(
             str(path), f"has no frame between {start:g} and {end:g} s (it lasts {info.duration_seconds:.2f} s)"

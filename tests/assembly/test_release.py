@@ -99,3 +99,40 @@ def test_what_does_not_fit_is_told(tmp_path):
     narrow.spec = narrow.spec.__class__(**{**narrow.spec.__dict__, "width": 64})
     with pytest.raises(EVLError, match="for a backbone of width 128"):
         evl.load_release(FILES[0], narrow)
+
+
+def test_parts_that_are_missing_are_named(tmp_path):
+    whole = torch.load(FILES[0], weights_only=True)
+    for key in ("decoder.cls_token", "decoder.decoder_layers.0.attn.q_proj.weight", "proj.0.weight", "proj.2.bias"):
+        model = {k: v for k, v in whole["model"].items() if k != f"module.{key}"}
+        torch.save({"model": model}, tmp_path / "cut.pth")
+        with pytest.raises(EVLError, match="not a"):
+            evl.load_release(tmp_path / "cut.pth", FILES[1])
+    for key, value in (
+        ("proj.2.bias", torch.zeros(3)),
+        ("decoder.cls_token", torch.zeros(5)),
+        ("more", torch.zeros(1)),
+    ):
+        torch.save({"model": {**whole["model"], f"module.{key}": value}}, tmp_path / "odd.pth")
+        with pytest.raises(EVLError):
+            evl.load_release(tmp_path / "odd.pth", FILES[1])
+    with pytest.raises(EVLError, match="cannot be read"):
+        evl.load_release(tmp_path, FILES[1])
+    with pytest.raises(EVLError, match="2 decoder layers, but 3 blocks are tapped"):
+        evl.load_release(FILES[0], evl.create_backbone("evl_vit_tiny", 3))
+
+
+def test_a_released_model_lives_on(tmp_path):
+    """Saved, loaded and asked like any other."""
+    from evl.assembly import save_model
+
+    model = evl.load_release(*FILES, class_names=[f"class {y}" for y in range(7)])
+    save_model(model, tmp_path / "run")
+    again = evl.load(tmp_path / "run")
+    clips = torch.randn(2, 4, 3, 32, 32)
+    assert torch.equal(model(clips), again(clips))
+    assert again.card.protocol(5).startswith("4x16 frames, 3x1 views, 32px (bilinear)")
+    (prediction,) = evl.predict(again, GOLDEN / "videos/h264_landscape.mp4").predictions
+    assert sum(prediction.scores) == pytest.approx(1)
+    with pytest.raises(EVLError, match="7 classes, but 2 names"):
+        evl.load_release(*FILES, class_names=["a", "b"])

@@ -95,3 +95,63 @@ def test_damaged_files_are_errors(tmp_path):
             read_weights(tmp_path / name)
     with pytest.raises(BackboneError, match="no such weights file"):
         read_weights(tmp_path / "missing.pt")
+
+
+def openai_state():
+    return {name: tensor for name, tensor in read_torchscript(GOLDEN / "openai_clip_tiny.pt").items()}
+
+
+def test_who_made_the_weights_decides_the_activation(tmp_path):
+    """open_clip's files look like OpenAI's; only TorchScript, or the archive's three numbers, tell them apart."""
+    state = openai_state()
+    torch.save(state, tmp_path / "open_clip.pt")
+    with pytest.raises(BackboneError, match="nothing says that it is OpenAI's"):
+        create_backbone(BackboneConfig("openai_clip", weights=str(tmp_path / "open_clip.pt")), 2)
+    torch.save({**state, "input_resolution": torch.tensor(32)}, tmp_path / "openai.pt")
+    backbone = create_backbone(BackboneConfig("openai_clip", weights=str(tmp_path / "openai.pt")), 2)
+    assert "QuickGELU" in type(backbone.vit.blocks[0].mlp.act).__name__
+    with pytest.raises(BackboneError, match="trained with QuickGELU"):
+        create_backbone(BackboneConfig("vit_base_patch16_clip_224.laion2b", weights=str(tmp_path / "openai.pt")), 2)
+
+
+def test_other_patches_are_not_resampled(tmp_path):
+    path = str(GOLDEN / "openai_clip_tiny.pt")
+    with pytest.raises(BackboneError, match=r"patches of 8×8 pixels, but .* takes 16×16"):
+        create_backbone(BackboneConfig("vit_base_patch16_clip_quickgelu_224", weights=path), 2)
+
+
+def test_given_weights_are_used_whatever_pretrained_says(tmp_path):
+    import timm
+
+    state = timm.create_model("test_vit").state_dict()
+    torch.save(state, tmp_path / "w.pth")
+    backbone = create_backbone(BackboneConfig("test_vit", weights=str(tmp_path / "w.pth"), pretrained=False), 2)
+    assert torch.equal(backbone.vit.blocks[0].attn.qkv.weight, state["blocks.0.attn.qkv.weight"])
+    state["blocks.1.norm1.weight"][3] = float("nan")
+    torch.save(state, tmp_path / "nan.pth")
+    with pytest.raises(BackboneError, match="not all finite"):
+        create_backbone(BackboneConfig("test_vit", weights=str(tmp_path / "nan.pth")), 2)
+
+
+def test_archives_cannot_ask_for_more_memory_than_they_hold(tmp_path):
+    with zipfile.ZipFile(GOLDEN / "openai_clip_tiny.pt") as whole:
+        entries = {name: whole.read(name) for name in whole.namelist()}
+    with zipfile.ZipFile(tmp_path / "deflated.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    with pytest.raises(BackboneError, match="refused: tensor data"):
+        read_torchscript(tmp_path / "deflated.pt")
+
+    from evl.backbones.weights import _rebuild_tensor
+
+    with pytest.raises(BackboneError, match="out of 4 stored numbers"):
+        _rebuild_tensor(torch.zeros(4), 0, (10**6, 10**6), (0, 0))
+
+
+@pytest.mark.parametrize("width", [32, 96])
+def test_odd_openai_files_are_told(tmp_path, width):
+    state = openai_state()
+    state["visual.conv1.weight"] = state["visual.conv1.weight"][:width]
+    torch.save({**state, "input_resolution": torch.tensor(32)}, tmp_path / "odd.pt")
+    with pytest.raises(BackboneError, match="no multiple of 64"):
+        create_backbone(BackboneConfig("openai_clip", weights=str(tmp_path / "odd.pt")), 2)

@@ -154,6 +154,11 @@ def test_check(run, videos, tmp_path):
         (["train", "--data", "{videos}", "--out", "{tmp}/r", "--set", "training.stepz=1"], "did you mean steps?"),
         (["train", "--data", "{videos}", "--out", "{tmp}/r", "--set", "training.steps=many"], "valid integer"),
         (["train", "--out", "{tmp}/r", "--resume"], "no run to resume"),
+        (["train", "--out", "{run}", "--resume", "--data", "{videos}"], "leave out --data"),
+        (["train", "--data", "{videos}", "--out", "{tmp}/r", "--config", "{tmp}"], "cannot be read"),
+        (["predict", "{run}", "x.mp4", "--device", "gpu"], "no device named 'gpu'"),
+        (["evaluate", "{run}", "--data", "{empty}", "--workers", "0"], "not one of 1 videos could be read"),
+        (["evaluate", "{run}", "--split", "test"], "has the splits train and val"),
         (["train", "--out", "{tmp}/r"], "no videos: give --data"),
         (["evaluate", "{tmp}/none"], "no saved model here"),
         (["evaluate", "{run}", "--data", "{other}"], "unknown class 'jump'; known are 'bright', 'dark'"),
@@ -165,7 +170,15 @@ def test_check(run, videos, tmp_path):
 def test_errors_are_one_sentence(run, arguments, sentence, tmp_path, videos, finished_run):
     (tmp_path / "other/jump").mkdir(parents=True)
     (tmp_path / "other/jump/a.mp4").write_bytes(b"")
-    names = {"tmp": tmp_path, "videos": videos, "run": finished_run, "other": tmp_path / "other"}
+    (tmp_path / "empty/dark").mkdir(parents=True)
+    (tmp_path / "empty/dark/a.mp4").write_bytes(b"")
+    names = {
+        "empty": tmp_path / "empty",
+        "tmp": tmp_path,
+        "videos": videos,
+        "run": finished_run,
+        "other": tmp_path / "other",
+    }
     code, out, err = run(*(argument.format(**names) for argument in arguments))
     assert code == 1
     assert out == ""
@@ -233,3 +246,17 @@ def test_demo_reaches_its_promise(tmp_path):
     (metrics,) = tmp_path.glob("*/evl/metrics.json")
     assert json.loads(metrics.read_text())["top1"] >= 80
     assert "mean-pooled linear probe" in done.stdout
+
+
+def test_scores_are_shown_even_if_they_cannot_be_written(run, finished_run, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, out, err = run("evaluate", finished_run, "--out", tmp_path / "file/x", "--workers", 0, "--json")
+    assert code == 1
+    assert json.loads(out)["top1"] == 100
+    assert "could not be written" in one_line(err)
+
+
+def test_trained_on_is_seen_through_dots(run, finished_run, videos, tmp_path):
+    dotted = videos / "dark" / ".." / ".." / videos.name
+    _, _, err = run("evaluate", finished_run, "--data", dotted, "--out", tmp_path, "--workers", 0, "--clips", 1)
+    assert "8 of these 12 videos were trained on" in one_line(err)

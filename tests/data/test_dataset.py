@@ -6,7 +6,7 @@ import torch
 
 from evl.config import AugmentConfig, ClipConfig
 from evl.data.check import check_samples
-from evl.data.dataset import EvaluationViews, StepSampler, TrainingClips, make_loader
+from evl.data.dataset import EvaluationViews, StepSampler, TrainingClips, read_batches
 from evl.errors import ConfigError
 from evl.types import Preprocessing, Sample
 from evl.video.augment import TrainingTransform
@@ -54,7 +54,7 @@ def test_workers_change_nothing(samples, sampling):
 
     def run(num_workers):
         sampler = StepSampler(6, batch_size=4, first_step=0, last_step=3, seed=1)
-        return list(make_loader(dataset, sampler, num_workers=num_workers, device=torch.device("cpu")))
+        return list(read_batches(dataset, sampler, num_workers=num_workers, device=torch.device("cpu")))
 
     state = torch.get_rng_state()
     alone, together = run(0), run(2)
@@ -102,3 +102,9 @@ def test_draws_differ_between_epochs_and_samples(samples):
     assert not any(torch.equal(clips[0], other) for other in clips[1:])
     assert torch.equal(dataset[2, 0].pixels, clips[2])
     assert np.isfinite(clips[0].numpy()).all()
+
+
+def test_check_sees_what_is_listed_twice(samples):
+    twice = [samples[0], Sample(samples[0].path, "other"), Sample(samples[0].path, "x", 0.0, 0.5)]
+    (group,) = check_samples(twice).duplicates
+    assert group == (f"{samples[0].path} (x)", f"{samples[0].path} (other)")

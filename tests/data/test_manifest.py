@@ -147,3 +147,41 @@ def test_failed_writing_leaves_what_was_there(tmp_path, monkeypatch):
         write_manifest(file, [Sample("/b.mp4", "y")])
     assert file.read_text() == before
     assert [p.name for p in tmp_path.iterdir()] == ["out.csv"]
+
+
+def test_numbers_never_stand_for_other_numbers(tmp_path):
+    """A model of classes 10, 20, 30 does not know a class 1, although it has a second class."""
+    touch(tmp_path / "1/a.mp4")
+    (tmp_path / "list.txt").write_text("a.mp4 1\n")
+    for path in (tmp_path, tmp_path / "list.txt"):
+        with pytest.raises(DataError, match="unknown class '1'"):
+            read_manifest(path, class_names=["10", "20", "30"])
+    with pytest.raises(DataError, match="unknown class '1'"):  # a folder's name is a name
+        read_manifest(tmp_path, class_names=["run", "walk"])
+
+
+def test_links_are_followed_once(tmp_path):
+    touch(tmp_path / "a/1.mp4", tmp_path / "b/2.mp4")
+    (tmp_path / "a/self").symlink_to(tmp_path)
+    (tmp_path / "c").symlink_to(tmp_path / "b")
+    assert len(read_manifest(tmp_path).samples) == 2
+
+
+@pytest.mark.parametrize("name", [" a", "a\nz", "b\u2028c"])
+def test_names_that_cannot_be_written_down(tmp_path, name):
+    touch(tmp_path / name / "1.mp4", tmp_path / "b/2.mp4")
+    with pytest.raises(DataError, match="blanks at an end, or a line break"):
+        read_manifest(tmp_path)
+
+
+def test_more_odd_names(tmp_path):
+    touch(tmp_path / "²/1.mp4", tmp_path / "3/2.mp4", tmp_path / "01/1.mp4", tmp_path / "1/1.mp4")
+    assert read_manifest(tmp_path).class_names == ("01", "1", "3", "²")
+    (tmp_path / os.fsdecode(b"3/\xff.mp4")).write_bytes(b"")
+    with pytest.raises(DataError, match="is not UTF-8"):
+        read_manifest(tmp_path)
+    (tmp_path / "zero.csv").write_text("path,label\na\0b.mp4,x\n")
+    with pytest.raises(DataError):
+        read_manifest(tmp_path / "zero.csv")
+    (tmp_path / "dots.csv").write_text("path,label\n3/../3/2.mp4,x\n")
+    assert read_manifest(tmp_path / "dots.csv").samples[0].path == str(tmp_path / "3/2.mp4")

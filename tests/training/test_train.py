@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -272,6 +273,107 @@ def test_another_backbone_is_refused(finished_run, tmp_path, tiny_config):
             evl.load(copy)
     with pytest.raises(EVLError, match="no saved model here"):
         evl.load(tmp_path)
+
+
+def test_relative_data_is_the_same_data_when_resumed(tiny_config, tmp_path, videos, monkeypatch):
+    shutil.copytree(videos, tmp_path / "videos")
+    (tmp_path / "videos/dark/9 broken.mp4").write_bytes(b"broken" * 1000)
+    monkeypatch.chdir(tmp_path)
+    config = with_broken_in_training(replace(tiny_config, data={"path": "videos", "max_damaged_share": 0.12}))
+    train(config, "run")
+    list_checkpoints(tmp_path / "run/checkpoints")[-1].unlink()
+    monkeypatch.chdir("/")
+    result = train(None, tmp_path / "run", resume=True)
+    assert len(result.damaged) == 1
+    assert len((tmp_path / "run/damaged.csv").read_text().splitlines()) == 2
+
+
+def test_resuming_without_a_checkpoint_starts_again(tiny_config, tmp_path):
+    train(tiny_config, tmp_path / "run")
+    before = lines(tmp_path / "run")
+    for checkpoint in list_checkpoints(tmp_path / "run/checkpoints"):
+        checkpoint.unlink()
+    train(None, tmp_path / "run", resume=True)
+    train(None, tmp_path / "run", resume=True)  # finished: nothing is logged twice
+    after = lines(tmp_path / "run")
+    assert [x["step"] for x in after] == [x["step"] for x in before]
+
+
+def test_a_resumed_run_reports_what_an_unbroken_one_does(tiny_config, tmp_path):
+    config = replace(tiny_config, training={"log_every": 3, "eval_every": 0})  # checkpoints at 2, 4, 6
+    train(config, tmp_path / "run")
+    before = lines(tmp_path / "run")
+    for checkpoint in list_checkpoints(tmp_path / "run/checkpoints")[1:]:
+        checkpoint.unlink()
+    (left,) = list_checkpoints(tmp_path / "run/checkpoints")
+    assert left.name == "step_0000004.pt"
+    train(None, tmp_path / "run", resume=True)
+    assert [(x["step"], x.get("loss")) for x in lines(tmp_path / "run")] == [(x["step"], x.get("loss")) for x in before]
+
+
+def test_weights_that_blew_up_are_not_saved(tiny_config, tmp_path):
+    config = replace(tiny_config, training={"lr": 1e30, "save_every": 1, "log_every": 100, "eval_every": 0})
+    with pytest.raises(RunError, match="not finite"):
+        train(config, tmp_path / "run")
+    for checkpoint in list_checkpoints(tmp_path / "run/checkpoints"):
+        state = torch.load(checkpoint, weights_only=True)["model"]
+        assert all(value.isfinite().all() for value in state.values())
+
+
+def test_what_is_refused_leaves_no_folder(tiny_config, tmp_path):
+    for change, sentence in (
+        ({"training": {"accumulation": 3}}, "take a multiple of 3"),
+        ({"augment": {"rand_augment": "foo"}}, "timm's notation"),
+        ({"model": {"num_layers": 9}}, "has 4 blocks, but 9"),
+    ):
+        with pytest.raises(EVLError, match=sentence):
+            train(replace(tiny_config, **change), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="no folder can be made here"):
+        train(tiny_config, tmp_path / "file/run")
+    with pytest.raises(ConfigError, match="no device named 'gpu'"):
+        train(tiny_config, tmp_path / "run", device="gpu")
+
+
+def test_a_model_cast_to_bfloat16_keeps_its_hash(tiny_config, tmp_path):
+    import copy
+    import pickle
+
+    from evl.assembly import save_model
+
+    model = build_classifier(tiny_config, ["a", "b"]).to(torch.bfloat16)
+    save_model(model, tmp_path)
+    assert evl.load(tmp_path).backbone.weights_hash == model.backbone.weights_hash
+    clips = torch.randn(1, 3, 3, 32, 32)
+    one = evl.load(tmp_path)
+    for other in (copy.deepcopy(one), pickle.loads(pickle.dumps(one))):
+        assert torch.equal(other(clips), one(clips))
+    state = {name: value + 1e-3 for name, value in one.state_dict().items()}
+    before = one.backbone.weights_hash
+    one.load_state_dict(state)
+    assert one.backbone.weights_hash != before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_to_the_whole_group_save_a_checkpoint(tiny_config, tmp_path, number):
+    """What a terminal or a batch system does, with workers, as early as can be."""
+    config = replace(
+        tiny_config, data={"num_workers": 1}, training={"steps": 2000, "save_every": 10**6, "eval_every": 5}
+    )
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    command = [sys.executable, "-m", "evl", "train", "--config", tmp_path / "config.yaml", "--out", tmp_path / "run"]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    for _ in range(600):
+        if (tmp_path / "run/metrics.jsonl").exists():
+            break
+        time.sleep(0.1)
+    os.killpg(process.pid, number)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 130, messages[-3000:]
+    assert "Traceback" not in messages
+    assert "go on with: evl train --out" in " ".join(messages.split())
+    assert len(list_checkpoints(tmp_path / "run/checkpoints")) == 1
 
 
 def test_schedule():

@@ -19,6 +19,7 @@ FILES = {
     "stream.ts": dict(options={"bf": "2"}),
     "vp9.webm": dict(codec="libvpx-vp9", options={"deadline": "realtime", "cpu-used": "8", "auto-alt-ref": "1"}),
     "vp8.webm": dict(codec="libvpx", options={"deadline": "realtime", "cpu-used": "8"}),
+    "h264.avi": dict(),
     "hevc.mp4": dict(codec="libx265", options={"x265-params": "log-level=none:bframes=3"}),
 }
 
@@ -84,6 +85,13 @@ def test_times_cut_a_file(tmp_path):
         frame_range(path, 7, 9)
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.mpg", "a.flv", "a.avi"])
+def test_times_cut_every_container_alike(tmp_path, name):
+    codec = {"a.mpg": "mpeg2video", "a.flv": "flv"}.get(name, "libx264")
+    path = write_video(tmp_path / name, numbered_frames(40), codec=codec)
+    assert frame_range(path, 0.4, 0.8) == (10, 10)
+
+
 def damaged(folder):
     whole = write_video(
         folder / "whole.mp4", numbered_frames(60), options={"g": "10"}, container_options={"movflags": "faststart"}
@@ -99,11 +107,15 @@ def damaged(folder):
         "cut-index-behind.mp4": write_video(folder / "w2.mp4", numbered_frames(60)).read_bytes()[:3000],
         "cut-index-in-front.mp4": content[: len(content) * 3 // 4],
         "flipped.mp4": bytes(flipped),
+        "playlist.mp4": b"ffconcat version 1.0\nfile whole.mp4\n",
     }
     for name, data in files.items():
         (folder / name).write_bytes(data)
     write_audio(folder / "audio.m4a")
     (folder / "audio.m4a").rename(folder / "audio.mp4")
+    from PIL import Image
+
+    Image.fromarray(numbered_frames(1)[0]).save(folder / "picture.mp4", format="png")
     # a stream without a frame: the container is whole, its only track is empty
     import av
 
@@ -119,6 +131,8 @@ def damaged(folder):
         "cut-index-behind.mp4": "cannot be decoded",
         "cut-index-in-front.mp4": "is truncated",
         "flipped.mp4": "damaged|cannot be decoded",
+        "playlist.mp4": "cannot be decoded",
+        "picture.mp4": "cannot be decoded",
         "audio.mp4": "no video stream .only audio",
         "no-frame.mkv": "not one frame|no video|cannot be decoded",
         ".": "is a folder",
