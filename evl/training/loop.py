@@ -6,7 +6,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -16,7 +16,7 @@ import torch
 
 from evl.assembly import save_model
 from evl.config import RunConfig
-from evl.data.dataset import StepSampler, TrainingClips, default_num_workers, read_batches
+from evl.data.dataset import Batch, StepSampler, TrainingClips, default_num_workers, read_batches
 from evl.distributed import World
 from evl.errors import RunError
 from evl.evaluation import Evaluation, evaluate
@@ -77,94 +77,161 @@ def fit(
     Raises RunError if too many videos are damaged or the loss is not finite, Interrupted after Ctrl-C.
     """
     training = config.training
-    torch.manual_seed(training.seed * 1_000_003 + world.rank)  # dropout: different in each process
-    optimizer, scaler = make_optimizer(model, training), make_scaler(training, world.device)
-    first, best = 0, -1.0
-    meter, note = _Meter(), ""
-    if world.is_main:
-        for torn in folder.checkpoints.glob(".*.tmp"):  # left by a run that was killed while saving
-            torn.unlink(missing_ok=True)
-    if resume and (saved := list_checkpoints(folder.checkpoints)):
-        state = load_checkpoint(saved[-1], model, optimizer, scaler, world.device)
-        first, best = state["step"], state["best"]
-        damaged.update(state["damaged"])
-        meter = _Meter(*state["meter"])
-        if world.size > 1:  # one process's random state was saved; the others draw afresh
-            torch.manual_seed(training.seed * 1_000_003 + world.rank + first)
-    if resume and world.is_main:
-        folder.forget_after(first)
-        log.info("resuming at step %d of %d", first, training.steps)
-    index_of = {name: y for y, name in enumerate(model.class_names)}
-    transform = TrainingTransform(config.augment, model.card.preprocessing, model.class_names)
-    labels = [index_of[sample.label] for sample in train_samples]
-    dataset = TrainingClips(train_samples, labels, config.clip, transform, training.seed)
-    sampler = make_sampler(config, len(train_samples), first, world)
-    workers = config.data.num_workers
-    workers = default_num_workers(world.size) if workers is None else workers
-    clip_shape = (config.clip.num_frames, 3, *model.card.preprocessing.image_size)
+    run = _Run(model, config, train_samples, val_samples, folder, world, damaged, progress)
+    first = run.resume() if resume else 0
+    batches = run.read_batches(first)
     wrapped = torch.nn.parallel.DistributedDataParallel(model) if world.size > 1 else model
-    writer = _tensorboard(folder.path / "tensorboard", first if resume else None) if world.is_main else None
     model.train()
-
-    def save(done: int) -> None:
-        if world.is_main:
-            save_checkpoint(
-                folder.checkpoints, done, model, optimizer, scaler, world.device,
-                keep_last=training.keep_last, best=best, damaged=damaged, meter=meter.state(),
-            )  # fmt: skip
-
     with _stop_requested() as stop_requested:
-        batches = read_batches(dataset, sampler, num_workers=workers, device=world.device)
         for step in range(first, training.steps):
             started = time.perf_counter()
             micro = list(islice(batches, training.accumulation))
             waited = time.perf_counter() - started
-            damaged.update({train_samples[i].path: why for batch in micro for i, why in batch.damaged.items()})
             parts = [(batch.pixels, batch.labels) for batch in micro]
-            totals = train_step(wrapped, optimizer, scaler, parts, step, training, world, clip_shape)
-            meter.add(totals, waited, time.perf_counter() - started)
+            totals = train_step(wrapped, run.optimizer, run.scaler, parts, step, training, world, run.clip_shape)
+            run.meter.add(totals, waited, time.perf_counter() - started)
             done = step + 1
-            report_now = done % training.log_every == 0 or done == training.steps
-            evaluate_now = bool(val_samples) and training.eval_every and done % training.eval_every == 0
-            if report_now or (world.size == 1 and any(batch.damaged for batch in micro)):
-                for other in world.gather(dict(damaged)):
-                    damaged.update(other)
-                if world.is_main and damaged:
-                    folder.write_damaged(damaged)
-                try:
-                    stop_if_too_many(damaged, train_samples, config)
-                except RunError:
-                    save(done)  # so that a raised limit can go on from here
-                    raise
+            is_last = done == training.steps
+            report_now = done % training.log_every == 0 or is_last
+            run.watch_damage(micro, done, everywhere=report_now)
             if report_now:
-                speed, meter = meter.speed(), _Meter()
-                if not math.isfinite(speed.loss):
-                    raise RunError(f"the loss is {speed.loss} at step {done}; lower training.lr, or check the data")
-                if world.is_main:
-                    values = {"step": done, "lr": learning_rate(step, training), "num_damaged": len(damaged)}
-                    _write(folder, writer, {**values, **asdict(speed)})
-                note = f"{speed}  damaged {len(damaged)}" if damaged else str(speed)
-            progress(Progress("training", done, training.steps, note, first))
-            if evaluate_now:
-                result = evaluate_once(model, val_samples, config, world, workers, progress, num_clips=1, num_crops=1)
-                if world.is_main:
-                    scores = result.metrics.to_dict()
-                    _write(folder, writer, {"step": done, **{f"val_{name}": score for name, score in scores.items()}})
-                    log.info("step %d: val top-1 %.2f %% (%s)", done, result.metrics.top1, result.protocol)
-                    if result.metrics.top1 > best:
-                        save_model(model, folder.path / "best", scores=scores)
-                best = max(best, result.metrics.top1)
+                run.report(done)
+            progress(Progress("training", done, training.steps, run.note, first))
+            if val_samples and training.eval_every and done % training.eval_every == 0:
+                run.validate(done, stop_requested)
             stopping = stop_requested() if world.size == 1 else report_now and any(world.gather(stop_requested()))
-            if done % training.save_every == 0 or done == training.steps or stopping:
-                for other in world.gather(dict(damaged)):
-                    damaged.update(other)
-                if not all(parameter.isfinite().all() for parameter in model.trainable_parameters()):
-                    raise RunError(f"weights are not finite after step {done}, not saved; lower training.lr")
-                save(done)
-            if stopping and done < training.steps:
+            if done % training.save_every == 0 or is_last or stopping:
+                run.save(done)
+            if stopping and not is_last:
                 raise Interrupted(f"stopped at step {done}; a checkpoint is saved")
-    if writer is not None:
-        writer.close()
+    run.close()
+
+
+class _Run:
+    """What the loop carries from step to step, and the things it does now and then."""
+
+    def __init__(
+        self, model, config: RunConfig, train_samples, val_samples, folder: RunFolder, world, damaged, progress
+    ):
+        self.model, self.config, self.folder, self.world = model, config, folder, world
+        self.train_samples, self.val_samples = train_samples, val_samples
+        self.damaged, self.progress = damaged, progress
+        training = config.training
+        self.seed(0)
+        self.optimizer, self.scaler = make_optimizer(model, training), make_scaler(training, world.device)
+        self.clip_shape = (config.clip.num_frames, 3, *model.card.preprocessing.image_size)
+        self.meter, self.note, self.best = _Meter(), "", -1.0
+        self.workers = num_workers(config, world)
+        self._writer = None
+        if world.is_main:
+            for torn in folder.checkpoints.glob(".*.tmp"):  # left by a run that was killed while saving
+                torn.unlink(missing_ok=True)
+
+    def seed(self, step: int) -> None:
+        """For dropout: each process draws its own."""
+        torch.manual_seed(self.config.training.seed * 1_000_003 + self.world.rank + step)
+
+    def resume(self) -> int:
+        """Puts the newest checkpoint back, if there is one; the number of steps done."""
+        first = 0
+        if saved := list_checkpoints(self.folder.checkpoints):
+            state = load_checkpoint(saved[-1], self.model, self.optimizer, self.scaler, self.world.device)
+            first, self.best, self.meter = state["step"], state["best"], _Meter(*state["meter"])
+            self.damaged.update(state["damaged"])
+            if self.world.size > 1:  # one process's random state was saved; the others draw afresh
+                self.seed(first)
+        if self.world.is_main:
+            self.folder.forget_after(first)
+            self._writer = _tensorboard(self.folder.path, purge_step=first)
+            log.info("resuming at step %d of %d", first, self.config.training.steps)
+        return first
+
+    def read_batches(self, first: int) -> Iterator[Batch]:
+        config, names = self.config, self.model.class_names
+        transform = TrainingTransform(config.augment, self.model.card.preprocessing, names)
+        index_of = {name: y for y, name in enumerate(names)}
+        labels = [index_of[sample.label] for sample in self.train_samples]
+        dataset = TrainingClips(self.train_samples, labels, config.clip, transform, config.training.seed)
+        sampler = make_sampler(config, len(self.train_samples), first, self.world)
+        return read_batches(dataset, sampler, num_workers=self.workers, device=self.world.device)
+
+    def watch_damage(self, micro: Sequence[Batch], done: int, *, everywhere: bool) -> None:
+        """Notes damaged videos; alone at once, many processes when they report (``everywhere``)."""
+        new = {self.train_samples[i].path: why for batch in micro for i, why in batch.damaged.items()}
+        self.damaged.update(new)
+        if not (everywhere or (new and self.world.size == 1)):
+            return
+        self._gather_damage()
+        if self.world.is_main and self.damaged:
+            self.folder.write_damaged(self.damaged)
+        try:
+            stop_if_too_many(self.damaged, self.train_samples, self.config)
+        except RunError:
+            self.save(done)  # so that a raised limit can go on from here
+            raise
+
+    def report(self, done: int) -> None:
+        speed, self.meter = self.meter.speed(), _Meter()
+        if not math.isfinite(speed.loss):
+            raise RunError(f"the loss is {speed.loss} at step {done}; lower training.lr, or check the data")
+        lr = learning_rate(done - 1, self.config.training)
+        self._log({"step": done, "lr": lr, "num_damaged": len(self.damaged), **asdict(speed)})
+        self.note = f"{speed}  damaged {len(self.damaged)}" if self.damaged else str(speed)
+
+    def validate(self, done: int, stop_requested: Callable[[], bool]) -> None:
+        """The validation videos on one view each; the best model so far is kept."""
+
+        def progress(report: Progress) -> None:
+            self.progress(report)
+            if stop_requested() and self.world.size == 1:
+                raise Interrupted
+
+        try:
+            views = dict(num_clips=1, num_crops=1)
+            result = evaluate_once(self.model, self.val_samples, self.config, self.world, progress, **views)
+        except Interrupted:
+            log.warning("the validation of step %d is skipped", done)
+            return
+        scores = result.metrics.to_dict()
+        self._log({"step": done, **{f"val_{name}": score for name, score in scores.items()}})
+        log.info("step %d: val top-1 %.2f %% (%s)", done, result.metrics.top1, result.protocol)
+        if result.metrics.top1 > self.best and self.world.is_main:
+            save_model(self.model, self.folder.path / "best", scores=scores)
+        self.best = max(self.best, result.metrics.top1)
+
+    def save(self, done: int) -> None:
+        self._gather_damage()
+        if not all(parameter.isfinite().all() for parameter in self.model.trainable_parameters()):
+            raise RunError(f"weights are not finite after step {done}, not saved; lower training.lr")
+        if self.world.is_main:
+            save_checkpoint(
+                self.folder.checkpoints, done, self.model, self.optimizer, self.scaler, self.world.device,
+                keep_last=self.config.training.keep_last, best=self.best, damaged=self.damaged,
+                meter=self.meter.state(),
+            )  # fmt: skip
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def _gather_damage(self) -> None:
+        for other in self.world.gather(dict(self.damaged)):
+            self.damaged.update(other)
+
+    def _log(self, values: dict) -> None:
+        if not self.world.is_main:
+            return
+        self.folder.log(values)
+        if self._writer is None:
+            self._writer = _tensorboard(self.folder.path, purge_step=None)
+        for name, value in values.items():
+            if name != "step":
+                self._writer.add_scalar(name, value, values["step"])
+
+
+def num_workers(config: RunConfig, world: World) -> int:
+    """The config's number of reading processes, or one a core."""
+    return default_num_workers(world.size) if config.data.num_workers is None else config.data.num_workers
 
 
 def make_sampler(config: RunConfig, num_samples: int, first_step: int, world: World) -> StepSampler:
@@ -182,7 +249,7 @@ def make_sampler(config: RunConfig, num_samples: int, first_step: int, world: Wo
 
 
 def evaluate_once(
-    model, samples, config: RunConfig, world: World, workers: int, progress: Callable[[Progress], None], **views
+    model, samples, config: RunConfig, world: World, progress: Callable[[Progress], None], **views
 ) -> Evaluation:
     """The validation videos, by the config's views unless ``views`` says otherwise."""
     total, done = len(range(world.rank, len(samples), world.size)), 0
@@ -193,7 +260,7 @@ def evaluate_once(
         progress(Progress("evaluating", done, total))
 
     return evaluate(
-        model, samples, num_workers=workers, precision=config.training.precision, world=world,
+        model, samples, num_workers=num_workers(config, world), precision=config.training.precision, world=world,
         batch_size=config.evaluation.batch_size, progress=count, **views,
     )  # fmt: skip
 
@@ -216,7 +283,9 @@ class _Meter:
         self.passed += passed
 
     def speed(self) -> Speed:
-        loss, clips, hits = self.totals.tolist()
+        started = time.perf_counter()
+        loss, clips, hits = self.totals.tolist()  # waits for the device: that time is the steps' too
+        self.passed += time.perf_counter() - started
         seen = max(1.0, clips)
         return Speed(loss / seen, 100 * hits / seen, clips / self.passed, self.waited / self.passed)
 
@@ -257,14 +326,8 @@ def _stop_requested():
             signal.signal(number, handler)
 
 
-def _tensorboard(path: Path, purge_step: int | None):
+def _tensorboard(folder: Path, *, purge_step: int | None):
+    """Curves; what a resumed run will write again is purged."""
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(path), purge_step=purge_step)
-
-
-def _write(folder: RunFolder, writer, values: dict) -> None:
-    folder.log(values)
-    for name, value in values.items():
-        if name != "step":
-            writer.add_scalar(name, value, values["step"])
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=purge_step)

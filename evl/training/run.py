@@ -13,7 +13,6 @@ from evl.assembly import build_classifier, save_model
 from evl.config import RunConfig
 from evl.config import replace as replace_settings
 from evl.data.check import missing_files
-from evl.data.dataset import default_num_workers
 from evl.data.manifest import read_class_names, read_manifest, split_samples
 from evl.distributed import World, join_world
 from evl.errors import ConfigError, DataError, EVLError, RunError
@@ -81,9 +80,7 @@ def train(
         )  # fmt: skip
         evaluation = None
         if val_samples:
-            workers = config.data.num_workers
-            workers = default_num_workers(world.size) if workers is None else workers
-            evaluation = evaluate_once(model, val_samples, config, world, workers, progress)
+            evaluation = evaluate_once(model, val_samples, config, world, progress)
         if world.is_main:
             if evaluation is not None:
                 write_evaluation(folder.path, evaluation)
