@@ -62,9 +62,12 @@ def run_demo(folder: Path, *, bar: Callable = lambda description, total: lambda 
         log.info("training %s on the frozen backbone", name)
         advance = bar(f"training {name}", config.training.steps)
         one = replace(config, **changes)
-        result = train(
-            one, folder / name.replace(" ", "-").lower(), progress=lambda report, to=advance: to(report.step)
-        )
+
+        def report(progress, advance=advance):
+            if progress.phase == "training":
+                advance(progress.step, progress.note)
+
+        result = train(one, folder / name.replace(" ", "-").lower(), progress=report)
         evaluations[name] = result.evaluation
         if name == "EVL":
             model = result.model
