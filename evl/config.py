@@ -98,8 +98,8 @@ class DataConfig:
 class TrainingConfig:
     """AdamW with a cosine to zero."""
 
-    steps: Positive = 1000
-    batch_size: Positive = 32  # clips a step, over all processes and accumulation
+    steps: Positive | None = None  # None: 30 epochs, but at least 200 steps; the number is written down
+    batch_size: Positive = 16  # clips a step, over all processes and accumulation
     accumulation: Positive = 1  # micro-batches a step
     lr: Annotated[float, Field(gt=0)] = 4e-4
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
@@ -114,9 +114,8 @@ class TrainingConfig:
     log_every: Positive = 20  # steps
 
     def __post_init__(self):
-        _require(
-            self.warmup_steps < self.steps, f"warmup_steps ({self.warmup_steps}) must be below steps ({self.steps})"
-        )
+        fits = self.steps is None or self.warmup_steps < self.steps
+        _require(fits, f"warmup_steps ({self.warmup_steps}) must be below steps ({self.steps})")
 
 
 @_checked

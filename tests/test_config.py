@@ -36,7 +36,7 @@ def test_settings():
         ("training.steps=0", "greater than 0"),
         ("model.decoder=conv", "'evl' or 'linear'"),
         ("augment.crop_area=[0.5, 0.1]", "crop_area must be"),
-        ("training.warmup_steps=1000", "must be below steps"),
+        ("training.label_smoothing=1", "less than 1"),
         ("training.lr=[1", "not readable"),
         ("evaluation.num_crops=2", "1 or 3"),
     ],
@@ -46,6 +46,11 @@ def test_mistakes(setting, sentence):
         RunConfig().with_settings([setting])
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_warm_up_is_shorter_than_training():
+    with pytest.raises(ConfigError, match=r"warmup_steps \(9\) must be below steps \(9\)"):
+        RunConfig().with_settings(["training.steps=9", "training.warmup_steps=9"])
 
 
 def test_unreadable_files(tmp_path):

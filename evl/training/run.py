@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,6 +62,7 @@ def train(
         else:
             config = (config or RunConfig()).with_settings(settings)
             config, names, train_samples, val_samples = find_samples(config)
+            config = with_steps(config, len(train_samples))
         torch.manual_seed(config.training.seed)  # the same initial weights everywhere
         model = build_classifier(config, names)
         model.card = replace(model.card, backbone_hash=model.backbone.weights_hash)
@@ -116,6 +118,14 @@ def find_samples(config: RunConfig) -> tuple[RunConfig, tuple[str, ...], tuple[S
     else:
         training, validation = split_samples(training, val_fraction=data.val_fraction, seed=config.training.seed)
     return config, manifest.class_names, training, validation
+
+
+def with_steps(config: RunConfig, num_samples: int) -> RunConfig:
+    """The config with a number of steps: 30 epochs, but at least 200 steps, unless it has one."""
+    if config.training.steps is not None:
+        return config
+    epochs = math.ceil(30 * num_samples / config.training.batch_size)
+    return replace_settings(config, training={"steps": max(200, config.training.warmup_steps + 1, epochs)})
 
 
 def _resumed(stored: RunConfig, settings: tuple[str, ...]) -> RunConfig:

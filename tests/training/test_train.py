@@ -15,14 +15,14 @@ from safetensors.torch import load_file
 
 import evl
 from evl.assembly import build_classifier
-from evl.config import replace
+from evl.config import RunConfig, replace
 from evl.data import read_manifest
 from evl.errors import ConfigError, EVLError, RunError, SaveError
 from evl.recipes import RECIPES, get_recipe
 from evl.training import Interrupted, train
 from evl.training.checkpoint import list_checkpoints
 from evl.training.optim import learning_rate
-from evl.training.run import find_samples
+from evl.training.run import find_samples, with_steps
 from tests.helpers import assert_close
 
 
@@ -395,6 +395,12 @@ def test_every_recipe_builds(name):
     assert len(model.decoder.layers) == (4 if name.startswith("k400") else 24 if "vitl" in name else 12)
     assert model.decoder.layers[0].attention.num_heads == model.backbone.spec.num_heads
     assert all(p.is_meta for p in model.parameters())
+
+
+def test_steps_follow_from_the_number_of_videos():
+    assert with_steps(RunConfig(), 10).training.steps == 200
+    assert with_steps(RunConfig(), 1000).training.steps == 1875  # 30 epochs of batches of 16
+    assert with_steps(get_recipe("k400_vitb16_8x16"), 10).training.steps == 50_000
 
 
 def test_recipe_names():
