@@ -59,7 +59,7 @@ def pick_device(name: str | None = None) -> torch.device:
         index = int(os.environ.get("LOCAL_RANK", 0)) if device.index is None else device.index
         if not has_cuda or index >= count:
             raise ConfigError(
-                f"device {name!r} asked for, but this machine has {count if has_cuda else 'no'} CUDA devices"
+                f"device cuda:{index} is needed, but this machine has {count if has_cuda else 'no'} CUDA devices"
             )
         return torch.device("cuda", index)
     return device
@@ -69,13 +69,13 @@ def pick_device(name: str | None = None) -> torch.device:
 def join_world(device: str | None = None) -> Iterator[World]:
     """The world torchrun made, with NCCL on CUDA and gloo on CPU; alone if there is none."""
     chosen = pick_device(device)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)  # pinned memory and collectives use the current device
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size == 1 or dist.is_initialized():
         rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         yield World(rank, size, chosen)
         return
-    if chosen.type == "cuda":
-        torch.cuda.set_device(chosen)
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
         yield World(dist.get_rank(), size, chosen)
@@ -84,10 +84,11 @@ def join_world(device: str | None = None) -> Iterator[World]:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """``auto`` → bf16 where CUDA has it, else fp32."""
-    if precision != "auto":
-        return precision
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    """``auto`` → on CUDA bf16, or fp16 where bf16 would be emulated (before Ampere); fp32 elsewhere."""
+    if precision != "auto" or device.type != "cuda":
+        return "fp32" if precision == "auto" else precision
+    native = torch.version.hip is not None or torch.cuda.get_device_capability(device)[0] >= 8
+    return "bf16" if native else "fp16"
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:

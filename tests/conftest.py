@@ -8,6 +8,7 @@ from evl.config import RunConfig, replace
 from tests.helpers import write_video
 
 torch.set_num_threads(2)
+torch.backends.cudnn.allow_tf32 = False  # gpu tests compare with float32 on the CPU
 
 TINY = {
     "backbone": {"image_size": 32},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from torch import nn
 
@@ -27,11 +28,14 @@ class ModelCard:
     evaluation: EvaluationConfig
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
-    scores: dict[str, float] | None = None
+    scores: dict[str, int | float | str] | None = None  # with their protocol
+    precision: str = "fp32"  # of training, and of judging on the same kind of device
     format_version: int = FORMAT_VERSION
     evl_version: str = ""
 
-    def protocol(self, num_videos: int, num_clips: int | None = None, num_crops: int | None = None) -> str:
+    def protocol(
+        self, num_videos: int, num_clips: int | None = None, num_crops: int | None = None, precision: str | None = None
+    ) -> str:
         """How a score was measured, on one line: no score is printed without it."""
         clip, pre = self.clip, self.preprocessing
         frames = f"{clip.num_frames}x{clip.stride}" if clip.sampling == "dense" else f"{clip.num_frames} segments"
@@ -39,18 +43,21 @@ class ModelCard:
         height, width = pre.image_size
         size = f"{height}px" if height == width else f"{height}×{width}px"
         kind = f"{pre.interpolation}{', antialiased' if pre.antialias else ''}"
-        return f"{frames} frames, {views}, {size} ({kind}), {self.backbone.name}, {num_videos} videos"
+        name = self.backbone.name
+        if self.backbone.weights is not None:
+            name += f" ({Path(self.backbone.weights).name})"
+        return f"{frames} frames, {views}, {size} ({kind}), {name}, {precision or self.precision}, {num_videos} videos"
 
 
-def build_classifier(config: RunConfig, class_names: Sequence[str]) -> VideoClassifier:
+def build_classifier(config: RunConfig, class_names: Sequence[str], *, trust_origin: bool = False) -> VideoClassifier:
     """An untrained classifier on its frozen backbone, on the CPU, with ``card`` filled in but for the hash.
 
-    Raises BackboneError or ConfigError where parts do not fit.
+    ``trust_origin``: see ``create_backbone``. Raises BackboneError or ConfigError where parts do not fit.
     """
     if len(class_names) < 2:
         raise ConfigError(f"{len(class_names)} class: a classifier needs at least two")
     num_taps = config.model.num_layers if config.model.decoder == "evl" else 1
-    backbone = create_backbone(config.backbone, num_taps)
+    backbone = create_backbone(config.backbone, num_taps, trust_origin=trust_origin)
     decoder = build_decoder(config.model, backbone.spec, config.clip.num_frames)
     head = ClassifierHead(backbone.spec.width, len(class_names), config.model.head_dropout)
     model = VideoClassifier(backbone, decoder, head, class_names)

@@ -20,7 +20,7 @@ from evl.models import VideoClassifier
 WEIGHTS, CARD = "model.safetensors", "model.json"
 
 
-def save_model(model: VideoClassifier, folder: str | Path, *, scores: dict[str, float] | None = None) -> None:
+def save_model(model: VideoClassifier, folder: str | Path, *, scores: dict[str, float | str] | None = None) -> None:
     """Writes the trainable weights and the card. Raises SaveError if the disk refuses; old files then remain."""
     folder = Path(folder)
     if model.card is None:
@@ -78,7 +78,7 @@ def load(
     backbone = replace(card.backbone, weights=str(weights) if weights is not None else None)
     config = RunConfig(backbone=backbone, model=card.model, clip=card.clip, evaluation=card.evaluation)
     try:
-        model = build_classifier(config, card.class_names)
+        model = build_classifier(config, card.class_names, trust_origin=True)  # the hash below tells
     except BackboneError as error:
         raise CheckpointError(f"{path}: its backbone cannot be rebuilt: {error}") from error
     if model.backbone.weights_hash != card.backbone_hash:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -47,13 +48,9 @@ class FrozenBackbone(nn.Module):
 
     @property
     def weights_hash(self) -> str:
-        """SHA-256 over names, types, shapes and bytes of all weights, in float32; computed once."""
+        """``hash_weights`` of the weights as they were read, before positions are fitted to another image size."""
         if self._hash is None:
-            digest = hashlib.sha256()
-            for name, tensor in sorted(self.state_dict().items()):
-                digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
-                digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-            self._hash = digest.hexdigest()
+            self._hash = hash_weights(self.state_dict())
         return self._hash
 
     def train(self, mode: bool = True) -> FrozenBackbone:
@@ -64,6 +61,15 @@ class FrozenBackbone(nn.Module):
         if requires_grad:
             raise BackboneError(f"{self.spec.name} is frozen: its weights take no gradients")
         return super().requires_grad_(False)
+
+
+def hash_weights(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, shapes and bytes of all tensors, in float32."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _forget_hash(backbone: FrozenBackbone, incompatible_keys) -> None:

@@ -13,7 +13,7 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from evl.backbones.base import FrozenBackbone
+from evl.backbones.base import FrozenBackbone, hash_weights
 from evl.backbones.openai_clip import comes_from_openai, load_openai_clip
 from evl.backbones.timm_vit import TimmBackbone, preprocessing_of, random_weights_, refuse_unsupported
 from evl.backbones.weights import read_weights
@@ -25,15 +25,16 @@ EMBEDDED = "evl_vit_tiny"
 OPENAI = "openai_clip"
 
 
-def create_backbone(config: BackboneConfig | str, num_taps: int) -> FrozenBackbone:
+def create_backbone(config: BackboneConfig | str, num_taps: int, *, trust_origin: bool = False) -> FrozenBackbone:
     """The frozen backbone a config names, in float32 on the CPU, tapped at its last ``num_taps`` blocks.
 
     Raises BackboneError for an unknown name (with the nearest known), an architecture that cannot work, or weights
-    that are missing, do not fit, or were made for another activation.
+    that are missing, do not fit, or were made for another activation. ``trust_origin``: take a file in OpenAI's layout
+    for OpenAI's, as where a known hash will tell.
     """
     if isinstance(config, str):
         config = BackboneConfig(name=config)
-    backbone = _create(config, num_taps)
+    backbone = _create(config, num_taps, trust_origin)
     if not any(parameter.is_meta for parameter in backbone.parameters()):
         backbone.weights_hash  # noqa: B018  (now, while the weights are as they were read: a model may be cast later)
         if not all(parameter.isfinite().all() for parameter in backbone.parameters()):
@@ -41,20 +42,34 @@ def create_backbone(config: BackboneConfig | str, num_taps: int) -> FrozenBackbo
     return backbone
 
 
-def _create(config: BackboneConfig, num_taps: int) -> FrozenBackbone:
+def _create(config: BackboneConfig, num_taps: int, trust_origin: bool) -> FrozenBackbone:
     if config.name == OPENAI:
         if config.weights is None:
             raise BackboneError("openai_clip needs its archive: set backbone.weights=ViT-B-16.pt")
         if config.image_size is not None:
             raise BackboneError("openai_clip takes its size from the archive; leave backbone.image_size unset")
-        return load_openai_clip(config.weights, num_taps)
+        return load_openai_clip(config.weights, num_taps, trust_origin=trust_origin)
     if config.name == EMBEDDED:
         return _embedded(config, num_taps)
     _refuse_unknown(config.name)
-    _refuse_wrong_activation(config.name)
+    if config.weights is None and config.pretrained:
+        _refuse_wrong_activation(config.name)
     vit = _create_timm(config)
-    preprocessing = preprocessing_of(vit.pretrained_cfg, getattr(vit.patch_embed, "img_size", None) or (0, 0))
-    return TimmBackbone(vit, config.name, preprocessing, num_taps)
+    native = None
+    if config.image_size is not None:
+        # named by the weights as they were read: interpolated positions differ in the last bit between machines
+        native = hash_weights({f"vit.{name}": tensor for name, tensor in vit.state_dict().items()})
+        size, patch = config.image_size, vit.patch_embed.patch_size
+        height, width = (size, size) if isinstance(size, int) else size
+        if height % patch[0] or width % patch[1]:
+            raise BackboneError(
+                f"{config.name} cannot take images of {height}×{width}: patches are {patch[0]}×{patch[1]}"
+            )
+        vit.set_input_size(img_size=(height, width))
+    preprocessing = preprocessing_of(vit.pretrained_cfg, vit.patch_embed.img_size)
+    backbone = TimmBackbone(vit, config.name, preprocessing, num_taps)
+    backbone._hash = native
+    return backbone
 
 
 def _embedded(config: BackboneConfig, num_taps: int) -> TimmBackbone:
@@ -72,9 +87,7 @@ def _embedded(config: BackboneConfig, num_taps: int) -> TimmBackbone:
 
 
 def _create_timm(config: BackboneConfig) -> nn.Module:
-    overlay, arguments = None, {"num_classes": 0}
-    if config.image_size is not None:
-        arguments["img_size"] = config.image_size
+    overlay = None
     with torch.device("meta"):  # refuse before anything is read or downloaded
         shape = timm.create_model(config.name, pretrained=False, num_classes=0)
     refuse_unsupported(shape, config.name)
@@ -94,7 +107,7 @@ def _create_timm(config: BackboneConfig) -> nn.Module:
     from_weights = config.pretrained or config.weights is not None
     try:
         with _loading_noted() as misfits:
-            vit = timm.create_model(config.name, pretrained=from_weights, pretrained_cfg_overlay=overlay, **arguments)
+            vit = timm.create_model(config.name, pretrained=from_weights, pretrained_cfg_overlay=overlay, num_classes=0)
     except Exception as error:  # hub, network, file and shape errors come in a dozen types
         raise BackboneError(_why_not_loaded(config, error)) from error
     if misfits:
@@ -180,6 +193,8 @@ def _refuse_wrong_activation(name: str) -> None:
     if "quickgelu" in architecture:
         return
     twin = architecture.replace("_clip_", "_clip_quickgelu_")
+    if not tag and (default := timm.get_pretrained_cfg(architecture)) is not None:
+        tag = default.tag or ""  # what timm would take
     if tag and twin != architecture and f"{twin}.{tag}" in timm.list_pretrained(f"{twin}.*"):
         raise BackboneError(
             f"the weights {tag!r} were trained with QuickGELU, but {architecture} uses GELU: features would be wrong "

@@ -27,6 +27,9 @@ def command(
         Path | None, typer.Option(help="Where predictions and scores are written; default: the run's folder.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Videos at a time, each with all its views; fewer need less memory.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; default: CUDA if there is one.")] = None,
 ) -> None:
     """Judge a trained model on labelled videos: top-1, top-5, mean class accuracy, confusion matrix.
@@ -54,7 +57,8 @@ def command(
                 samples,
                 num_clips=clips,
                 num_crops=crops,
-                num_workers=default_num_workers(world.size) if workers is None else workers,
+                batch_size=batch_size,
+                num_workers=default_num_workers() if workers is None else workers,
                 world=world,
                 progress=task.advance,
             )

@@ -18,6 +18,9 @@ def command(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Processes that read videos; default: 0 for a few files.")
     ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Videos at a time, each with all its views; fewer need less memory.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; default: CUDA if there is one.")] = None,
 ) -> None:
     """Say what is in videos: the most likely classes with their scores.
@@ -45,7 +48,8 @@ def command(
     with Bars("videos") as bars:
         task = bars.add("predicting", len(paths))
         samples = [Sample(path) for path in paths]
-        result = predict_samples(model, samples, None, num_workers=workers, progress=task.advance)
+        options = dict(num_workers=workers, batch_size=batch_size, progress=task.advance)
+        result = predict_samples(model, samples, None, **options)
     if json:
         print_json(_document(model, result, paths))
     else:
@@ -55,6 +59,8 @@ def command(
 
 
 def _document(model, result, paths: list[str]) -> dict:
+    from evl.inference.predictor import judging_precision
+
     predictions = [
         {
             "path": prediction.path,
@@ -66,7 +72,8 @@ def _document(model, result, paths: list[str]) -> dict:
         for prediction in result.predictions
     ]
     failed = [{"path": paths[index], "error": reason} for index, reason in result.damaged.items()]
-    return {"protocol": model.card.protocol(len(predictions)), "predictions": predictions, "failed": failed}
+    protocol = model.card.protocol(len(predictions), precision=judging_precision(model))
+    return {"protocol": protocol, "predictions": predictions, "failed": failed}
 
 
 def _print_table(model, result, paths: list[str], top: int) -> None:

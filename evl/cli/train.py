@@ -108,10 +108,10 @@ class _ProgressBars:
         return self
 
     def __call__(self, report) -> None:
-        key = report.phase, report.started_at
-        if key not in self.tasks:
-            self.tasks[key] = self.bars.add(report.phase, report.steps).starting_at(report.started_at)
-        self.tasks[key].to(report.step, report.note)
+        task = self.tasks.get(report.phase)
+        if task is None or report.step <= task.done:  # the first of this kind, or a new evaluation
+            task = self.tasks[report.phase] = self.bars.add(report.phase, report.steps).starting_at(report.started_at)
+        task.to(report.step, report.note)
 
     def __exit__(self, *arguments):
         self.bars.__exit__(*arguments)

@@ -208,6 +208,6 @@ def _start_worker(worker: int) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
-def default_num_workers(world_size: int = 1) -> int:
-    """One worker a core, at most 8 a process."""
-    return max(1, min(8, (os.cpu_count() or 1) // world_size))
+def default_num_workers() -> int:
+    """One worker a core of this machine, shared by its processes, at most 8 a process."""
+    return max(1, min(8, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from evl.distributed import World
 from evl.evaluation.metrics import Metrics, compute_metrics
-from evl.inference import predict_samples
+from evl.inference.predictor import judging_precision, predict_samples
 from evl.models import VideoClassifier
 from evl.types import Prediction, Sample
 
@@ -34,7 +34,7 @@ def evaluate(
     num_crops: int | None = None,
     batch_size: int | None = None,
     num_workers: int = 0,
-    precision: str = "auto",
+    precision: str | None = None,
     world: World | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> Evaluation:
@@ -58,5 +58,6 @@ def evaluate(
     )
     metrics = compute_metrics(result.predictions, len(model.class_names))
     damaged = {samples[index].name: reason for index, reason in result.damaged.items()}
-    protocol = model.card.protocol(metrics.num_videos, num_clips, num_crops)
+    used = judging_precision(model, precision)
+    protocol = model.card.protocol(metrics.num_videos, num_clips, num_crops, used)
     return Evaluation(metrics, result.predictions, damaged, protocol, model.class_names)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from evl.data.dataset import Batch, EvaluationViews, read_batches
-from evl.distributed import World, autocast
+from evl.distributed import World, autocast, resolve_precision
 from evl.errors import ConfigError
 from evl.models import VideoClassifier
 from evl.types import Prediction, Sample
@@ -46,13 +46,14 @@ def predict_samples(
     num_crops: int | None = None,
     batch_size: int | None = None,
     num_workers: int = 0,
-    precision: str = "auto",
+    precision: str | None = None,
     world: World | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> Predictions:
     """Every sample exactly once, over all processes: process r takes samples r, r + size, …; all get the whole.
 
-    ``progress`` hears how many videos each batch had.
+    ``precision``: None for what the model was trained in (fp32 on the CPU for fp16). ``progress`` hears how many videos
+    each batch had.
     """
     card = model.card
     if card is None:
@@ -61,6 +62,7 @@ def predict_samples(
         )
     device = next(model.parameters()).device
     world = world or World(0, 1, device)
+    precision = judging_precision(model, precision)
     dataset = EvaluationViews(
         samples,
         labels,
@@ -98,6 +100,15 @@ def predict_samples(
         for index in sorted(scores)
     )
     return Predictions(predictions, dict(sorted(damaged.items())))
+
+
+def judging_precision(model: VideoClassifier, precision: str | None = None) -> str:
+    """The given one, or the model's own; fp16 is for CUDA, and far too slow on a CPU."""
+    device = next(model.parameters()).device
+    if precision is None:
+        own = model.card.precision
+        return "fp32" if own == "fp16" and device.type == "cpu" else own
+    return resolve_precision(precision, device)
 
 
 def _scores(model: VideoClassifier, batch: Batch, precision: str) -> list[tuple[float, ...]]:

@@ -121,7 +121,7 @@ class _Run:
         self.optimizer, self.scaler = make_optimizer(model, training), make_scaler(training, world.device)
         self.clip_shape = (config.clip.num_frames, 3, *model.card.preprocessing.image_size)
         self.meter, self.note, self.best = _Meter(), "", -1.0
-        self.workers = num_workers(config, world)
+        self.workers = num_workers(config)
         self._writer = None
         if world.is_main:
             for torn in folder.checkpoints.glob(".*.tmp"):  # left by a run that was killed while saving
@@ -142,7 +142,7 @@ class _Run:
                 self.seed(first)
         if self.world.is_main:
             self.folder.forget_after(first)
-            self._writer = _tensorboard(self.folder.path, purge_step=first)
+            self._writer = _tensorboard(self.folder.path, purge_step=first + 1)
             log.info("resuming at step %d of %d", first, self.config.training.steps)
         return first
 
@@ -196,7 +196,7 @@ class _Run:
         self._log({"step": done, **{f"val_{name}": score for name, score in scores.items()}})
         log.info("step %d: val top-1 %.2f %% (%s)", done, result.metrics.top1, result.protocol)
         if result.metrics.top1 > self.best and self.world.is_main:
-            save_model(self.model, self.folder.path / "best", scores=scores)
+            save_model(self.model, self.folder.path / "best", scores=result.to_dict())
         self.best = max(self.best, result.metrics.top1)
 
     def save(self, done: int) -> None:
@@ -229,9 +229,9 @@ class _Run:
                 self._writer.add_scalar(name, value, values["step"])
 
 
-def num_workers(config: RunConfig, world: World) -> int:
+def num_workers(config: RunConfig) -> int:
     """The config's number of reading processes, or one a core."""
-    return default_num_workers(world.size) if config.data.num_workers is None else config.data.num_workers
+    return default_num_workers() if config.data.num_workers is None else config.data.num_workers
 
 
 def make_sampler(config: RunConfig, num_samples: int, first_step: int, world: World) -> StepSampler:
@@ -260,7 +260,7 @@ def evaluate_once(
         progress(Progress("evaluating", done, total))
 
     return evaluate(
-        model, samples, num_workers=num_workers(config, world), precision=config.training.precision, world=world,
+        model, samples, num_workers=num_workers(config), precision=config.training.precision, world=world,
         batch_size=config.evaluation.batch_size, progress=count, **views,
     )  # fmt: skip
 

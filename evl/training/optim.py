@@ -63,9 +63,9 @@ def train_step(
             )
             scaler.scale(losses * (weight / config.batch_size)).backward()
         hits = (logits.argmax(-1) == labels).sum()
-        totals += weight * torch.stack(
-            [losses.detach().double(), losses.new_tensor(len(labels), dtype=torch.float64), hits.double()]
-        )
+        totals[0] += weight * losses.detach()
+        totals[1] += weight * len(labels)
+        totals[2] += weight * hits
     world.sum_(totals)
     scaler.unscale_(optimizer)
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]

@@ -15,7 +15,7 @@ from evl.config import RunConfig
 from evl.config import replace as replace_settings
 from evl.data.check import missing_files
 from evl.data.manifest import read_class_names, read_manifest, split_samples
-from evl.distributed import World, join_world
+from evl.distributed import World, join_world, resolve_precision
 from evl.errors import ConfigError, DataError, EVLError, RunError
 from evl.evaluation import Evaluation, write_evaluation
 from evl.models import VideoClassifier
@@ -65,7 +65,8 @@ def train(
             config = with_steps(config, len(train_samples))
         torch.manual_seed(config.training.seed)  # the same initial weights everywhere
         model = build_classifier(config, names)
-        model.card = replace(model.card, backbone_hash=model.backbone.weights_hash)
+        precision = resolve_precision(config.training.precision, world.device)
+        model.card = replace(model.card, backbone_hash=model.backbone.weights_hash, precision=precision)
         model.to(world.device)
         # whatever can be refused is refused before there is a folder
         damaged = {train_samples[i].path: why for i, why in missing_files(train_samples).items()}
@@ -87,7 +88,7 @@ def train(
             if evaluation is not None:
                 write_evaluation(folder.path, evaluation)
                 folder.log({"step": config.training.steps, "final": evaluation.to_dict()})
-            save_model(model, folder.path, scores=evaluation.metrics.to_dict() if evaluation else None)
+            save_model(model, folder.path, scores=evaluation.to_dict() if evaluation else None)
         world.barrier()
     return RunResult(model.eval(), evaluation, damaged, folder.path)
 
@@ -112,7 +113,10 @@ def find_samples(config: RunConfig) -> tuple[RunConfig, tuple[str, ...], tuple[S
         raise DataError(f"{data.path} has no training split, only {', '.join(splits)}")
     if data.val_path is not None:
         val = read_manifest(data.val_path, root=data.root, class_names=manifest.class_names).splits
-        validation = val.get("val") or val.get("all") or val.get("test") or ()
+        validation = val.get("val") or val.get("all") or ()
+        if not validation:
+            found = ", ".join(val)
+            raise DataError(f"{data.val_path} has no validation split, only {found}; name one of them directly")
     elif "val" in splits:
         validation = splits["val"]
     else:

@@ -38,7 +38,7 @@ def probe(path: str | Path) -> VideoInfo:
     return _probe(path, stat.st_size, stat.st_mtime_ns)
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=8192)  # about 80 MB of times at 300 frames a video
 def _probe(path: str, size: int, mtime_ns: int) -> VideoInfo:
     times: list[float] = []
     first = None

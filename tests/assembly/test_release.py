@@ -122,6 +122,16 @@ def test_parts_that_are_missing_are_named(tmp_path):
         evl.load_release(FILES[0], evl.create_backbone("evl_vit_tiny", 3))
 
 
+def test_a_backbone_without_its_archive_is_taken_at_its_word(tmp_path):
+    from evl.assembly import save_model
+    from evl.backbones.weights import read_torchscript
+
+    torch.save(read_torchscript(FILES[1]), tmp_path / "state.pt")
+    save_model(evl.load_release(FILES[0], tmp_path / "state.pt"), tmp_path / "run")
+    clips = torch.randn(2, 4, 3, 32, 32)
+    assert torch.equal(evl.load(tmp_path / "run")(clips), evl.load_release(*FILES)(clips))
+
+
 def test_a_released_model_lives_on(tmp_path):
     """Saved, loaded and asked like any other."""
     from evl.assembly import save_model
@@ -131,7 +141,7 @@ def test_a_released_model_lives_on(tmp_path):
     again = evl.load(tmp_path / "run")
     clips = torch.randn(2, 4, 3, 32, 32)
     assert torch.equal(model(clips), again(clips))
-    assert again.card.protocol(5).startswith("4x16 frames, 3x1 views, 32px (bilinear)")
+    assert again.card.protocol(5).startswith("4x16 frames, 3x1 views, 32px (bilinear), openai_clip (")
     (prediction,) = evl.predict(again, GOLDEN / "videos/h264_landscape.mp4").predictions
     assert sum(prediction.scores) == pytest.approx(1)
     with pytest.raises(EVLError, match="7 classes, but 2 names"):

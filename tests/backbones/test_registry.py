@@ -155,3 +155,23 @@ def test_odd_openai_files_are_told(tmp_path, width):
     torch.save({**state, "input_resolution": torch.tensor(32)}, tmp_path / "odd.pt")
     with pytest.raises(BackboneError, match="no multiple of 64"):
         create_backbone(BackboneConfig("openai_clip", weights=str(tmp_path / "odd.pt")), 2)
+
+
+def test_an_untagged_name_takes_timms_default_weights_into_account():
+    with pytest.raises(BackboneError, match="trained with QuickGELU"):
+        create_backbone("vit_huge_patch14_clip_378", 4)
+
+
+def test_the_hash_does_not_depend_on_the_image_size(tmp_path):
+    import timm
+
+    torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "w.pth")
+    plain, larger, oblong = (
+        create_backbone(BackboneConfig("test_vit", weights=str(tmp_path / "w.pth"), image_size=size), 2)
+        for size in (None, 192, (96, 160))
+    )
+    assert plain.weights_hash == larger.weights_hash == oblong.weights_hash
+    assert (larger.spec.grid, oblong.spec.grid) == ((12, 12), (6, 10))
+    assert oblong(torch.randn(1, 2, 3, 96, 160))[0].tokens.shape[2] == oblong.spec.num_tokens
+    with pytest.raises(BackboneError, match="cannot take images of 100×100: patches are 16×16"):
+        create_backbone(BackboneConfig("test_vit", weights=str(tmp_path / "w.pth"), image_size=100), 2)

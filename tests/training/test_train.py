@@ -397,6 +397,23 @@ def test_every_recipe_builds(name):
     assert all(p.is_meta for p in model.parameters())
 
 
+def test_a_model_is_judged_in_its_own_precision(tiny_config, tmp_path):
+    result = train(replace(tiny_config, training={"precision": "bf16"}), tmp_path / "run")
+    assert ", bf16, 4 videos" in result.evaluation.protocol
+    again = evl.evaluate(evl.load(tmp_path / "run"), read_manifest(tmp_path / "run/val.csv").samples, batch_size=3)
+    assert again.protocol == result.evaluation.protocol
+    assert [p.scores for p in again.predictions] == [p.scores for p in result.evaluation.predictions]
+    best = json.loads((tmp_path / "run/best/model.json").read_text())["scores"]
+    assert "1x1 views" in best["protocol"]
+
+
+def test_val_path_is_not_a_test_split(tiny_config, tmp_path, videos):
+    for split in ("test", "train"):
+        shutil.copytree(videos, tmp_path / split / split)
+        with pytest.raises(EVLError, match=f"no validation split, only {split}"):
+            find_samples(replace(tiny_config, data={"val_path": str(tmp_path / split)}))
+
+
 def test_steps_follow_from_the_number_of_videos():
     assert with_steps(RunConfig(), 10).training.steps == 200
     assert with_steps(RunConfig(), 1000).training.steps == 1875  # 30 epochs of batches of 16
