@@ -76,3 +76,18 @@ def write_audio(path, seconds=1):
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
+
+
+def run_command(capsys, *arguments):
+    """(exit code, stdout, stderr) of a command line of evl, run in this process."""
+    from evl.cli.main import main
+
+    capsys.readouterr()
+    try:
+        main([str(argument) for argument in arguments])
+        code = 0
+    except SystemExit as stop:
+        code = stop.code or 0
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    return code, captured.out, captured.err

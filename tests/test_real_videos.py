@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 import evl
-from evl.cli.main import main
 from evl.video.reader import probe, read_frames
-from tests.helpers import write_video
+from tests.helpers import run_command, write_video
 
 pytestmark = pytest.mark.slow
 SETTINGS = [
@@ -28,15 +27,7 @@ def real_videos():
 
 
 def command(capsys, *arguments):
-    capsys.readouterr()
-    try:
-        main([str(argument) for argument in arguments])
-        code = 0
-    except SystemExit as stop:
-        code = stop.code or 0
-    captured = capsys.readouterr()
-    assert "Traceback" not in captured.err
-    return code, captured.out
+    return run_command(capsys, *arguments)[:2]
 
 
 def test_parts_of_untrimmed_files_by_a_manifest(real_videos, tmp_path, capsys):

@@ -44,6 +44,8 @@ def read_card(folder: str | Path) -> ModelCard:
     """``model.json`` of a run or model folder. Raises CheckpointError with the reason."""
     path = Path(folder) / CARD
     if not path.is_file():
+        if (Path(folder) / "config.yaml").is_file():
+            raise CheckpointError(f"{folder}: this run is not finished; go on with: evl train --out {folder} --resume")
         raise CheckpointError(f"{folder}: no saved model here (no {CARD}); expected the folder of a finished run")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import torch
@@ -12,7 +13,7 @@ from evl.errors import BackboneError
 from evl.types import BackboneSpec, LayerFeatures, Preprocessing
 
 
-class FrozenBackbone(nn.Module):
+class FrozenBackbone(nn.Module, ABC):
     """An image encoder that never learns: clips (B,T,C,H,W) -> LayerFeatures of its last ``num_taps`` blocks.
 
     It refuses training mode and gradients, and runs without autograd. Subclasses say in ``tap`` what one batch of
@@ -42,9 +43,9 @@ class FrozenBackbone(nn.Module):
             features = self.tap(clips.flatten(0, 1))
         return [LayerFeatures(*(part.unflatten(0, (b, t)) for part in one)) for one in features]
 
+    @abstractmethod
     def tap(self, frames: Tensor) -> list[LayerFeatures]:
         """Frames (F,C,H,W) -> features with tokens (F,L,D), query and key (F,L,N,K)."""
-        raise NotImplementedError
 
     @property
     def weights_hash(self) -> str:

@@ -4,27 +4,18 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
-from evl.cli.main import _spread_set, main
+from evl.cli.main import _spread_set
 from evl.data import read_manifest
-from tests.helpers import numbered_frames, write_audio, write_video
+from tests.helpers import numbered_frames, run_command, write_audio, write_video
 
 
 @pytest.fixture
 def run(capsys):
-    def run(*arguments):
-        capsys.readouterr()
-        try:
-            main([str(argument) for argument in arguments])
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return partial(run_command, capsys)
 
 
 def one_line(text):
@@ -164,6 +155,7 @@ def test_check(run, videos, tmp_path):
         (["evaluate", "{run}", "--data", "{other}"], "unknown class 'jump'; known are 'bright', 'dark'"),
         (["evaluate", "{run}", "--crops", "2"], "expected 1 or 3"),
         (["predict", "{tmp}", "x.mp4"], "no saved model here"),
+        (["predict", "{half}", "x.mp4"], "this run is not finished; go on with: evl train --out"),
         (["backbones", "swin"], "no backbone that works here has 'swin'"),
     ],
 )

@@ -15,14 +15,12 @@ from safetensors.torch import load_file
 
 import evl
 from evl.assembly import build_classifier
-from evl.config import RunConfig, replace
+from evl.config import replace
 from evl.data import read_manifest
 from evl.errors import ConfigError, EVLError, RunError, SaveError
-from evl.recipes import RECIPES, get_recipe
 from evl.training import Interrupted, train
 from evl.training.checkpoint import list_checkpoints
-from evl.training.optim import learning_rate
-from evl.training.run import find_samples, with_steps
+from evl.training.run import find_samples
 from tests.helpers import assert_close
 
 
@@ -376,27 +374,6 @@ def test_signals_to_the_whole_group_save_a_checkpoint(tiny_config, tmp_path, num
     assert len(list_checkpoints(tmp_path / "run/checkpoints")) == 1
 
 
-def test_schedule():
-    config = get_recipe("k400_vitb16_8x16").training
-    assert learning_rate(0, config) == 4e-4
-    assert learning_rate(25_000, config) == pytest.approx(2e-4)
-    assert learning_rate(49_999, config) < 1e-11
-    warm = replace(get_recipe("k400_vitb16_8x16"), training={"warmup_steps": 10}).training
-    assert [learning_rate(step, warm) for step in (0, 4, 9, 10)] == pytest.approx([4e-5, 2e-4, 4e-4, 4e-4])
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_builds(name):
-    config = replace(get_recipe(name), backbone={"pretrained": False})
-    with torch.device("meta"):
-        model = build_classifier(config, [f"class {y}" for y in range(400)])
-        clips = torch.zeros(2, config.clip.num_frames, 3, *model.backbone.spec.image_size)
-        assert model(clips).shape == (2, 400)
-    assert len(model.decoder.layers) == (4 if name.startswith("k400") else 24 if "vitl" in name else 12)
-    assert model.decoder.layers[0].attention.num_heads == model.backbone.spec.num_heads
-    assert all(p.is_meta for p in model.parameters())
-
-
 def test_a_model_is_judged_in_its_own_precision(tiny_config, tmp_path):
     result = train(replace(tiny_config, training={"precision": "bf16"}), tmp_path / "run")
     assert ", bf16, 4 videos" in result.evaluation.protocol
@@ -412,18 +389,6 @@ def test_val_path_is_not_a_test_split(tiny_config, tmp_path, videos):
         shutil.copytree(videos, tmp_path / split / split)
         with pytest.raises(EVLError, match=f"no validation split, only {split}"):
             find_samples(replace(tiny_config, data={"val_path": str(tmp_path / split)}))
-
-
-def test_steps_follow_from_the_number_of_videos():
-    assert with_steps(RunConfig(), 10).training.steps == 200
-    assert with_steps(RunConfig(), 1000).training.steps == 1875  # 30 epochs of batches of 16
-    assert with_steps(get_recipe("k400_vitb16_8x16"), 10).training.steps == 50_000
-
-
-def test_recipe_names():
-    assert len([name for name in RECIPES if name.startswith("k400")]) == 7
-    with pytest.raises(ConfigError, match="did you mean k400_vitb16_8x16"):
-        get_recipe("k400_vitb16_8x61")
 
 
 @pytest.mark.gpu
