@@ -164,7 +164,10 @@ def test_errors_are_one_sentence(run, arguments, sentence, tmp_path, videos, fin
     (tmp_path / "other/jump/a.mp4").write_bytes(b"")
     (tmp_path / "empty/dark").mkdir(parents=True)
     (tmp_path / "empty/dark/a.mp4").write_bytes(b"")
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half/config.yaml").write_text("")
     names = {
+        "half": tmp_path / "half",
         "empty": tmp_path / "empty",
         "tmp": tmp_path,
         "videos": videos,
