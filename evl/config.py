@@ -50,6 +50,7 @@ class ModelConfig:
     temporal_conv: bool = True
     temporal_position: bool = True
     cross_frame: bool = True
+    num_queries: Positive = 1
     query_init: Literal["zero", "normal"] = "normal"
 
 

@@ -8,7 +8,7 @@ ROOT = Path(__file__).parent.parent / "evl"
 LEVELS = [
     {"errors"},
     {"types"},
-    {"config", "files"},
+    {"config", "files", "onednn"},
     {"distributed"},
     {"video", "backbones", "models"},
     {"data"},  # lists of videos stand on video
@@ -17,7 +17,7 @@ LEVELS = [
     {"evaluation"},
     {"training"},
     {"recipes"},
-    {"demo"},
+    {"demo", "bench"},
     {"cli"},
 ]
 FREE_OF = {"recipes": {"training", "evaluation", "inference", "assembly", "data", "video", "backbones", "models"}}

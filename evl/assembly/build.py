@@ -96,5 +96,6 @@ def build_decoder(config: ModelConfig, spec: BackboneSpec, num_frames: int) -> n
         temporal_conv=config.temporal_conv,
         temporal_position=config.temporal_position,
         cross_frame=config.cross_frame,
+        num_queries=config.num_queries,
         query_init=config.query_init,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from evl.distributed import without_autocast
 from evl.errors import BackboneError
 from evl.types import BackboneSpec, LayerFeatures, Preprocessing
 
@@ -29,19 +31,70 @@ class FrozenBackbone(nn.Module, ABC):
         self.spec = spec
         self.preprocessing = preprocessing
         self.num_taps = num_taps
+        self.frames_at_once: int | None = None  # None: by memory
         self._hash: str | None = None
+        self.__dict__["_narrow"] = None  # not a submodule: it is in no state, and moves nowhere
         self.register_load_state_dict_post_hook(_forget_hash)
 
     def forward(self, clips: Tensor) -> list[LayerFeatures]:
-        """Shallow to deep: tokens (B,T,L,D), query and key (B,T,L,N,K), without gradients."""
+        """Shallow to deep: tokens (B,T,L,D), query and key (B,T,L,N,K), without gradients.
+
+        Features have the type of the weights. Under ``torch.autocast`` all of it runs in autocast's type, on a copy
+        of the weights that is made once. ``frames_at_once`` frames go through together.
+        """
         if clips.ndim != 5 or clips.shape[2] != 3 or not clips.is_floating_point():
             raise ValueError(f"clips of shape {tuple(clips.shape)} and {clips.dtype}; expected floats (B,T,3,H,W)")
         b, t, _, *size = clips.shape
         if tuple(size) != self.spec.image_size:
             raise ValueError(f"frames of {size[0]}×{size[1]} came; {self.spec.name} takes {self.spec.image_size}")
-        with torch.no_grad():
-            features = self.tap(clips.flatten(0, 1))
+        device = clips.device.type
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            backbone = self.in_type(torch.get_autocast_dtype(device))
+        else:
+            backbone = self
+        with torch.no_grad(), without_autocast(clips.device):
+            features = backbone.tap_in_parts(clips.flatten(0, 1))
         return [LayerFeatures(*(part.unflatten(0, (b, t)) for part in one)) for one in features]
+
+    def tap_in_parts(self, frames: Tensor) -> list[LayerFeatures]:
+        """``tap`` of any number of frames: never more than ``frames_at_once`` inside the backbone."""
+        frames = frames.to(next(self.parameters()).dtype)
+        size = self.frames_at_once or self._fitting_frames(frames)
+        if len(frames) <= size:
+            return self.tap(frames)
+        whole: list[LayerFeatures] = []
+        for start in range(0, len(frames), size):
+            part = self.tap(frames[start : start + size])
+            if not whole:
+                whole = [LayerFeatures(*(_room_for(len(frames), x) for x in one)) for one in part]
+            for room, one in zip(whole, part, strict=True):
+                for target, x in zip(room, one, strict=True):
+                    target[start : start + size] = x
+            del part, one, x
+        return whole
+
+    def _fitting_frames(self, frames: Tensor) -> int:
+        """As many as make the widest activation, the MLP's (F,L,4·D), as large as the device handles well.
+
+        On a CPU what fits in the last cache is fastest (docs/performance.md); on a GPU what fills it, within reason.
+        """
+        budget = 20 << 20 if frames.device.type == "cpu" else 1 << 30
+        return max(1, budget // (self.spec.num_tokens * 4 * self.spec.width * frames.element_size()))
+
+    def in_type(self, dtype: torch.dtype) -> FrozenBackbone:
+        """This backbone with its weights in ``dtype``: itself, or a copy that is made once and kept."""
+        if next(self.parameters()).dtype == dtype:
+            return self
+        if self._narrow is None or next(self._narrow.parameters()).dtype != dtype:
+            self.__dict__["_narrow"] = None
+            with torch.inference_mode(False):
+                self.__dict__["_narrow"] = copy.deepcopy(self).to(dtype)
+        self._narrow.frames_at_once = self.frames_at_once
+        return self._narrow
+
+    def _apply(self, fn, recurse=True):
+        self.__dict__["_narrow"] = None  # it is no submodule, and follows neither type nor device
+        return super()._apply(fn, recurse)
 
     @abstractmethod
     def tap(self, frames: Tensor) -> list[LayerFeatures]:
@@ -64,6 +117,11 @@ class FrozenBackbone(nn.Module, ABC):
         return super().requires_grad_(False)
 
 
+def _room_for(count: int, part: Tensor) -> Tensor:
+    """Memory for ``count`` frames of what ``part`` holds some of, in the same order."""
+    return part.new_empty_strided((count, *part.shape[1:]), part.stride())
+
+
 def hash_weights(state: Mapping[str, Tensor]) -> str:
     """SHA-256 over names, shapes and bytes of all tensors, in float32."""
     digest = hashlib.sha256()
@@ -75,3 +133,4 @@ def hash_weights(state: Mapping[str, Tensor]) -> str:
 
 def _forget_hash(backbone: FrozenBackbone, incompatible_keys) -> None:
     backbone._hash = None
+    backbone.__dict__["_narrow"] = None

@@ -20,27 +20,38 @@ from torch.overrides import TorchFunctionMode
 
 from evl.backbones.base import FrozenBackbone
 from evl.errors import BackboneError
+from evl.onednn import Linear
 from evl.types import BackboneSpec, LayerFeatures, Preprocessing
 
 _capture: ContextVar[_Capture | None] = ContextVar("capture", default=None)  # one a thread
 
 
 class _Capture(TorchFunctionMode):
-    """While active, notes the tapped blocks' outputs and what they hand to attention."""
+    """Notes a tapped block's output and what it hands to attention. On only inside tapped blocks."""
 
-    def __init__(self, first_tap: int):
+    def __init__(self):
         super().__init__()
-        self.first_tap = first_tap
-        self.block = -1
+        self.block: int | None = None  # the one it is in
         self.queries_keys: dict[int, tuple[Tensor, Tensor]] = {}
         self.tokens: dict[int, Tensor] = {}
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is F.scaled_dot_product_attention and self.block >= self.first_tap:
-            # (F,N,L,K) -> (F,L,N,K); copied, because a view would keep the values of qkv alive
-            query, key = (x.transpose(1, 2).clone(memory_format=torch.contiguous_format) for x in args[:2])
-            self.queries_keys[self.block] = (query, key)
+        if func is F.scaled_dot_product_attention:
+            # a head's queries side by side in memory; copied, because a view would keep the values of qkv alive
+            query, key = (x.clone(memory_format=torch.contiguous_format).transpose(1, 2) for x in args[:2])
+            self.queries_keys[self.block] = (query, key)  # (F,L,N,K)
         return func(*args, **(kwargs or {}))
+
+    def enter(self, block: int) -> None:
+        self.block = block
+        self.__enter__()
+
+    def leave(self, output: Tensor | None = None) -> None:
+        if self.block is not None:
+            self.__exit__(None, None, None)
+            if output is not None:
+                self.tokens[self.block] = output
+            self.block = None
 
 
 class TimmBackbone(FrozenBackbone):
@@ -64,36 +75,42 @@ class TimmBackbone(FrozenBackbone):
         self.vit = vit
         self.requires_grad_(False)
         self.eval()
+        for module in vit.modules():
+            if type(module) is nn.Linear:
+                module.__class__ = Linear  # the same, by the faster library
         first_tap = spec.depth - num_taps
         for index, block in enumerate(vit.blocks):
             block.attn.fused_attn = True
             if index >= first_tap:
                 block.register_forward_pre_hook(partial(_enter, index))
-                block.register_forward_hook(partial(_leave, index))
+                block.register_forward_hook(_leave)
+
+    def compile(self, *args, **kwargs) -> None:
+        """``torch.compile`` of every block that is not tapped, and of the MLPs of those that are, in place."""
+        first_tap = self.spec.depth - self.num_taps
+        for index, block in enumerate(self.vit.blocks):
+            (block if index < first_tap else block.mlp).compile(*args, **kwargs)
 
     def tap(self, frames: Tensor) -> list[LayerFeatures]:
-        capture = _Capture(self.spec.depth - self.num_taps)
+        capture = _Capture()
         token = _capture.set(capture)
         try:
-            with capture:
-                self.vit.forward_features(frames)
+            self.vit.forward_features(frames)
         finally:
+            capture.leave()
             _capture.reset(token)
-        return [
-            LayerFeatures(capture.tokens[block], *capture.queries_keys[block])
-            for block in range(capture.first_tap, self.spec.depth)
-        ]
+        blocks = range(self.spec.depth - self.num_taps, self.spec.depth)
+        return [LayerFeatures(capture.tokens[block], *capture.queries_keys[block]) for block in blocks]
 
 
 def _enter(index: int, module: nn.Module, args) -> None:
     if (capture := _capture.get()) is not None:
-        capture.block = index
+        capture.enter(index)
 
 
-def _leave(index: int, module: nn.Module, args, output: Tensor) -> None:
+def _leave(module: nn.Module, args, output: Tensor) -> None:
     if (capture := _capture.get()) is not None:
-        capture.tokens[index] = output
-        capture.block = -1
+        capture.leave(output)
 
 
 def refuse_unsupported(model: nn.Module, name: str) -> None:

@@ -1,15 +1,32 @@
-"""Attention of one query token over all tokens of a clip (METHOD.md section 3), in the plain form."""
+"""Attention of a few query tokens over all tokens of a clip (METHOD.md section 3), without projecting the tokens.
+
+With y_s = LN(x_s), one head's score is q·(W_k y_s + b_k) = (W_kᵀ q)·y_s + const, and softmax drops the constant; its
+output is Σ a_s (W_v y_s + b_v) = W_v (Σ a_s y_s) + b_v. So the query is projected, not the tokens. LN folds in as
+well: y_s = γ (x_s − μ_s) r_s + β, with μ the mean and r the inverse deviation of a token, gives
+
+    score_s = r_s û·x_s,   û = centred(γ ∘ W_kᵀ q)              as  û·1 = 0  takes the mean out
+    Σ a_s y_s = γ ∘ centred(m) + β,   m = Σ a_s r_s x_s          as  Σ a_s = 1
+
+where centred(v) = v − mean(v). All that is left to do with the tokens is ``pool_tokens``. docs/performance.md counts.
+"""
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from evl.distributed import without_autocast
+from evl.onednn import Linear, bmm, linear
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention: ``query`` (B,Q,D) over ``tokens`` (B,S,D) -> (B,Q,D).
+    """Multi-head attention: ``query`` (B,Q,D) over normalised ``tokens`` (B,S,D) -> (B,Q,D).
 
-    Projections have a bias and map D to ``qkv_width``, and back; heads are ``qkv_width / num_heads`` wide.
+    Projections have a bias and map D to ``qkv_width``, and back; heads are ``qkv_width / num_heads`` wide. The norm of
+    the tokens is given to ``forward``, because it is folded in.
     """
 
     def __init__(self, width: int, qkv_width: int, num_heads: int):
@@ -17,24 +34,127 @@ class CrossAttention(nn.Module):
         if qkv_width % num_heads:
             raise ValueError(f"qkv_width {qkv_width} is not a multiple of num_heads {num_heads}")
         self.num_heads = num_heads
-        self.q_proj = nn.Linear(width, qkv_width)
-        self.k_proj = nn.Linear(width, qkv_width)
-        self.v_proj = nn.Linear(width, qkv_width)
-        self.out_proj = nn.Linear(qkv_width, width)
+        self.q_proj = Linear(width, qkv_width)
+        self.k_proj = Linear(width, qkv_width)
+        self.v_proj = Linear(width, qkv_width)
+        self.out_proj = Linear(qkv_width, width)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        for linear in (self.q_proj, self.k_proj, self.v_proj, self.out_proj):
-            nn.init.xavier_uniform_(linear.weight)
-            nn.init.zeros_(linear.bias)
+        for proj in (self.q_proj, self.k_proj, self.v_proj, self.out_proj):
+            nn.init.xavier_uniform_(proj.weight)
+            nn.init.zeros_(proj.bias)
 
-    def forward(self, query: Tensor, tokens: Tensor) -> Tensor:
+    @property
+    def projects_tokens_from(self) -> float:
+        """The number of query tokens Q from which projecting keys and values takes fewer multiplications.
+
+        A token costs 2·Q·N·D multiplications unprojected (N heads read all of D, for the score and for the sum),
+        and 2·D·W + 2·Q·W projected to width W: equal at Q = D·W / (N·D − W), about the width of a head.
+        """
+        width, qkv_width = self.k_proj.in_features, self.k_proj.out_features
+        saved = self.num_heads * width - qkv_width
+        return math.floor(width * qkv_width / saved) + 1 if saved > 0 else math.inf
+
+    def forward(self, query: Tensor, tokens: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """``norm``: the layer norm of the tokens, which are given as they are before it."""
         q = self._heads(self.q_proj(query))  # (B,Q,N,K)
-        k = self._heads(self.k_proj(tokens))  # (B,S,N,K)
-        v = self._heads(self.v_proj(tokens))
-        scores = torch.einsum("bqnk,bsnk->bnqs", q, k) / q.shape[-1] ** 0.5
-        gathered = torch.einsum("bnqs,bsnk->bqnk", scores.softmax(dim=-1), v)
-        return self.out_proj(gathered.flatten(-2))
+        if query.shape[1] >= self.projects_tokens_from:
+            return self.out_proj(self._project_tokens(q, tokens, norm).flatten(-2))
+        k_weight = self.k_proj.weight.unflatten(0, (self.num_heads, -1))  # (N,K,D)
+        v_weight = self.v_proj.weight.unflatten(0, (self.num_heads, -1))
+        reading = torch.einsum("bqnk,nkd->bqnd", q, k_weight) / q.shape[-1] ** 0.5
+        pooled = pool_tokens(tokens, _centred(reading * norm.weight).flatten(1, 2), norm.eps)  # (B,Q·N,D)
+        pooled = _centred(pooled.view(reading.shape)) * norm.weight + norm.bias
+        gathered = torch.einsum("bqnd,nkd->bqnk", pooled.to(reading.dtype), v_weight) + self._heads(self.v_proj.bias)
+        # the key's bias is the constant that softmax drops: its gradient is zero, but there is one, as DDP wants it
+        return self.out_proj(gathered.flatten(-2)) + 0 * self.k_proj.bias.sum()
+
+    def _project_tokens(self, q: Tensor, tokens: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """The usual way, for many queries: q (B,Q,N,K) over tokens (B,S,D), in their own type -> (B,Q,N,K)."""
+
+        def like_tokens(module: nn.Module) -> tuple[Tensor, Tensor]:
+            return module.weight.to(tokens.dtype), module.bias.to(tokens.dtype)
+
+        y = F.layer_norm(tokens, norm.normalized_shape, *like_tokens(norm), norm.eps)
+        k, v = (self._heads(linear(y, *like_tokens(proj))) for proj in (self.k_proj, self.v_proj))
+        parts = (x.to(tokens.dtype).transpose(1, 2) for x in (q, k, v))
+        return F.scaled_dot_product_attention(*parts).transpose(1, 2).to(q.dtype)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1))
+
+
+def _centred(x: Tensor) -> Tensor:
+    x = x.to(_wide(x.dtype))
+    return x - x.mean(-1, keepdim=True)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """The type that small things (scores, statistics) are kept in: float32, or double for double."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def pool_tokens(tokens: Tensor, query: Tensor, eps: float) -> Tensor:
+    """m_r = Σ_s softmax_s(r_s query_r·x_s) r_s x_s, with r_s = (var(x_s) + eps)^−½ the inverse deviation of token x_s.
+
+    tokens (B,S,D), query (B,R,D) -> (B,R,D), in float32 at least. Tokens stay in their own type, are read twice
+    forward and three times backward, and nothing of their size is made but their gradient.
+    """
+    return _PoolTokens.apply(tokens, query, eps)
+
+
+class _PoolTokens(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, tokens: Tensor, query: Tensor, eps: float) -> Tensor:
+        wide = _wide(tokens.dtype)
+        mean, inverse = token_statistics(tokens, eps)  # (B,S) each
+        scores = bmm(query.to(tokens.dtype), tokens.mT).to(wide) * inverse[:, None]  # (B,R,S)
+        attention = scores.softmax(-1)
+        ctx.save_for_backward(tokens, query, mean, inverse, scores, attention)
+        return bmm((attention * inverse[:, None]).to(tokens.dtype), tokens).to(wide)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        tokens, query, mean, inverse, scores, attention = ctx.saved_tensors
+        with without_autocast(tokens.device):
+            dtype, wide, r = tokens.dtype, _wide(tokens.dtype), inverse[:, None]
+            grad = grad.to(dtype)
+            read = bmm(grad, tokens.mT).to(wide)  # grad·x_s
+            grad_attention = read * r
+            grad_scores = attention * (grad_attention - (attention * grad_attention).sum(-1, keepdim=True))
+            grad_query = bmm((grad_scores * r).to(dtype), tokens).to(query.dtype)
+            if not ctx.needs_input_grad[0]:
+                return None, grad_query, None
+            # ∂/∂x_s: through scores and sum directly, and through r_s, whose derivative is −r_s³ (x_s − μ_s) / D
+            grad_inverse = (grad_scores * (scores / r) + attention * read).sum(1)
+            through = grad_inverse * inverse**3 / tokens.shape[-1]
+            weights = torch.cat([grad_scores * r, attention * r, (through * mean)[:, None]], 1)  # (B,2R+1,S)
+            vectors = torch.cat([query.to(dtype), grad, grad.new_ones(len(grad), 1, grad.shape[-1])], 1)
+            grad_tokens = tokens * -through[..., None].to(dtype)
+            return grad_tokens.baddbmm_(weights.to(dtype).mT, vectors), grad_query, None
+
+
+def token_statistics(tokens: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Mean and inverse deviation (var + eps)^−½ over the last dimension: (B,S,D) -> (B,S) twice, float32 at least."""
+    wide = _wide(tokens.dtype)
+    if torch.compiler.is_compiling():  # one fused pass
+        variance, mean = torch.var_mean(tokens.to(wide), -1, correction=0)
+    elif tokens.dtype != wide:  # two moments, summed in float32 as they are read: exact enough for narrow tokens
+        mean = tokens.mean(-1, dtype=wide)
+        square = torch.linalg.vector_norm(tokens, dim=-1, dtype=wide).square_() / tokens.shape[-1]
+        variance = (square - mean * mean).clamp_min_(0)
+    elif tokens.device.type != "cpu":
+        variance, mean = torch.var_mean(tokens, -1, correction=0)
+    else:  # torch.var_mean is ten times slower on the CPU than two passes over what fits in the cache
+        mean, deviation = (tokens.new_empty(tokens.shape[:2]) for _ in range(2))
+        rows = max(1, CPU_CACHE_BYTES // (tokens.shape[-1] * tokens.element_size()))
+        parts = (x.flatten(0, 1).split(rows) for x in (tokens, mean, deviation))
+        for part, its_mean, its_deviation in zip(*parts, strict=True):
+            torch.mean(part, -1, out=its_mean)
+            torch.linalg.vector_norm(part - its_mean[:, None], dim=-1, out=its_deviation)
+        variance = deviation.square_() / tokens.shape[-1]
+    return mean, torch.rsqrt(variance + eps)
+
+
+CPU_CACHE_BYTES = 1 << 20  # what a core keeps near: work in parts of this size is fetched from memory once

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from evl.distributed import without_autocast
 from evl.types import LayerFeatures
 
 
@@ -56,8 +57,13 @@ class VideoClassifier(nn.Module):
             return self.backbone(clips)
 
     def classify(self, features: Sequence[LayerFeatures]) -> Tensor:
-        """Features of tapped blocks -> logits (B,Y). Only this part has gradients."""
-        return self.head(self.decoder(features))
+        """Features of tapped blocks -> logits (B,Y). Only this part has gradients.
+
+        Works in the types of features and parameters, whatever autocast says: what is large is narrow already, and
+        the rest is one vector a clip.
+        """
+        with without_autocast(features[0].tokens.device):
+            return self.head(self.decoder(features))
 
     def train(self, mode: bool = True) -> VideoClassifier:
         super().train(mode)

@@ -1,4 +1,4 @@
-"""The decoder: one query token gathers, block by block, what it needs from all tokens of all frames."""
+"""The decoder: a query token gathers, block by block, what it needs from all tokens of all frames."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from evl.distributed import without_autocast
 from evl.errors import CheckpointError
 from evl.models.attention import CrossAttention
 from evl.models.temporal import LocalTemporalModule
+from evl.onednn import Linear
 from evl.types import LayerFeatures
 
 
@@ -26,10 +28,10 @@ class MLP(nn.Module):
 
     def __init__(self, width: int, hidden_width: int, dropout: float):
         super().__init__()
-        self.fc1 = nn.Linear(width, hidden_width)
+        self.fc1 = Linear(width, hidden_width)
         self.act = QuickGELU()
         self.dropout = nn.Dropout(dropout)
-        self.fc2 = nn.Linear(hidden_width, width)
+        self.fc2 = Linear(hidden_width, width)
         for linear in (self.fc1, self.fc2):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.normal_(linear.bias, std=1e-6)
@@ -39,7 +41,7 @@ class MLP(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """One layer: x (B,1,D) and one tapped block's LayerFeatures -> x (B,1,D). METHOD.md section 3:
+    """One layer: x (B,Q,D) and one tapped block's LayerFeatures -> x (B,Q,D). METHOD.md section 3:
 
     A = local temporal module(features), flattened to (B, T·L, D)
     x = x + MHA(q = LN1(x), k = v = LN3(A));  x = x + MLP(LN2(x))
@@ -56,7 +58,7 @@ class DecoderLayer(nn.Module):
 
     def forward(self, x: Tensor, features: LayerFeatures) -> Tensor:
         tokens = self.temporal(features).flatten(1, 2)  # (B,T·L,D)
-        x = x + self.attention(self.norm_query(x), self.norm_tokens(tokens))
+        x = x + self.attention(self.norm_query(x), tokens, self.norm_tokens)
         return x + self.mlp(self.norm_mlp(x))
 
 
@@ -69,7 +71,8 @@ class EVLDecoder(nn.Module):
         num_frames: T; only needed with ``temporal_position``.
         grid: (h, w) of the patches; only needed with ``cross_frame``.
         num_heads, qkv_width: heads and inner width of the attention; by default 64 wide and D.
-        query_init: ``zero`` or ``normal`` (std 0.02).
+        num_queries: Q query tokens, which do not see each other; what they gathered is averaged. METHOD.md has 1.
+        query_init: ``zero`` (one query only: several would stay equal) or ``normal`` (std 0.02).
     """
 
     def __init__(
@@ -86,14 +89,17 @@ class EVLDecoder(nn.Module):
         temporal_conv: bool = True,
         temporal_position: bool = True,
         cross_frame: bool = True,
+        num_queries: int = 1,
         query_init: str = "normal",
     ):
         super().__init__()
         qkv_width = qkv_width or width
         if query_init not in ("zero", "normal"):
             raise ValueError(f"query_init {query_init!r}: expected 'zero' or 'normal'")
+        if num_queries > 1 and query_init == "zero":
+            raise ValueError(f"{num_queries} queries that start as zero would stay equal; use query_init='normal'")
         self.width = width
-        self.query_token = nn.Parameter(torch.zeros(1, width))  # (Q,D), Q = 1
+        self.query_token = nn.Parameter(torch.zeros(num_queries, width))  # (Q,D)
         if query_init == "normal":
             nn.init.normal_(self.query_token, std=0.02)
         self.layers = nn.ModuleList(
@@ -113,13 +119,18 @@ class EVLDecoder(nn.Module):
         )
 
     def forward(self, features: Sequence[LayerFeatures]) -> Tensor:
-        """features: M × LayerFeatures with tokens (B,T,L,D), query and key (B,T,L,N,K) -> (B,D)."""
+        """features: M × LayerFeatures with tokens (B,T,L,D), query and key (B,T,L,N,K) -> (B,D).
+
+        Features may be of a narrower type than the parameters: whatever is as large as they are stays in their type.
+        Autocast changes nothing.
+        """
         if len(features) != len(self.layers):
             raise ValueError(f"{len(features)} tapped blocks came, but the decoder has {len(self.layers)} layers")
-        x = self.query_token.expand(len(features[0].tokens), -1, -1)  # (B,1,D)
-        for layer, one in zip(self.layers, features, strict=True):
-            x = layer(x, one)
-        return x[:, 0]
+        x = self.query_token.expand(len(features[0].tokens), -1, -1)  # (B,Q,D)
+        with without_autocast(x.device):
+            for layer, one in zip(self.layers, features, strict=True):
+                x = layer(x, one)
+        return x.mean(1)
 
     @classmethod
     def from_release(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from evl.types import LayerFeatures
@@ -21,4 +22,5 @@ class MeanPool(nn.Module):
         self.num_prefix_tokens = num_prefix_tokens
 
     def forward(self, features: Sequence[LayerFeatures]) -> Tensor:
-        return features[-1].tokens[:, :, self.num_prefix_tokens :].mean(dim=(1, 2))
+        tokens = features[-1].tokens[:, :, self.num_prefix_tokens :]
+        return tokens.mean(dim=(1, 2), dtype=torch.promote_types(tokens.dtype, torch.float32))

@@ -1,7 +1,8 @@
-"""The local temporal module: what changes between neighbouring frames (METHOD.md sections 3 and 4), plainly.
+"""The local temporal module: what changes between neighbouring frames (METHOD.md sections 3 and 4).
 
 Three parts, each of which can be off: a depthwise convolution over time, a table of temporal positions, and
-cross-frame attention, which reads the frozen backbone's own queries and keys.
+cross-frame attention, which reads the frozen backbone's own queries and keys. All of them are summed into one new
+token map; nothing else of its size is made, forward or backward.
 """
 
 from __future__ import annotations
@@ -9,30 +10,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from evl.distributed import without_autocast
+from evl.models.crossframe import add_moved, neighbour_maps, table_gradients
 from evl.types import LayerFeatures
 
 
 class TemporalConv(nn.Module):
-    """Depthwise convolution over T, kernel 3, zero padding: every token position alike. (B,T,L,D) -> same."""
+    """Weights of a depthwise convolution over T, kernel 3, zero padding 1: every token position alike."""
 
     def __init__(self, width: int):
         super().__init__()
         self.conv = nn.Conv1d(width, width, kernel_size=3, padding=1, groups=width)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        b, t, num_tokens, d = tokens.shape
-        over_time = tokens.permute(0, 2, 3, 1).reshape(b * num_tokens, d, t)
-        return self.conv(over_time).reshape(b, num_tokens, d, t).permute(0, 3, 1, 2)
-
 
 class CrossFrameAttention(nn.Module):
-    """Where each patch went, from the attention maps between neighbouring frames, through relative positions.
+    """Where each patch went: two tables ((2h−1)(2w−1), D) of relative positions, of the frame before and after.
 
-    ``query``, ``key`` (B,T,L,N,K) of the backbone's block, prefix tokens first -> (B,T,L,D), zero at prefix
-    tokens. Holds two tables (h,w: the patch grid), of the frame before and the frame after. METHOD.md section 4:
-
-        S[t→s] = mean over heads of softmax_p'(query_t[p] · key_s[p'] / √K),   s = t−1, t+1
-        out(t)[p] = Σ_p' S[t→t−1][p,p'] · before[r(p,p')] + Σ_p' S[t→t+1][p,p'] · after[r(p,p')]
+    They are read through attention maps between frames, see ``evl.models.crossframe``; h, w: the patch grid.
     """
 
     def __init__(self, width: int, grid: tuple[int, int]):
@@ -40,39 +34,15 @@ class CrossFrameAttention(nn.Module):
         h, w = self.grid = grid
         self.before = nn.Parameter(torch.zeros((2 * h - 1) * (2 * w - 1), width))
         self.after = nn.Parameter(torch.zeros((2 * h - 1) * (2 * w - 1), width))
-        rows, columns = torch.arange(h).repeat_interleave(w), torch.arange(w).repeat(h)
-        offset = (rows[:, None] - rows + h - 1) * (2 * w - 1) + (columns[:, None] - columns + w - 1)
-        self.register_buffer("relative_index", offset, persistent=False)  # (h·w, h·w): r(p,p')
-
-    def forward(self, query: Tensor, key: Tensor) -> Tensor:
-        num_patches = self.grid[0] * self.grid[1]
-        num_prefix = query.shape[2] - num_patches
-        if num_prefix < 0:
-            raise ValueError(f"{query.shape[2]} tokens a frame, but a grid of {self.grid} has {num_patches} patches")
-        # out(t) has a term of frame t−1 for t ≥ 1 and of frame t+1 for t ≤ T−2; a missing neighbour gives 0
-        maps = {"before": (query[:, 1:], key[:, :-1]), "after": (query[:, :-1], key[:, 1:])}
-        padding = {"before": (1, 0), "after": (0, 1)}  # frames put in front, behind
-        out = 0
-        for name, (q, k) in maps.items():
-            with torch.no_grad():  # frozen: a map has no parameters
-                attention = _mean_attention(q[:, :, num_prefix:], k[:, :, num_prefix:])  # (B,T−1,h·w,h·w)
-            # embedding: its gradient is the same in every run, that of plain indexing is not
-            table = nn.functional.embedding(self.relative_index, getattr(self, name))  # (h·w, h·w, D)
-            moved = torch.einsum("btpr,prd->btpd", attention.to(table.dtype), table)
-            out = out + nn.functional.pad(moved, (0, 0, num_prefix, 0, *padding[name]))
-        return out
-
-
-def _mean_attention(query: Tensor, key: Tensor) -> Tensor:
-    """(B,T,P,N,K) twice -> (B,T,P,P): softmax over the keys, averaged over heads."""
-    scores = torch.einsum("btpnk,btrnk->btnpr", query, key) / query.shape[-1] ** 0.5
-    return scores.softmax(dim=-1).mean(dim=2)
 
 
 class LocalTemporalModule(nn.Module):
     """LayerFeatures (B,T,L,D) -> tokens (B,T,L,D) with what changes over time added.
 
     A = tokens + TemporalConv(tokens); A += position[t]; A += CrossFrame(query, key)
+
+    A has the type of ``tokens``. Gradients go to the parameters, and to ``tokens`` if it asks; query and key are
+    frozen and take none.
     """
 
     def __init__(
@@ -95,13 +65,91 @@ class LocalTemporalModule(nn.Module):
         self.cross_frame = CrossFrameAttention(width, grid) if cross_frame else None
 
     def forward(self, features: LayerFeatures) -> Tensor:
-        a = features.tokens
+        tokens, query, key = features
+        if self.position is not None and tokens.shape[1] != len(self.position):
+            raise ValueError(f"clips of {tokens.shape[1]} frames, but this decoder was made for {len(self.position)}")
+        weight = bias = before = after = grid = None
+        maps = ()
         if self.conv is not None:
-            a = a + self.conv(features.tokens)
-        if self.position is not None:
-            if a.shape[1] != len(self.position):
-                raise ValueError(f"clips of {a.shape[1]} frames, but this decoder was made for {len(self.position)}")
-            a = a + self.position[:, None]
+            weight, bias = self.conv.conv.weight, self.conv.conv.bias
         if self.cross_frame is not None:
-            a = a + self.cross_frame(features.query, features.key)
+            before, after, grid = self.cross_frame.before, self.cross_frame.after, self.cross_frame.grid
+            if tokens.shape[2] < grid[0] * grid[1]:
+                patches = grid[0] * grid[1]
+                raise ValueError(f"{tokens.shape[2]} tokens a frame, but a grid of {grid} has {patches} patches")
+            maps = neighbour_maps(query, key, grid, tokens.dtype)
+        if weight is None and self.position is None and before is None:
+            return tokens
+        return _AddTemporal.apply(tokens, weight, bias, self.position, before, after, grid, *maps)
+
+
+class _AddTemporal(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, tokens, weight, bias, position, before, after, grid, *maps):
+        ctx.grid = grid
+        ctx.save_for_backward(tokens, weight, bias, position, before, after, *maps)
+        a = _convolved(tokens, weight, _constants(tokens, bias, position))
+        if before is not None:
+            add_moved(a, maps, before, after, grid)
         return a
+
+    @staticmethod
+    def backward(ctx, grad):
+        tokens, weight, bias, position, before, _after, *maps = ctx.saved_tensors
+        grads = dict.fromkeys(("tokens", "weight", "bias", "position", "before", "after"))
+        with without_autocast(grad.device):
+            if ctx.needs_input_grad[0]:  # the convolution turned around
+                flipped = None if weight is None else weight.flip(-1)
+                grads["tokens"] = _convolved(grad, flipped, None)
+            if bias is not None or position is not None:
+                ones = grad.new_ones(grad.shape[0] * grad.shape[1], 1, grad.shape[2])  # a product is the fastest sum
+                a_frame = torch.bmm(ones, grad.flatten(0, 1)).view(grad.shape[:2] + grad.shape[3:])
+                a_frame = a_frame.sum(0, dtype=torch.promote_types(grad.dtype, torch.float32))  # (T,D)
+                grads["position"] = None if position is None else a_frame.to(position.dtype)
+                grads["bias"] = None if bias is None else a_frame.sum(0).to(bias.dtype)
+            if weight is not None:
+                grads["weight"] = _kernel_gradient(grad, tokens).to(weight.dtype)
+            if before is not None:
+                sums = table_gradients(grad, maps, ctx.grid)
+                grads["before"], grads["after"] = (one.to(before.dtype) for one in sums)
+        return (*grads.values(), None, *(None for _ in maps))
+
+
+def _constants(tokens: Tensor, bias: Tensor | None, position: Tensor | None) -> Tensor:
+    """(T,1,D): what is added to every token of a frame."""
+    constants = tokens.new_zeros(
+        tokens.shape[1], 1, tokens.shape[-1], dtype=torch.promote_types(tokens.dtype, torch.float32)
+    )
+    if bias is not None:
+        constants = constants + bias
+    if position is not None:
+        constants = constants + position[:, None]
+    return constants.to(tokens.dtype)
+
+
+def _convolved(tokens: Tensor, weight: Tensor | None, constants: Tensor | None) -> Tensor:
+    """tokens + conv(tokens) + constants, as scaled adds: (B,T,L,D) -> a new map of the same shape."""
+    if weight is None:
+        return tokens.clone() if constants is None else tokens + constants
+    # (D) each: of the frame before, this one, the one after; side by side in memory, or every read is a gather
+    first, _, last = weight[:, 0].T.contiguous().to(tokens.dtype)
+    scale = (1 + weight[:, 0, 1]).to(tokens.dtype)
+    a = tokens * scale if constants is None else torch.addcmul(constants, tokens, scale)
+    a[:, 1:].addcmul_(tokens[:, :-1], first)
+    a[:, :-1].addcmul_(tokens[:, 1:], last)
+    return a
+
+
+def _kernel_gradient(grad: Tensor, tokens: Tensor) -> Tensor:
+    """(D,1,3): Σ grad(t)·tokens(t+k−1) over clips, frames and token positions, for k = 0, 1, 2."""
+    wide = torch.promote_types(grad.dtype, torch.float32)
+    total = 0
+    for g, x in zip(*(_cached_clips(one) for one in (grad, tokens)), strict=True):
+        pairs = [(g[:, 1:], x[:, :-1]), (g, x), (g[:, :-1], x[:, 1:])]
+        total = total + torch.stack([(one * two).sum((0, 1, 2), dtype=wide) for one, two in pairs], -1)
+    return total[:, None]
+
+
+def _cached_clips(tokens: Tensor) -> tuple[Tensor, ...]:
+    """Clip by clip on the CPU, for what is used several times and should be read from memory once."""
+    return tokens.split(1) if tokens.device.type == "cpu" else (tokens,)

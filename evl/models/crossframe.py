@@ -1,0 +1,132 @@
+"""Attention maps between neighbouring frames, and relative tables read through them (METHOD.md section 4).
+
+    out(t)[p] = Σ_p' S[t→t−1][p,p'] · before[r(p,p')] + Σ_p' S[t→t+1][p,p'] · after[r(p,p')]
+
+A gathered table (h·w, h·w, D) is never made. Turn the table around, so that its rows and columns count p' − p. For a
+query in row i, the h rows of offsets that its keys need are contiguous, h−1−i … 2h−2−i. For a query in column j the
+columns are w−1−j … 2w−2−j; a block of neighbouring columns needs at most ``2·block − 1 … w + block − 1`` of them. So
+for one row and one block of columns, a map skewed by column (each query's weights stand where its offsets are, zeros
+elsewhere) times a view of the table is the sum wanted, for all frames at once. Both neighbours stand side by side in
+one table and one map. Backward it is the transpose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from evl.onednn import head_scores, matmul, takes_onednn
+
+Grid = tuple[int, int]
+# a wider block multiplies more zeros, (w + block − 1) / w as many terms; a narrower one has smaller products
+COLUMN_BLOCK = 8
+SCORES_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}  # scores of all heads that are in memory together
+
+
+def _sizes(w: int) -> list[int]:
+    """Widths c of the blocks of columns: about equal."""
+    count = -(-w // COLUMN_BLOCK)
+    return [w * (n + 1) // count - w * n // count for n in range(count)]
+
+
+def _blocks(w: int) -> list[slice]:
+    """For each block, the columns of a turned table that its queries need: w + c − 1 of them."""
+    ends = accumulate(_sizes(w))
+    return [slice(w - end, 2 * w - 1 - end + c) for end, c in zip(ends, _sizes(w), strict=True)]
+
+
+@torch.no_grad()
+def neighbour_maps(query: Tensor, key: Tensor, grid: Grid, dtype: torch.dtype) -> list[Tensor]:
+    """Skewed maps S of every frame to the frame before and after: frozen, so without autograd.
+
+    query, key (B,T,L,N,K), prefix tokens first. One tensor of ``dtype`` a block of columns, (h, B, T, c, h, 2, w+c−1):
+    query row, clip, frame, query column in the block, key row, before/after, offset. Key column j' of query column j
+    stands at offset j' + c−1 − j; the other offsets, and missing neighbours, are zero.
+    """
+    h, w = grid
+    b, t, num_tokens, n, _ = query.shape
+    query, key = (x[:, :, num_tokens - h * w :].transpose(2, 3) for x in (query, key))  # (B,T,N,P,K)
+    maps = [query.new_zeros((h, b, t, c, h, 2, w + c - 1), dtype=dtype) for c in _sizes(w)]
+    targets = [_unskewed(one, w) for one in maps]
+    for clips, frames in _parts(b, t - 1, n * (h * w) ** 2 * query.element_size(), query.device.type):
+        later = slice(frames.start + 1, frames.stop + 1)
+        for side, (these, others) in enumerate(((later, frames), (frames, later))):
+            mean = _mean_attention(query[clips, these], key[clips, others])
+            mean = mean.unflatten(3, grid).unflatten(2, grid).permute(2, 0, 1, 3, 4, 5)  # (h,b,t,w,h,w)
+            for target, part in zip(targets, mean.split(_sizes(w), 3), strict=True):
+                target[:, clips, these, :, :, side] = part
+    return maps
+
+
+def _unskewed(skewed: Tensor, w: int) -> Tensor:
+    """A view (h,B,T,c,h,2,w) of a skewed map whose element j, j' is that of offset j' + c−1 − j."""
+    c = skewed.shape[3]
+    *outer, row, key_row, side, one = skewed.stride()
+    strides = (*outer, row - one, key_row, side, one)  # each row starts one element earlier
+    return skewed.as_strided((*skewed.shape[:-1], w), strides, c - 1)
+
+
+def _parts(b: int, t: int, bytes_a_pair: int, device: str) -> Iterator[tuple[slice, slice]]:
+    """Clips and frames whose scores fit in the budget together."""
+    pairs = max(1, SCORES_BYTES.get(device, 64 << 20) // bytes_a_pair)
+    clips_at_once, frames_at_once = max(1, pairs // max(1, t)), min(t, pairs)
+    for clip in range(0, b, clips_at_once):
+        for frame in range(0, t, max(1, frames_at_once)):
+            yield slice(clip, min(b, clip + clips_at_once)), slice(frame, min(t, frame + frames_at_once))
+
+
+def _mean_attention(query: Tensor, key: Tensor) -> Tensor:
+    """(b,t,N,P,K) twice -> (b,t,P,P): softmax over the keys, averaged over heads."""
+    b, t, n, p, k = query.shape
+    if b * t == 1 and takes_onednn(query, key):
+        return head_scores(query[0, 0], key[0, 0], k**-0.5).softmax(-1).mean(1).view(b, t, p, p)
+    query, key = query.flatten(0, 2), key.flatten(0, 2)
+    scores = torch.baddbmm(query.new_empty(1), query, key.mT, beta=0, alpha=k**-0.5)
+    # on the CPU a float32 softmax is the faster one; on a GPU it would write twice the bytes
+    wide = torch.promote_types(query.dtype, torch.float32) if query.device.type == "cpu" else query.dtype
+    return scores.softmax(-1, dtype=wide).view(b, t, n, p, p).mean(2)
+
+
+def add_moved(tokens: Tensor, maps: list[Tensor], before: Tensor, after: Tensor, grid: Grid) -> None:
+    """Adds out(t) of the equation above to the patch tokens of ``tokens`` (B,T,L,D), in place."""
+    both = _side_by_side(before, after, grid).to(tokens.dtype)
+    for skewed, columns, patches in zip(maps, _blocks(grid[1]), _patches(tokens, grid), strict=True):
+        table = both[:, :, columns].contiguous()
+        for i, rows in enumerate(skewed.flatten(1, 3).flatten(2)):  # (B·T·c, h·2·(w + c − 1))
+            patches[:, i] += matmul(rows, _window(table, i)).view(len(patches), -1, tokens.shape[-1])
+
+
+def table_gradients(grad: Tensor, maps: list[Tensor], grid: Grid) -> tuple[Tensor, Tensor]:
+    """Gradients of ``before`` and ``after`` ((2h−1)(2w−1), D), from that of the tokens (B,T,L,D); float32 at least."""
+    h, w = grid
+    wide = torch.promote_types(grad.dtype, torch.float32)
+    both = grad.new_zeros((2 * h - 1, 2, 2 * w - 1, grad.shape[-1]), dtype=wide)
+    for skewed, columns, patches in zip(maps, _blocks(w), _patches(grad, grid), strict=True):
+        table = torch.zeros_like(both[:, :, columns], memory_format=torch.contiguous_format)
+        for i, rows in enumerate(skewed.flatten(1, 3).flatten(2)):
+            _window(table, i).add_(matmul(rows.T, patches[:, i].flatten(0, 1)))
+        both[:, :, columns] += table
+    before, after = both.transpose(0, 1).flip(1, 2).reshape(2, -1, grad.shape[-1])
+    return before, after
+
+
+def _patches(tokens: Tensor, grid: Grid) -> tuple[Tensor, ...]:
+    """(B,T,L,D) -> views (B·T,h,c,D) of its patch tokens, one a block of columns."""
+    tokens = tokens.flatten(0, 1)
+    patches = tokens[:, tokens.shape[1] - grid[0] * grid[1] :].unflatten(1, grid)
+    return patches.split(_sizes(grid[1]), 2)
+
+
+def _side_by_side(before: Tensor, after: Tensor, grid: Grid) -> Tensor:
+    """Two tables ((2h−1)(2w−1), D) -> (2h−1, 2, 2w−1, D), counting p' − p instead of p − p'."""
+    h, w = grid
+    return torch.stack([before, after]).view(2, 2 * h - 1, 2 * w - 1, -1).flip(1, 2).transpose(0, 1)
+
+
+def _window(table: Tensor, i: int) -> Tensor:
+    """What queries of row i need of a block (2h−1, 2, ·, D), as a matrix: a view (h·2·(w + c − 1), D)."""
+    h = (len(table) + 1) // 2
+    return table[h - 1 - i : 2 * h - 1 - i].flatten(0, 2)

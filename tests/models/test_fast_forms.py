@@ -1,0 +1,224 @@
+"""The forms that are fast against the plain twin: outputs and every gradient."""
+
+import random
+
+import pytest
+import torch
+
+import evl
+from evl import onednn
+from evl.bench.twin import plain_decoder, plain_temporal
+from evl.models import crossframe
+from evl.models.attention import CrossAttention, pool_tokens, token_statistics
+from evl.models.temporal import LocalTemporalModule
+from evl.types import LayerFeatures
+from tests.helpers import assert_close
+
+# b, t, h, w, prefix, N·K of the backbone, decoder's heads and qkv width, what is off
+CASES = [
+    (2, 8, 7, 7, 1, (2, 8), (2, 16), {}),
+    (1, 1, 2, 3, 1, (2, 8), (2, 16), {}),
+    (1, 2, 3, 9, 0, (1, 16), (4, 16), {}),
+    (3, 5, 4, 17, 5, (4, 4), (1, 8), {}),
+    (1, 33, 3, 5, 2, (2, 8), (2, 24), {}),
+    (2, 3, 1, 1, 4, (2, 8), (2, 16), {}),
+    (2, 4, 1, 11, 1, (2, 8), (2, 16), {}),
+    (2, 4, 9, 1, 3, (2, 8), (2, 16), {}),
+    (2, 4, 3, 4, 1, (2, 8), (2, 16), {"temporal_conv": False}),
+    (1, 3, 5, 3, 1, (2, 8), (2, 16), {"temporal_position": False}),
+    (2, 6, 4, 4, 1, (2, 8), (2, 16), {"cross_frame": False}),
+    (2, 4, 3, 3, 1, (2, 8), (2, 16), {"temporal_conv": False, "temporal_position": False}),
+    (2, 4, 3, 3, 1, (2, 8), (2, 16), {"temporal_conv": False, "cross_frame": False}),
+    (2, 4, 3, 3, 1, (2, 8), (2, 16), {"temporal_position": False, "cross_frame": False}),
+    (2, 4, 3, 3, 1, (2, 8), (2, 16),
+     {"temporal_conv": False, "temporal_position": False, "cross_frame": False}),
+]  # fmt: skip
+
+
+def make(case, *, num_layers=2, num_queries=1, dtype=torch.float32):
+    """(decoder with every parameter set, features, direction of the gradient)."""
+    b, t, h, w, prefix, (n, k), (heads, qkv_width), switches = case
+    seed = random.randrange(1 << 30)
+    print("seed", seed)  # pytest shows it when a test fails
+    torch.manual_seed(seed)
+    width = n * k
+    decoder = evl.EVLDecoder(
+        width, num_layers, num_frames=t, grid=(h, w), num_heads=heads, qkv_width=qkv_width,
+        num_queries=num_queries, **switches,
+    )  # fmt: skip
+    std = min(0.2, width**-0.5)
+    for name, parameter in decoder.named_parameters():  # zero-initialised ones too
+        torch.nn.init.normal_(
+            parameter, mean=float(name.endswith(("norm_tokens.weight", "norm_query.weight"))), std=std
+        )
+
+    def tokens(*last):
+        return torch.randn(b, t, prefix + h * w, *last).to(dtype)
+
+    # channels of very different size and a mean that is not zero, as a real residual stream has them
+    scale = torch.logspace(-1, 1, width)
+    features = [
+        LayerFeatures(((tokens(width) + 0.5) * scale).to(dtype), 2 * tokens(n, k), 2 * tokens(n, k))
+        for _ in range(num_layers)
+    ]
+    return decoder, features, torch.randn(b, width)
+
+
+def run(call, decoder, features, direction):
+    decoder.zero_grad()
+    output = call(features)
+    (output.float() * direction.to(output.device)).sum().backward()
+    return output.detach(), {
+        name: torch.zeros_like(p) if p.grad is None else p.grad.clone() for name, p in decoder.named_parameters()
+    }
+
+
+def compare(got, wanted, *, relative):
+    """Outputs, and every gradient against its own size; one that is zero by symmetry against the largest."""
+    assert_close(got[0].float(), wanted[0].float(), relative=relative)
+    assert got[1].keys() == wanted[1].keys()
+    largest = max(gradient.abs().max().item() for gradient in wanted[1].values())
+    for name, gradient in wanted[1].items():
+        floor = 0.1 * relative * largest if name.endswith("k_proj.bias") else 1e-3 * relative * largest
+        try:
+            assert_close(got[1][name].float(), gradient.float(), relative=relative, floor=floor)
+        except AssertionError as error:
+            raise AssertionError(f"{name}: {error}") from None
+
+
+def check(case, **sizes):
+    decoder, features, direction = make(case, **sizes)
+    wanted = run(lambda f: plain_decoder(decoder, f), decoder, features, direction)
+    for _ in range(2):  # calling twice changes nothing
+        compare(run(decoder, decoder, features, direction), wanted, relative=1e-5)
+    assert all(p.grad is not None for p in decoder.parameters()), "DDP waits for every gradient"
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_outputs_and_gradients_equal_the_twin(case):
+    check(case)
+
+
+@pytest.mark.parametrize("onednn_taken", [True, False])
+@pytest.mark.parametrize("budget", [1, 1 << 30])
+@pytest.mark.parametrize("case", CASES[:5], ids=str)
+def test_neither_library_nor_parts_change_the_numbers(monkeypatch, case, onednn_taken, budget):
+    if onednn_taken and not onednn.available():
+        pytest.skip("oneDNN is not the faster one here")
+    monkeypatch.setattr(onednn, "available", lambda: onednn_taken)
+    monkeypatch.setitem(crossframe.SCORES_BYTES, "cpu", budget)
+    check(case)
+
+
+def test_sizes_of_a_real_backbone():
+    check((1, 3, 14, 14, 1, (12, 64), (12, 768), {}), num_layers=1)
+
+
+@pytest.mark.parametrize("case", [CASES[0], CASES[3], CASES[4], CASES[8], CASES[10]], ids=str)
+def test_narrow_features_are_near_float32(case):
+    decoder, features, direction = make(case, dtype=torch.bfloat16)
+    exact = [LayerFeatures(*(part.float() for part in one)) for one in features]
+    wanted = run(lambda f: plain_decoder(decoder, f), decoder, exact, direction)
+    got = run(decoder, decoder, features, direction)
+    assert got[0].dtype == torch.float32
+    assert (got[0] - wanted[0]).norm() < 2e-2 * wanted[0].norm()
+    largest = max(gradient.norm() for gradient in wanted[1].values())
+    for name, gradient in wanted[1].items():
+        error = (got[1][name] - gradient).norm() / max(gradient.norm(), 1e-2 * largest)
+        assert error < 2e-2, f"{name}: {error:.3g}"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_autocast_changes_nothing(dtype):
+    decoder, features, direction = make(CASES[0], dtype=dtype)
+    plain = run(decoder, decoder, features, direction)
+
+    def with_autocast(features):
+        with torch.autocast("cpu", torch.bfloat16):
+            return decoder(features)
+
+    output, gradients = run(with_autocast, decoder, features, direction)
+    assert torch.equal(output, plain[0])
+    assert all(torch.equal(gradients[name], wanted) for name, wanted in plain[1].items())
+
+
+@pytest.mark.parametrize("case", [CASES[1], CASES[3], CASES[8], CASES[10]], ids=str)
+def test_compiled_equals_the_twin(case):
+    torch._dynamo.reset()
+    decoder, features, direction = make(case)
+    wanted = run(lambda f: plain_decoder(decoder, f), decoder, features, direction)
+    compiled = torch.compile(decoder, backend="aot_eager", fullgraph=True)
+    compare(run(compiled, decoder, features, direction), wanted, relative=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_compiled_by_inductor_equals_the_twin(case):
+    torch._dynamo.reset()
+    decoder, features, direction = make(case)
+    wanted = run(lambda f: plain_decoder(decoder, f), decoder, features, direction)
+    compare(run(torch.compile(decoder), decoder, features, direction), wanted, relative=1e-5)
+
+
+@pytest.mark.parametrize("num_queries", [2, 7, 40])
+def test_many_queries_equal_the_twin(num_queries):
+    case = (2, 3, 3, 4, 1, (2, 8), (2, 16), {})
+    decoder, _, _ = make(case)
+    threshold = decoder.layers[0].attention.projects_tokens_from
+    assert threshold == 17  # D·W / (N·D − W) = 16·16 / (2·16 − 16) = 16, and more from the next on
+    check(case, num_queries=num_queries)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_both_ways_of_attention_agree(monkeypatch, dtype):
+    torch.manual_seed(0)
+    attention, norm = CrossAttention(24, 16, 2), torch.nn.LayerNorm(24)
+    query, tokens = torch.randn(2, 3, 24), torch.randn(2, 30, 24, dtype=dtype)
+    pooled = attention(query, tokens, norm)
+    monkeypatch.setattr(CrossAttention, "projects_tokens_from", 1)
+    projected = attention(query, tokens, norm)
+    assert_close(projected, pooled, relative=1e-5 if dtype == torch.float32 else 2e-2)
+
+
+def test_one_head_never_projects():
+    assert CrossAttention(16, 16, 1).projects_tokens_from == float("inf")
+
+
+def test_gradients_in_double():
+    torch.manual_seed(0)
+    features = LayerFeatures(*(torch.randn(2, 3, 7, *last, dtype=torch.float64) for last in [(4,), (2, 2), (2, 2)]))
+    module = LocalTemporalModule(4, num_frames=3, grid=(2, 3)).double()
+    names = [name for name, _ in module.named_parameters()]
+    values = tuple(torch.randn_like(p, requires_grad=True) for p in module.parameters())
+
+    def temporal(tokens, *values):
+        with_tokens = features._replace(tokens=tokens)
+        return torch.func.functional_call(module, dict(zip(names, values, strict=True)), (with_tokens,))
+
+    assert torch.autograd.gradcheck(temporal, (features.tokens.clone().requires_grad_(), *values))
+    tokens, query = (torch.randn(2, size, 5, dtype=torch.float64, requires_grad=True) for size in (6, 3))
+    assert torch.autograd.gradcheck(lambda x, q: pool_tokens(x, q, 1e-5), (tokens, query))
+
+
+def test_tokens_take_a_gradient_if_they_ask():
+    decoder, features, _ = make(CASES[0], num_layers=1)
+    layer, one = decoder.layers[0], features[0]
+    tokens = one.tokens.clone().requires_grad_()
+    direction = torch.randn_like(tokens)
+    got, wanted = (
+        torch.autograd.grad((call(one._replace(tokens=tokens)) * direction).sum(), tokens)[0]
+        for call in (layer.temporal, lambda f: plain_temporal(layer.temporal, f))
+    )
+    assert_close(got, wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_statistics_of_tokens_far_from_zero(dtype):
+    torch.manual_seed(0)
+    tokens = (torch.randn(2, 700, 33) + 20).to(dtype)
+    mean, inverse = token_statistics(tokens, 1e-5)
+    exact = tokens.double()
+    assert_close(mean.double(), exact.mean(-1), relative=1e-6)
+    assert_close(inverse.double(), (exact.var(-1, correction=0) + 1e-5).rsqrt(), relative=1e-4)
+    if dtype != torch.bfloat16:
+        assert_close(inverse.double(), (exact.var(-1, correction=0) + 1e-5).rsqrt(), relative=1e-5)
