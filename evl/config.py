@@ -108,6 +108,7 @@ class TrainingConfig:
     clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
     label_smoothing: Dropout = 0.0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: bf16 on CUDA, fp32 on CPU
+    compile: bool = False  # by torch.compile: minutes at the start, faster steps after
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     eval_every: NotNegative = 500  # steps; 0: only at the end
     save_every: Positive = 500  # steps

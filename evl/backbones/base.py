@@ -32,6 +32,7 @@ class FrozenBackbone(nn.Module, ABC):
         self.preprocessing = preprocessing
         self.num_taps = num_taps
         self.frames_at_once: int | None = None  # None: by memory
+        self.compiled = False
         self._hash: str | None = None
         self.__dict__["_narrow"] = None  # not a submodule: it is in no state, and moves nowhere
         self.register_load_state_dict_post_hook(_forget_hash)
@@ -78,7 +79,7 @@ class FrozenBackbone(nn.Module, ABC):
 
         On a CPU what fits in the last cache is fastest (docs/performance.md); on a GPU what fills it, within reason.
         """
-        budget = 20 << 20 if frames.device.type == "cpu" else 1 << 30
+        budget = 12 << 20 if frames.device.type == "cpu" else 1 << 30
         return max(1, budget // (self.spec.num_tokens * 4 * self.spec.width * frames.element_size()))
 
     def in_type(self, dtype: torch.dtype) -> FrozenBackbone:
@@ -89,8 +90,15 @@ class FrozenBackbone(nn.Module, ABC):
             self.__dict__["_narrow"] = None
             with torch.inference_mode(False):
                 self.__dict__["_narrow"] = copy.deepcopy(self).to(dtype)
+            if self.compiled:  # which is not copied
+                self._narrow.compile()
         self._narrow.frames_at_once = self.frames_at_once
         return self._narrow
+
+    def compile(self) -> None:
+        """Has torch compile what can be compiled of it, in place, when it first runs."""
+        self.compiled = True
+        self.__dict__["_narrow"] = None
 
     def _apply(self, fn, recurse=True):
         self.__dict__["_narrow"] = None  # it is no submodule, and follows neither type nor device

@@ -85,11 +85,12 @@ class TimmBackbone(FrozenBackbone):
                 block.register_forward_pre_hook(partial(_enter, index))
                 block.register_forward_hook(_leave)
 
-    def compile(self, *args, **kwargs) -> None:
-        """``torch.compile`` of every block that is not tapped, and of the MLPs of those that are, in place."""
+    def compile(self) -> None:
+        """Every block that is not tapped, and the MLPs of those that are."""
+        super().compile()
         first_tap = self.spec.depth - self.num_taps
         for index, block in enumerate(self.vit.blocks):
-            (block if index < first_tap else block.mlp).compile(*args, **kwargs)
+            (block if index < first_tap else block.mlp).compile()
 
     def tap(self, frames: Tensor) -> list[LayerFeatures]:
         capture = _Capture()

@@ -65,6 +65,11 @@ class VideoClassifier(nn.Module):
         with without_autocast(features[0].tokens.device):
             return self.head(self.decoder(features))
 
+    def compile(self) -> None:
+        """``torch.compile`` of backbone and decoder, in place: minutes at the first call, for faster ones after."""
+        self.backbone.compile()
+        self.decoder.compile()
+
     def train(self, mode: bool = True) -> VideoClassifier:
         super().train(mode)
         self.backbone.eval()

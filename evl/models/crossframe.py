@@ -71,7 +71,9 @@ def _unskewed(skewed: Tensor, w: int) -> Tensor:
 
 def _parts(b: int, t: int, bytes_a_pair: int, device: str) -> Iterator[tuple[slice, slice]]:
     """Clips and frames whose scores fit in the budget together."""
-    pairs = max(1, SCORES_BYTES.get(device, 64 << 20) // bytes_a_pair)
+    # a compiled graph unrolls the loop: there, few parts
+    budget = 256 << 20 if torch.compiler.is_compiling() else SCORES_BYTES.get(device, 64 << 20)
+    pairs = max(1, budget // bytes_a_pair)
     clips_at_once, frames_at_once = max(1, pairs // max(1, t)), min(t, pairs)
     for clip in range(0, b, clips_at_once):
         for frame in range(0, t, max(1, frames_at_once)):

@@ -80,6 +80,8 @@ def fit(
     run = _Run(model, config, train_samples, val_samples, folder, world, damaged, progress)
     first = run.resume() if resume else 0
     batches = run.read_batches(first)
+    if training.compile:
+        model.compile()
     wrapped = torch.nn.parallel.DistributedDataParallel(model) if world.size > 1 else model
     model.train()
     with _stop_requested() as stop_requested:
