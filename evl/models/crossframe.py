@@ -26,7 +26,7 @@ COLUMN_BLOCK = 8
 SCORES_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}  # scores of all heads that are in memory together
 
 
-def _sizes(w: int) -> list[int]:
+def block_sizes(w: int) -> list[int]:
     """Widths c of the blocks of columns: about equal."""
     count = -(-w // COLUMN_BLOCK)
     return [w * (n + 1) // count - w * n // count for n in range(count)]
@@ -34,8 +34,8 @@ def _sizes(w: int) -> list[int]:
 
 def _blocks(w: int) -> list[slice]:
     """For each block, the columns of a turned table that its queries need: w + c − 1 of them."""
-    ends = accumulate(_sizes(w))
-    return [slice(w - end, 2 * w - 1 - end + c) for end, c in zip(ends, _sizes(w), strict=True)]
+    ends = accumulate(block_sizes(w))
+    return [slice(w - end, 2 * w - 1 - end + c) for end, c in zip(ends, block_sizes(w), strict=True)]
 
 
 @torch.no_grad()
@@ -49,14 +49,14 @@ def neighbour_maps(query: Tensor, key: Tensor, grid: Grid, dtype: torch.dtype) -
     h, w = grid
     b, t, num_tokens, n, _ = query.shape
     query, key = (x[:, :, num_tokens - h * w :].transpose(2, 3) for x in (query, key))  # (B,T,N,P,K)
-    maps = [query.new_zeros((h, b, t, c, h, 2, w + c - 1), dtype=dtype) for c in _sizes(w)]
+    maps = [query.new_zeros((h, b, t, c, h, 2, w + c - 1), dtype=dtype) for c in block_sizes(w)]
     targets = [_unskewed(one, w) for one in maps]
     for clips, frames in _parts(b, t - 1, n * (h * w) ** 2 * query.element_size(), query.device.type):
         later = slice(frames.start + 1, frames.stop + 1)
         for side, (these, others) in enumerate(((later, frames), (frames, later))):
             mean = _mean_attention(query[clips, these], key[clips, others])
             mean = mean.unflatten(3, grid).unflatten(2, grid).permute(2, 0, 1, 3, 4, 5)  # (h,b,t,w,h,w)
-            for target, part in zip(targets, mean.split(_sizes(w), 3), strict=True):
+            for target, part in zip(targets, mean.split(block_sizes(w), 3), strict=True):
                 target[:, clips, these, :, :, side] = part
     return maps
 
@@ -119,7 +119,7 @@ def _patches(tokens: Tensor, grid: Grid) -> tuple[Tensor, ...]:
     """(B,T,L,D) -> views (B·T,h,c,D) of its patch tokens, one a block of columns."""
     tokens = tokens.flatten(0, 1)
     patches = tokens[:, tokens.shape[1] - grid[0] * grid[1] :].unflatten(1, grid)
-    return patches.split(_sizes(grid[1]), 2)
+    return patches.split(block_sizes(grid[1]), 2)
 
 
 def _side_by_side(before: Tensor, after: Tensor, grid: Grid) -> Tensor:

@@ -1,0 +1,190 @@
+"""One size measured: backbone, decoder and step, fast and plain in the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from evl.backbones import create_backbone
+from evl.bench.counts import backbone_macs, counted_by_torch, decoder_macs, total_macs
+from evl.bench.measure import describe_machine, matmul_peak, peak_bytes, time_together
+from evl.bench.twin import plain_decoder
+from evl.config import BackboneConfig, TrainingConfig
+from evl.distributed import World, autocast, resolve_precision
+from evl.models import ClassifierHead, EVLDecoder, VideoClassifier
+from evl.training.optim import make_optimizer, make_scaler, train_step
+from evl.types import LayerFeatures
+
+
+@dataclass(frozen=True)
+class BenchSize:
+    """``reported_gflops``: a view's, by METHOD.md section 8 (views of its table taken apart)."""
+
+    backbone: str
+    num_frames: int
+    num_layers: int = 4
+    batch_size: int = 4  # on a CPU
+    cuda_batch_size: int = 64
+    num_classes: int = 400
+    reported_gflops: float | None = None
+
+
+B16, L14 = "vit_base_patch16_clip_quickgelu_224.openai", "vit_large_patch14_clip_quickgelu_224.openai"
+SIZES = {
+    "b16-8f": BenchSize(B16, 8, reported_gflops=444 / 3),
+    "b16-32f": BenchSize(B16, 32, batch_size=1, cuda_batch_size=16, reported_gflops=1777 / 3),
+    "l14-8f": BenchSize(L14, 8, batch_size=2, cuda_batch_size=32, reported_gflops=2022 / 3),
+    "l14-32f": BenchSize(L14, 32, batch_size=1, cuda_batch_size=8, reported_gflops=8088 / 3),
+    "tiny": BenchSize("evl_vit_tiny", 8, num_layers=3, batch_size=16, cuda_batch_size=256, num_classes=6),
+    "dry": BenchSize("evl_vit_tiny", 3, num_layers=2, batch_size=2, cuda_batch_size=2, num_classes=6),
+}
+
+
+def run_bench(
+    size: str,
+    *,
+    device: torch.device,
+    precision: str = "auto",
+    batch_size: int | None = None,
+    repeats: int = 5,
+    compile: bool = False,
+    progress: Callable[[str], None] = lambda what: None,
+) -> dict:
+    """Measures one of ``SIZES`` and returns a JSON-able document; see docs/performance.md for its fields.
+
+    Weights are random: nothing is downloaded, and time does not depend on them.
+    """
+    chosen = SIZES[size]
+    precision = resolve_precision(precision, device)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    batch = batch_size or (chosen.cuda_batch_size if device.type == "cuda" else chosen.batch_size)
+    torch.manual_seed(0)
+    progress("building the model")
+    model = _build(chosen)
+    counts = decoder_macs(model.decoder, model.backbone.spec, chosen.num_frames)
+    by_torch = counted_by_torch(model.backbone, model.decoder, chosen.num_frames)
+    a_frame = backbone_macs(model.backbone)
+    model.to(device)
+    if compile:
+        model.compile()
+    clips = torch.randn(batch, chosen.num_frames, 3, *model.backbone.spec.image_size, device=device)
+    labels = torch.randint(chosen.num_classes, (batch,), device=device)
+
+    def backbone() -> list:
+        with autocast(precision, device):
+            return model.features(clips)
+
+    progress("matrix peak")
+    peak = matmul_peak(device, dtype, size=_peak_size(size, device), repeats=repeats)
+    progress("decoder")
+    seconds, memory, feature_bytes = _measure_decoder(model.decoder, backbone(), precision, repeats)
+    progress("backbone and training step")
+    step, optimizer = _training_step(model, clips, labels, precision)
+    seconds |= time_together({"backbone": backbone, "step": step}, device, repeats)
+    memory["step"] = peak_bytes(step, device)
+
+    view = chosen.num_frames * a_frame
+    fast = total_macs(counts, "fast")
+    step_macs = batch * (view + fast + total_macs(counts, "fast backward"))
+    return {
+        "size": size,
+        "machine": describe_machine(device),
+        "settings": {
+            "backbone": chosen.backbone, "num_frames": chosen.num_frames, "num_layers": chosen.num_layers,
+            "batch_size": batch, "precision": precision, "compile": compile, "repeats": repeats,
+        },
+        "seconds": {
+            "backbone": seconds["backbone"],
+            "decoder_forward": seconds["fast forward"],
+            "decoder_forward_backward": seconds["fast"],
+            "twin_forward": seconds["twin forward"],
+            "twin_forward_backward": seconds["twin"],
+            "training_step": seconds["step"],
+        },
+        "ratios": {
+            "twin_to_fast_forward": seconds["twin forward"] / seconds["fast forward"],
+            "twin_to_fast_forward_backward": seconds["twin"] / seconds["fast"],
+            "decoder_to_backbone": seconds["fast"] / seconds["backbone"],
+            "fast_to_twin_peak_memory": _ratio(memory["fast"], memory["twin"]),
+        },
+        "peak_bytes": {
+            "features": feature_bytes, "decoder": memory["fast"], "twin": memory["twin"],
+            "training_step": memory["step"],
+            "optimizer": sum(x.numel() * x.element_size() for s in optimizer.state.values() for x in s.values()),
+        },
+        "gflops_a_view": {
+            "fast": (view + fast) / 1e9,
+            "plain": (view + total_macs(counts, "plain")) / 1e9,
+            "plain_by_torch": by_torch / 1e9,
+            "reported": chosen.reported_gflops,
+            "decoder": {part: {name: n / 1e9 for name, n in count.items()} for part, count in counts.items()},
+        },
+        "clips_a_second": batch / seconds["step"],
+        "matmul_peak_gflops": peak / 1e9,
+        "share_of_peak": {
+            "backbone": 2 * batch * view / seconds["backbone"] / peak,
+            "training_step": 2 * step_macs / seconds["step"] / peak,
+        },
+    }  # fmt: skip
+
+
+def _build(size: BenchSize) -> VideoClassifier:
+    config = BackboneConfig(name=size.backbone, pretrained=False)
+    backbone = create_backbone(config, size.num_layers)
+    spec = backbone.spec
+    num_heads = max(1, spec.width // 64)
+    decoder = EVLDecoder(spec.width, size.num_layers, num_frames=size.num_frames, grid=spec.grid, num_heads=num_heads)
+    return VideoClassifier(backbone, decoder, ClassifierHead(spec.width, size.num_classes))
+
+
+def _peak_size(size: str, device: torch.device) -> int:
+    if device.type == "cuda":
+        return 8192
+    return 512 if size == "dry" else 2048
+
+
+def _measure_decoder(
+    decoder: EVLDecoder, features: Sequence[LayerFeatures], precision: str, repeats: int
+) -> tuple[dict[str, float], dict[str, int | None], int]:
+    """Seconds and peak bytes of both forms on the same features, which live no longer than this; their bytes."""
+    tokens = features[0].tokens
+    direction = torch.randn(len(tokens), decoder.width, device=tokens.device)
+
+    def twin() -> Tensor:  # as it would be run: under autocast where the precision is narrow
+        with autocast(precision, tokens.device):
+            return plain_decoder(decoder, features)
+
+    forms = {"fast": lambda: decoder(features), "twin": twin}
+    forward = {f"{name} forward": torch.no_grad()(form) for name, form in forms.items()}
+    both = {name: _forward_backward(form, decoder, direction) for name, form in forms.items()}
+    seconds = time_together({**forward, **both}, tokens.device, repeats)
+    memory = {name: peak_bytes(call, tokens.device) for name, call in both.items()}
+    return seconds, memory, sum(part.numel() * part.element_size() for one in features for part in one)
+
+
+def _forward_backward(form: Callable[[], Tensor], decoder: EVLDecoder, direction: Tensor) -> Callable[[], None]:
+    def call() -> None:
+        decoder.zero_grad(set_to_none=True)
+        (form().float() * direction).sum().backward()
+
+    return call
+
+
+def _training_step(model: VideoClassifier, clips: Tensor, labels: Tensor, precision: str):
+    """(a whole step as ``evl train`` takes it: backbone, decoder, loss, backward, AdamW; its optimizer)."""
+    config = TrainingConfig(steps=10_000, batch_size=len(clips), precision=precision)
+    optimizer, scaler = make_optimizer(model, config), make_scaler(config, clips.device)
+    world = World(0, 1, clips.device)
+
+    def step() -> None:
+        model.train()
+        train_step(model, optimizer, scaler, [(clips, labels)], 0, config, world, tuple(clips.shape[1:]))
+
+    return step, optimizer
+
+
+def _ratio(one: int | None, other: int | None) -> float | None:
+    return one / other if one is not None and other else None
