@@ -18,8 +18,14 @@ import torch
 
 from evl.bench import SIZES
 
-COLUMNS = ("size", "precision", "batch", "backbone", "decoder f", "f+b", "twin f", "f+b", "**twin ÷ evl, f+b**",
-           "decoder ÷ backbone", "step", "clips/s", "share of matrix peak", "decoder MiB", "twin MiB", "step MiB")  # fmt: skip
+COLUMNS = (
+    (
+        "size precision batch backbone decoder_f f+b twin_f f+b twin÷evl,f+b decoder÷backbone step clips/s "
+        "share_of_matrix_peak decoder_MiB twin_MiB step_MiB"
+    )
+    .replace("_", "\u00a0")
+    .split(" ")
+)
 SECONDS = ("backbone", "decoder_forward", "decoder_forward_backward", "twin_forward", "twin_forward_backward")
 RESULTS = Path(__file__).parent / "results"
 

@@ -36,7 +36,7 @@ def predict(
     return predict_samples(model, samples, None, num_clips=num_clips, num_crops=num_crops, num_workers=num_workers)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def predict_samples(
     model: VideoClassifier,
     samples: Sequence[Sample],

@@ -16,6 +16,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from evl.distributed import without_autocast
@@ -115,6 +116,7 @@ class _PoolTokens(torch.autograd.Function):
         return bmm((attention * inverse[:, None]).to(tokens.dtype), tokens).to(wide)
 
     @staticmethod
+    @once_differentiable  # what is saved beside the inputs has no graph
     def backward(ctx, grad: Tensor):
         tokens, query, mean, inverse, scores, attention = ctx.saved_tensors
         with without_autocast(tokens.device):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from evl.distributed import without_autocast
 from evl.models.crossframe import add_moved, neighbour_maps, table_gradients
@@ -94,6 +95,7 @@ class _AddTemporal(torch.autograd.Function):
         return a
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
         tokens, weight, bias, position, before, _after, *maps = ctx.saved_tensors
         grads = dict.fromkeys(("tokens", "weight", "bias", "position", "before", "after"))

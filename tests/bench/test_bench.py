@@ -1,0 +1,113 @@
+"""Counts against torch's own counter, and the command at its smallest size."""
+
+import json
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import evl
+from evl.backbones import create_backbone
+from evl.bench import SIZES
+from evl.bench.counts import backbone_macs, counted_by_torch, decoder_macs, total_macs
+from evl.bench.measure import peak_bytes
+from evl.config import BackboneConfig
+from evl.types import LayerFeatures
+from tests.helpers import run_command
+
+DRY = ("bench", "--size", "dry", "--repeats", "1", "--device", "cpu")
+
+
+def parts_of(name, **sizes):
+    """(backbone, decoder) of a bench size, without memory."""
+    size = SIZES[name]
+    with torch.device("meta"):
+        backbone = create_backbone(BackboneConfig(name=size.backbone, pretrained=False), size.num_layers)
+        spec = backbone.spec
+        decoder = evl.EVLDecoder(spec.width, size.num_layers, num_frames=size.num_frames, grid=spec.grid, **sizes)
+    return backbone, decoder, size.num_frames
+
+
+@pytest.mark.parametrize("name", [name for name in SIZES if name not in ("tiny", "dry")])
+def test_counts_are_those_of_torchs_counter_and_near_the_papers(name):
+    backbone, decoder, num_frames = parts_of(name)
+    counts = decoder_macs(decoder, backbone.spec, num_frames)
+    plain = num_frames * backbone_macs(backbone) + total_macs(counts, "plain")
+    assert plain == pytest.approx(counted_by_torch(backbone, decoder, num_frames), rel=0.02)
+    assert plain / 1e9 == pytest.approx(SIZES[name].reported_gflops, rel=0.025)
+    assert total_macs(counts, "fast") < 0.65 * total_macs(counts, "plain")
+
+
+@pytest.mark.parametrize("num_queries", [1, 3, 80])
+def test_the_fast_forms_count_is_what_torch_sees_it_do(num_queries):
+    backbone, decoder, num_frames = parts_of("b16-8f", num_queries=num_queries)
+    spec = backbone.spec
+    with torch.device("meta"):
+        tokens, heads = (num_frames, spec.num_tokens), (spec.num_heads, spec.head_width)
+        features = [
+            LayerFeatures(torch.empty(1, *tokens, spec.width), *(torch.empty(1, *tokens, *heads) for _ in range(2)))
+            for _ in decoder.layers
+        ]
+        with FlopCounterMode(display=False) as forward:
+            output = decoder(features)
+        with FlopCounterMode(display=False) as backward:
+            output.sum().backward()
+    counts = decoder_macs(decoder, spec, num_frames)
+    counts.pop("temporal convolution")  # scaled adds, which torch does not count
+    assert total_macs(counts, "fast") == pytest.approx(forward.get_total_flops() / 2, rel=0.01)
+    seen = backward.get_total_flops() / 2
+    if "keys and values" in counts and counts["keys and values"]["fast"] == 0:
+        # torch's counter overlooks baddbmm_, by which the tokens' gradient is made of 2R+1 vectors
+        readings = num_queries * decoder.layers[0].attention.num_heads
+        seen += len(decoder.layers) * (2 * readings + 1) * num_frames * spec.num_tokens * spec.width
+    assert total_macs(counts, "fast backward") == pytest.approx(seen, rel=0.01)
+
+
+def test_peak_memory_is_what_a_call_holds():
+    def call():
+        held = torch.ones(20 << 20)  # 80 MiB, touched
+        return held.sum()
+
+    peak = peak_bytes(call, torch.device("cpu"))
+    assert peak is None or 79 << 20 < peak < 120 << 20
+
+
+def test_dry_size(capsys, tmp_path):
+    out = tmp_path / "bench.json"
+    code, stdout, _ = run_command(
+        capsys, "bench", "--size", "dry", "--repeats", "1", "--device", "cpu", "--json", "--out", out
+    )
+    assert code == 0
+    (result,) = json.loads(stdout)
+    assert json.loads(out.read_text()) == [result]
+    assert result["settings"]["precision"] == "fp32"
+    assert all(seconds > 0 for seconds in result["seconds"].values())
+    gflops = result["gflops_a_view"]
+    assert gflops["plain"] == pytest.approx(gflops["plain_by_torch"], rel=0.02)
+    assert 0 < result["share_of_peak"]["training_step"] < 1.5
+    seconds = result["seconds"]
+    ratio = seconds["twin_forward_backward"] / seconds["decoder_forward_backward"]
+    assert result["ratios"]["twin_to_fast_forward_backward"] == pytest.approx(ratio)
+
+
+def test_table_and_narrow_precision(capsys):
+    code, stdout, _ = run_command(
+        capsys, "bench", "--size", "dry", "--repeats", "1", "--device", "cpu", "--precision", "bf16"
+    )
+    assert code == 0
+    assert "training step" in stdout
+    assert "bf16" in stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--size", "b16-8"), "did you mean b16-8f"),
+        (("--precision", "int8"), "expected auto"),
+        (("--device", "tpu"), "tpu"),
+    ],
+)
+def test_wrong_arguments(capsys, arguments, message):
+    code, _, stderr = run_command(capsys, "bench", *arguments)
+    assert code == 1
+    assert message in stderr
