@@ -58,7 +58,7 @@ def make(case, *, num_layers=2, num_queries=1, dtype=torch.float32):
         return torch.randn(b, t, prefix + h * w, *last).to(dtype)
 
     # channels of very different size and a mean that is not zero, as a real residual stream has them
-    scale = torch.logspace(-1, 1, width)
+    scale = torch.logspace(-0.5, 0.5, width)
     features = [
         LayerFeatures(((tokens(width) + 0.5) * scale).to(dtype), 2 * tokens(n, k), 2 * tokens(n, k))
         for _ in range(num_layers)
