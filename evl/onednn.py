@@ -88,12 +88,10 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
-def head_scores(query: Tensor, key: Tensor, scale: float) -> Tensor:
-    """(N,P,K) and (N,P',K) -> (P,N,P'): scale · query·key a head, as a grouped 1×1 convolution, which is oneDNN's."""
-    n, p, k = query.shape
-    pixels = query.new_empty(p, n, k)
-    torch.mul(query.transpose(0, 1), scale, out=pixels)
-    pixels = pixels.view(1, 1, p, n * k).permute(0, 3, 1, 2)  # channels last
+def head_scores(query: Tensor, key: Tensor) -> Tensor:
+    """(P,N,K) and (N,P',K) -> (P,N,P'): query·key a head, as a grouped 1×1 convolution, which is oneDNN's."""
+    p, n, k = query.shape
+    pixels = query.reshape(1, 1, p, n * k).permute(0, 3, 1, 2)  # channels last
     return F.conv2d(pixels, key.reshape(-1, k, 1, 1), groups=n)[0, :, 0].T.view(p, n, -1)
 
 

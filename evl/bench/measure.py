@@ -14,16 +14,19 @@ import torch
 
 
 def time_together(calls: dict[str, Callable[[], object]], device: torch.device, repeats: int) -> dict[str, float]:
-    """Median seconds of each, in turns, so that what else the machine does falls on all of them; one turn warms up."""
+    """Median seconds of each, in turns, so that what else the machine does falls on all of them.
+
+    Each is called once untimed before, every turn: what another one did to caches and freed memory is not its time.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(repeats + 1):
+    for _ in range(repeats):
         for name, call in calls.items():
+            call()
             _wait(device)
             started = time.perf_counter()
             call()
             _wait(device)
-            if turn > 0:
-                seconds[name].append(time.perf_counter() - started)
+            seconds[name].append(time.perf_counter() - started)
     return {name: median(values) for name, values in seconds.items()}
 
 

@@ -4,10 +4,10 @@
 
 A gathered table (h·w, h·w, D) is never made. Turn the table around, so that its rows and columns count p' − p. For a
 query in row i, the h rows of offsets that its keys need are contiguous, h−1−i … 2h−2−i. For a query in column j the
-columns are w−1−j … 2w−2−j; a block of neighbouring columns needs at most ``2·block − 1 … w + block − 1`` of them. So
-for one row and one block of columns, a map skewed by column (each query's weights stand where its offsets are, zeros
-elsewhere) times a view of the table is the sum wanted, for all frames at once. Both neighbours stand side by side in
-one table and one map. Backward it is the transpose.
+columns are w−1−j … 2w−2−j; a block of c neighbouring columns needs w + c − 1 of them. So for one row and one block, a
+map skewed by column (each query's weights stand where its offsets are, zeros elsewhere) times a view of the table is
+the sum wanted, for all frames at once. Both neighbours stand side by side in one table and one map. Backward it is the
+transpose.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from evl.onednn import head_scores, matmul, takes_onednn
 
 Grid = tuple[int, int]
 # a wider block multiplies more zeros, (w + block − 1) / w as many terms; a narrower one has smaller products
-COLUMN_BLOCK = 8
+COLUMN_BLOCK = 5
 SCORES_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}  # scores of all heads that are in memory together
 
 
@@ -51,6 +51,9 @@ def neighbour_maps(query: Tensor, key: Tensor, grid: Grid, dtype: torch.dtype) -
     query, key = (x[:, :, num_tokens - h * w :].transpose(2, 3) for x in (query, key))  # (B,T,N,P,K)
     maps = [query.new_zeros((h, b, t, c, h, 2, w + c - 1), dtype=dtype) for c in block_sizes(w)]
     targets = [_unskewed(one, w) for one in maps]
+    if takes_onednn(query, key):
+        _fill_frame_by_frame(targets, query, key, grid)
+        return maps
     for clips, frames in _parts(b, t - 1, n * (h * w) ** 2 * query.element_size(), query.device.type):
         later = slice(frames.start + 1, frames.stop + 1)
         for side, (these, others) in enumerate(((later, frames), (frames, later))):
@@ -83,8 +86,6 @@ def _parts(b: int, t: int, bytes_a_pair: int, device: str) -> Iterator[tuple[sli
 def _mean_attention(query: Tensor, key: Tensor) -> Tensor:
     """(b,t,N,P,K) twice -> (b,t,P,P): softmax over the keys, averaged over heads."""
     b, t, n, p, k = query.shape
-    if b * t == 1 and takes_onednn(query, key):
-        return head_scores(query[0, 0], key[0, 0], k**-0.5).softmax(-1).mean(1).view(b, t, p, p)
     query, key = query.flatten(0, 2), key.flatten(0, 2)
     scores = torch.baddbmm(query.new_empty(1), query, key.mT, beta=0, alpha=k**-0.5)
     # on the CPU a float32 softmax is the faster one; on a GPU it would write twice the bytes
@@ -92,13 +93,36 @@ def _mean_attention(query: Tensor, key: Tensor) -> Tensor:
     return scores.softmax(-1, dtype=wide).view(b, t, n, p, p).mean(2)
 
 
+def _fill_frame_by_frame(targets: list[Tensor], query: Tensor, key: Tensor, grid: Grid) -> None:
+    """The same by oneDNN, for one frame of keys and its neighbours' queries at a time, in memory that is used again."""
+    h, w = grid
+    b, t, n, p, k = query.shape
+    queries, mean = query.new_empty(2, p, n, k), query.new_empty(2, p, p)
+    parts = mean.view(2, h, w, h, w).split(block_sizes(w), 2)
+    for clip in range(b):
+        for frame in range(t):
+            # the frame after looks back at this one (side 0), the frame before looks ahead (side 1)
+            neighbours = [(other, side) for other, side in ((frame + 1, 0), (frame - 1, 1)) if 0 <= other < t]
+            if not neighbours:  # the only frame
+                continue
+            count = len(neighbours)
+            for place, (other, _) in enumerate(neighbours):
+                torch.mul(query[clip, other].transpose(0, 1), k**-0.5, out=queries[place])
+            scores = head_scores(queries[:count].flatten(0, 1), key[clip, frame])  # (count·P,N,P)
+            torch.mean(scores.softmax(-1), 1, out=mean[:count].flatten(0, 1))
+            for target, part in zip(targets, parts, strict=True):
+                for place, (other, side) in enumerate(neighbours):
+                    target[:, clip, other, :, :, side].copy_(part[place])
+
+
 def add_moved(tokens: Tensor, maps: list[Tensor], before: Tensor, after: Tensor, grid: Grid) -> None:
-    """Adds out(t) of the equation above to the patch tokens of ``tokens`` (B,T,L,D), in place."""
+    """Adds out(t) of the equation above to the patch tokens of ``tokens`` (B,T,L,D, contiguous), in place."""
     both = _side_by_side(before, after, grid).to(tokens.dtype)
     for skewed, columns, patches in zip(maps, _blocks(grid[1]), _patches(tokens, grid), strict=True):
         table = both[:, :, columns].contiguous()
         for i, rows in enumerate(skewed.flatten(1, 3).flatten(2)):  # (B·T·c, h·2·(w + c − 1))
-            patches[:, i] += matmul(rows, _window(table, i)).view(len(patches), -1, tokens.shape[-1])
+            # not +=, which would also copy the sum to itself
+            patches[:, i].add_(matmul(rows, _window(table, i)).view(len(patches), -1, tokens.shape[-1]))
 
 
 def table_gradients(grad: Tensor, maps: list[Tensor], grid: Grid) -> tuple[Tensor, Tensor]:
@@ -106,7 +130,7 @@ def table_gradients(grad: Tensor, maps: list[Tensor], grid: Grid) -> tuple[Tenso
     h, w = grid
     wide = torch.promote_types(grad.dtype, torch.float32)
     both = grad.new_zeros((2 * h - 1, 2, 2 * w - 1, grad.shape[-1]), dtype=wide)
-    for skewed, columns, patches in zip(maps, _blocks(w), _patches(grad, grid), strict=True):
+    for skewed, columns, patches in zip(maps, _blocks(w), _patches(grad.contiguous(), grid), strict=True):
         table = torch.zeros_like(both[:, :, columns], memory_format=torch.contiguous_format)
         for i, rows in enumerate(skewed.flatten(1, 3).flatten(2)):
             _window(table, i).add_(matmul(rows.T, patches[:, i].flatten(0, 1)))
@@ -116,9 +140,9 @@ def table_gradients(grad: Tensor, maps: list[Tensor], grid: Grid) -> tuple[Tenso
 
 
 def _patches(tokens: Tensor, grid: Grid) -> tuple[Tensor, ...]:
-    """(B,T,L,D) -> views (B·T,h,c,D) of its patch tokens, one a block of columns."""
-    tokens = tokens.flatten(0, 1)
-    patches = tokens[:, tokens.shape[1] - grid[0] * grid[1] :].unflatten(1, grid)
+    """(B,T,L,D), contiguous -> views (B·T,h,c,D) of its patch tokens, one a block of columns."""
+    b, t, num_tokens, width = tokens.shape
+    patches = tokens.view(b * t, num_tokens, width)[:, num_tokens - grid[0] * grid[1] :].unflatten(1, grid)
     return patches.split(block_sizes(grid[1]), 2)
 
 

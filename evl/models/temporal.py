@@ -89,7 +89,8 @@ class _AddTemporal(torch.autograd.Function):
     def forward(ctx, tokens, weight, bias, position, before, after, grid, *maps):
         ctx.grid = grid
         ctx.save_for_backward(tokens, weight, bias, position, before, after, *maps)
-        a = _convolved(tokens, weight, _constants(tokens, bias, position))
+        # in one order of memory, whatever that of the tokens: what is added next goes into views of it
+        a = _convolved(tokens, weight, _constants(tokens, bias, position)).contiguous()
         if before is not None:
             add_moved(a, maps, before, after, grid)
         return a

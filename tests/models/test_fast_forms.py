@@ -103,11 +103,15 @@ def exact(decoder, features, direction):
     }
 
 
-def check(case, **sizes):
+def check(case, device="cpu", change=lambda features: features, **sizes):
+    """Two runs of the fast forms against the twin in double; ``change`` is done to the features first."""
     decoder, features, direction = make(case, **sizes)
     wanted = exact(decoder, features, direction)
+    decoder.to(device)
+    features = change([LayerFeatures(*(part.to(device) for part in one)) for one in features])
     for _ in range(2):  # calling twice changes nothing
-        compare(run(decoder, decoder, features, direction), wanted, relative=1e-5)
+        output, gradients = run(decoder, decoder, features, direction)
+        compare((output.cpu(), {name: g.cpu() for name, g in gradients.items()}), wanted, relative=1e-5)
     assert all(p.grad is not None for p in decoder.parameters()), "DDP waits for every gradient"
 
 
@@ -125,6 +129,28 @@ def test_neither_library_nor_parts_change_the_numbers(monkeypatch, case, onednn_
     monkeypatch.setattr(onednn, "available", lambda: onednn_taken)
     monkeypatch.setitem(crossframe.SCORES_BYTES, "cpu", budget)
     check(case)
+
+
+@pytest.mark.parametrize("outer", [(1, 0, 2, 3), (0, 2, 1, 3), (3, 1, 0, 2)])
+def test_any_order_in_memory(outer):
+    """Tokens, queries and keys may lie in memory as they like."""
+
+    def reorder(part):
+        order = (*outer, *range(4, part.ndim))
+        return part.permute(order).contiguous().permute([order.index(i) for i in range(part.ndim)])
+
+    def change(features):
+        return [LayerFeatures(*map(reorder, one)) for one in features]
+
+    assert not change(make(CASES[0])[1])[0].tokens.is_contiguous()
+    check(CASES[0], change=change)
+    check(CASES[8], change=change)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_cuda_equals_the_twin(case):
+    check(case, device="cuda")
 
 
 def test_sizes_of_a_real_backbone():
@@ -270,8 +296,8 @@ def test_a_layer_keeps_one_token_map_and_the_mean_attention():
     decoder, features, _ = make((b, t, h, w, prefix, (4, 16), (4, 64), {}), num_layers=3)
     known = [*(part for one in features for part in one), *decoder.parameters()]
     token_map = features[0].tokens.numel() * 4
-    (maps,) = crossframe.neighbour_maps(features[0].query, features[0].key, (h, w), torch.float32)
-    a_layer = token_map + maps.numel() * 4
+    maps = crossframe.neighbour_maps(features[0].query, features[0].key, (h, w), torch.float32)
+    a_layer = token_map + sum(part.numel() for part in maps) * 4
     small = 40 * b * 4 * (h * w + prefix) * t * 4  # scores, weights, statistics, a few vectors a clip
     assert saved_bytes(lambda: decoder(features), known) < 3 * a_layer + small
     assert saved_bytes(lambda: plain_decoder(decoder, features), known) > 3 * 4 * token_map
