@@ -53,7 +53,9 @@ def pick_device(name: str | None = None) -> torch.device:
     try:
         device = torch.device(name if name is not None else "cuda" if has_cuda else "cpu")
     except RuntimeError:
-        raise ConfigError(f"no device named {name!r}; expected cpu, cuda, cuda:1 …") from None
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise ConfigError(f"no device named {name!r}; expected cpu, cuda, cuda:1 …")
     if device.type == "cuda":
         count = torch.cuda.device_count()
         index = int(os.environ.get("LOCAL_RANK", 0)) if device.index is None else device.index

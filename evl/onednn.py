@@ -76,10 +76,10 @@ class _Linear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor):
         x, weight = ctx.saved_tensors
-        rows = grad.flatten(0, -2)
+        rows = grad.reshape(-1, grad.shape[-1])
         return (
             _product(grad, weight.T) if ctx.needs_input_grad[0] else None,
-            _product(rows.T, x.flatten(0, -2).T) if ctx.needs_input_grad[1] else None,
+            _product(rows.T, x.reshape(-1, x.shape[-1]).T) if ctx.needs_input_grad[1] else None,
             rows.sum(0) if ctx.needs_input_grad[2] else None,
         )
 

@@ -15,7 +15,7 @@ def taken(request, monkeypatch):
     monkeypatch.setattr(onednn, "available", lambda: request.param)
 
 
-@pytest.mark.parametrize("shape", [(1,), (5,), (2, 3), (4, 1, 7)])
+@pytest.mark.parametrize("shape", [(), (1,), (5,), (2, 3), (4, 1, 7)])
 @pytest.mark.parametrize("bias", [True, False])
 def test_linear_and_its_gradients(taken, shape, bias):
     layer = onednn.Linear(11, 6, bias=bias)

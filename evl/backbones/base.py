@@ -83,17 +83,24 @@ class FrozenBackbone(nn.Module, ABC):
         return max(1, budget // (self.spec.num_tokens * 4 * self.spec.width * frames.element_size()))
 
     def in_type(self, dtype: torch.dtype) -> FrozenBackbone:
-        """This backbone with its weights in ``dtype``: itself, or a copy that is made once and kept."""
+        """This backbone with its weights in ``dtype``: itself, or a copy, kept while the weights are the same."""
         if next(self.parameters()).dtype == dtype:
             return self
-        if self._narrow is None or next(self._narrow.parameters()).dtype != dtype:
+        made_of = (dtype, [(p.data_ptr(), None if p.is_inference() else p._version) for p in self.parameters()])
+        if self._narrow is None or self._narrow[0] != made_of:
             self.__dict__["_narrow"] = None
             with torch.inference_mode(False):
-                self.__dict__["_narrow"] = copy.deepcopy(self).to(dtype)
+                narrow = copy.deepcopy(self).to(dtype)
             if self.compiled:  # which is not copied
-                self._narrow.compile()
-        self._narrow.frames_at_once = self.frames_at_once
-        return self._narrow
+                narrow.compile()
+            self.__dict__["_narrow"] = (made_of, narrow)
+        narrow = self._narrow[1]
+        narrow.frames_at_once = self.frames_at_once
+        return narrow
+
+    def __getstate__(self) -> dict:
+        """Copied or stored without the narrow copy."""
+        return {**super().__getstate__(), "_narrow": None}
 
     def compile(self) -> None:
         """Has torch compile what can be compiled of it, in place, when it first runs."""

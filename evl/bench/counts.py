@@ -49,9 +49,9 @@ def decoder_macs(decoder: EVLDecoder, spec: BackboneSpec, num_frames: int) -> di
         folded = 2 * queries * width * qkv_width  # W_kᵀ q, and W_v after the sum
         attention = {
             "keys and values": (2 * tokens * width * qkv_width, 0, 0),
-            # backward: grad·x, the query's gradient, and the tokens' from 2R+1 vectors
+            # backward: grad·x, the query's gradient, and the tokens' from 2R vectors
             "attention": (2 * queries * tokens * qkv_width, 2 * readings * tokens * width,
-                          (4 * readings + 1) * tokens * width),
+                          4 * readings * tokens * width),
             "query, output, MLP": (small, small + folded, 2 * (small + folded)),
         }  # fmt: skip
     parts = dict(attention)

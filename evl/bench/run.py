@@ -84,6 +84,7 @@ def run_bench(
     progress("backbone and training step")
     step, optimizer = _training_step(model, clips, labels, precision)
     seconds |= time_together({"backbone": backbone, "step": step}, device, repeats)
+    optimizer.zero_grad(set_to_none=True)
     memory["step"] = peak_bytes(step, device)
 
     view = chosen.num_frames * a_frame
@@ -161,7 +162,10 @@ def _measure_decoder(
     forward = {f"{name} forward": torch.no_grad()(form) for name, form in forms.items()}
     both = {name: _forward_backward(form, decoder, direction) for name, form in forms.items()}
     seconds = time_together({**forward, **both}, tokens.device, repeats)
-    memory = {name: peak_bytes(call, tokens.device) for name, call in both.items()}
+    memory = {}
+    for name, call in both.items():
+        decoder.zero_grad(set_to_none=True)  # or the gradients of the call before would be taken for the model's
+        memory[name] = peak_bytes(call, tokens.device)
     return seconds, memory, sum(part.numel() * part.element_size() for one in features for part in one)
 
 

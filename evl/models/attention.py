@@ -110,7 +110,7 @@ class _PoolTokens(torch.autograd.Function):
     def forward(ctx, tokens: Tensor, query: Tensor, eps: float) -> Tensor:
         wide = _wide(tokens.dtype)
         mean, inverse = token_statistics(tokens, eps)  # (B,S) each
-        scores = bmm(query.to(tokens.dtype), tokens.mT).to(wide) * inverse[:, None]  # (B,R,S)
+        scores = _products(query, tokens, mean) * inverse[:, None]  # (B,R,S)
         attention = scores.softmax(-1)
         ctx.save_for_backward(tokens, query, mean, inverse, scores, attention)
         return bmm((attention * inverse[:, None]).to(tokens.dtype), tokens).to(wide)
@@ -120,9 +120,9 @@ class _PoolTokens(torch.autograd.Function):
     def backward(ctx, grad: Tensor):
         tokens, query, mean, inverse, scores, attention = ctx.saved_tensors
         with without_autocast(tokens.device):
-            dtype, wide, r = tokens.dtype, _wide(tokens.dtype), inverse[:, None]
+            dtype, r = tokens.dtype, inverse[:, None]
+            read = _products(grad, tokens, mean)  # grad·x_s
             grad = grad.to(dtype)
-            read = bmm(grad, tokens.mT).to(wide)  # grad·x_s
             grad_attention = read * r
             grad_scores = attention * (grad_attention - (attention * grad_attention).sum(-1, keepdim=True))
             grad_query = bmm((grad_scores * r).to(dtype), tokens).to(query.dtype)
@@ -131,10 +131,24 @@ class _PoolTokens(torch.autograd.Function):
             # ∂/∂x_s: through scores and sum directly, and through r_s, whose derivative is −r_s³ (x_s − μ_s) / D
             grad_inverse = (grad_scores * (scores / r) + attention * read).sum(1)
             through = grad_inverse * inverse**3 / tokens.shape[-1]
-            weights = torch.cat([grad_scores * r, attention * r, (through * mean)[:, None]], 1)  # (B,2R+1,S)
-            vectors = torch.cat([query.to(dtype), grad, grad.new_ones(len(grad), 1, grad.shape[-1])], 1)
-            grad_tokens = tokens * -through[..., None].to(dtype)
+            weights = torch.cat([grad_scores * r, attention * r], 1)  # (B,2R,S)
+            vectors = torch.cat([query.to(dtype), grad], 1)
+            grad_tokens = (tokens - mean[..., None].to(dtype)).mul_(-through[..., None].to(dtype))
             return grad_tokens.baddbmm_(weights.to(dtype).mT, vectors), grad_query, None
+
+
+def _products(vectors: Tensor, tokens: Tensor, mean: Tensor) -> Tensor:
+    """vector·x_s: (B,R,D) and tokens (B,S,D) -> (B,R,S), float32 at least.
+
+    What the vectors lose when they are made as narrow as the tokens is put back along the direction 1, in which
+    tokens are far longer than in others when their mean is large.
+    """
+    narrow = vectors.to(tokens.dtype)
+    products = bmm(narrow, tokens.mT).to(_wide(tokens.dtype))
+    if torch.finfo(narrow.dtype).eps <= torch.finfo(vectors.dtype).eps:
+        return products
+    lost = vectors.sum(-1) - narrow.sum(-1, dtype=vectors.dtype)
+    return products.addcmul_(lost[..., None], mean[:, None])
 
 
 def token_statistics(tokens: Tensor, eps: float) -> tuple[Tensor, Tensor]:

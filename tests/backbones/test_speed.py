@@ -1,5 +1,7 @@
 """What makes a backbone fast changes no feature, or is said to: parts, narrow weights, compile."""
 
+import copy
+
 import pytest
 import timm
 import torch
@@ -62,6 +64,29 @@ def test_autocast_runs_on_narrow_weights_made_once():
     backbone.load_state_dict(changed)
     assert backbone.in_type(torch.bfloat16) is not kept  # made of the new weights
     assert backbone.double().in_type(torch.float64) is backbone
+
+
+def test_narrow_weights_follow_the_weights():
+    backbone = backbone_of("CLIP")
+    clips = torch.randn(1, 2, 3, 24, 40)
+
+    def narrow():
+        with torch.autocast("cpu", torch.bfloat16):
+            return flat(backbone(clips))
+
+    def is_fresh():
+        return all((a - b).norm() < 2e-2 * b.norm() for a, b in zip(narrow(), flat(backbone(clips)), strict=True))
+
+    narrow()
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            parameter.mul_(1.5)
+    assert is_fresh()
+    backbone.vit.load_state_dict({name: value * 0.5 for name, value in backbone.vit.state_dict().items()})
+    assert is_fresh()
+    copied = copy.deepcopy(backbone)
+    assert backbone._narrow is not None
+    assert copied._narrow is None
 
 
 def test_narrow_weights_can_first_be_made_while_predicting():

@@ -171,6 +171,26 @@ def test_narrow_features_are_near_float32(case, dtype):
         assert error < 2e-2, f"{name}: {error:.3g}"
 
 
+@pytest.mark.parametrize("shift", [0, 10])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_pooling_of_narrow_tokens_far_from_zero(dtype, shift):
+    """A mean many times the deviation must not drown gradients: it drops out of them exactly."""
+    torch.manual_seed(0)
+    tokens = (torch.randn(2, 50, 64) + shift).to(dtype)
+    query, direction = torch.randn(2, 3, 64), torch.randn(2, 3, 64)
+    query, direction = (x - x.mean(-1, keepdim=True) for x in (query, direction))  # as CrossAttention has them
+
+    def gradients(tokens, query):
+        inputs = tokens.clone().requires_grad_(), query.clone().requires_grad_()
+        pooled = pool_tokens(*inputs, 1e-5)
+        return torch.autograd.grad((pooled * direction.to(pooled.dtype)).sum(), inputs)
+
+    got, wanted = gradients(tokens, query), gradients(tokens.double(), query.double())
+    for one, other in zip(got, wanted, strict=True):
+        error = (one.double() - other).norm() / other.norm()
+        assert error < (2e-2 if shift == 0 else 5e-2), f"{error:.3g}"
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_autocast_changes_nothing(dtype):
     decoder, features, direction = make(CASES[0], dtype=dtype)
