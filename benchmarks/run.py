@@ -49,11 +49,21 @@ def main() -> None:
 
 
 def write(results: list[dict], name: str | None) -> None:
+    """Into NAME.json and NAME.md; what stood there of the same size and settings is replaced, the rest stays."""
     device = results[0]["machine"]["device"]
     name = name or f"{re.sub(r'[^a-z0-9]+', '-', device.lower()).strip('-')}-{date.today()}"
     RESULTS.mkdir(exist_ok=True)
+    if (RESULTS / f"{name}.json").exists():
+        before = json.loads((RESULTS / f"{name}.json").read_text())
+        results = list({_key(result): result for result in before + results}.values())
+    order = list(SIZES)
+    results.sort(key=lambda result: (order.index(result["size"]), result["settings"]["precision"] != "fp32"))
     (RESULTS / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
     (RESULTS / f"{name}.md").write_text(as_markdown(results))
+
+
+def _key(result: dict) -> tuple:
+    return result["size"], result["settings"]["precision"], result["settings"]["compile"]
 
 
 def as_markdown(results: list[dict]) -> str:

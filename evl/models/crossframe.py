@@ -51,10 +51,11 @@ def neighbour_maps(query: Tensor, key: Tensor, grid: Grid, dtype: torch.dtype) -
     query, key = (x[:, :, num_tokens - h * w :].transpose(2, 3) for x in (query, key))  # (B,T,N,P,K)
     maps = [query.new_zeros((h, b, t, c, h, 2, w + c - 1), dtype=dtype) for c in block_sizes(w)]
     targets = [_unskewed(one, w) for one in maps]
-    if takes_onednn(query, key):
+    bytes_a_pair = n * (h * w) ** 2 * query.element_size()
+    if takes_onednn(query, key) and 4 * bytes_a_pair > SCORES_BYTES["cpu"]:  # for small ones, many at once is faster
         _fill_frame_by_frame(targets, query, key, grid)
         return maps
-    for clips, frames in _parts(b, t - 1, n * (h * w) ** 2 * query.element_size(), query.device.type):
+    for clips, frames in _parts(b, t - 1, bytes_a_pair, query.device.type):
         later = slice(frames.start + 1, frames.stop + 1)
         for side, (these, others) in enumerate(((later, frames), (frames, later))):
             mean = _mean_attention(query[clips, these], key[clips, others])
