@@ -171,7 +171,7 @@ def test_narrow_features_are_near_float32(case, dtype):
         assert error < 2e-2, f"{name}: {error:.3g}"
 
 
-@pytest.mark.parametrize("shift", [0, 10])
+@pytest.mark.parametrize("shift", [0, 100])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_pooling_of_narrow_tokens_far_from_zero(dtype, shift):
     """A mean many times the deviation must not drown gradients: it drops out of them exactly."""
@@ -188,7 +188,7 @@ def test_pooling_of_narrow_tokens_far_from_zero(dtype, shift):
     got, wanted = gradients(tokens, query), gradients(tokens.double(), query.double())
     for one, other in zip(got, wanted, strict=True):
         error = (one.double() - other).norm() / other.norm()
-        assert error < (2e-2 if shift == 0 else 5e-2), f"{error:.3g}"
+        assert error < 4e-2, f"{error:.3g}"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
