@@ -20,13 +20,20 @@ from torch.autograd.function import once_differentiable
 @cache
 def available() -> bool:
     """Whether float32 products should go to oneDNN here. ``EVL_ONEDNN=0`` says no."""
-    if os.environ.get("EVL_ONEDNN") == "0" or not torch.backends.mkldnn.is_available():
+    if os.environ.get("EVL_ONEDNN") == "0" or "AVX512" not in torch.backends.cpu.get_cpu_capability():
         return False
-    if "AVX512" not in torch.backends.cpu.get_cpu_capability() or _vendor() in ("GenuineIntel", None):
-        return False
-    try:  # the operator torch.compile uses for its own CPU code; not public, so it is tried before it is trusted
+    return _vendor() not in ("GenuineIntel", None) and works()
+
+
+@cache
+def works() -> bool:
+    """Whether oneDNN's product is there and right, on any CPU.
+
+    It is the operator torch.compile uses for its own CPU code; not public, so it is tried before it is trusted.
+    """
+    try:
         x, weight = torch.arange(6.0).view(2, 3), torch.arange(12.0).view(4, 3)
-        return torch.equal(_product(x, weight), x @ weight.T)
+        return torch.backends.mkldnn.is_available() and torch.equal(_product(x, weight), x @ weight.T)
     except (AttributeError, RuntimeError, TypeError):
         return False
 
