@@ -92,7 +92,9 @@ class DataConfig:
     class_names: str | None = None  # a file with one class name a line, where labels are numbers
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     max_damaged_share: Probability = 0.1  # of the training videos; more stops the run
-    num_workers: NotNegative | None = None  # None: one a core, at most 8
+    # a training video is decoded whole when it is first met, so that damage anywhere in it is found
+    verify: bool = True
+    num_workers: NotNegative | None = None  # None: one a core, at most 16
 
 
 @_checked

@@ -15,7 +15,9 @@ def command(
     manifest: Annotated[
         Path | None, typer.Option(help="Write a clean manifest (.csv) of the good videos here.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Files at a time; default: one a core.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes; default: one a core. 0: none, if a file may not kill it.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """See what is in a collection of videos, and what of it is damaged, before training.
@@ -24,6 +26,7 @@ def command(
     """
     from evl.cli.common import Bars, console, print_json, start_logging
     from evl.data.check import check_samples
+    from evl.data.loader import default_num_workers
     from evl.data.manifest import write_manifest
     from evl.errors import DataError
 
@@ -33,6 +36,7 @@ def command(
         raise DataError(
             f"a manifest needs labels, but {data} has videos outside class folders; expected {data}/CLASS/VIDEO"
         )
+    workers = default_num_workers() if workers is None else workers
     with Bars("files") as bars:
         task = bars.add("checking", len(samples))
         report = check_samples(samples, ignored=ignored, num_workers=workers, progress=lambda _: task.advance())

@@ -39,7 +39,7 @@ def command(
     """
     from evl.assembly import load
     from evl.cli.common import Bars, is_main_process, print_json, start_logging
-    from evl.data.dataset import default_num_workers
+    from evl.data.loader import default_num_workers
     from evl.distributed import join_world
     from evl.errors import ConfigError, DataError
     from evl.evaluation import evaluate, write_evaluation

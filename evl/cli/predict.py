@@ -29,7 +29,7 @@ def command(
     """
     from evl.assembly import load
     from evl.cli.common import Bars, print_json, start_logging
-    from evl.data.dataset import default_num_workers
+    from evl.data.loader import default_num_workers
     from evl.data.manifest import list_videos
     from evl.distributed import pick_device
     from evl.errors import DataError

@@ -6,14 +6,16 @@ import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from torch.utils.data import Dataset
+
+from evl.data.loader import read_batches
 from evl.errors import VideoError
 from evl.types import Sample, VideoInfo
-from evl.video.reader import probe, read_frames
-from evl.video.views import frame_range
+from evl.video.reader import read_clip
 
 
 @dataclass(frozen=True)
@@ -50,34 +52,63 @@ class CheckReport:
 
 
 def check_file(sample: Sample) -> FileReport:
-    """Decodes the whole file, exactly as training and evaluation will, and turns one frame into a picture."""
+    """Decodes the whole file, or the sample's part of it, exactly as training and evaluation will."""
+    size = _size(sample.path)
     try:
-        size = os.path.getsize(sample.path)
-    except OSError:
-        size = 0
-    try:
-        info = probe(sample.path)
-        first, _ = frame_range(sample.path, sample.start_seconds, sample.end_seconds)
-        read_frames(sample.path, [first])
-        return FileReport(sample, size, info)
+        frames, index = read_clip(
+            sample.path,
+            lambda count: [0],
+            start_seconds=sample.start_seconds,
+            end_seconds=sample.end_seconds,
+            verify=True,
+        )
     except VideoError as error:
         return FileReport(sample, size, problem=error.reason)
+    height, width = frames.shape[-2:]
+    return FileReport(
+        sample, size, VideoInfo(sample.path, tuple(index.times_seconds.tolist()), width, height, index.codec)
+    )
+
+
+class _Files(Dataset):
+    """``dataset[index]`` -> FileReport."""
+
+    def __init__(self, samples: Sequence[Sample]):
+        self.samples = samples
+
+    def __getitem__(self, index: int) -> FileReport:
+        return check_file(self.samples[index])
+
+    def sample_of(self, index: int) -> int:
+        return index
+
+    def failed(self, index: int, reason: str) -> FileReport:
+        return FileReport(self.samples[index], _size(self.samples[index].path), problem=reason)
 
 
 def check_samples(
     samples: Sequence[Sample],
     *,
     ignored: Sequence[str] = (),
-    num_workers: int | None = None,
+    num_workers: int = 0,
     progress: Callable[[FileReport], None] = lambda report: None,
 ) -> CheckReport:
-    """Checks all files in parallel (threads: decoding releases Python's lock). ``progress`` hears of each."""
-    reports = []
-    with ThreadPoolExecutor(num_workers or os.cpu_count() or 1) as pool:
-        for report in pool.map(check_file, samples):
-            reports.append(report)
-            progress(report)
+    """Checks all files, in ``num_workers`` processes (0: in this one); a decoder that kills its process is one damaged
+    file. ``progress`` hears of each."""
+    reports: list[FileReport] = []
+    batches = [[index] for index in range(len(samples))]
+    workers = min(num_workers, len(samples))
+    for batch in read_batches(_Files(samples), batches, num_workers=workers, device=torch.device("cpu"), collate=list):
+        reports += batch
+        progress(batch[0])
     return CheckReport(tuple(reports), _duplicates(reports), tuple(ignored))
+
+
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0
 
 
 def _duplicates(reports: Sequence[FileReport]) -> tuple[tuple[str, ...], ...]:

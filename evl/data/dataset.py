@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
 from evl.config import ClipConfig
-from evl.errors import ConfigError, VideoError
+from evl.errors import VideoError
 from evl.types import Preprocessing, Sample
-from evl.video.reader import read_frames
+from evl.video.index import counted_index
+from evl.video.reader import read_clip
 from evl.video.sampling import random_clip_indices, random_segment_indices
-from evl.video.views import frame_range, read_views
+from evl.video.views import read_views
+
+# what a training clip's file turned out to be, when it was decoded whole
+UNSEEN, INDEX_IS_RIGHT, MUST_BE_COUNTED = range(3)
 
 
 @dataclass(frozen=True)
@@ -34,47 +34,96 @@ class Item:
 
 @dataclass(frozen=True)
 class Batch:
-    """``pixels`` of all that could be read, stacked, with ``labels`` and ``indices``; ``damaged``: index → reason."""
+    """``pixels`` of all that could be read, with ``labels`` and ``indices``; ``damaged``: index → reason.
+
+    Clips are stacked, (B,T,C,H,W); views of videos are joined, (ΣV,T,C,H,W), ``num_views`` of each.
+    """
 
     pixels: Tensor | None
     labels: Tensor
     indices: tuple[int, ...]
     damaged: dict[int, str]
+    num_views: tuple[int, ...] = ()
 
     def pin_memory(self) -> Batch:  # called by DataLoader
         pixels = self.pixels.pin_memory() if self.pixels is not None else None
-        return Batch(pixels, self.labels.pin_memory(), self.indices, self.damaged)
+        return Batch(pixels, self.labels.pin_memory(), self.indices, self.damaged, self.num_views)
 
 
-def collate(items: Sequence[Item]) -> Batch:
+def collate_clips(items: Sequence[Item]) -> Batch:
+    return _collate(items, torch.stack)
+
+
+def collate_views(items: Sequence[Item]) -> Batch:
+    """Videos may differ in their number of views."""
+    return _collate(items, torch.cat)
+
+
+def _collate(items: Sequence[Item], join) -> Batch:
     good = [item for item in items if item.pixels is not None]
     return Batch(
-        torch.stack([item.pixels for item in good]) if good else None,
+        join([item.pixels for item in good]) if good else None,
         torch.tensor([-1 if item.label is None else item.label for item in good], dtype=torch.long),
         tuple(item.index for item in good),
         {item.index: item.problem for item in items if item.problem is not None},
+        tuple(len(item.pixels) for item in good) if join is torch.cat else (),
     )
 
 
 class TrainingClips(Dataset):
-    """``dataset[(epoch, index)]`` -> Item with one augmented clip; all draws from (seed, epoch, index)."""
+    """``dataset[(epoch, index)]`` -> Item with one augmented clip; all draws from (seed, epoch, index).
 
-    def __init__(self, samples: Sequence[Sample], labels: Sequence[int], clip: ClipConfig, transform, seed: int):
+    With ``verify`` a file is decoded whole when it is first met, by whichever worker, and refused if any frame does not
+    decode cleanly; after that only what a clip needs.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        labels: Sequence[int],
+        clip: ClipConfig,
+        transform,
+        seed: int,
+        *,
+        verify: bool = True,
+    ):
         self.samples, self.labels, self.clip, self.transform, self.seed = samples, labels, clip, transform, seed
+        self.verify = verify
+        self.seen = torch.full((len(samples),), UNSEEN, dtype=torch.uint8).share_memory_()  # by all workers
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
         epoch, index = key
-        sample, label = self.samples[index], self.labels[index]
-        generator = np.random.default_rng([self.seed, epoch, index])
+        sample, seen = self.samples[index], int(self.seen[index])
+
+        def choose(count: int) -> list[int]:
+            nonlocal generator
+            generator = np.random.default_rng([self.seed, epoch, index])
+            return self._draw(count, generator)
+
+        generator = None
         try:
-            first, count = frame_range(sample.path, sample.start_seconds, sample.end_seconds)
-            frames = read_frames(sample.path, [first + i for i in self._draw(count, generator)])
-            return Item(index, label, self.transform(frames, generator))
+            clip = read_clip(
+                sample.path,
+                choose,
+                start_seconds=sample.start_seconds,
+                end_seconds=sample.end_seconds,
+                verify=self.verify and seen == UNSEEN,
+                index=counted_index(sample.path) if seen == MUST_BE_COUNTED else None,
+            )
+            if self.verify:
+                self.seen[index] = MUST_BE_COUNTED if clip.index.is_counted else INDEX_IS_RIGHT
+            return Item(index, self.labels[index], self.transform(clip.frames, generator))
         except VideoError as error:
-            return Item(index, label, problem=error.reason)
+            return Item(index, self.labels[index], problem=error.reason)
+
+    def sample_of(self, key: tuple[int, int]) -> int:
+        return key[1]
+
+    def failed(self, key: tuple[int, int], reason: str) -> Item:
+        return Item(key[1], self.labels[key[1]], problem=reason)
 
     def _draw(self, count: int, generator: np.random.Generator) -> list[int]:
         clip = self.clip
@@ -86,7 +135,10 @@ class TrainingClips(Dataset):
 
 
 class EvaluationViews(Dataset):
-    """``dataset[index]`` -> Item with all views of a video. ``labels`` may be None: then items have none."""
+    """``dataset[index]`` -> Item with all views of a video. ``labels`` may be None: then items have none.
+
+    With ``verify`` a file is refused if any of its frames does not decode cleanly, else if one that is needed does not.
+    """
 
     def __init__(
         self,
@@ -97,6 +149,7 @@ class EvaluationViews(Dataset):
         *,
         num_clips: int,
         num_crops: int,
+        verify: bool = False,
     ):
         self.samples, self.labels = samples, labels
         self.options = dict(
@@ -110,6 +163,7 @@ class EvaluationViews(Dataset):
             std=preprocessing.std,
             interpolation=preprocessing.interpolation,
             antialias=preprocessing.antialias,
+            verify=verify,
         )
 
     def __len__(self) -> int:
@@ -124,90 +178,8 @@ class EvaluationViews(Dataset):
         except VideoError as error:
             return Item(index, label, problem=error.reason)
 
+    def sample_of(self, index: int) -> int:
+        return index
 
-class StepSampler(Sampler):
-    """Batches of (epoch, index) for one process, from ``first_step`` to ``last_step``.
-
-    The samples of a step follow from seed and step alone: position p of the endless stream is sample
-    permutation(seed, p // n)[p % n]. Micro-batch a of process r takes its part of the step's ``batch_size``
-    positions, so any number of processes and micro-batches sees the same global batch, and a run resumes anywhere.
-    """
-
-    def __init__(
-        self,
-        num_samples: int,
-        *,
-        batch_size: int,
-        first_step: int,
-        last_step: int,
-        seed: int,
-        accumulation: int = 1,
-        rank: int = 0,
-        world_size: int = 1,
-    ):
-        parts = world_size * accumulation
-        if batch_size % parts:
-            raise ConfigError(
-                f"training.batch_size {batch_size} cannot be split over {world_size} processes × {accumulation} "
-                f"micro-batches; take a multiple of {parts}"
-            )
-        self.num_samples, self.seed = num_samples, seed
-        self.batch_size, self.micro = batch_size, batch_size // parts
-        self.steps = range(first_step, last_step)
-        self.accumulation, self.rank, self.world_size = accumulation, rank, world_size
-        self._permutation: tuple[int, np.ndarray | None] = (-1, None)
-
-    def __len__(self) -> int:
-        return len(self.steps) * self.accumulation
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for step in self.steps:
-            for a in range(self.accumulation):
-                start = step * self.batch_size + (a * self.world_size + self.rank) * self.micro
-                yield [self._at(position) for position in range(start, start + self.micro)]
-
-    def _at(self, position: int) -> tuple[int, int]:
-        epoch, place = divmod(position, self.num_samples)
-        if self._permutation[0] != epoch:
-            self._permutation = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.num_samples)
-        return epoch, int(self._permutation[1][place])
-
-
-def read_batches(dataset: Dataset, batches, *, num_workers: int, device: torch.device) -> Iterator[Batch]:
-    """Batches in order, read ahead by workers, which are started here. Draws nothing from torch's global generator."""
-    context = None
-    if num_workers:
-        context = multiprocessing.get_context("forkserver")  # fork and the decoder's threads do not mix
-        context.set_forkserver_preload(["evl.data.dataset", "evl.video.augment"])
-    loader = DataLoader(
-        dataset,
-        batch_sampler=batches,
-        num_workers=num_workers,
-        collate_fn=collate,
-        pin_memory=device.type == "cuda",
-        generator=torch.Generator().manual_seed(0),
-        multiprocessing_context=context,
-        worker_init_fn=_start_worker,
-    )
-    # Ctrl-C, or SIGTERM to the whole group, is the main process's to handle: it wants a last batch and a checkpoint. So
-    # processes started here are born deaf to both. (The resource tracker is, too, but would unblock them for us.)
-    if num_workers:
-        resource_tracker.ensure_running()
-    signals = {signal.SIGINT, signal.SIGTERM}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    try:
-        return iter(loader)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _start_worker(worker: int) -> None:
-    # the first SIGTERM may be the group's; a second one ends the worker, so that nothing can hang on it
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-
-
-def default_num_workers() -> int:
-    """One worker a core of this machine, shared by its processes, at most 8 a process."""
-    return max(1, min(8, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+    def failed(self, index: int, reason: str) -> Item:
+        return Item(index, None, problem=reason)

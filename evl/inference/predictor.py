@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from evl.data.dataset import Batch, EvaluationViews, read_batches
+from evl.data.dataset import Batch, EvaluationViews, collate_views
+from evl.data.loader import read_batches
 from evl.distributed import World, autocast, resolve_precision
 from evl.errors import ConfigError
 from evl.models import VideoClassifier
@@ -70,6 +71,7 @@ def predict_samples(
         card.preprocessing,
         num_clips=num_clips or card.evaluation.num_clips,
         num_crops=num_crops or card.evaluation.num_crops,
+        verify=labels is not None,
     )
     mine = range(world.rank, len(samples), world.size)
     size = batch_size or card.evaluation.batch_size
@@ -79,7 +81,8 @@ def predict_samples(
     was_training = model.training
     model.eval()
     try:
-        for batch in read_batches(dataset, batches, num_workers=min(num_workers, len(batches)), device=device):
+        workers = min(num_workers, len(batches))
+        for batch in read_batches(dataset, batches, num_workers=workers, device=device, collate=collate_views):
             damaged |= batch.damaged
             if batch.pixels is not None:
                 scores |= dict(zip(batch.indices, _scores(model, batch, precision), strict=True))
@@ -113,9 +116,8 @@ def judging_precision(model: VideoClassifier, precision: str | None = None) -> s
 
 def _scores(model: VideoClassifier, batch: Batch, precision: str) -> list[tuple[float, ...]]:
     device = next(model.parameters()).device
-    b, v = batch.pixels.shape[:2]
     with autocast(precision, device):
-        logits = model(batch.pixels.to(device, non_blocking=True).flatten(0, 1))  # (B·V,Y)
-    # softmax of each view, then the mean over views (METHOD.md section 7)
-    mean = logits.double().softmax(-1).unflatten(0, (b, v)).mean(1)
-    return [tuple(row) for row in mean.tolist()]
+        logits = model(batch.pixels.to(device, non_blocking=True))  # (ΣV,Y)
+    # softmax of each view, then the mean over a video's views (METHOD.md section 7)
+    scores = logits.double().softmax(-1).split(batch.num_views)
+    return [tuple(views.mean(0).tolist()) for views in scores]

@@ -16,7 +16,8 @@ import torch
 
 from evl.assembly import save_model
 from evl.config import RunConfig
-from evl.data.dataset import Batch, StepSampler, TrainingClips, default_num_workers, read_batches
+from evl.data.dataset import Batch, TrainingClips, collate_clips
+from evl.data.loader import StepSampler, default_num_workers, read_batches
 from evl.distributed import World
 from evl.errors import RunError
 from evl.evaluation import Evaluation, evaluate
@@ -26,6 +27,7 @@ from evl.training.optim import learning_rate, make_optimizer, make_scaler, train
 from evl.training.run_folder import RunFolder
 from evl.types import Sample
 from evl.video.augment import TrainingTransform
+from evl.video.transforms import normalise
 
 log = logging.getLogger("evl")
 
@@ -54,10 +56,13 @@ class Speed:
     clips_per_second: float
     wait_share: float
 
-    def __str__(self) -> str:
-        return (
-            f"loss {self.loss:.3f}  {self.clips_per_second:.1f} clips/s  waiting for data {100 * self.wait_share:.0f} %"
-        )
+    def describe(self, num_workers: int) -> str:
+        """One line, with what to do about it where data is what training waits for."""
+        waiting = f"waiting for data {100 * self.wait_share:.0f} %"
+        if self.wait_share > 0.2:
+            more = f"data.num_workers above {num_workers}, " if num_workers < default_num_workers() else ""
+            waiting += f" (try {more}evl prepare)"
+        return f"loss {self.loss:.3f}  {self.clips_per_second:.1f} clips/s  {waiting}"
 
 
 def fit(
@@ -89,7 +94,7 @@ def fit(
             started = time.perf_counter()
             micro = list(islice(batches, training.accumulation))
             waited = time.perf_counter() - started
-            parts = [(batch.pixels, batch.labels) for batch in micro]
+            parts = [(run.clips(batch), batch.labels) for batch in micro]
             totals = train_step(wrapped, run.optimizer, run.scaler, parts, step, training, world, run.clip_shape)
             run.meter.add(totals, waited, time.perf_counter() - started)
             done = step + 1
@@ -153,9 +158,18 @@ class _Run:
         transform = TrainingTransform(config.augment, self.model.card.preprocessing, names)
         index_of = {name: y for y, name in enumerate(names)}
         labels = [index_of[sample.label] for sample in self.train_samples]
-        dataset = TrainingClips(self.train_samples, labels, config.clip, transform, config.training.seed)
+        dataset = TrainingClips(
+            self.train_samples, labels, config.clip, transform, config.training.seed, verify=config.data.verify
+        )
         sampler = make_sampler(config, len(self.train_samples), first, self.world)
-        return read_batches(dataset, sampler, num_workers=self.workers, device=self.world.device)
+        return read_batches(dataset, sampler, num_workers=self.workers, device=self.world.device, collate=collate_clips)
+
+    def clips(self, batch: Batch) -> torch.Tensor | None:
+        """Normalised floats on the model's device: one byte a pixel travels there, not four."""
+        if batch.pixels is None:
+            return None
+        pixels, pre = batch.pixels.to(self.world.device, non_blocking=True), self.model.card.preprocessing
+        return normalise(pixels, pre.mean, pre.std) if pixels.dtype == torch.uint8 else pixels
 
     def watch_damage(self, micro: Sequence[Batch], done: int, *, everywhere: bool) -> None:
         """Notes damaged videos; alone at once, many processes when they report (``everywhere``)."""
@@ -178,7 +192,8 @@ class _Run:
             raise RunError(f"the loss is {speed.loss} at step {done}; lower training.lr, or check the data")
         lr = learning_rate(done - 1, self.config.training)
         self._log({"step": done, "lr": lr, "num_damaged": len(self.damaged), **asdict(speed)})
-        self.note = f"{speed}  damaged {len(self.damaged)}" if self.damaged else str(speed)
+        damaged = f"  damaged {len(self.damaged)}" if self.damaged else ""
+        self.note = speed.describe(self.workers) + damaged
 
     def validate(self, done: int, stop_requested: Callable[[], bool]) -> None:
         """The validation videos on one view each; the best model so far is kept."""

@@ -25,9 +25,10 @@ DIRECTION_WORDS = {"left", "right", "leftward", "rightward", "leftwards", "right
 
 
 class TrainingTransform:
-    """uint8 clip (T,C,H,W) and a generator -> normalised float clip (T,C,h,w), h×w the image size.
+    """uint8 clip (T,C,H,W) and a generator -> uint8 clip (T,C,h,w), h×w the image size; the caller's is left as it is.
 
-    RandAugment on the full picture, random resized crop, flip, normalisation, random erasing.
+    RandAugment on the full picture, random resized crop, flip: all on bytes, to be normalised where the model is, with
+    ``normalise``. With random erasing (by normal noise, which bytes cannot hold) the clip comes as normalised floats.
     """
 
     def __init__(self, config: AugmentConfig, preprocessing: Preprocessing, class_names: Sequence[str] = ()):
@@ -44,17 +45,15 @@ class TrainingTransform:
         top, left, height, width = draw_crop(
             *clip.shape[-2:], area=self.config.crop_area, ratio=self.config.crop_ratio, generator=generator
         )
-        crop = clip[..., top : top + height, left : left + width].float()
+        crop = clip[..., top : top + height, left : left + width]
         pre = self.preprocessing
         crop = resize(crop, pre.image_size, interpolation=pre.interpolation, antialias=pre.antialias)
-        if pre.interpolation == "bicubic":
-            crop = crop.clamp(0, 255)
         if generator.random() < self.flip:
             crop = crop.flip(-1)
+        if self.config.erasing == 0:
+            return crop.contiguous()
         crop = normalise(crop, pre.mean, pre.std)
-        if generator.random() < self.config.erasing:
-            crop = erase(crop, generator)
-        return crop
+        return erase(crop, generator) if generator.random() < self.config.erasing else crop
 
 
 def names_direction(class_names: Sequence[str]) -> bool:
@@ -67,7 +66,7 @@ def rand_augment(clip: Tensor, transform, generator: np.random.Generator) -> Ten
     """timm's own RandAugment on each frame, (T,3,H,W) uint8 -> same; all frames see the same draw."""
     seed = int(generator.integers(2**32))
     frames = []
-    for frame in clip.permute(0, 2, 3, 1).numpy():
+    for frame in clip.permute(0, 2, 3, 1).contiguous().numpy():
         with _timm_draws_from(seed):
             frames.append(np.asarray(transform(Image.fromarray(frame))))
     return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)

@@ -1,154 +1,231 @@
-"""A file → frames, by number in presentation order, exact because everything is counted by decoding.
+"""A file → frames, by number in the order they are shown: exact, and no more is decoded than is needed.
 
-Headers are not believed: how many frames there are, and when they are shown, is what the decoder gives. That costs
-one decoding of the whole file when it is first met (kept in memory after); frames are turned into RGB only if wanted.
+Three levels, each held to the one before it by tests: what decoding everything gives (``probe``); frames by number
+(``read_frames``); and a clip whose frames are chosen when their number is known (``read_clip``).
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import lru_cache
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
 import torch
+from av.video.frame import PictureType
+from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
 from evl.errors import VideoError
 from evl.types import VideoInfo
+from evl.video.container import open_video, refuse_corrupt
+from evl.video.index import FrameIndex, counted_index, decode_everything, frame_index
 
-# FFmpeg's names of formats that hold a video in one file: no playlists (which name other files), no still pictures
-FORMATS = (
-    "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,asf,flv,live_flv,ogg,gif,yuv4mpegpipe,m4v,h264,hevc,av1,obu,ivf,nut,"
-    "mxf,dv,rm,wtv,swf,vc1,3gp,mp3,aac,wav,flac,ac3"
-)
-MAX_PIXELS = 2**27  # 16,384 × 8,192; a header that claims more is taken for a lie
+# whose pictures that no other refers to can be left undecoded without touching the rest (in HEVC such a picture may
+# still serve a higher temporal layer, in VP9 its motion vectors serve the next)
+SKIPS_UNREFERENCED = frozenset({"h264", "mpeg4"})
+
+
+class Clip(NamedTuple):
+    """``frames`` uint8 (F,3,H,W), and the ``index`` of the file that turned out to be right."""
+
+    frames: Tensor
+    index: FrameIndex
+
+
+class _Mistrust(Exception):
+    """Decoding gave other frames than the packets promised."""
+
+
+class _SeekFailed(Exception):
+    """A seek led behind the place, or to somewhere unknown."""
 
 
 def probe(path: str | Path) -> VideoInfo:
     """What decoding the whole file tells. Raises VideoError, with the reason, for a file that cannot be used."""
-    path = str(path)
-    try:
-        stat = os.stat(path)
-    except OSError as error:
-        raise VideoError(path, _os_reason(error)) from None
-    return _probe(path, stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=8192)  # about 80 MB of times at 300 frames a video
-def _probe(path: str, size: int, mtime_ns: int) -> VideoInfo:
-    times: list[float] = []
-    first = None
-    with _open(path) as (container, stream):
-        _refuse_truncated(path, size, stream)
-        rate = float(stream.average_rate or 25)
-        for frame in container.decode(stream):
-            _refuse_corrupt(path, frame, len(times))
-            first = first or (frame.width, frame.height, frame.rotation)
-            previous = times[-1] if times else -1 / rate
-            times.append(frame.time if frame.time is not None else previous + 1 / rate)
-        codec = stream.codec_context.name
-    times.sort()  # frames come in the order they are shown; some containers (H.264 in AVI) label them in another
-    if first is None:
-        raise VideoError(path, "has a video stream, but not one frame can be decoded")
-    width, height, rotation = first
-    if rotation % 180:
-        width, height = height, width
-    return VideoInfo(path, tuple(times), width, height, codec, rotation)
+    return decode_everything(path)
 
 
 def read_frames(path: str | Path, indices: Sequence[int]) -> Tensor:
-    """Frames by number, counted in presentation order: uint8 (len(indices), 3, H, W), RGB, turned upright.
+    """Frames by number, counted in the order they are shown: uint8 (len(indices), 3, H, W), RGB, turned upright.
 
-    Indices may repeat and come in any order. Decodes from the start of the file to the last wanted frame. Raises
-    VideoError if the file ends before that or is damaged on the way.
+    Indices may repeat and come in any order. Seeks to the key frame before what is wanted; decodes from the start only
+    where the file cannot be trusted with that. Raises VideoError if the file has no such frame, or is damaged where it
+    had to be decoded.
     """
-    path, wanted = str(path), set(indices)
-    if not wanted:
+    if len(indices) == 0:
         raise ValueError("no frame indices given")
-    if min(wanted) < 0:
-        raise ValueError(f"negative frame index {min(wanted)}")
+    if min(indices) < 0:
+        raise ValueError(f"negative frame index {min(indices)}")
+
+    def choose(count: int) -> Sequence[int]:
+        if max(indices) >= count:
+            missing = min(index for index in indices if index >= count)
+            raise VideoError(path, f"has {count} frames, but frame {missing} was wanted")
+        return indices
+
+    return read_clip(path, choose).frames
+
+
+def read_clip(
+    path: str | Path,
+    choose: Callable[[int], Sequence[int]],
+    *,
+    start_seconds: float | None = None,
+    end_seconds: float | None = None,
+    verify: bool = False,
+    index: FrameIndex | None = None,
+) -> Clip:
+    """The frames that ``choose(number of frames)`` names, of the part [start, end) of a file.
+
+    ``choose`` is called again if decoding finds other frames than the packets promised; it must then draw afresh.
+    ``verify`` decodes the whole part and refuses it if any of its frames does not decode cleanly. ``index``: what is
+    known of the file already. Raises VideoError.
+    """
+    path = str(path)
+    index = index or frame_index(path)
+    for attempt in (index, None):
+        index = attempt or counted_index(path)
+        first, count = find_part(path, index, start_seconds, end_seconds)
+        indices = [first + number for number in choose(count)]
+        whole = range(first, first + count) if verify else range(0)
+        try:
+            pictures = _read(path, index, sorted(set(indices)), whole)
+        except _Mistrust:
+            continue
+        return Clip(_stack(pictures, indices), index)
+    raise AssertionError("a counted index is never mistrusted")
+
+
+def find_part(path: str, index: FrameIndex, start_seconds: float | None, end_seconds: float | None) -> tuple[int, int]:
+    """First frame and number of frames of the part [start, end), in seconds from the file's first frame."""
+    if start_seconds is None and end_seconds is None:
+        return 0, index.num_frames
+    times = np.round(index.times_seconds - index.times_seconds[0], 6)
+    start, end = start_seconds or 0.0, np.inf if end_seconds is None else end_seconds
+    inside = np.flatnonzero((times >= start) & (times < end))
+    if len(inside) == 0:
+        raise VideoError(path, f"has no frame between {start:g} and {end:g} s (its last one is at {times[-1]:.2f} s)")
+    return int(inside[0]), int(inside[-1] - inside[0]) + 1
+
+
+def _stack(pictures: dict[int, np.ndarray], indices: Sequence[int]) -> Tensor:
+    """(len(indices),3,H,W), in memory as pictures are: channels last."""
+    return torch.from_numpy(np.stack([pictures[index] for index in indices])).permute(0, 3, 1, 2)
+
+
+def _read(path: str, index: FrameIndex, wanted: list[int], verify: range) -> dict[int, np.ndarray]:
+    """Pictures (H,W,3) by number. Raises _Mistrust if decoding contradicts an index made of packets."""
+    if index.is_counted:  # everything was decoded for it
+        with open_video(path) as (container, stream):
+            return _pictures(_from_start(path, container, stream, wanted[-1]), wanted)
+    needed = list(verify) or wanted
+    for runs in (index.plan(needed), [(None, needed)]):
+        try:
+            with open_video(path) as (container, stream):
+                frames = _by_runs(container, stream, index, runs, skip=not verify)
+                pictures = _pictures(frames, wanted)
+        except _SeekFailed:
+            continue
+        except VideoError:  # what damage it is, and whether it is, decoding everything will say
+            raise _Mistrust from None
+        if pictures.keys() != set(wanted):
+            raise _Mistrust
+        return pictures
+    raise _Mistrust
+
+
+def _pictures(frames: Iterator[tuple[int, av.VideoFrame]], wanted: list[int]) -> dict[int, np.ndarray]:
+    """The wanted ones of numbered frames, turned upright. Where a stream changes size, the others are brought to the size
+    of the first."""
     pictures: dict[int, np.ndarray] = {}
-    with _open(path) as (container, stream):
-        count = 0
-        for frame in _until(container.decode(stream), max(wanted)):
-            _refuse_corrupt(path, frame, count)
-            if count in wanted:
-                pictures[count] = _upright_rgb(frame, pictures)
-            count += 1
-    if missing := wanted - pictures.keys():
-        raise VideoError(path, f"has {count} frames, but frame {min(missing)} was wanted")
-    order = {index: place for place, index in enumerate(sorted(pictures))}
-    frames = torch.from_numpy(np.stack([pictures[index] for index in sorted(pictures)]))
-    return frames[[order[index] for index in indices]].permute(0, 3, 1, 2).contiguous()
-
-
-def _until(frames: Iterable, last: int) -> Iterator:
-    for count, frame in enumerate(frames):
-        yield frame
-        if count == last:
-            return
-
-
-def _upright_rgb(frame: av.VideoFrame, earlier: dict[int, np.ndarray]) -> np.ndarray:
-    """(H,W,3). A stream that changes size is brought to the size of its first wanted frame."""
-    picture = np.rot90(frame.to_ndarray(format="rgb24"), k=round(frame.rotation / 90))
-    for first in earlier.values():
+    to_rgb = VideoReformatter()  # one for all: making it costs more than using it
+    numbers = set(wanted)
+    for number, frame in frames:
+        if number not in numbers:
+            continue
+        picture = np.rot90(to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray(), k=round(frame.rotation / 90))
+        first = next(iter(pictures.values()), picture)
         if picture.shape != first.shape:
             upright = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
             picture = upright.reformat(width=first.shape[1], height=first.shape[0]).to_ndarray(format="rgb24")
-        break
-    return picture
+        pictures[number] = picture
+    return pictures
 
 
-@contextmanager
-def _open(path: str):
-    """Container and video stream; everything that goes wrong inside becomes a VideoError."""
-    if not os.path.isfile(path):
-        raise VideoError(path, "is a folder" if os.path.isdir(path) else "no such file")
-    if os.path.getsize(path) == 0:
-        raise VideoError(path, "is empty (0 bytes)")
-    try:
-        # only plain files: neither a file's name nor a playlist inside it may reach for anything else
-        options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
-        with av.open(f"file:{path}", options=options, metadata_errors="ignore") as container:
-            stream = next((s for s in container.streams.video if not _is_cover(s)), None)
-            if stream is None:
-                raise VideoError(path, "has no video stream" + (" (only audio)" if container.streams.audio else ""))
-            context = stream.codec_context
-            if context is None:
-                raise VideoError(path, "is in a format that this build of FFmpeg cannot decode")
-            if context.width * context.height > MAX_PIXELS:
-                raise VideoError(path, f"claims frames of {context.width}×{context.height} pixels")
-            stream.thread_type = "AUTO"
-            context.thread_count = 1 if torch.utils.data.get_worker_info() is not None else 0
-            yield container, stream
-    except av.error.FFmpegError as error:
-        raise VideoError(path, f"cannot be decoded ({(error.strerror or str(error)).lower()})") from None
-    except OSError as error:
-        raise VideoError(path, _os_reason(error)) from None
+def _from_start(path: str, container, stream, last: int) -> Iterator[tuple[int, av.VideoFrame]]:
+    """All frames, counted, to number ``last``."""
+    for number, frame in enumerate(itertools.islice(container.decode(stream), last + 1)):
+        refuse_corrupt(path, frame, number)
+        yield number, frame
 
 
-def _is_cover(stream) -> bool:
-    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+def _by_runs(
+    container, stream, index: FrameIndex, runs: list[tuple[int | None, list[int]]], *, skip: bool
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """At least the frames of ``runs`` (see ``FrameIndex.plan``), numbered by their times."""
+    skip = skip and stream.codec_context.name in SKIPS_UNREFERENCED
+    for place, (key, numbers) in enumerate(runs):
+        packets = _packets(container, stream, index, key, is_fresh=place == 0)
+        frames = _decode(packets, stream.codec_context, index, numbers, skip)
+        previous = -1 if key is None else key - 1
+        missing = set(numbers)
+        for frame in frames:
+            number = index.numbers.get(frame.pts)
+            if number is None or (frame.is_corrupt and number >= (key or 0)):
+                raise _Mistrust
+            if key is not None and number < key:
+                continue  # shown before the key frame but stored after it: it may need what was not decoded
+            if number <= previous or (number != key and previous + 1 == key):
+                raise _Mistrust
+            if number == key and not (frame.key_frame and frame.pict_type == PictureType.I):
+                raise _Mistrust  # the container calls key what is none
+            previous = number
+            missing.discard(number)
+            yield number, frame
+        if missing:
+            raise _Mistrust
 
 
-def _refuse_corrupt(path: str, frame: av.VideoFrame, index: int) -> None:
-    if frame.is_corrupt:
-        raise VideoError(path, f"is damaged: frame {index} does not decode cleanly")
+def _decode(
+    packets: Iterator[tuple[int, av.Packet]], context, index: FrameIndex, numbers: list[int], skip: bool
+) -> Iterator[av.VideoFrame]:
+    """What comes out of the decoder until it has all packets of ``numbers``."""
+    needed = set(index.packets[numbers].tolist())
+    last = max(needed)
+    for place, packet in packets:
+        if skip:
+            context.skip_frame = "DEFAULT" if place in needed or packet.is_keyframe else "NONREF"
+        yield from packet.decode()
+        if place == last:
+            break
+    else:
+        raise _Mistrust
+    yield from context.decode(None)
 
 
-def _refuse_truncated(path: str, size: int, stream) -> None:
-    """Where the container's index points behind the end of the file, the rest was cut off."""
-    end = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
-    if end > size:
-        raise VideoError(path, f"is truncated: {size:,} bytes of at least {end:,}")
-
-
-def _os_reason(error: OSError) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "no such file"
-    return f"cannot be read ({(error.strerror or str(error)).lower()})"
+def _packets(
+    container, stream, index: FrameIndex, key: int | None, *, is_fresh: bool
+) -> Iterator[tuple[int, av.Packet]]:
+    """(place in the index, packet) from the packet of key frame ``key``, or an earlier key one, or the first, on."""
+    start = 0 if key is None else int(index.packets[key])
+    if not (is_fresh and start == 0):
+        container.seek(int(index.dts[start]), stream=stream)
+    place, started = None, False
+    for packet in container.demux(stream):
+        if packet.size == 0:
+            return
+        if place is None:
+            if packet.dts is None:
+                raise _SeekFailed
+            place = int(np.searchsorted(index.dts, packet.dts))
+            if place > start:
+                raise _SeekFailed
+        if place >= len(index.dts) or packet.dts != index.dts[place] or packet.pts != index.pts[place]:
+            raise _SeekFailed
+        started = started or place == start or packet.is_keyframe
+        if started:
+            yield place, packet
+        place += 1

@@ -35,14 +35,22 @@ def crop_origins(height: int, width: int, target: tuple[int, int], num_crops: in
 
 
 def resize(frames: Tensor, size: tuple[int, int], *, interpolation: str, antialias: bool) -> Tensor:
-    """Float frames (F,C,H,W) -> (F,C,*size)."""
-    return F.interpolate(frames, size=size, mode=interpolation, align_corners=False, antialias=antialias)
+    """Frames (F,C,H,W) -> (F,C,*size), of the same type: pixels stay within 0–255, bytes are rounded.
+
+    Bytes whose channels lie together in memory, as they come from a decoder, are resized by PyTorch's own kernel for
+    them, some ten times faster than floats.
+    """
+    if frames.dtype == torch.uint8:
+        frames = frames.contiguous(memory_format=torch.channels_last)
+    resized = F.interpolate(frames, size=size, mode=interpolation, align_corners=False, antialias=antialias)
+    overshoots = interpolation == "bicubic" and frames.dtype != torch.uint8  # bicubic weights do; pixels do not
+    return resized.clamp_(0, 255) if overshoots else resized
 
 
 def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Pixels 0–255 (…,C,H,W), any type -> float32 (pixels/255 − mean) / std."""
     mean, std = (torch.tensor(x, dtype=torch.float32, device=pixels.device)[:, None, None] for x in (mean, std))
-    return (pixels.float() / 255 - mean) / std
+    return (pixels.float() / 255 - mean).div_(std)
 
 
 def evaluation_views(frames: Tensor, num_crops: int, preprocessing: Preprocessing) -> list[Tensor]:

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from evl.errors import VideoError
 from evl.types import Preprocessing
-from evl.video.reader import probe, read_frames
+from evl.video.index import frame_index
+from evl.video.reader import find_part, read_clip
 from evl.video.sampling import clip_indices, segment_indices
 from evl.video.transforms import evaluation_views
 
@@ -30,12 +30,15 @@ def read_views(
     antialias: bool = False,
     start_seconds: float | None = None,
     end_seconds: float | None = None,
+    verify: bool = False,
 ) -> Tensor:
     """The views a video is judged by: float (V,T,C,H,W), V = num_clips · num_crops, all clips of the first crop first.
 
     Clips are evenly spaced (``sampling``: ``dense`` or ``segment``); frames are resized to cover ``size`` (by default
     as in the original release: bilinear, no antialias), cropped at the centre (1) or at start, middle and end (3), and
-    normalised. Times cut an untrimmed file. Raises VideoError, with the reason, for a file that cannot be used.
+    normalised. Times cut an untrimmed file. Only what the views need is decoded, unless ``verify`` asks that the whole
+    file, or the part between the times, decodes cleanly. Raises VideoError, with the reason, for a file that cannot be
+    used.
     """
     size = (size, size) if isinstance(size, int) else tuple(size)
     if len(size) != 2 or min(size) < 1:
@@ -45,20 +48,23 @@ def read_views(
     if interpolation not in ("bilinear", "bicubic"):
         raise ValueError(f"interpolation {interpolation!r}: expected 'bilinear' or 'bicubic'")
     preprocessing = Preprocessing(size, tuple(mean), tuple(std), interpolation, antialias)
-    first, count = frame_range(path, start_seconds, end_seconds)
-    if sampling == "dense":
-        clips = clip_indices(count, num_frames=num_frames, stride=stride, num_clips=num_clips)
-    elif sampling == "segment":
-        clips = segment_indices(count, num_frames=num_frames, num_clips=num_clips)
-    else:
+    if sampling not in ("dense", "segment"):
         raise ValueError(f"sampling {sampling!r}: expected 'dense' or 'segment'")
-    wanted = sorted({index for clip in clips for index in clip})
-    place = {index: i for i, index in enumerate(wanted)}
-    frames = read_frames(path, [first + index for index in wanted])
+    clips: list[list[int]] = []
+
+    def choose(count: int) -> list[int]:
+        if sampling == "dense":
+            clips[:] = clip_indices(count, num_frames=num_frames, stride=stride, num_clips=num_clips)
+        else:
+            clips[:] = segment_indices(count, num_frames=num_frames, num_clips=num_clips)
+        return sorted({index for clip in clips for index in clip})
+
+    read = read_clip(path, choose, start_seconds=start_seconds, end_seconds=end_seconds, verify=verify)
+    place = {number: i for i, number in enumerate(sorted({number for clip in clips for number in clip}))}
     return torch.stack(
         [
-            crop[[place[index] for index in clip]]
-            for crop in evaluation_views(frames, num_crops, preprocessing)
+            crop[[place[number] for number in clip]]
+            for crop in evaluation_views(read.frames, num_crops, preprocessing)
             for clip in clips
         ]
     )
@@ -66,15 +72,4 @@ def read_views(
 
 def frame_range(path: str | Path, start_seconds: float | None, end_seconds: float | None) -> tuple[int, int]:
     """First frame and number of frames of the part [start, end) of a file, in seconds from its first frame."""
-    info = probe(path)
-    if start_seconds is None and end_seconds is None:
-        return 0, info.num_frames
-    start = start_seconds or 0.0
-    end = float("inf") if end_seconds is None else end_seconds
-    zero = info.times_seconds[0]
-    inside = [i for i, time in enumerate(info.times_seconds) if start <= round(time - zero, 6) < end]
-    if not inside:
-        raise VideoError(
-            str(path), f"has no frame between {start:g} and {end:g} s (it lasts {info.duration_seconds:.2f} s)"
-        )
-    return inside[0], inside[-1] - inside[0] + 1
+    return find_part(str(path), frame_index(path), start_seconds, end_seconds)

@@ -398,3 +398,13 @@ def test_training_on_cuda(tiny_config, tmp_path):
     clips = torch.randn(2, 3, 3, 32, 32)
     cpu, cuda = evl.load(tmp_path / "run"), evl.load(tmp_path / "run", device="cuda")
     assert_close(cuda(clips.cuda()).cpu(), cpu(clips), relative=1e-3)
+
+
+def test_progress_says_what_training_waits_for():
+    from evl.data.loader import default_num_workers
+    from evl.training.loop import Speed
+
+    most = default_num_workers()
+    assert Speed(1.0, 50.0, 10.0, 0.1).describe(1) == "loss 1.000  10.0 clips/s  waiting for data 10 %"
+    assert Speed(1.0, 50.0, 10.0, 0.5).describe(most).endswith("waiting for data 50 % (try evl prepare)")
+    assert Speed(1.0, 50.0, 10.0, 0.5).describe(0).endswith("(try data.num_workers above 0, evl prepare)")

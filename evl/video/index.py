@@ -1,0 +1,173 @@
+"""What frames a file has, and where: from its packets, without decoding, where packets can be trusted.
+
+A packet says when its picture is shown and whether decoding can start with it. That is enough to number all frames in
+the order they are shown, and to know the packets that a wanted one needs. Where packets do not say it, everything is
+decoded and counted instead (``FrameIndex.is_counted``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import av
+import numpy as np
+
+from evl.errors import VideoError
+from evl.types import VideoInfo
+from evl.video.container import file_stat, open_video, refuse_corrupt
+
+# where one packet is one picture with its own time, once hidden ones are left out
+ONE_PACKET_ONE_PICTURE = frozenset("h264 hevc vp8 libvpx vp9 libvpx-vp9 av1 libdav1d mpeg4 mjpeg".split())  # noqa: SIM905
+
+
+@dataclass(frozen=True, eq=False)
+class FrameIndex:
+    """The frames of a file by number, in the order they are shown.
+
+    ``pts``, ``dts``, ``is_key``, ``is_shown`` (P each) describe its packets in the file's order; times are in units of
+    ``time_base`` seconds. A counted index has no packets: ``counted_seconds`` says when each decoded frame is shown.
+    """
+
+    pts: np.ndarray
+    dts: np.ndarray
+    is_key: np.ndarray
+    is_shown: np.ndarray
+    time_base: Fraction
+    codec: str
+    counted_seconds: np.ndarray | None = None
+
+    @property
+    def is_counted(self) -> bool:
+        return self.counted_seconds is not None
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.times_seconds)
+
+    @cached_property
+    def times_seconds(self) -> np.ndarray:
+        """When each frame is shown."""
+        if self.counted_seconds is not None:
+            return self.counted_seconds
+        return self.pts[self.packets] * float(self.time_base)
+
+    @cached_property
+    def packets(self) -> np.ndarray:
+        """frame number -> its packet."""
+        shown = np.flatnonzero(self.is_shown)
+        return shown[np.argsort(self.pts[shown])]
+
+    @cached_property
+    def numbers(self) -> dict[int, int]:
+        """time of a shown packet -> frame number."""
+        return dict(zip(self.pts[self.packets].tolist(), range(len(self.packets)), strict=True))
+
+    @cached_property
+    def keys(self) -> np.ndarray:
+        """Numbers of the frames that decoding can start with, if the file is right about them."""
+        return np.flatnonzero(self.is_key[self.packets])
+
+    def plan(self, wanted: list[int]) -> list[tuple[int | None, list[int]]]:
+        """[(key frame to seek to, frames to take from there on)]: sorted frame numbers, cut where a seek saves work.
+
+        None: from the file's first packet. A key frame that is farther on than the next frame is worth a seek.
+        """
+        runs: list[tuple[int | None, list[int]]] = []
+        places = np.searchsorted(self.keys, wanted, side="right")
+        for number, place in zip(wanted, places.tolist(), strict=True):
+            key = int(self.keys[place - 1]) if place else None
+            if runs and (key is None or key <= runs[-1][1][-1] + 1):
+                runs[-1][1].append(number)
+            else:
+                runs.append((key, [number]))
+        return runs
+
+
+def frame_index(path: str | Path) -> FrameIndex:
+    """Of a file, from its packets if they can be trusted, else by decoding it; kept in memory. Raises VideoError."""
+    path = str(path)
+    found = file_stat(path)
+    return _frame_index(path, found.st_size, found.st_mtime_ns)
+
+
+def counted_index(path: str | Path) -> FrameIndex:
+    """Of a file, by decoding everything (``decode_everything``)."""
+    none = np.empty(0, np.int64)
+    info = decode_everything(path)
+    return FrameIndex(none, none, none > 0, none > 0, Fraction(1), info.codec, np.array(info.times_seconds))
+
+
+def decode_everything(path: str | Path) -> VideoInfo:
+    """What decoding the whole file tells; kept in memory. Raises VideoError, with the reason, for a file that cannot be
+    used: one with any frame that does not decode cleanly, too."""
+    path = str(path)
+    found = file_stat(path)
+    return _decode_everything(path, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=8192)  # about 50 MB at 300 frames a video
+def _frame_index(path: str, size: int, mtime_ns: int) -> FrameIndex:
+    with open_video(path) as (container, stream):
+        index = _from_packets(container, stream)
+    return index or counted_index(path)
+
+
+@lru_cache(maxsize=8192)
+def _decode_everything(path: str, size: int, mtime_ns: int) -> VideoInfo:
+    times: list[float] = []
+    first = None
+    with open_video(path) as (container, stream):
+        rate = float(stream.average_rate or 25)
+        for frame in container.decode(stream):
+            refuse_corrupt(path, frame, len(times))
+            first = first or (frame.width, frame.height, frame.rotation)
+            previous = times[-1] if times else -1 / rate
+            times.append(frame.time if frame.time is not None else previous + 1 / rate)
+        codec = stream.codec_context.name
+    if first is None:
+        raise VideoError(path, "has a video stream, but not one frame can be decoded")
+    times.sort()  # frames come in the order they are shown; some containers (H.264 in AVI) label them in another
+    width, height, rotation = first
+    if rotation % 180:
+        width, height = height, width
+    return VideoInfo(path, tuple(times), width, height, codec, rotation)
+
+
+def _from_packets(container: av.container.InputContainer, stream: av.VideoStream) -> FrameIndex | None:
+    """None where packets do not tell which frames there are: no times, equal times, no key frame at the start."""
+    codec = stream.codec_context.name
+    if codec not in ONE_PACKET_ONE_PICTURE:
+        return None
+    rows = []
+    for packet in container.demux(stream):
+        if packet.size == 0:  # the end
+            continue
+        if packet.pts is None or packet.dts is None or packet.is_corrupt:
+            return None
+        shown = not packet.is_discard and not _is_hidden(codec, packet)
+        rows.append((packet.pts, packet.dts, packet.is_keyframe, shown))
+    if not rows or not rows[0][2]:
+        return None
+    pts, dts, is_key, is_shown = map(np.array, zip(*rows, strict=True))
+    times = pts[is_shown]
+    if len(times) == 0 or len(np.unique(times)) < len(times) or (np.diff(dts) <= 0).any():
+        return None
+    return FrameIndex(pts, dts, is_key, is_shown, stream.time_base, codec)
+
+
+def _is_hidden(codec: str, packet: av.Packet) -> bool:
+    """Whether a packet of VP8 or VP9 is decoded but not shown (an alternate reference frame)."""
+    if codec in ("vp8", "libvpx"):
+        return not bytes(memoryview(packet)[:1])[0] & 0x10  # RFC 6386, section 9.1
+    if codec in ("vp9", "libvpx-vp9"):  # VP9 bitstream specification, 6.2 and annex B
+        data = memoryview(packet)
+        if data[len(data) - 1] & 0xE0 == 0xC0:  # a superframe: its last frame is shown
+            return False
+        bits = format(int.from_bytes(bytes(data[:2]), "big"), "016b")
+        at = 5 if bits[2:4] == "11" else 4  # a reserved bit in profile 3
+        shows_existing, shows_this = bits[at] == "1", bits[at + 2] == "1"
+        return not shows_existing and not shows_this
+    return False

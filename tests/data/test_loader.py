@@ -1,0 +1,77 @@
+"""Batches in order, whatever happens to the processes that read them."""
+
+import os
+import signal
+
+import pytest
+import torch
+
+from evl.data.loader import CRASHED, read_batches
+from evl.errors import RunError
+from evl.types import Sample
+
+CPU = torch.device("cpu")
+
+
+class Numbers(torch.utils.data.Dataset):
+    """``dataset[i]`` is i; some samples kill the process that reads them, some only the first time."""
+
+    def __init__(self, count, deadly=(), deadly_once=(), flag=None):
+        self.samples = [Sample(f"{i}.mp4") for i in range(count)]
+        self.deadly, self.deadly_once, self.flag = deadly, deadly_once, flag
+
+    def __getitem__(self, index):
+        if index in self.deadly:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if index in self.deadly_once and not self.flag[index]:
+            self.flag[index] = 1
+            os.kill(os.getpid(), signal.SIGKILL)
+        return index
+
+    def sample_of(self, index):
+        return index
+
+    def failed(self, index, reason):
+        return f"{index}: {reason}"
+
+
+def read(dataset, batches, num_workers=2):
+    return list(read_batches(dataset, batches, num_workers=num_workers, device=CPU, collate=list))
+
+
+def test_a_decoder_that_kills_its_process_is_one_damaged_video():
+    flag = torch.zeros(20, dtype=torch.uint8).share_memory_()
+    batches = [[3 * i, 3 * i + 1, 3 * i + 2] for i in range(6)] + [[4, 18, 19]]
+    before = signal.getsignal(signal.SIGCHLD)
+    got = read(Numbers(20, deadly=[4], deadly_once=[11], flag=flag), batches)
+    expected = [[f"4: {CRASHED}" if i == 4 else i for i in batch] for batch in batches]
+    assert got == expected
+    assert flag[11]  # it did die there, and was read the second time
+    assert signal.getsignal(signal.SIGCHLD) == before
+
+
+def test_errors_of_the_program_are_not_swallowed():
+    class Broken(Numbers):
+        def __getitem__(self, index):
+            raise KeyError("a mistake of ours")
+
+    with pytest.raises(KeyError, match="a mistake of ours"):
+        read(Broken(3), [[0], [1]], num_workers=0)
+
+
+class Dying(Numbers):
+    """Whose processes die at no sample in particular."""
+
+    def __getitem__(self, index):
+        return _Deadly()
+
+
+class _Deadly:
+    def __reduce__(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_processes_that_die_without_cause_stop_the_run():
+    with pytest.raises(RunError, match="die again and again"):
+        read(Dying(4), [[0], [1], [2]], num_workers=1)
