@@ -16,6 +16,7 @@ from evl.types import Preprocessing, Sample
 from evl.video.index import counted_index
 from evl.video.reader import read_clip
 from evl.video.sampling import random_clip_indices, random_segment_indices
+from evl.video.torchcodec import Decoder
 from evl.video.views import read_views
 
 # what a training clip's file turned out to be, when it was decoded whole
@@ -86,9 +87,10 @@ class TrainingClips(Dataset):
         seed: int,
         *,
         verify: bool = True,
+        decoder: Decoder = "pyav",
     ):
         self.samples, self.labels, self.clip, self.transform, self.seed = samples, labels, clip, transform, seed
-        self.verify = verify
+        self.verify, self.decoder = verify, decoder
         self.seen = torch.full((len(samples),), UNSEEN, dtype=torch.uint8).share_memory_()  # by all workers
 
     def __len__(self) -> int:
@@ -112,6 +114,7 @@ class TrainingClips(Dataset):
                 end_seconds=sample.end_seconds,
                 verify=self.verify and seen == UNSEEN,
                 index=counted_index(sample.path) if seen == MUST_BE_COUNTED else None,
+                decoder=self.decoder,
             )
             if self.verify:
                 self.seen[index] = MUST_BE_COUNTED if clip.index.is_counted else INDEX_IS_RIGHT

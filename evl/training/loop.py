@@ -159,7 +159,13 @@ class _Run:
         index_of = {name: y for y, name in enumerate(names)}
         labels = [index_of[sample.label] for sample in self.train_samples]
         dataset = TrainingClips(
-            self.train_samples, labels, config.clip, transform, config.training.seed, verify=config.data.verify
+            self.train_samples,
+            labels,
+            config.clip,
+            transform,
+            config.training.seed,
+            verify=config.data.verify,
+            decoder=config.data.decoder,
         )
         sampler = make_sampler(config, len(self.train_samples), first, self.world)
         return read_batches(dataset, sampler, num_workers=self.workers, device=self.world.device, collate=collate_clips)

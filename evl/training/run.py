@@ -23,10 +23,14 @@ from evl.training.loop import Progress, evaluate_once, fit, make_sampler, stop_i
 from evl.training.run_folder import RunFolder
 from evl.types import Sample
 from evl.video.augment import TrainingTransform
+from evl.video.torchcodec import require as require_decoder
 
 log = logging.getLogger("evl")
 # what may change when a run goes on: nothing that decides its numbers
-_RESUMABLE = {"data": {"num_workers", "max_damaged_share"}, "training": {"save_every", "keep_last", "log_every"}}
+_RESUMABLE = {
+    "data": {"num_workers", "max_damaged_share"},
+    "training": {"save_every", "keep_last", "log_every"},
+}
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ def train(
         # whatever can be refused is refused before there is a folder
         damaged = {train_samples[i].path: why for i, why in missing_files(train_samples).items()}
         stop_if_too_many(damaged, train_samples, config)
+        require_decoder(config.data.decoder)
         make_sampler(config, len(train_samples), 0, world)
         TrainingTransform(config.augment, model.card.preprocessing, names)
         if not resume:

@@ -27,12 +27,13 @@ ONE_PACKET_ONE_PICTURE = frozenset("h264 hevc vp8 libvpx vp9 libvpx-vp9 av1 libd
 class FrameIndex:
     """The frames of a file by number, in the order they are shown.
 
-    ``pts``, ``dts``, ``is_key``, ``is_shown`` (P each) describe its packets in the file's order; times are in units of
-    ``time_base`` seconds. A counted index has no packets: ``counted_seconds`` says when each decoded frame is shown.
+    ``pts``, ``seek_to``, ``is_key``, ``is_shown`` (P each) describe its packets in the file's order; times are in units
+    of ``time_base`` seconds; ``seek_to`` is what to ask the container for to be led to a packet. A counted index has no
+    packets: ``counted_seconds`` says when each decoded frame is shown.
     """
 
     pts: np.ndarray
-    dts: np.ndarray
+    seek_to: np.ndarray
     is_key: np.ndarray
     is_shown: np.ndarray
     time_base: Fraction
@@ -64,6 +65,12 @@ class FrameIndex:
     def numbers(self) -> dict[int, int]:
         """time of a shown packet -> frame number."""
         return dict(zip(self.pts[self.packets].tolist(), range(len(self.packets)), strict=True))
+
+    @cached_property
+    def key_places(self) -> dict[int, int]:
+        """time of a key packet -> its place among all packets."""
+        places = np.flatnonzero(self.is_key)
+        return dict(zip(self.pts[places].tolist(), places.tolist(), strict=True))
 
     @cached_property
     def keys(self) -> np.ndarray:
@@ -145,17 +152,20 @@ def _from_packets(container: av.container.InputContainer, stream: av.VideoStream
     for packet in container.demux(stream):
         if packet.size == 0:  # the end
             continue
-        if packet.pts is None or packet.dts is None or packet.is_corrupt:
+        if packet.pts is None or packet.is_corrupt:
             return None
         shown = not packet.is_discard and not _is_hidden(codec, packet)
         rows.append((packet.pts, packet.dts, packet.is_keyframe, shown))
     if not rows or not rows[0][2]:
         return None
-    pts, dts, is_key, is_shown = map(np.array, zip(*rows, strict=True))
-    times = pts[is_shown]
-    if len(times) == 0 or len(np.unique(times)) < len(times) or (np.diff(dts) <= 0).any():
+    pts, dts, is_key, is_shown = map(list, zip(*rows, strict=True))
+    # containers look for places by decoding time, but Matroska, which has none, by the time a key frame is shown
+    seek_to = pts if None in dts else dts
+    pts, seek_to, is_key, is_shown = map(np.array, (pts, seek_to, is_key, is_shown))
+    times, key_times = pts[is_shown], pts[is_key]
+    if len(times) == 0 or len(np.unique(times)) < len(times) or len(np.unique(key_times)) < len(key_times):
         return None
-    return FrameIndex(pts, dts, is_key, is_shown, stream.time_base, codec)
+    return FrameIndex(pts, seek_to, is_key, is_shown, stream.time_base, codec)
 
 
 def _is_hidden(codec: str, packet: av.Packet) -> bool:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from evl.errors import VideoError
 from evl.types import VideoInfo
+from evl.video import torchcodec
 from evl.video.container import open_video, refuse_corrupt
 from evl.video.index import FrameIndex, counted_index, decode_everything, frame_index
 
@@ -77,12 +78,13 @@ def read_clip(
     end_seconds: float | None = None,
     verify: bool = False,
     index: FrameIndex | None = None,
+    decoder: torchcodec.Decoder = "pyav",
 ) -> Clip:
     """The frames that ``choose(number of frames)`` names, of the part [start, end) of a file.
 
     ``choose`` is called again if decoding finds other frames than the packets promised; it must then draw afresh.
     ``verify`` decodes the whole part and refuses it if any of its frames does not decode cleanly. ``index``: what is
-    known of the file already. Raises VideoError.
+    known of the file already. ``decoder``: who decodes where nothing is verified. Raises VideoError.
     """
     path = str(path)
     index = index or frame_index(path)
@@ -92,7 +94,9 @@ def read_clip(
         indices = [first + number for number in choose(count)]
         whole = range(first, first + count) if verify else range(0)
         try:
-            pictures = _read(path, index, sorted(set(indices)), whole)
+            wanted = sorted(set(indices))
+            pictures = torchcodec.read(path, index, wanted, decoder) if decoder != "pyav" and not verify else None
+            pictures = pictures or _read(path, index, wanted, whole)
         except _Mistrust:
             continue
         return Clip(_stack(pictures, indices), index)
@@ -138,8 +142,7 @@ def _read(path: str, index: FrameIndex, wanted: list[int], verify: range) -> dic
 
 
 def _pictures(frames: Iterator[tuple[int, av.VideoFrame]], wanted: list[int]) -> dict[int, np.ndarray]:
-    """The wanted ones of numbered frames, turned upright. Where a stream changes size, the others are brought to the size
-    of the first."""
+    """The wanted ones of numbered frames, turned upright; where a stream changes size, all in the size of the first."""
     pictures: dict[int, np.ndarray] = {}
     to_rgb = VideoReformatter()  # one for all: making it costs more than using it
     numbers = set(wanted)
@@ -212,20 +215,18 @@ def _packets(
     """(place in the index, packet) from the packet of key frame ``key``, or an earlier key one, or the first, on."""
     start = 0 if key is None else int(index.packets[key])
     if not (is_fresh and start == 0):
-        container.seek(int(index.dts[start]), stream=stream)
-    place, started = None, False
+        container.seek(int(index.seek_to[start]), stream=stream)
+    place = None
     for packet in container.demux(stream):
         if packet.size == 0:
             return
-        if place is None:
-            if packet.dts is None:
-                raise _SeekFailed
-            place = int(np.searchsorted(index.dts, packet.dts))
+        if place is None:  # where are we?
+            if not packet.is_keyframe:
+                continue
+            place = index.key_places.get(packet.pts, len(index.pts))
             if place > start:
                 raise _SeekFailed
-        if place >= len(index.dts) or packet.dts != index.dts[place] or packet.pts != index.pts[place]:
+        if place == len(index.pts) or packet.pts != index.pts[place]:
             raise _SeekFailed
-        started = started or place == start or packet.is_keyframe
-        if started:
-            yield place, packet
+        yield place, packet
         place += 1

@@ -12,6 +12,7 @@ from evl.types import Preprocessing
 from evl.video.index import frame_index
 from evl.video.reader import find_part, read_clip
 from evl.video.sampling import clip_indices, segment_indices
+from evl.video.torchcodec import Decoder
 from evl.video.transforms import evaluation_views
 
 
@@ -31,6 +32,7 @@ def read_views(
     start_seconds: float | None = None,
     end_seconds: float | None = None,
     verify: bool = False,
+    decoder: Decoder = "pyav",
 ) -> Tensor:
     """The views a video is judged by: float (V,T,C,H,W), V = num_clips · num_crops, all clips of the first crop first.
 
@@ -59,7 +61,7 @@ def read_views(
             clips[:] = segment_indices(count, num_frames=num_frames, num_clips=num_clips)
         return sorted({index for clip in clips for index in clip})
 
-    read = read_clip(path, choose, start_seconds=start_seconds, end_seconds=end_seconds, verify=verify)
+    read = read_clip(path, choose, start_seconds=start_seconds, end_seconds=end_seconds, verify=verify, decoder=decoder)
     place = {number: i for i, number in enumerate(sorted({number for clip in clips for number in clip}))}
     return torch.stack(
         [
