@@ -94,6 +94,7 @@ class DataConfig:
     max_damaged_share: Probability = 0.1  # of the training videos; more stops the run
     # a training video is decoded whole when it is first met, so that damage anywhere in it is found
     verify: bool = True
+    index: str | None = None  # written by evl check --index: its files are known, and verified
     decoder: Literal["pyav", "torchcodec", "torchcodec-cuda"] = "pyav"  # torchcodec: an optional extra
     num_workers: NotNegative | None = None  # None: one a core, at most 16
 

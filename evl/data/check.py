@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,17 +15,19 @@ from torch.utils.data import Dataset
 from evl.data.loader import read_batches
 from evl.errors import VideoError
 from evl.types import Sample, VideoInfo
+from evl.video.index import FrameIndex
 from evl.video.reader import read_clip
 
 
 @dataclass(frozen=True)
 class FileReport:
-    """One file: ``info`` if it can be used, else ``problem``."""
+    """One file: ``info`` if it can be used, and the ``index`` of its frames, else ``problem``."""
 
     sample: Sample
     size_bytes: int
     info: VideoInfo | None = None
     problem: str | None = None
+    index: FrameIndex | None = None
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,8 @@ def check_file(sample: Sample) -> FileReport:
     except VideoError as error:
         return FileReport(sample, size, problem=error.reason)
     height, width = frames.shape[-2:]
-    return FileReport(
-        sample, size, VideoInfo(sample.path, tuple(index.times_seconds.tolist()), width, height, index.codec)
-    )
+    info = VideoInfo(sample.path, tuple(index.times_seconds.tolist()), width, height, index.codec)
+    return FileReport(sample, size, info, index=replace(index))  # without what it has worked out so far
 
 
 class _Files(Dataset):

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from evl.config import ClipConfig
+from evl.data.index_file import IndexFile
 from evl.errors import VideoError
 from evl.types import Preprocessing, Sample
 from evl.video.index import counted_index
@@ -75,7 +76,7 @@ class TrainingClips(Dataset):
     """``dataset[(epoch, index)]`` -> Item with one augmented clip; all draws from (seed, epoch, index).
 
     With ``verify`` a file is decoded whole when it is first met, by whichever worker, and refused if any frame does not
-    decode cleanly; after that only what a clip needs.
+    decode cleanly; after that only what a clip needs, and so from the start for files that are in ``index_file``.
     """
 
     def __init__(
@@ -88,9 +89,10 @@ class TrainingClips(Dataset):
         *,
         verify: bool = True,
         decoder: Decoder = "pyav",
+        index_file: IndexFile | None = None,
     ):
         self.samples, self.labels, self.clip, self.transform, self.seed = samples, labels, clip, transform, seed
-        self.verify, self.decoder = verify, decoder
+        self.verify, self.decoder, self.index_file = verify, decoder, index_file
         self.seen = torch.full((len(samples),), UNSEEN, dtype=torch.uint8).share_memory_()  # by all workers
 
     def __len__(self) -> int:
@@ -107,13 +109,16 @@ class TrainingClips(Dataset):
 
         generator = None
         try:
+            known = self.index_file.find(sample.path) if self.index_file is not None else None
+            if known is None and seen == MUST_BE_COUNTED:
+                known = counted_index(sample.path)
             clip = read_clip(
                 sample.path,
                 choose,
                 start_seconds=sample.start_seconds,
                 end_seconds=sample.end_seconds,
-                verify=self.verify and seen == UNSEEN,
-                index=counted_index(sample.path) if seen == MUST_BE_COUNTED else None,
+                verify=self.verify and seen == UNSEEN and known is None,
+                index=known,
                 decoder=self.decoder,
             )
             if self.verify:

@@ -17,6 +17,7 @@ import torch
 from evl.assembly import save_model
 from evl.config import RunConfig
 from evl.data.dataset import Batch, TrainingClips, collate_clips
+from evl.data.index_file import IndexFile
 from evl.data.loader import StepSampler, default_num_workers, read_batches
 from evl.distributed import World
 from evl.errors import RunError
@@ -166,6 +167,7 @@ class _Run:
             config.training.seed,
             verify=config.data.verify,
             decoder=config.data.decoder,
+            index_file=IndexFile(config.data.index) if config.data.index else None,
         )
         sampler = make_sampler(config, len(self.train_samples), first, self.world)
         return read_batches(dataset, sampler, num_workers=self.workers, device=self.world.device, collate=collate_clips)

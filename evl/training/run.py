@@ -14,6 +14,7 @@ from evl.assembly import build_classifier, save_model
 from evl.config import RunConfig
 from evl.config import replace as replace_settings
 from evl.data.check import missing_files
+from evl.data.index_file import IndexFile
 from evl.data.manifest import read_class_names, read_manifest, split_samples
 from evl.distributed import World, join_world, resolve_precision
 from evl.errors import ConfigError, DataError, EVLError, RunError
@@ -75,6 +76,8 @@ def train(
         # whatever can be refused is refused before there is a folder
         damaged = {train_samples[i].path: why for i, why in missing_files(train_samples).items()}
         stop_if_too_many(damaged, train_samples, config)
+        if config.data.index is not None:
+            IndexFile(config.data.index)
         require_decoder(config.data.decoder)
         make_sampler(config, len(train_samples), 0, world)
         TrainingTransform(config.augment, model.card.preprocessing, names)
@@ -106,7 +109,7 @@ def find_samples(config: RunConfig) -> tuple[RunConfig, tuple[str, ...], tuple[S
     data = config.data
     if data.path is None:
         raise ConfigError("no videos: give --data a folder with a folder per class, or a manifest")
-    paths = {name: str(Path(value).absolute()) for name in ("path", "val_path", "root", "class_names")
+    paths = {name: str(Path(value).absolute()) for name in ("path", "val_path", "root", "class_names", "index")
              if (value := getattr(data, name)) is not None}  # fmt: skip
     config = replace_settings(config, data=paths)
     data = config.data  # from here on every path is absolute: it is a video's name, in this run and when it goes on
