@@ -21,6 +21,7 @@ from evl.video.container import file_stat, open_video, refuse_corrupt
 
 # where one packet is one picture with its own time, once hidden ones are left out
 ONE_PACKET_ONE_PICTURE = frozenset("h264 hevc vp8 libvpx vp9 libvpx-vp9 av1 libdav1d mpeg4 mjpeg".split())  # noqa: SIM905
+MPEG4_PICTURE = b"\0\0\1\xb6"  # start code of a picture; "packed" files have two in a packet, and then none
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,15 +145,18 @@ def _decode_everything(path: str, size: int, mtime_ns: int) -> VideoInfo:
 
 
 def _from_packets(container: av.container.InputContainer, stream: av.VideoStream) -> FrameIndex | None:
-    """None where packets do not tell which frames there are: no times, equal times, no key frame at the start."""
+    """None where packets do not tell which frames there are: no times, equal or guessed ones, no key frame at the start
+    or pictures before it."""
     codec = stream.codec_context.name
     if codec not in ONE_PACKET_ONE_PICTURE:
         return None
+    if container.format.name in ("avi", "asf") and codec != "mpeg4" and stream.codec_context.has_b_frames:
+        return None  # these containers know one time a packet; that it is shown at another is libav's guess
     rows = []
     for packet in container.demux(stream):
         if packet.size == 0:  # the end
             continue
-        if packet.pts is None or packet.is_corrupt:
+        if packet.pts is None or packet.is_corrupt or (codec == "mpeg4" and bytes(packet).count(MPEG4_PICTURE) != 1):
             return None
         shown = not packet.is_discard and not _is_hidden(codec, packet)
         rows.append((packet.pts, packet.dts, packet.is_keyframe, shown))
@@ -163,6 +167,8 @@ def _from_packets(container: av.container.InputContainer, stream: av.VideoStream
     seek_to = pts if None in dts else dts
     pts, seek_to, is_key, is_shown = map(np.array, (pts, seek_to, is_key, is_shown))
     times, key_times = pts[is_shown], pts[is_key]
+    if pts.min() < pts[0]:  # shown before the key frame: these may need what came before the file was cut
+        return None
     if len(times) == 0 or len(np.unique(times)) < len(times) or len(np.unique(key_times)) < len(key_times):
         return None
     return FrameIndex(pts, seek_to, is_key, is_shown, stream.time_base, codec)
