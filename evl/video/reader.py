@@ -214,19 +214,19 @@ def _packets(
 ) -> Iterator[tuple[int, av.Packet]]:
     """(place in the index, packet) from the packet of key frame ``key``, or an earlier key one, or the first, on."""
     start = 0 if key is None else int(index.packets[key])
-    if not (is_fresh and start == 0):
-        container.seek(int(index.seek_to[start]), stream=stream)
-    place = None
-    for packet in container.demux(stream):
-        if packet.size == 0:
-            return
-        if place is None:  # where are we?
-            if not packet.is_keyframe:
-                continue
-            place = index.key_places.get(packet.pts, len(index.pts))
-            if place > start:
-                raise _SeekFailed
+    targets = [None] if is_fresh and start == 0 else [int(index.pts[start]), int(index.seek_to[start])]
+    # most containers lead to the key frame that is shown at or before a time; some to the packet decoded then
+    for target in targets:
+        if target is not None:
+            container.seek(target, stream=stream)
+        packets = (packet for packet in container.demux(stream) if packet.size)
+        packet = next((packet for packet in packets if packet.is_keyframe), None)
+        place = index.key_places.get(packet.pts, len(index.pts)) if packet is not None else len(index.pts)
+        if place <= start:
+            break
+    else:
+        raise _SeekFailed
+    for place, packet in enumerate(itertools.chain([packet], packets), place):  # noqa: B020
         if place == len(index.pts) or packet.pts != index.pts[place]:
             raise _SeekFailed
         yield place, packet
-        place += 1
