@@ -6,6 +6,7 @@ picks its annotation files out of some, and ``read(found, split_number)``, which
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from evl.data.layouts.base import Found
 from evl.data.layouts.locate import Located, locate
 from evl.data.listing import Tree
 from evl.errors import DataError
+
+log = logging.getLogger("evl")
 
 # in the order they are tried; the last is the least particular
 _LAYOUTS = {
@@ -61,7 +64,14 @@ def read_layout(found: Found, *, root: str | Path | None, split_number: int) -> 
     folder = Path(root) if root is not None else found.folder
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of videos (data.root)")
-    return locate(module.read(found, split_number), folder, by_path=found.name == "videofolder")
+    located = locate(module.read(found, split_number), folder, by_path=found.name == "videofolder")
+    log.info(
+        "%s: read as %s from %s: %s; %d videos are missing, %d rows without a label are left out",
+        found.folder, found.name, ", ".join(file.name for file in found.files[:4]) + " …" * (len(found.files) > 4),
+        ", ".join(f"{split} {len(group)}" for split, group in located.splits.items()) or "no videos",
+        len(located.missing), located.num_unlabelled,
+    )  # fmt: skip
+    return located
 
 
 def _near_top(folder: Path) -> Iterator[list[Path]]:
