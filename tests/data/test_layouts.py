@@ -3,11 +3,14 @@
 import json
 import os
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 
+from evl.config import DataConfig
 from evl.data import listing, read_manifest
+from evl.data.layouts import NAMES
 from evl.data.listing import missing_samples
 from evl.data.manifest import list_videos
 from evl.errors import DataError
@@ -80,19 +83,28 @@ def test_kinetics(tmp_path, lists, a, b, c):
 
 @pytest.mark.parametrize(("seconds", "trimmed"), [(2, True), (8, False)])
 def test_kinetics_files_of_whole_videos_are_cut(tmp_path, seconds, trimmed, caplog):
-    write(tmp_path, "k.csv", KINETICS + "a,vvvvvvvvvv1,5,7,train\nb,vvvvvvvvvv2,1,3,train\na,vvvvvvvvvv2,4,6,val\n")
-    (tmp_path / "train").mkdir()
+    write(
+        tmp_path,
+        "k.csv",
+        KINETICS + "a,vvvvvvvvvv1,5,7,train\nb,vvvvvvvvvv2,1,3,train\na,vvvvvvvvvv2,4,6,val\na,vvvvvvvvvv3,4,6,val\n",
+    )
+    make(tmp_path, "train/vvvvvvvvvv3/1.jpg")  # pictures have no times to cut by
     for number in (1, 2):
         frames = np.zeros((seconds * 5, 32, 32, 3), np.uint8)
         write_video(tmp_path / f"train/vvvvvvvvvv{number}.mp4", frames, rate=5)
     with caplog.at_level("INFO", "evl"):
         manifest = read_manifest(tmp_path)
-    one, two = (str(tmp_path / f"train/vvvvvvvvvv{n}.mp4") for n in (1, 2))
+    one, two, three = (str(tmp_path / f"train/vvvvvvvvvv{name}") for name in ("1.mp4", "2.mp4", "3"))
     if trimmed:
-        assert manifest.samples == (Sample(one, "a"), Sample(two, "b"), Sample(two, "a"))
+        assert manifest.samples == (Sample(one, "a"), Sample(two, "b"), Sample(two, "a"), Sample(three, "a"))
         assert "taken as trimmed already" in caplog.text
     else:
-        assert manifest.samples == (Sample(one, "a", 5, 7), Sample(two, "b", 1, 3), Sample(two, "a", 4, 6))
+        assert manifest.samples == (
+            Sample(one, "a", 5, 7),
+            Sample(two, "b", 1, 3),
+            Sample(two, "a", 4, 6),
+            Sample(three, "a"),
+        )
         assert "taken as untrimmed" in caplog.text
 
 
@@ -313,6 +325,10 @@ def test_what_is_asked_for_comes_first(tmp_path):
         ("k.csv", KINETICS + "a,x,10,20,extra\n", "row 2: split 'extra'"),
         ("something-something-v1-train.csv", "3\n", "the video 3 has no label"),
         ("something-something-v1-train.json", [{"label": "x"}], "a video without id"),
+        ("something-something-v1-train.json", 5, "expected a list of objects"),
+        ("metadata.jsonl", '{"file_name": "a\\u0000.mp4", "label": "x"}', "file_name is"),
+        ("metadata.jsonl", '{"file_name": "a.mp4", "label": "\\ud800"}', "not UTF-8"),
+        ("k.csv", KINETICS + "a,x\0,10,20,train\n", "zero byte|not a readable CSV"),
         ("run_test_split1.txt", "a.avi 3\n", r"'a\.avi 3' is not"),
         ("metadata.jsonl", '{"file_name": "a.mp4", "label": "x"}\n{"file_name"\n', "line 2: not readable as JSON"),
         ("metadata.jsonl", '{"file_name": "a.mp4", "label": "x"}\n{"label": "x"}\n', "video 2: file_name is None"),
@@ -399,3 +415,8 @@ def test_every_folder_is_listed_once(tmp_path, monkeypatch):
     assert manifest.missing == ()
     assert len(manifest.samples) == 100
     assert len(listed) <= 4  # for finding the lists, then for the videos: never the folders of frames
+
+
+def test_the_config_knows_all_layouts():
+    choices = get_args(get_type_hints(DataConfig)["layout"])
+    assert choices == ("auto", "folder", *NAMES)

@@ -244,6 +244,22 @@ def test_all_missing_is_an_error_that_names_the_root(tiny_config, tmp_path, vide
         find_samples(replace(tiny_config, data={"val_path": str(tmp_path / "val.csv")}))
 
 
+def test_the_split_of_a_layout_is_trained_on(tiny_config, tmp_path, videos):
+    (tmp_path / "classInd.txt").write_text("1 dark\n2 bright\n")
+    (tmp_path / "trainlist01.txt").write_text("dark/gone.avi 1\n")
+    (tmp_path / "testlist02.txt").write_text("dark/5 video.avi\n")
+    train_list = [f"{label}/{i} video.avi {number}\n" for number, label in ((1, "dark"), (2, "bright")) for i in (0, 1)]
+    (tmp_path / "trainlist02.txt").write_text("".join(train_list) + "dark/gone.avi 1\n")
+    data = {"path": str(tmp_path), "root": str(videos), "layout": "ucf101", "split_number": 2}
+    _, names, training, validation, missing = find_samples(replace(tiny_config, data=data))
+    assert names == ("dark", "bright")
+    assert (len(training), len(validation)) == (2, 2)
+    assert sorted(Path(s.path).name for s in training + validation) == ["0 video.mp4"] * 2 + ["1 video.mp4"] * 2
+    assert [sample.path for sample in missing["train"]] == [str(videos / "dark/gone.avi")]
+    with pytest.raises(DataError, match="all 1 videos are missing"):
+        find_samples(replace(tiny_config, data={**data, "split_number": 1}))
+
+
 def test_a_full_disk_leaves_the_old_checkpoint(tiny_config, tmp_path):
     """The system itself refuses to write more: files may have at most as many bytes as the limit says."""
     torch.manual_seed(0)

@@ -66,8 +66,9 @@ def read_layout(found: Found, *, root: str | Path | None, split_number: int) -> 
         raise DataError(f"{folder}: no such folder of videos (data.root)")
     located = locate(module.read(found, split_number), folder, by_path=found.name == "videofolder")
     log.info(
-        "%s: read as %s from %s: %s; %d videos are missing, %d rows without a label are left out",
-        found.folder, found.name, ", ".join(file.name for file in found.files[:4]) + " …" * (len(found.files) > 4),
+        "%s: read as %s%s from %s: %s; %d videos are missing, %d rows without a label are left out",
+        found.folder, found.name, f", split {split_number}," if module.NUM_SPLITS > 1 else "",
+        ", ".join(file.name for file in found.files[:4]) + " …" * (len(found.files) > 4),
         ", ".join(f"{split} {len(group)}" for split, group in located.splits.items()) or "no videos",
         len(located.missing), located.num_unlabelled,
     )  # fmt: skip

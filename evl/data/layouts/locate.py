@@ -11,6 +11,7 @@ from evl.data.layouts.base import Annotation
 from evl.data.layouts.places import ByName, ByPath
 from evl.data.layouts.trimmed import are_trimmed
 from evl.data.listing import is_video_name
+from evl.errors import DataError
 from evl.types import Sample
 
 
@@ -27,9 +28,13 @@ class Located:
 def locate(annotation: Annotation, root: Path, *, by_path: bool = False) -> Located:
     """Finds the rows' videos below ``root``: in any folders by their names, or ``by_path`` at their very paths.
 
-    What is not found is a sample all the same, under its published name.
+    What is not found is a sample all the same, under its published name. Raises DataError for names that no file can
+    have.
     """
     rows = [row for row in dict.fromkeys(annotation.rows) if row.label is not None]
+    for row in rows:
+        _refuse_unwritable(row.file)
+        _refuse_unwritable(row.label)
     num_unlabelled = sum(row.label is None for row in annotation.rows)
     names = {name for row in rows for name in (row.name, row.uncut) if name is not None}
     places = ByPath(root) if by_path else ByName(root, names)
@@ -51,5 +56,14 @@ def locate(annotation: Annotation, root: Path, *, by_path: bool = False) -> Loca
         groups[row.split].append(sample)
         if part is None and whole is None:
             missing.append(sample)
-    splits = {split: tuple(group) for split, group in groups.items()}
+    splits = {split: tuple(groups[split]) for split in ("train", "val", "test", "all") if split in groups}
     return Located(splits, annotation.class_names, tuple(missing), num_unlabelled)
+
+
+def _refuse_unwritable(name: str) -> None:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"the name {name!r} in an annotation is not UTF-8") from None
+    if "\0" in name:
+        raise DataError(f"the name {name!r} in an annotation has a zero byte")

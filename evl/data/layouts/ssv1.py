@@ -40,10 +40,9 @@ def read(found: Found, split_number: int) -> Annotation:
 
 def _names(file: Path) -> list[str]:
     content = read_json(file) if file.suffix.lower() == ".json" else read_lines(file)
-    names = list(content)  # of an object, its keys
-    if not all(isinstance(name, str) for name in names):
-        raise DataError(f"{file}: expected class names")
-    return [name.strip() for name in names]
+    if not isinstance(content, list | dict) or not all(isinstance(name, str) for name in content):
+        raise DataError(f"{file}: expected class names, as a list or as the keys of an object")
+    return [name.strip() for name in content]
 
 
 def _pairs(file: Path) -> list[tuple[str, str | None]]:
@@ -54,6 +53,8 @@ def _pairs(file: Path) -> list[tuple[str, str | None]]:
         content = read_json(file)
         if isinstance(content, dict):
             pairs = list(content.items())
+        elif not isinstance(content, list):
+            raise DataError(f"{file}: expected a list of objects with id and label")
         else:
             pairs = [(row.get("id"), row.get("label") or row.get("template")) if isinstance(row, dict) else (row, None)
                      for row in content]  # fmt: skip

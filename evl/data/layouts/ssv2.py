@@ -45,7 +45,7 @@ def read(found: Found, split_number: int) -> Annotation:
         split = _LISTS[file.stem.lower().removeprefix(_PREFIX)]
         for item in read_json_rows(file, "id"):
             name = str(item["id"])
-            label = _plain(item["template"]) if item.get("template") else answers.get(name)
+            label = _plain(str(item["template"])) if item.get("template") else answers.get(name)
             if label is None and split != "test":
                 raise DataError(f"{file}: the video {name} has no template")
             if label is not None and label not in known:
