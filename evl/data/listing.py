@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,10 +57,10 @@ class Tree:
         waiting, visited = [self.root], set()
         while waiting:
             folder = waiting.pop()
-            real = os.path.realpath(folder)
-            if real in visited:
+            status = _ask(os.stat, folder)
+            if (status.st_dev, status.st_ino) in visited:
                 continue
-            visited.add(real)
+            visited.add((status.st_dev, status.st_ino))
             listing = self._kept.get(folder) or _scan(folder)
             yield listing
             waiting += [os.path.join(folder, name) for name in reversed(listing.folders) if name not in stay_out]
@@ -103,23 +103,26 @@ def _alike(name: str) -> str:
 
 def _scan(folder: str) -> Listing:
     files, folders, broken = [], [], set()
+    with _ask(os.scandir, folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            try:
+                entry.name.encode()
+            except UnicodeEncodeError:
+                name = os.fsencode(entry.name)
+                raise DataError(f"{folder}: the file name {name!r} is not UTF-8; rename it") from None
+            if entry.is_dir():
+                folders.append(entry.name)
+                continue
+            files.append(entry.name)
+            if entry.is_symlink() and not os.path.exists(entry.path):
+                broken.add(entry.name)
+    return Listing(folder, tuple(sorted(files)), tuple(sorted(folders)), frozenset(broken))
+
+
+def _ask(question: Callable, folder: str):
     try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                try:
-                    entry.name.encode()
-                except UnicodeEncodeError:
-                    raise DataError(
-                        f"{folder}: the file name {os.fsencode(entry.name)!r} is not UTF-8; rename it"
-                    ) from None
-                if entry.is_dir():
-                    folders.append(entry.name)
-                    continue
-                files.append(entry.name)
-                if entry.is_symlink() and not os.path.exists(entry.path):
-                    broken.add(entry.name)
+        return question(folder)
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({(error.strerror or str(error)).lower()})") from None
-    return Listing(folder, tuple(sorted(files)), tuple(sorted(folders)), frozenset(broken))

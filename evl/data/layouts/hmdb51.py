@@ -26,11 +26,11 @@ def read(found: Found, split_number: int) -> Annotation:
         if int(number) != split_number:
             continue
         for line in read_lines(file):
-            name, _, use = line.rpartition(" ")
-            if use not in _SPLITS or not name.strip():
+            *name, use = line.rsplit(maxsplit=1)
+            if use not in _SPLITS or not name:
                 raise DataError(f"{file}: {line!r} is not 'name.avi 0', 1 or 2")
             if _SPLITS[use] is not None:
-                rows.append(Row(_SPLITS[use], label, f"{label}/{name.strip()}"))
+                rows.append(Row(_SPLITS[use], label, f"{label}/{name[0]}"))
     if not rows:
         raise DataError(
             f"{found.files[0].parent}: no lists of split {split_number} (CLASS_test_split{split_number}.txt)"

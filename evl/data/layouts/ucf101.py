@@ -28,10 +28,10 @@ def read(found: Found, split_number: int) -> Annotation:
     classes, *lists = found.files
     numbers: dict[str, int] = {}
     for line in read_lines(classes):
-        number, _, name = line.partition(" ")
-        if not number.isdecimal() or not name.strip():
+        number, *name = line.split(maxsplit=1)
+        if not number.isdecimal() or not name:
             raise DataError(f"{classes}: {line!r} is not 'number class'")
-        numbers[name.strip()] = int(number)
+        numbers[name[0]] = int(number)
     rows = []
     for file in lists:
         split, number = _NAME.fullmatch(file.name).groups()
