@@ -86,9 +86,14 @@ class AugmentConfig:
 class DataConfig:
     """Where videos and labels come from."""
 
-    path: str | None = None  # a manifest, or a folder with a folder per class
+    path: str | None = None  # a manifest, a folder with a folder per class, or a published data set
+    # auto: recognised by the annotation files; folder: a folder per class, whatever else lies there
+    layout: Literal["auto", "folder", "kinetics", "ssv2", "ssv1", "hmdb51", "ucf101", "diving48", "videofolder"] = (
+        "auto"
+    )
+    split_number: Annotated[int, Field(ge=1, le=3)] = 1  # which of the published splits of hmdb51 and ucf101
     val_path: str | None = None  # None: the split in ``path``, else a seeded part of it
-    root: str | None = None  # what relative paths of a manifest are relative to; None: the manifest's folder
+    root: str | None = None  # what a manifest's paths are relative to, or a layout's videos lie below; None: its folder
     class_names: str | None = None  # a file with one class name a line, where labels are numbers
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     max_damaged_share: Probability = 0.1  # of the training videos; more stops the run

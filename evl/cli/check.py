@@ -11,7 +11,12 @@ NAME = "check"
 
 
 def command(
-    data: Annotated[Path, typer.Argument(help="Folder of videos, or a manifest.")],
+    data: Annotated[Path, typer.Argument(help="Folder of videos, a published data set, or a manifest.")],
+    root: Annotated[Path | None, typer.Option(help="Where the listed videos lie; default: beside the list.")] = None,
+    layout: Annotated[
+        str, typer.Option(help="How a published data set is laid out, such as ucf101; default: seen by its lists.")
+    ] = "auto",
+    split_number: Annotated[int, typer.Option(min=1, max=3, help="Which split of HMDB51 or UCF101.")] = 1,
     manifest: Annotated[
         Path | None, typer.Option(help="Write a clean manifest (.csv) of the good videos here.")
     ] = None,
@@ -38,7 +43,7 @@ def command(
     from evl.errors import DataError
 
     start_logging()
-    samples, splits, ignored = _find(data)
+    samples, splits, ignored = _find(data, root=root, layout=layout, split_number=split_number)
     if manifest is not None and any(sample.label is None for sample in samples):
         raise DataError(
             f"a manifest needs labels, but {data} has videos outside class folders; expected {data}/CLASS/VIDEO"
@@ -66,19 +71,23 @@ def command(
         raise typer.Exit(1)
 
 
-def _find(data: Path):
+def _find(data: Path, **options):
     """(samples, split of each, ignored files); without labels where a folder has none."""
+    from evl.data.layouts import find_layout
     from evl.data.manifest import list_videos, read_manifest
     from evl.errors import DataError
     from evl.types import Sample
 
     try:
-        found = read_manifest(data)
+        found = read_manifest(data, **options)
     except DataError:
-        videos = list_videos(data) if data.is_dir() else []
+        # only a plain folder may do without labels
+        plain = data.is_dir() and options["layout"] == "auto" and options["split_number"] == 1
+        videos = list_videos(data) if plain and find_layout(data) is None else []
         if not videos:
             raise
         return [Sample(str(path)) for path in videos], None, ()
+    found.require_videos()
     pairs = [(sample, split) for split, group in found.splits.items() for sample in group]
     return [sample for sample, _ in pairs], [split for _, split in pairs], found.ignored
 

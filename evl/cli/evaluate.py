@@ -15,8 +15,15 @@ def command(
     run: Annotated[Path, typer.Argument(help="Folder of a run or saved model.")],
     data: Annotated[
         Path | None,
-        typer.Option(help="Labelled videos: folder per class or manifest; default: the run's validation videos."),
+        typer.Option(
+            help="Labelled videos: folder per class, data set or manifest; default: the run's validation videos."
+        ),
     ] = None,
+    root: Annotated[Path | None, typer.Option(help="Where the listed videos lie; default: beside the list.")] = None,
+    layout: Annotated[
+        str, typer.Option(help="How a published data set is laid out, such as ucf101; default: seen by its lists.")
+    ] = "auto",
+    split_number: Annotated[int, typer.Option(min=1, max=3, help="Which split of HMDB51 or UCF101.")] = 1,
     split: Annotated[
         str | None, typer.Option(help="train, val or test, where --data has splits; default: test, else val.")
     ] = None,
@@ -49,7 +56,8 @@ def command(
         raise ConfigError(f"--crops {crops}: expected 1 or 3")
     with join_world(device) as world:
         model = load(run, device=world.device)
-        samples = _samples(run, data, split, model.class_names)
+        options = dict(root=root, layout=layout, split_number=split_number)
+        samples = _samples(run, data, split, class_names=model.class_names, **options)
         with Bars("videos") as bars:
             task = bars.add("evaluating", len(range(world.rank, len(samples), world.size)))
             result = evaluate(
@@ -83,7 +91,7 @@ def command(
         raise typer.Exit(1)
 
 
-def _samples(run: Path, data: Path | None, split: str | None, class_names: tuple[str, ...]):
+def _samples(run: Path, data: Path | None, split: str | None, **options):
     from evl.cli.common import console, is_main_process
     from evl.data import read_manifest
     from evl.errors import DataError
@@ -95,7 +103,9 @@ def _samples(run: Path, data: Path | None, split: str | None, class_names: tuple
         if not samples:
             raise DataError(f"{run} has no validation videos of its own; give --data")
         return samples
-    splits = read_manifest(data, class_names=class_names).splits
+    manifest = read_manifest(data, **options)
+    manifest.require_videos()
+    splits = manifest.splits
     if split is not None and split not in splits:
         raise DataError(f"{data} has no split {split!r}, only {', '.join(splits)}")
     chosen = split or next(name for name in ("test", "val", "all", "train") if name in splits)

@@ -14,7 +14,9 @@ def command(
     out: Annotated[Path, typer.Option(help="Folder of the run; made new, or continued with --resume.")],
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder with a folder per class, or a manifest (.csv, .parquet, 'path label' list)."),
+        typer.Option(
+            help="Folder with a folder per class, a published data set, or a manifest (.csv, .parquet, list)."
+        ),
     ] = None,
     backbone: Annotated[
         str | None,
@@ -60,6 +62,10 @@ def command(
             raise typer.Exit(130) from None
     if not is_main_process():
         return
+    if result.missing:
+        console.print(
+            f"[yellow]{len(result.missing)} missing videos were left out: {escape(str(out))}/missing.csv[/yellow]"
+        )
     if result.damaged:
         console.print(
             f"[yellow]{len(result.damaged)} damaged videos were skipped: {escape(str(out))}/damaged.csv[/yellow]"

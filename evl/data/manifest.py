@@ -1,4 +1,5 @@
-"""Lists of labelled videos: CSV or Parquet, the original release's text list, or a folder per class."""
+"""Lists of labelled videos: CSV or Parquet, the original release's text list, a published layout, or a folder per
+class."""
 
 from __future__ import annotations
 
@@ -6,88 +7,126 @@ import csv
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from evl.errors import ConfigError, DataError
+from evl.data.layouts import NAMES as LAYOUTS
+from evl.data.layouts import find_layout, read_layout
+from evl.data.listing import SPLIT_NAMES, VIDEO_SUFFIXES, Tree, is_video_name, missing_samples
+from evl.data.tables import read_table
+from evl.errors import ConfigError, DataError, nearest
 from evl.files import write_atomically
 from evl.types import Sample
-
-VIDEO_SUFFIXES = frozenset(
-    f".{ending}"
-    for ending in "mp4 m4v mov mkv webm avi mpg mpeg m2ts ts mts wmv flv 3gp ogv gif y4m".split()  # noqa: SIM905
-)
-SPLIT_NAMES = {
-    "train": "train", "training": "train",
-    "val": "val", "valid": "val", "validation": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
-COLUMNS = ("path", "label", "start_seconds", "end_seconds", "split")
+from evl.video.frame_folder import is_image_name
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Samples by split. A list without splits has the single split ``all``. ``ignored``: files that are no videos."""
+    """Samples by split. A list without splits has the single split ``all``. ``ignored``: files that are no videos.
+
+    ``layout``: how it was read, one of ``evl.data.layouts.NAMES``, ``folder`` or ``manifest``. ``missing``: samples,
+    of all splits, whose file is not there; ``splits`` hold them too. ``num_unlabelled``: rows left out for want of a
+    label.
+    """
 
     source: str
     splits: dict[str, tuple[Sample, ...]]
     class_names: tuple[str, ...]
     ignored: tuple[str, ...] = field(default=())
+    layout: str = "manifest"
+    missing: tuple[Sample, ...] = field(default=())
+    num_unlabelled: int = 0
 
     @property
     def samples(self) -> tuple[Sample, ...]:
         return tuple(sample for samples in self.splits.values() for sample in samples)
 
+    def require_videos(self) -> None:
+        """DataError if there is not one of the listed videos."""
+        if self.missing and len(self.missing) == len(self.samples):
+            refuse_missing(self.source, self.missing)
+
+
+def refuse_missing(source: str | Path, missing: Sequence[Sample]) -> None:
+    """The DataError for a list of which every video is missing."""
+    raise DataError(
+        f"{source}: all {len(missing)} videos are missing, such as {missing[0].path}; "
+        "is it the right folder? data.root (--root) says where the videos lie"
+    )
+
 
 def read_manifest(
-    path: str | Path, *, root: str | Path | None = None, class_names: Sequence[str] | None = None
+    path: str | Path,
+    *,
+    root: str | Path | None = None,
+    class_names: Sequence[str] | None = None,
+    layout: str = "auto",
+    split_number: int = 1,
 ) -> Manifest:
     """Samples and class names of a folder, ``.csv``, ``.parquet``, or text list.
 
-    Relative paths are relative to ``root``, by default the manifest's own folder. ``class_names``: names in order,
-    where labels are numbers or must be among them. Without it, class names are the labels, sorted.
+    Relative paths are relative to ``root``, by default the manifest's own folder; a layout's videos are looked for
+    below it. ``class_names``: names in order, where labels are numbers or must be among them. Without it, class names
+    are the published ones in their order, or the labels, sorted. ``layout``: ``auto`` recognises published data sets
+    by their annotation files and else takes a folder per class. ``split_number``: which of HMDB51's or UCF101's three.
 
-    Raises DataError if it is missing, has no usable videos, lacks a column, or names a class that is unknown.
+    Raises DataError if it is missing, has no usable videos, lacks a column, is not of that layout, or names a class
+    that is unknown.
     """
     path = Path(path)
-    if path.is_dir():
-        splits, ignored = _read_folder(path)
-    elif not path.exists():
+    if layout not in ("auto", "folder", *LAYOUTS):
+        raise DataError(f"layout {layout!r} is unknown{nearest(layout, ['auto', 'folder', *LAYOUTS])}")
+    if not path.exists():
         raise DataError(f"{path}: no such manifest or folder")
+    if layout == "folder" and not path.is_dir():
+        raise DataError(f"{path} is a file, but the layout 'folder' is a folder per class; take layout auto")
+    published, ignored, num_unlabelled = None, (), 0
+    if layout != "folder" and (found := find_layout(path, layout)) is not None:
+        read = read_layout(found, root=root, split_number=split_number)
+        layout, splits, published = found.name, read.splits, read.class_names
+        missing, num_unlabelled = read.missing, read.num_unlabelled
+    elif split_number != 1:
+        raise DataError(f"{path}: split {split_number} is wanted, but no hmdb51 or ucf101 split lists were found here")
+    elif path.is_dir():
+        layout = "folder"
+        splits, ignored, missing = _read_folder(path)
     else:
-        rows = _read_rows(path)
-        splits, ignored = _rows_to_splits(path, rows, Path(root) if root is not None else path.parent), ()
+        layout, splits = "manifest", read_table(path, Path(root) if root is not None else path.parent)
+        missing = missing_samples([sample for group in splits.values() for sample in group])
     samples = [sample for group in splits.values() for sample in group]
     if not samples:
-        endings = f" (known endings: {' '.join(sorted(VIDEO_SUFFIXES))})" if path.is_dir() else ""
-        raise DataError(f"{path}: no videos found{endings}")
+        raise DataError(f"{path}: no videos found{_why_none(ignored) if layout == 'folder' else ''}")
     labels = {sample.label for sample in samples}
     for label in labels:
         if label != label.strip() or len(label.splitlines()) != 1:
             raise DataError(f"{path}: class {label!r} has blanks at an end, or a line break; rename it")
-    names = tuple(class_names) if class_names else _sorted_labels(labels)
-    # numbers stand for names only in manifests, and only where no name is itself a number
-    if class_names and not path.is_dir() and all(map(_is_number, labels)) and not any(map(_is_number, names)):
+    names = tuple(class_names or published or _sorted_labels(labels))
+    # numbers stand for names only in lists, and only where no name is itself a number
+    if class_names and layout != "folder" and all(map(_is_number, labels)) and not any(map(_is_number, names)):
         if max(map(int, labels)) >= len(names):
             raise DataError(f"{path}: label {max(map(int, labels))}, but there are only {len(names)} class names")
-        splits = {
-            split: tuple(Sample(s.path, names[int(s.label)], s.start_seconds, s.end_seconds) for s in group)
-            for split, group in splits.items()
-        }
+        splits = {split: _named(group, names) for split, group in splits.items()}
+        missing = _named(missing, names)
     elif unknown := sorted(labels - set(names)):
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         raise DataError(
             f"{path}: unknown class {', '.join(map(repr, unknown[:3]))}{more}; "
             f"known are {', '.join(map(repr, names[:8]))}{' …' if len(names) > 8 else ''}"
         )
-    return Manifest(str(path), splits, names, ignored)
+    return Manifest(str(path), splits, names, ignored, layout, missing, num_unlabelled)
 
 
 def list_videos(path: str | Path) -> list[Path]:
-    """All video files below a folder, by their endings, sorted; hidden files left out."""
-    return [file for file in _files(Path(path)) if file.suffix.lower() in VIDEO_SUFFIXES]
+    """All videos below a folder, by their endings, sorted: files, and folders of frames (the folder itself may be
+    one); hidden files left out."""
+    videos = []
+    for listing in Tree(path).walk():
+        videos += [Path(listing.path, name) for name in listing.files if is_video_name(name)]
+        if listing.is_frames:
+            videos.append(Path(listing.path))
+    return videos
 
 
 def split_samples(
@@ -156,133 +195,52 @@ def _sorted_labels(labels: set[str]) -> tuple[str, ...]:
     return tuple(sorted(labels))
 
 
-def _files(folder: Path) -> list[Path]:
-    """All files below a folder, in order; links are followed, but no folder is entered twice."""
-
-    def refuse(error: OSError):
-        raise DataError(f"{error.filename}: cannot be read ({(error.strerror or str(error)).lower()})")
-
-    found, visited = [], set()
-    for parent, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
-        real = os.path.realpath(parent)
-        if real in visited:
-            folders[:] = []
-            continue
-        visited.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            try:
-                name.encode()
-            except UnicodeEncodeError:
-                raise DataError(f"{parent}: the file name {os.fsencode(name)!r} is not UTF-8; rename it") from None
-            if not name.startswith("."):
-                found.append(Path(parent) / name)
-    return found
+def _named(samples: Sequence[Sample], names: Sequence[str]) -> tuple[Sample, ...]:
+    return tuple(replace(sample, label=names[int(sample.label)]) for sample in samples)
 
 
-def _read_folder(folder: Path) -> tuple[dict[str, tuple[Sample, ...]], tuple[str, ...]]:
-    files = _files(folder)
-    tops_found = {file.relative_to(folder).parts[0] for file in files if file.parent != folder}
-    has_splits = bool(tops_found) and all(name.lower() in SPLIT_NAMES for name in tops_found)
-    if has_splits and any(_is_video(file) and len(file.relative_to(folder).parts) == 2 for file in files):
+def _why_none(ignored: Sequence[str]) -> str:
+    endings = " ".join(sorted(VIDEO_SUFFIXES))
+    if any(map(is_image_name, map(os.path.basename, ignored))):
+        return (
+            f" (known endings: {endings}). There are pictures: a folder of frames counts as a video where it lies in a "
+            "class folder, CLASS/VIDEO/00001.jpg"
+        )
+    return f" (known endings: {endings})"
+
+
+def _read_folder(folder: Path) -> tuple[dict[str, tuple[Sample, ...]], tuple[str, ...], tuple[Sample, ...]]:
+    """(samples by split, files that are no videos, samples that are links to nowhere)."""
+    tree = Tree(folder)
+    # pictures of what may be one video are not kept: there may be millions
+    found = [
+        (Path(listing.path).relative_to(folder).parts, replace(listing, files=()) if listing.is_frames else listing,
+         listing.is_frames)
+        for listing in tree.walk()
+    ]  # fmt: skip
+    tops = {parts[0] for parts, listing, is_frames in found if parts and (listing.files or is_frames)}
+    has_splits = bool(tops) and all(name.lower() in SPLIT_NAMES for name in tops)
+    if has_splits and any(len(parts) == 1 and any(map(is_video_name, listing.files)) for parts, listing, _ in found):
         has_splits = False  # train/a.mp4: "train" is then a class, perhaps of trains
     groups: dict[str, list[Sample]] = defaultdict(list)
     ignored: list[str] = []
-    for file in files:
-        parts = file.relative_to(folder).parts
-        split, inside = (SPLIT_NAMES[parts[0].lower()], parts[1:]) if has_splits and len(parts) > 1 else ("all", parts)
-        if not _is_video(file):
-            ignored.append(str(file))
-        elif len(inside) == 1:
-            raise DataError(
-                f"{file} lies in no class folder; expected {file.parent}/CLASS/{file.name}, "
-                "or a manifest with path,label"
-            )
-        else:
-            groups[split].append(Sample(str(file), inside[0]))
-    return {split: tuple(group) for split, group in groups.items()}, tuple(ignored)
-
-
-def _is_video(file: Path) -> bool:
-    return file.suffix.lower() in VIDEO_SUFFIXES and not file.is_dir()
-
-
-def _read_rows(path: Path) -> list[dict]:
-    try:
-        if path.suffix.lower() == ".csv":
-            with open(path, newline="", encoding="utf-8-sig") as file:
-                reader = csv.DictReader(file)
-                _require_columns(path, reader.fieldnames or [])
-                return list(reader)
-        if path.suffix.lower() == ".parquet":
-            import pyarrow
-            from pyarrow import parquet
-
-            try:
-                table = parquet.read_table(path)
-            except pyarrow.ArrowException as error:
-                raise DataError(f"{path}: not a readable Parquet file ({error})") from None
-            _require_columns(path, table.column_names)
-            return table.select([name for name in COLUMNS if name in table.column_names]).to_pylist()
-        return _read_text_list(path)
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: not text in UTF-8; expected .csv, .parquet, or lines of 'path label'") from None
-    except csv.Error as error:
-        raise DataError(f"{path}: not a readable CSV file ({error})") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-def _read_text_list(path: Path) -> list[dict]:
-    """The release's list: ``path label`` lines; the label is what follows the last blank, so paths may have some."""
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
-        if not line.strip():
+    missing: list[Sample] = []
+    for parts, listing, is_frames in found:
+        split, inside = (SPLIT_NAMES[parts[0].lower()], parts[1:]) if has_splits and parts else ("all", parts)
+        if is_frames and len(inside) > 1:
+            groups[split].append(Sample(listing.path, inside[0]))
             continue
-        parts = line.strip().rsplit(maxsplit=1)
-        if len(parts) != 2:
-            raise DataError(f"{path}, line {number}: {line.strip()!r} is not 'path label'")
-        rows.append({"path": parts[0], "label": parts[1]})
-    return rows
-
-
-def _require_columns(path: Path, columns: Sequence[str]) -> None:
-    missing = [name for name in COLUMNS[:2] if name not in columns]
-    if missing:
-        raise DataError(
-            f"{path}: no column {' or '.join(map(repr, missing))}; the first line must name the columns path,label"
-            f"[,start_seconds,end_seconds][,split], but it has {', '.join(columns) or 'nothing'}"
-        )
-
-
-def _rows_to_splits(path: Path, rows: list[dict], root: Path) -> dict[str, tuple[Sample, ...]]:
-    groups: dict[str, list[Sample]] = defaultdict(list)
-    for number, row in enumerate(rows, 2):
-        name, label = (str(row[key]) if row[key] is not None else "" for key in ("path", "label"))
-        label = label.strip()
-        if not name.strip() or not label:
-            raise DataError(f"{path}, row {number}: {'label' if name.strip() else 'path'} is empty")
-        if "\0" in name:
-            raise DataError(f"{path}, row {number}: the path {name!r} has a zero byte")
-        split = str(row.get("split") or "all").strip().lower()
-        if split != "all" and split not in SPLIT_NAMES:
-            raise DataError(f"{path}, row {number}: split {split!r}, expected train, val or test")
-        start, end = (_seconds(path, number, key, row.get(key)) for key in ("start_seconds", "end_seconds"))
-        if end is not None and end <= (start or 0.0):
-            raise DataError(f"{path}, row {number}: ends at {end:g} s, before it starts")
-        groups[SPLIT_NAMES.get(split, "all")].append(Sample(os.path.normpath(root / name), label, start, end))
-    if "all" in groups and len(groups) > 1:
-        raise DataError(f"{path}: some rows have a split and some have none")
-    return {split: tuple(group) for split, group in groups.items()}
-
-
-def _seconds(path: Path, number: int, key: str, value) -> float | None:
-    if value is None or str(value).strip() == "":
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise DataError(f"{path}, row {number}: {key} is {value!r}, expected seconds from 0")
-    return seconds
+        for name in tree.list(listing.path).files if is_frames else listing.files:
+            file = os.path.join(listing.path, name)
+            if not is_video_name(name):
+                ignored.append(file)
+            elif not inside:
+                raise DataError(
+                    f"{file} lies in no class folder; expected {listing.path}/CLASS/{name}, "
+                    "or a manifest with path,label"
+                )
+            else:
+                groups[split].append(Sample(file, inside[0]))
+                if name in listing.broken:
+                    missing.append(groups[split][-1])
+    return {split: tuple(group) for split, group in groups.items()}, tuple(ignored), tuple(missing)

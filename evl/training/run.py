@@ -13,9 +13,9 @@ import torch
 from evl.assembly import build_classifier, save_model
 from evl.config import RunConfig
 from evl.config import replace as replace_settings
-from evl.data.check import missing_files
 from evl.data.index_file import IndexFile
-from evl.data.manifest import read_class_names, read_manifest, split_samples
+from evl.data.listing import missing_samples
+from evl.data.manifest import Manifest, read_class_names, read_manifest, refuse_missing, split_samples
 from evl.distributed import World, join_world, resolve_precision
 from evl.errors import ConfigError, DataError, EVLError, RunError
 from evl.evaluation import Evaluation, write_evaluation
@@ -36,12 +36,14 @@ _RESUMABLE = {
 
 @dataclass(frozen=True)
 class RunResult:
-    """``evaluation`` is None if there were no validation videos; ``damaged``: training videos, path → reason."""
+    """``evaluation`` is None if there were no validation videos; ``damaged``: training videos, path → reason;
+    ``missing``: listed videos that were not there, left out from the start (none where a run went on)."""
 
     model: VideoClassifier
     evaluation: Evaluation | None
     damaged: dict[str, str]
     folder: Path
+    missing: tuple[Sample, ...] = ()
 
 
 def train(
@@ -63,10 +65,10 @@ def train(
             if not folder.exists:
                 raise RunError(f"{out}: no run to resume here (no config.yaml)")
             stored, names, train_samples, val_samples = folder.read()
-            config = _resumed(stored, settings)
+            config, missing = _resumed(stored, settings), {}
         else:
             config = (config or RunConfig()).with_settings(settings)
-            config, names, train_samples, val_samples = find_samples(config)
+            config, names, train_samples, val_samples, missing = find_samples(config)
             config = with_steps(config, len(train_samples))
         torch.manual_seed(config.training.seed)  # the same initial weights everywhere
         model = build_classifier(config, names)
@@ -74,7 +76,8 @@ def train(
         model.card = replace(model.card, backbone_hash=model.backbone.weights_hash, precision=precision)
         model.to(world.device)
         # whatever can be refused is refused before there is a folder
-        damaged = {train_samples[i].path: why for i, why in missing_files(train_samples).items()}
+        # the list of a run holds what was there when it started: what has gone since is damage
+        damaged = {sample.path: "no such file" for sample in missing_samples(train_samples)} if resume else {}
         stop_if_too_many(damaged, train_samples, config)
         if config.data.index is not None:
             IndexFile(config.data.index)
@@ -82,9 +85,11 @@ def train(
         make_sampler(config, len(train_samples), 0, world)
         TrainingTransform(config.augment, model.card.preprocessing, names)
         if not resume:
-            _only_main(world, lambda: folder.create(config, names, train_samples, val_samples))
+            _only_main(world, lambda: folder.create(config, names, train_samples, val_samples, missing))
         if world.is_main:
             _announce(config, model, train_samples, val_samples, world)
+            if missing:
+                _announce_missing(missing, folder.path)
         fit(
             model, config, train_samples, val_samples, folder, world,
             resume=resume, damaged=damaged, progress=progress,
@@ -98,13 +103,17 @@ def train(
                 folder.log({"step": config.training.steps, "final": evaluation.to_dict()})
             save_model(model, folder.path, scores=evaluation.to_dict() if evaluation else None)
         world.barrier()
-    return RunResult(model.eval(), evaluation, damaged, folder.path)
+    absent = tuple(sample for group in missing.values() for sample in group)
+    return RunResult(model.eval(), evaluation, damaged, folder.path, absent)
 
 
-def find_samples(config: RunConfig) -> tuple[RunConfig, tuple[str, ...], tuple[Sample, ...], tuple[Sample, ...]]:
-    """(config with absolute paths, class names, training samples, validation samples).
+def find_samples(
+    config: RunConfig,
+) -> tuple[RunConfig, tuple[str, ...], tuple[Sample, ...], tuple[Sample, ...], dict[str, tuple[Sample, ...]]]:
+    """(config with absolute paths, class names, training samples, validation samples, missing samples by split).
 
-    A test split, where there is one, is never looked at.
+    A test split, where there is one, is never looked at. Missing videos are in neither list; DataError if all of
+    either are.
     """
     data = config.data
     if data.path is None:
@@ -114,22 +123,42 @@ def find_samples(config: RunConfig) -> tuple[RunConfig, tuple[str, ...], tuple[S
     config = replace_settings(config, data=paths)
     data = config.data  # from here on every path is absolute: it is a video's name, in this run and when it goes on
     names = read_class_names(data.class_names) if data.class_names else None
-    manifest = read_manifest(data.path, root=data.root, class_names=names)
-    splits = manifest.splits
-    training = splits.get("train") or splits.get("all") or ()
-    if not training:
-        raise DataError(f"{data.path} has no training split, only {', '.join(splits)}")
+    manifest = read_manifest(
+        data.path, root=data.root, class_names=names, layout=data.layout, split_number=data.split_number
+    )
+    missing: dict[str, tuple[Sample, ...]] = {}
+    training = _present(manifest, ("train", "all"), missing)
+    if training is None:
+        raise DataError(f"{data.path} has no training split, only {', '.join(manifest.splits)}")
     if data.val_path is not None:
-        val = read_manifest(data.val_path, root=data.root, class_names=manifest.class_names).splits
-        validation = val.get("val") or val.get("all") or ()
-        if not validation:
-            found = ", ".join(val)
+        # laid out as the training videos are, unless it is a list
+        layout = data.layout if Path(data.val_path).is_dir() else "auto"
+        val = read_manifest(data.val_path, root=data.root, class_names=manifest.class_names, layout=layout)
+        validation = _present(val, ("val", "all"), missing)
+        if validation is None:
+            found = ", ".join(val.splits)
             raise DataError(f"{data.val_path} has no validation split, only {found}; name one of them directly")
-    elif "val" in splits:
-        validation = splits["val"]
+    elif "val" in manifest.splits:
+        validation = _present(manifest, ("val",), missing)
     else:
         training, validation = split_samples(training, val_fraction=data.val_fraction, seed=config.training.seed)
-    return config, manifest.class_names, training, validation
+    return config, manifest.class_names, training, validation, missing
+
+
+def _present(manifest: Manifest, splits: tuple[str, ...], missing: dict[str, tuple[Sample, ...]]):
+    """The samples that are there of the first of ``splits`` that the manifest has (None: it has none of them). Those
+    that are not are added to ``missing``."""
+    split = next((name for name in splits if name in manifest.splits), None)
+    if split is None:
+        return None
+    absent = set(manifest.missing)
+    gone = tuple(sample for sample in manifest.splits[split] if sample in absent)
+    present = tuple(sample for sample in manifest.splits[split] if sample not in absent)
+    if not present:
+        refuse_missing(manifest.source, gone)
+    if gone:
+        missing[split] = (*missing.get(split, ()), *gone)
+    return present
 
 
 def with_steps(config: RunConfig, num_samples: int) -> RunConfig:
@@ -176,3 +205,11 @@ def _announce(config: RunConfig, model: VideoClassifier, training, validation, w
         log.warning("no training video has the class %s: it cannot be learned", ", ".join(map(repr, untrained[:5])))
     if not validation:
         log.warning("no validation videos: nothing will be evaluated")
+
+
+def _announce_missing(missing: dict[str, tuple[Sample, ...]], folder: Path) -> None:
+    gone = [sample for group in missing.values() for sample in group]
+    log.warning(
+        "%d listed videos are missing and left out, such as %s: all are in %s",
+        len(gone), gone[0].path, folder / "missing.csv",
+    )  # fmt: skip

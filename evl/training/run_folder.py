@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.metadata
 import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -22,7 +23,8 @@ from evl.types import Sample
 
 class RunFolder:
     """``config.yaml``, ``environment.json``, ``class_names.txt``, ``train.csv``, ``val.csv``, ``metrics.jsonl``,
-    ``damaged.csv``, ``checkpoints/``, ``tensorboard/``, and at the end the model and its evaluation."""
+    ``missing.csv`` and ``damaged.csv`` where there are some, ``checkpoints/``, ``tensorboard/``, and at the end the
+    model and its evaluation."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -32,7 +34,18 @@ class RunFolder:
     def exists(self) -> bool:
         return (self.path / "config.yaml").is_file()
 
-    def create(self, config: RunConfig, class_names, train: Sequence[Sample], val: Sequence[Sample]) -> None:
+    def create(
+        self,
+        config: RunConfig,
+        class_names: Sequence[str],
+        train: Sequence[Sample],
+        val: Sequence[Sample],
+        missing: Mapping[str, Sequence[Sample]],
+    ) -> None:
+        """Makes the folder. ``missing``: by split, listed videos that are not there; ``missing.csv`` if there are some.
+
+        Raises RunError if it cannot be made, or is there already with something in it.
+        """
         try:
             if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
                 todo = "go on with --resume, or choose another --out" if self.exists else "choose another --out"
@@ -43,6 +56,9 @@ class RunFolder:
         self._write("class_names.txt", "".join(f"{name}\n" for name in class_names))
         write_manifest(self.path / "train.csv", train)
         write_manifest(self.path / "val.csv", val)
+        if missing:
+            rows = [(sample.path, sample.label, split) for split, group in missing.items() for sample in group]
+            self._write_table("missing.csv", [("path", "label", "split"), *rows])
         self._write("environment.json", json.dumps(environment(), indent=2))
         self._write("config.yaml", config.to_yaml())  # last: its presence says that the folder is complete
 
@@ -82,12 +98,11 @@ class RunFolder:
             self._write("metrics.jsonl", "".join(f"{line}\n" for line in lines))
 
     def write_damaged(self, damaged: dict[str, str]) -> None:
-        import csv
+        self._write_table("damaged.csv", [("path", "reason"), *sorted(damaged.items())])
 
-        with write_atomically(self.path / "damaged.csv", text=True) as file:
-            writer = csv.writer(file)
-            writer.writerow(["path", "reason"])
-            writer.writerows(sorted(damaged.items()))
+    def _write_table(self, name: str, rows: Iterable[Sequence[str]]) -> None:
+        with write_atomically(self.path / name, text=True) as file:
+            csv.writer(file).writerows(rows)
 
     def _write(self, name: str, text: str) -> None:
         with write_atomically(self.path / name, text=True) as file:

@@ -255,3 +255,31 @@ def test_trained_on_is_seen_through_dots(run, finished_run, videos, tmp_path):
     dotted = videos / "dark" / ".." / ".." / videos.name
     _, _, err = run("evaluate", finished_run, "--data", dotted, "--out", tmp_path, "--workers", 0, "--clips", 1)
     assert "8 of these 12 videos were trained on" in one_line(err)
+
+
+def test_a_published_layout_is_checked_and_judged(run, finished_run, videos, tmp_path):
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists/classInd.txt").write_text("1 dark\n2 bright\n")
+    (tmp_path / "lists/trainlist01.txt").write_text("dark/0 video.avi 1\ndark/gone.avi 1\n")
+    (tmp_path / "lists/testlist01.txt").write_text("bright/1 video.avi\n")
+    (tmp_path / "lists/testlist02.txt").write_text("bright/1 video.avi\nbright/gone.avi\ndark/2 video.avi\n")
+    options = ("--root", videos, "--split-number")
+    code, out, _ = run("check", tmp_path, *options, 1, "--json")
+    assert code == 1
+    document = json.loads(out)
+    assert [file["path"] for file in document["files"] if "problem" not in file] == [
+        str(videos / "dark/0 video.mp4"), str(videos / "bright/1 video.mp4"),
+    ]  # fmt: skip
+    assert [file["problem"] for file in document["files"] if "problem" in file] == ["no such file"]
+    code, out, err = run("evaluate", finished_run, "--data", tmp_path, *options, 2, "--out", tmp_path / "out")
+    assert code == 1
+    assert "top-1 100.00 %" in out
+    assert "gone.avi: no such file" in err
+    for command in (("check", tmp_path), ("evaluate", finished_run, "--data", tmp_path, "--layout", "ucf101")):
+        code, _, err = run(*command)
+        assert code != 0
+        assert "videos are missing, such as" in err
+        assert "--root" in err
+    code, _, err = run("check", videos, "--layout", "hmdb51")
+    assert code != 0
+    assert "CLASS_test_split1.txt" in err

@@ -1,5 +1,6 @@
 """Runs: resumed bit-exactly, equal over processes, robust against damage and full disks."""
 
+import csv
 import json
 import os
 import resource
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +19,7 @@ import evl
 from evl.assembly import build_classifier
 from evl.config import replace
 from evl.data import read_manifest
-from evl.errors import ConfigError, EVLError, RunError, SaveError
+from evl.errors import ConfigError, DataError, EVLError, RunError, SaveError
 from evl.training import Interrupted, train
 from evl.training.checkpoint import list_checkpoints
 from evl.training.run import find_samples
@@ -197,9 +199,65 @@ def test_damaged_videos_are_listed_or_stop_the_run(tiny_config, tmp_path, videos
     assert "9 broken.mp4,cannot be decoded" in (tmp_path / "run/damaged.csv").read_text()
     with pytest.raises(RunError, match=r"1 of 9 training videos are damaged \(11.1 %, allowed 5 %\)"):
         train(replace(config, data={"max_damaged_share": 0.05}), tmp_path / "strict")
+
+
+def test_missing_videos_are_left_out_and_listed(tiny_config, tmp_path, videos, caplog):
+    folder = tmp_path / "videos"
+    shutil.copytree(videos, folder)
+    names = [f"{label}/{i} video.mp4" for label in ("bright", "dark") for i in range(6)]
+    names += ["dark/gone 1.mp4", "bright/gone, 2.mp4", "nowhere/gone 3.mp4"]
+    rows = [f'"{name}",{"dark" if "dark" in name else "bright"}\n' for name in names]
+    (folder / "list.csv").write_text("path,label\n" + "".join(rows))
+    config = replace(tiny_config, data={"path": str(folder / "list.csv"), "max_damaged_share": 0.0})
+    with caplog.at_level("WARNING", "evl"):
+        result = train(config, tmp_path / "run")
+    assert result.damaged == {}
+    assert {Path(sample.path).name for sample in result.missing} == {"gone 1.mp4", "gone, 2.mp4", "gone 3.mp4"}
+    assert sum("3 listed videos are missing" in message for message in caplog.messages) == 1
+    with open(tmp_path / "run/missing.csv", newline="") as file:
+        assert list(csv.reader(file)) == [
+            ["path", "label", "split"],
+            [str(folder / "dark/gone 1.mp4"), "dark", "all"],
+            [str(folder / "bright/gone, 2.mp4"), "bright", "all"],
+            [str(folder / "nowhere/gone 3.mp4"), "bright", "all"],
+        ]
+    listed = "".join((tmp_path / f"run/{split}.csv").read_text() for split in ("train", "val"))
+    assert "gone" not in listed
+    # the stored list holds: what turns up later is not trained on, what goes later is damage
+    train_samples = read_manifest(tmp_path / "run/train.csv").samples
+    shutil.copy(folder / "dark/0 video.mp4", folder / "dark/gone 1.mp4")
+    os.unlink(train_samples[0].path)
+    with pytest.raises(RunError, match="1 of 8 training videos are damaged"):
+        train(None, tmp_path / "run", resume=True)
+    result = train(None, tmp_path / "run", resume=True, settings=("data.max_damaged_share=0.5",))
+    assert result.damaged == {train_samples[0].path: "no such file"}
+
+
+def test_all_missing_is_an_error_that_names_the_root(tiny_config, tmp_path, videos):
     (tmp_path / "list.csv").write_text("path,label\n" + "".join(f"gone{i}.mp4,{'ab'[i % 2]}\n" for i in range(10)))
-    with pytest.raises(RunError, match="6 of 6 training videos are damaged"):
-        train(replace(config, data={"path": str(tmp_path / "list.csv")}), tmp_path / "gone")
+    config = replace(tiny_config, data={"path": str(tmp_path / "list.csv")})
+    with pytest.raises(DataError, match=r"all 10 videos are missing, such as .*gone0\.mp4.*data\.root"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "val.csv").write_text("path,label\ngone.mp4,dark\n")
+    with pytest.raises(DataError, match=r"val\.csv: all 1 videos are missing"):
+        find_samples(replace(tiny_config, data={"val_path": str(tmp_path / "val.csv")}))
+
+
+def test_the_split_of_a_layout_is_trained_on(tiny_config, tmp_path, videos):
+    (tmp_path / "classInd.txt").write_text("1 dark\n2 bright\n")
+    (tmp_path / "trainlist01.txt").write_text("dark/gone.avi 1\n")
+    (tmp_path / "testlist02.txt").write_text("dark/5 video.avi\n")
+    train_list = [f"{label}/{i} video.avi {number}\n" for number, label in ((1, "dark"), (2, "bright")) for i in (0, 1)]
+    (tmp_path / "trainlist02.txt").write_text("".join(train_list) + "dark/gone.avi 1\n")
+    data = {"path": str(tmp_path), "root": str(videos), "layout": "ucf101", "split_number": 2}
+    _, names, training, validation, missing = find_samples(replace(tiny_config, data=data))
+    assert names == ("dark", "bright")
+    assert (len(training), len(validation)) == (2, 2)
+    assert sorted(Path(s.path).name for s in training + validation) == ["0 video.mp4"] * 2 + ["1 video.mp4"] * 2
+    assert [sample.path for sample in missing["train"]] == [str(videos / "dark/gone.avi")]
+    with pytest.raises(DataError, match="all 1 videos are missing"):
+        find_samples(replace(tiny_config, data={**data, "split_number": 1}))
 
 
 def test_a_full_disk_leaves_the_old_checkpoint(tiny_config, tmp_path):

@@ -1,0 +1,45 @@
+"""Diving48: a vocabulary of dives, and lists with ``vid_name`` and a class number."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from evl.data.layouts.base import Annotation, Found, Row, class_name, read_json, read_json_rows, refuse_doubles
+from evl.errors import DataError
+
+LOOKED_FOR = "Diving48_vocab.json with Diving48_V2_train.json and Diving48_V2_test.json beside it"
+NUM_SPLITS = 1
+_NAME = re.compile(r"diving48_(v2_)?(train|test)\.json", re.IGNORECASE)
+
+
+def find(files: list[Path]) -> list[Path]:
+    """The vocabulary, then the lists beside it: those of version 2, else of the first."""
+    for vocabulary in files:
+        if vocabulary.name.lower() != "diving48_vocab.json":
+            continue
+        lists = [(match, file) for file in files
+                 if file.parent == vocabulary.parent and (match := _NAME.fullmatch(file.name))]  # fmt: skip
+        newest = any(match[1] for match, _ in lists)
+        if lists:
+            return [vocabulary, *(file for match, file in lists if bool(match[1]) == newest)]
+    return []
+
+
+def read(found: Found, split_number: int) -> Annotation:
+    """Class names are the parts of a dive in the vocabulary's order, joined: ``Back, 15som, 05Twis, FREE``.
+
+    start_frame and end_frame are those of the clip, which is published cut: they are not needed.
+    """
+    vocabulary, *lists = found.files
+    content = read_json(vocabulary)
+    if not isinstance(content, list) or not all(isinstance(dive, list | str) for dive in content):
+        raise DataError(f"{vocabulary}: expected a list of dives, each a list of its parts")
+    dives = [[dive] if isinstance(dive, str) else [str(part) for part in dive if part] for dive in content]
+    names = refuse_doubles(vocabulary, [", ".join(parts) for parts in dives])
+    rows = []
+    for file in lists:
+        split = _NAME.fullmatch(file.name)[2].lower()
+        for item in read_json_rows(file, "vid_name", "label"):
+            rows.append(Row(split, class_name(file, names, item["label"]), f"{item['vid_name']}.mp4"))
+    return Annotation(tuple(rows), names)

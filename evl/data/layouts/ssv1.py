@@ -1,0 +1,63 @@
+"""Something-Something v1: ``id;label`` lists, videos as folders of pictures."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from evl.data.layouts.base import Annotation, Found, Row, read_json, read_lines, refuse_doubles
+from evl.errors import DataError
+
+LOOKED_FOR = "something-something-v1-train.csv or -validation.csv (id;label), or the same as .json"
+NUM_SPLITS = 1
+_NAME = re.compile(r"something-something-v1-(labels|train|validation|test)\.(csv|json)", re.IGNORECASE)
+_LISTS = {"train": "train", "validation": "val", "test": "test"}
+
+
+def find(files: list[Path]) -> list[Path]:
+    """The lists, one of each kind (.csv before .json); () without one of training or validation."""
+    found: dict[str, Path] = {}
+    for file in sorted(files, key=lambda file: file.suffix.lower()):
+        if match := _NAME.fullmatch(file.name):
+            found.setdefault(match[1].lower(), file)
+    return list(found.values()) if found.keys() & {"train", "validation"} else []
+
+
+def read(found: Found, split_number: int) -> Annotation:
+    """Class names are those of the labels list, sorted; without it, all that occur."""
+    rows, names = [], None
+    for file in found.files:
+        kind = _NAME.fullmatch(file.name)[1].lower()
+        if kind == "labels":
+            names = refuse_doubles(file, sorted(_names(file)))
+            continue
+        for name, label in _pairs(file):
+            if label is None and kind != "test":
+                raise DataError(f"{file}: the video {name} has no label")
+            rows.append(Row(_LISTS[kind], label, name))
+    return Annotation(tuple(rows), names)
+
+
+def _names(file: Path) -> list[str]:
+    content = read_json(file) if file.suffix.lower() == ".json" else read_lines(file)
+    if not isinstance(content, list | dict) or not all(isinstance(name, str) for name in content):
+        raise DataError(f"{file}: expected class names, as a list or as the keys of an object")
+    return [name.strip() for name in content]
+
+
+def _pairs(file: Path) -> list[tuple[str, str | None]]:
+    """(id, label) of each video."""
+    if file.suffix.lower() != ".json":
+        pairs = [line.partition(";")[::2] for line in read_lines(file)]
+    else:
+        content = read_json(file)
+        if isinstance(content, dict):
+            pairs = list(content.items())
+        elif not isinstance(content, list):
+            raise DataError(f"{file}: expected a list of objects with id and label")
+        else:
+            pairs = [(row.get("id"), row.get("label") or row.get("template")) if isinstance(row, dict) else (row, None)
+                     for row in content]  # fmt: skip
+    if not all(name for name, _ in pairs):
+        raise DataError(f"{file}: a video without id; expected id;label, or a list of objects with id and label")
+    return [(str(name).strip(), str(label).strip() if label else None) for name, label in pairs]

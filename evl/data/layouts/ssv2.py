@@ -1,0 +1,83 @@
+"""Something-Something v2: templates and numbers in labels.json, lists in train, validation and test.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evl.data.layouts.base import Annotation, Found, Row, read_json, read_json_rows, read_lines, refuse_doubles
+from evl.errors import DataError
+
+LOOKED_FOR = "labels.json with train.json or validation.json beside it (or something-something-v2-labels.json …)"
+NUM_SPLITS = 1
+_PREFIX = "something-something-v2-"
+_LISTS = {"train": "train", "validation": "val", "test": "test"}
+
+
+def find(files: list[Path]) -> list[Path]:
+    """labels.json, and the lists beside it; names without the prefix only if labels.json is a table of numbers."""
+    for prefix in (_PREFIX, ""):
+        for labels in files:
+            if labels.name.lower() != f"{prefix}labels.json":
+                continue
+            lists = [labels.with_name(f"{prefix}{name}.json") for name in _LISTS]
+            lists = [file for file in lists if file in files]
+            if lists and (prefix or _is_table(labels)):
+                answers = [
+                    file for file in files if file.name.lower() in ("test-answers.csv", f"{_PREFIX}test-answers.csv")
+                ]
+                return [labels, *lists, *answers]
+    return []
+
+
+def read(found: Found, split_number: int) -> Annotation:
+    """Class names are labels.json's keys in the order of their numbers: templates without the brackets."""
+    labels, *lists = found.files
+    names = _class_names(labels)
+    known = set(names)
+    answers: dict[str, str] = {}
+    for file in lists:
+        if file.suffix.lower() == ".csv":
+            answers = dict(_answer(file, line) for line in read_lines(file))
+    rows = []
+    for file in lists:
+        if file.suffix.lower() != ".json":
+            continue
+        split = _LISTS[file.stem.lower().removeprefix(_PREFIX)]
+        for item in read_json_rows(file, "id"):
+            name = str(item["id"])
+            label = _plain(str(item["template"])) if item.get("template") else answers.get(name)
+            if label is None and split != "test":
+                raise DataError(f"{file}: the video {name} has no template")
+            if label is not None and label not in known:
+                raise DataError(f"{file}: the video {name} has the template {label!r}, which {labels} does not list")
+            rows.append(Row(split, label, f"{name}.webm"))
+    return Annotation(tuple(rows), names)
+
+
+def _class_names(file: Path) -> tuple[str, ...]:
+    table = read_json(file)
+    try:
+        numbers = {_plain(template): int(number) for template, number in table.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise DataError(f"{file}: expected an object of template: number") from None
+    if sorted(numbers.values()) != list(range(len(table))):
+        raise DataError(f"{file}: numbers are not 0 to {len(table) - 1}, each once")
+    return refuse_doubles(file, sorted(numbers, key=numbers.__getitem__))
+
+
+def _is_table(file: Path) -> bool:
+    try:
+        return bool(_class_names(file))
+    except DataError:
+        return False
+
+
+def _plain(template: str) -> str:
+    return template.replace("[", "").replace("]", "").strip()
+
+
+def _answer(file: Path, line: str) -> tuple[str, str]:
+    name, semicolon, label = line.partition(";")
+    if not semicolon:
+        raise DataError(f"{file}: {line!r} is not 'id;label'")
+    return name.strip(), _plain(label)

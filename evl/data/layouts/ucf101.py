@@ -1,0 +1,48 @@
+"""UCF101: classInd.txt, trainlist01.txt, testlist01.txt (and 02, 03)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from evl.data.layouts.base import Annotation, Found, Row, read_lines, refuse_doubles
+from evl.errors import DataError
+
+LOOKED_FOR = "classInd.txt with trainlist01.txt and testlist01.txt beside it"
+NUM_SPLITS = 3
+_NAME = re.compile(r"(train|test)list0?([123])\.txt", re.IGNORECASE)
+
+
+def find(files: list[Path]) -> list[Path]:
+    """classInd.txt, then the lists beside it."""
+    for classes in files:
+        if classes.name.lower() == "classind.txt":
+            lists = [file for file in files if file.parent == classes.parent and _NAME.fullmatch(file.name)]
+            if lists:
+                return [classes, *lists]
+    return []
+
+
+def read(found: Found, split_number: int) -> Annotation:
+    """Class names in the order of classInd.txt; a video's class is its folder."""
+    classes, *lists = found.files
+    numbers: dict[str, int] = {}
+    for line in read_lines(classes):
+        number, *name = line.split(maxsplit=1)
+        if not number.isdecimal() or not name:
+            raise DataError(f"{classes}: {line!r} is not 'number class'")
+        numbers[name[0]] = int(number)
+    rows = []
+    for file in lists:
+        split, number = _NAME.fullmatch(file.name).groups()
+        if int(number) != split_number:
+            continue
+        for line in read_lines(file):
+            name = re.sub(r"\s+[0-9]+$", "", line)  # training lists add the class's number
+            label = name.replace("\\", "/").partition("/")[0]
+            if label not in numbers or label == name:
+                raise DataError(f"{file}: {line!r} is not 'CLASS/name.avi' of a class in {classes}")
+            rows.append(Row(split.lower(), label, name))
+    if not rows:
+        raise DataError(f"{classes.parent}: no lists of split {split_number} (trainlist0{split_number}.txt)")
+    return Annotation(tuple(rows), refuse_doubles(classes, sorted(numbers, key=numbers.__getitem__)))

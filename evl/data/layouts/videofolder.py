@@ -1,0 +1,87 @@
+"""A folder of Hugging Face's ``datasets``: metadata.csv or metadata.jsonl with ``file_name`` and a label."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from evl.data.layouts.base import Annotation, Found, Row, csv_header, read_csv, read_lines
+from evl.data.listing import SPLIT_NAMES
+from evl.errors import DataError
+
+LOOKED_FOR = "metadata.csv or metadata.jsonl with a column file_name (at the top, or in a folder for each split)"
+NUM_SPLITS = 1
+_NOT_LABELS = {"file_name", "split"}
+
+
+def find(files: list[Path]) -> list[Path]:
+    """All metadata files with that column, one a folder."""
+    found: dict[Path, Path] = {}
+    for file in files:
+        if (file.name.lower() == "metadata.csv" and "file_name" in csv_header(file)) or (
+            file.name.lower() == "metadata.jsonl" and _names_files(file)
+        ):
+            found.setdefault(file.parent, file)
+    return list(found.values())
+
+
+def read(found: Found, split_number: int) -> Annotation:
+    """Rows whose ``file`` is the path below the data set's folder. A split is the folder of that name on the way to
+    the video, else the column ``split``, else there is none."""
+    rows = []
+    for file in found.files:
+        items = read_csv(file) if file.suffix.lower() == ".csv" else _read_objects(file)
+        column = _label_column(file, items)
+        for number, item in enumerate(items, 1):
+            name = str(item.get("file_name") or "").strip()
+            if not name or "\0" in name:
+                raise DataError(f"{file}, video {number}: file_name is {item.get('file_name')!r}, expected a path")
+            path = os.path.normpath(file.parent.relative_to(found.folder) / name)
+            value = item.get(column)
+            label = None if value is None or not str(value).strip() else str(value).strip()
+            rows.append(Row(_split(path, item), label, path))
+    loose = [row for row in rows if row.split == "all"]
+    if loose and len(loose) < len(rows):
+        raise DataError(
+            f"{found.folder}: some videos are in a split (train, val, test), but {loose[0].file} is in none"
+        )
+    return Annotation(tuple(rows))
+
+
+def _split(path: str, item: dict) -> str:
+    for folder in Path(path).parent.parts:
+        if folder.lower() in SPLIT_NAMES:
+            return SPLIT_NAMES[folder.lower()]
+    return SPLIT_NAMES.get(str(item.get("split") or "").strip().lower(), "all")
+
+
+def _label_column(file: Path, items: list[dict]) -> str:
+    columns = list(dict.fromkeys(key for item in items for key in item if key is not None))
+    if "label" in columns:
+        return "label"
+    others = [name for name in columns if name not in _NOT_LABELS]
+    if len(others) != 1:
+        raise DataError(f"{file}: which column is the label? There are {', '.join(columns) or 'none'}; call it 'label'")
+    return others[0]
+
+
+def _read_objects(file: Path) -> list[dict]:
+    items = []
+    for number, line in enumerate(read_lines(file), 1):
+        try:
+            items.append(json.loads(line))
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{file}, line {number}: not readable as JSON ({error})") from None
+        if not isinstance(items[-1], dict):
+            raise DataError(f"{file}, line {number}: expected an object with file_name and label")
+    return items
+
+
+def _names_files(file: Path) -> bool:
+    """Whether the first line is an object with file_name; only the start of the file is read."""
+    try:
+        with open(file, "rb") as content:
+            return b'"file_name"' in content.read(4096)
+    except OSError:
+        return False
