@@ -7,7 +7,6 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-import torch
 
 from evl.errors import ConfigError, SaveError, VideoError
 from evl.video.prepare import CopySettings, _ticks, copy_size, prepare_video
@@ -163,14 +162,18 @@ def test_colours_stay(tmp_path, name, codec, pixel_format, matrix):
         container.mux(stream.encode())
     prepare_video(source, tmp_path / "copy.mp4", CopySettings(quality=4))
     wanted, got = read_frames(source, [1]).float(), read_frames(tmp_path / "copy.mp4", [1]).float()
-    inside = torch.zeros(64, 96, dtype=torch.bool)
-    inside.view(2, 32, 3, 32)[:, 6:-6, :, 6:-6] = True  # away from edges
-    assert (wanted - got).abs()[..., inside].max() < 6
+
+    def patches(frames):  # mean colour away from edges: a GIF is dithered, chroma is coarse
+        return frames.view(3, 2, 32, 3, 32)[:, :, 6:-6, :, 6:-6].mean((2, 4))
+
+    assert (patches(wanted) - patches(got)).abs().max() < 3
     with av.open(str(source)) as before, av.open(str(tmp_path / "copy.mp4")) as after:
         before, after = next(before.decode(video=0)), next(after.decode(video=0))
         assert after.format.name in ("yuv420p", "yuvj420p")
         if not before.format.is_rgb:
-            assert (after.colorspace, after.color_range) == (before.colorspace, before.color_range)
+            same = {5: 6}  # two names of one matrix
+            assert same.get(after.colorspace, after.colorspace) == same.get(before.colorspace, before.colorspace)
+            assert after.color_range == before.color_range
 
 
 def test_pixels_that_are_not_square(tmp_path):
@@ -198,7 +201,7 @@ def test_times_in_integers():
 
 def test_damage_writes_nothing(tmp_path):
     good = write_video(tmp_path / "good.mp4", numbered_frames(20), container_options={"movflags": "faststart"})
-    (tmp_path / "cut.mp4").write_bytes(good.read_bytes()[:-2000])
+    (tmp_path / "cut.mp4").write_bytes(good.read_bytes()[:-100])
     write_audio(tmp_path / "sound.m4a")
     for name, reason in (("cut.mp4", "truncated"), ("sound.m4a", "only audio"), ("none.mp4", "no such file")):
         with pytest.raises(VideoError, match=reason):
