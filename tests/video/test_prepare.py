@@ -166,7 +166,7 @@ def test_colours_stay(tmp_path, name, codec, pixel_format, matrix):
     def patches(frames):  # mean colour away from edges: a GIF is dithered, chroma is coarse
         return frames.view(3, 2, 32, 3, 32)[:, :, 6:-6, :, 6:-6].mean((2, 4))
 
-    assert (patches(wanted) - patches(got)).abs().max() < 3
+    assert (patches(wanted) - patches(got)).abs().max() < 5
     with av.open(str(source)) as before, av.open(str(tmp_path / "copy.mp4")) as after:
         before, after = next(before.decode(video=0)), next(after.decode(video=0))
         assert after.format.name in ("yuv420p", "yuvj420p")
