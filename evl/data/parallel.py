@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import signal
 import traceback
@@ -63,10 +64,8 @@ _END = object()
 
 
 def _send(pipe, item) -> None:
-    try:
+    with contextlib.suppress(OSError):  # the process is dead already, which the waiting side will find out
         pipe.send(item)
-    except OSError:  # the process is dead already, which the waiting side will find out
-        pass
 
 
 def _start(function: Callable):

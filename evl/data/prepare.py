@@ -242,9 +242,9 @@ def _complete(out: Path, jobs: Sequence[Job], journal: dict[str, Made]) -> dict[
     for job in jobs:
         line = journal.get(job.target)
         with contextlib.suppress(OSError):
-            if line is not None and os.path.getsize(out / job.target) == line.num_bytes:
-                if _stamp(job.source) == (line.source_bytes, line.source_mtime_ns):
-                    found[job.target] = line
+            whole = line is not None and os.path.getsize(out / job.target) == line.num_bytes
+            if whole and _stamp(job.source) == (line.source_bytes, line.source_mtime_ns):
+                found[job.target] = line
     return found
 
 
