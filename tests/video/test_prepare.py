@@ -62,7 +62,7 @@ def test_every_frame_and_time_is_where_it_was(tmp_path, name, height, width):
 
 @pytest.mark.parametrize("gop", [1, 4])
 def test_key_frames_order_and_options(tmp_path, gop):
-    source = write_video(tmp_path / "a.mp4", numbered_frames(20), options={"bf": "2"})
+    source = write_video(tmp_path / "a.mp4", numbered_frames(20), options={"bf": "2", "g": "3"})
     path = tmp_path / "copy.mp4"
     prepare_video(source, path, CopySettings(gop=gop))
     assert [key for _, key in packets(path)] == [i % gop == 0 for i in range(20)]
