@@ -50,7 +50,7 @@ def command(
         try:
             report = prepare(data, out, settings, num_workers=workers, progress=progress)
         except KeyboardInterrupt as stop:  # here, because typer would say nothing
-            console.print(f"[yellow]{stop or 'stopped; all copies are there'}[/yellow]", highlight=False)
+            console.print(f"[yellow]{stop or 'stopped'}[/yellow]", highlight=False)
             raise typer.Exit(130) from None
     if json:
         print_json({"out": str(out), "settings": asdict(settings), **report_document(report)})
