@@ -7,14 +7,11 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-import torch
-from torch.utils.data import Dataset
-
-from evl.data.loader import read_batches
+from evl.data.parallel import Crash, each_in_process
 from evl.errors import VideoError
 from evl.types import Sample, VideoInfo
+from evl.video.frame_folder import frame_files
 from evl.video.index import FrameIndex
 from evl.video.reader import read_clip
 
@@ -71,20 +68,12 @@ def check_file(sample: Sample) -> FileReport:
     return FileReport(sample, size, info, index=replace(index))  # without what it has worked out so far
 
 
-class _Files(Dataset):
-    """``dataset[index]`` -> FileReport."""
+def _check(item: tuple[int, Sample]) -> FileReport:
+    return check_file(item[1])
 
-    def __init__(self, samples: Sequence[Sample]):
-        self.samples = samples
 
-    def __getitem__(self, index: int) -> FileReport:
-        return check_file(self.samples[index])
-
-    def sample_of(self, index: int) -> int:
-        return index
-
-    def failed(self, index: int, reason: str) -> FileReport:
-        return FileReport(self.samples[index], _size(self.samples[index].path), problem=reason)
+def _checked(item: tuple[int, Sample]) -> tuple[tuple[int, Sample], FileReport]:
+    return item, _check(item)
 
 
 def check_samples(
@@ -96,19 +85,26 @@ def check_samples(
 ) -> CheckReport:
     """Checks all files, in ``num_workers`` processes (0: in this one); a decoder that kills its process is one damaged
     file. ``progress`` hears of each."""
-    reports: list[FileReport] = []
-    batches = [[index] for index in range(len(samples))]
-    workers = min(num_workers, len(samples))
-    for batch in read_batches(_Files(samples), batches, num_workers=workers, device=torch.device("cpu"), collate=list):
-        reports += batch
-        progress(batch[0])
+    reports: dict[int, FileReport] = {}
+    work = (
+        each_in_process(_check, enumerate(samples), num_workers) if num_workers else map(_checked, enumerate(samples))
+    )
+    for (place, sample), report in work:
+        if isinstance(report, Crash):
+            report = FileReport(sample, _size(sample.path), problem=report.reason)
+        reports[place] = report
+        progress(report)
+    reports = [reports[place] for place in range(len(samples))]
     return CheckReport(tuple(reports), _duplicates(reports), tuple(ignored))
 
 
 def _size(path: str) -> int:
+    """Bytes of a file, or of the frames of a folder; 0 if there is nothing."""
     try:
+        if os.path.isdir(path):
+            return sum(file.stat().st_size for file in frame_files(path))
         return os.path.getsize(path)
-    except OSError:
+    except (OSError, VideoError):
         return 0
 
 
@@ -117,7 +113,7 @@ def _duplicates(reports: Sequence[FileReport]) -> tuple[tuple[str, ...], ...]:
     part of a file, that is listed more than once, with its labels."""
     by_size: dict[int, set[str]] = defaultdict(set)
     for report in reports:
-        if report.info is not None:
+        if report.info is not None and os.path.isfile(report.sample.path):
             by_size[report.size_bytes].add(os.path.realpath(report.sample.path))
     by_content: dict[str, list[str]] = defaultdict(list)
     for paths in by_size.values():
@@ -132,8 +128,3 @@ def _duplicates(reports: Sequence[FileReport]) -> tuple[tuple[str, ...], ...]:
         listed[key].append(f"{sample.name} ({sample.label})")
     groups = [*by_content.values(), *listed.values()]
     return tuple(tuple(group) for group in groups if len(group) > 1)
-
-
-def missing_files(samples: Sequence[Sample]) -> dict[int, str]:
-    """index → reason of all samples whose file is missing: seen at once, before hours of training."""
-    return {index: "no such file" for index, sample in enumerate(samples) if not Path(sample.path).is_file()}

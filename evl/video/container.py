@@ -57,7 +57,7 @@ def file_stat(path: str) -> os.stat_result:
     except (OSError, ValueError) as error:
         raise VideoError(path, _os_reason(error)) from None
     if not stat.S_ISREG(found.st_mode):
-        raise VideoError(path, "is a folder" if stat.S_ISDIR(found.st_mode) else "is no plain file")
+        raise VideoError(path, "is no plain file")
     return found
 
 

@@ -7,6 +7,7 @@ decoded and counted instead (``FrameIndex.is_counted``).
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, lru_cache
@@ -18,6 +19,7 @@ import numpy as np
 from evl.errors import VideoError
 from evl.types import VideoInfo
 from evl.video.container import file_stat, open_video, refuse_corrupt
+from evl.video.frame_folder import check_folder, probe_folder
 
 # where one packet is one picture with its own time, once hidden ones are left out
 ONE_PACKET_ONE_PICTURE = frozenset("h264 hevc vp8 libvpx vp9 libvpx-vp9 av1 libdav1d mpeg4 mjpeg".split())  # noqa: SIM905
@@ -95,16 +97,22 @@ class FrameIndex:
 
 
 def frame_index(path: str | Path) -> FrameIndex:
-    """Of a file, from its packets if they can be trusted, else by decoding it; kept in memory. Raises VideoError."""
+    """Of a file, from its packets if they can be trusted, else by decoding it; kept in memory. Of a folder of frames by
+    its names. Raises VideoError."""
     path = str(path)
+    if os.path.isdir(path):
+        return _counted(probe_folder(path))
     found = file_stat(path)
     return _frame_index(path, found.st_size, found.st_mtime_ns)
 
 
 def counted_index(path: str | Path) -> FrameIndex:
     """Of a file, by decoding everything (``decode_everything``)."""
+    return _counted(decode_everything(path))
+
+
+def _counted(info: VideoInfo) -> FrameIndex:
     none = np.empty(0, np.int64)
-    info = decode_everything(path)
     return FrameIndex(none, none, none > 0, none > 0, Fraction(1), info.codec, np.array(info.times_seconds))
 
 
@@ -112,6 +120,9 @@ def decode_everything(path: str | Path) -> VideoInfo:
     """What decoding the whole file tells; kept in memory. Raises VideoError, with the reason, for a file that cannot be
     used: one with any frame that does not decode cleanly, too."""
     path = str(path)
+    if os.path.isdir(path):
+        check_folder(path)
+        return probe_folder(path)
     found = file_stat(path)
     return _decode_everything(path, found.st_size, found.st_mtime_ns)
 

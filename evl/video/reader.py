@@ -1,4 +1,4 @@
-"""A file → frames, by number in the order they are shown: exact, and no more is decoded than is needed.
+"""A file or a folder of pictures → frames, by number in the order shown: exact, and no more decoded than is needed.
 
 Three levels, each held to the one before it by tests: what decoding everything gives (``probe``); frames by number
 (``read_frames``); and a clip whose frames are chosen when their number is known (``read_clip``).
@@ -7,6 +7,7 @@ Three levels, each held to the one before it by tests: what decoding everything 
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from evl.errors import VideoError
 from evl.types import VideoInfo
 from evl.video import torchcodec
 from evl.video.container import open_video, refuse_corrupt
+from evl.video.frame_folder import check_folder, read_folder
 from evl.video.index import FrameIndex, counted_index, decode_everything, frame_index
 
 # whose pictures that no other refers to can be left undecoded without touching the rest (in HEVC such a picture may
@@ -122,6 +124,10 @@ def _stack(pictures: dict[int, np.ndarray], indices: Sequence[int]) -> Tensor:
 
 def _read(path: str, index: FrameIndex, wanted: list[int], verify: range) -> dict[int, np.ndarray]:
     """Pictures (H,W,3) by number. Raises _Mistrust if decoding contradicts an index made of packets."""
+    if os.path.isdir(path):
+        if verify:
+            check_folder(path, verify.start, len(verify))
+        return dict(zip(wanted, read_folder(path, wanted).permute(0, 2, 3, 1).numpy(), strict=True))
     if index.is_counted:  # everything was decoded for it
         with open_video(path) as (container, stream):
             return _pictures(_from_start(path, container, stream, wanted[-1]), wanted)

@@ -32,7 +32,7 @@ def test_set_takes_several():
 def test_help_teaches(run):
     code, out, _ = run("--help")
     assert code == 0
-    for command in ("demo", "check", "train", "evaluate", "predict", "backbones"):
+    for command in ("demo", "check", "prepare", "train", "evaluate", "predict", "backbones"):
         assert command in out
         code, text, _ = run(command, "--help")
         assert code == 0
