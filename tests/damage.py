@@ -44,6 +44,22 @@ SOURCES = {  # name: (ending, how it is encoded)
 }
 UNSIZED = {"h264", "y4m"}  # formats that do not say how long they are: a cut between two frames leaves a sound file
 
+# Lies about the length of what must lie in the file: so the file was cut, or is no longer what was written. (A RIFF of
+# 4 GB less a byte is not among them: FFmpeg says so when it writes to a pipe.)
+LONGER_THAN_THE_FILE = {
+    "segment-2^56-bytes",
+    "segment-twice-as-long",
+    "block-of-256-MB",
+    "block-of-2^56-bytes",
+    "cluster-of-2^56-bytes",
+    "riff-twice-as-long",
+    "moov-box-of-4-GB",
+    "mdat-box-of-4-GB",
+    "moof-box-of-4-GB",
+    "stco-far-1000000000",
+    "stco-far-4294967295",
+}
+
 
 def make_damaged(folder: Path) -> dict[str, Path]:
     """Writes all of them; the parent folder's name says whether the damage is certain."""
@@ -79,7 +95,9 @@ def make_damaged(folder: Path) -> dict[str, Path]:
         "avi": avi_lies(files["avi"]),
     }
     for ending, made in lies.items():
-        perhaps |= {f"lie-{name}.{ending}": content for name, content in made.items()}
+        for name, content in made.items():
+            to = certain if name in LONGER_THAN_THE_FILE else perhaps
+            to[f"lie-{name}.{ending}"] = content
     for place, made in {"certain": certain, "perhaps": perhaps}.items():
         for name, content in made.items():
             (folder / place / name).write_bytes(content)

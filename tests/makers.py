@@ -14,6 +14,7 @@ from tests.helpers import numbered_frames, write_video
 
 COUNT = 60
 PICTURE = (48, 80)  # height, width
+EXACT = {"fflags": "+bitexact"}  # no random numbers and no names of versions in the file
 
 
 def video(path: Path, *, count: int = COUNT, picture: tuple[int, int] = PICTURE, x264: str = "", x265: str = "", **how):
@@ -24,6 +25,7 @@ def video(path: Path, *, count: int = COUNT, picture: tuple[int, int] = PICTURE,
     if x265:
         how["codec"] = "libx265"
         options["x265-params"] = f"log-level=none:scenecut=0:b-adapt=0:pools=1:frame-threads=1:{x265}"
+    how["container_options"] = EXACT | how.pop("container_options", {})
     return write_video(path, numbered_frames(count, *picture), options={"threads": "1"} | options, **how)
 
 
@@ -118,7 +120,8 @@ def piped(path: Path, **how) -> None:
     source = path.with_name("source.mp4")
     video(source, **how)
     pipe = Pipe()
-    with av.open(str(source)) as container, av.open(pipe, "w", format=path.suffix[1:].replace("mkv", "matroska")) as to:
+    kind = path.suffix[1:].replace("mkv", "matroska")
+    with av.open(str(source)) as container, av.open(pipe, "w", format=kind, options=EXACT) as to:
         stream = to.add_stream_from_template(container.streams.video[0])
         for packet in container.demux(video=0):
             if packet.size:
