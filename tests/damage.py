@@ -77,7 +77,8 @@ def make_damaged(folder: Path) -> dict[str, Path]:
     certain, perhaps = wrong_kinds(folder, files), picture_lies(files)
     for name, content in files.items():
         for part in (1, 10, 30, 50, 70, 90, 99):
-            length = len(content) * part // 100 // 188 * 188 + 101  # not at the end of a packet of a transport stream
+            length = len(content) * part // 100
+            length -= length % 188 == 0  # not at the end of a packet of a transport stream
             to = perhaps if name in UNSIZED else certain
             to[f"cut-{part}-percent-{name}.{endings[name]}"] = content[:length]
         for seed in range(8):
