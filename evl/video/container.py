@@ -6,24 +6,26 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
 
 import av
 import torch
 
 from evl.errors import VideoError
+from evl.video.truncation import refuse_truncated as refuse_cut_pieces
 
 # FFmpeg's names of formats that hold a video in one file: no playlists (which name other files), no still pictures
 FORMATS = (
     "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,asf,flv,live_flv,ogg,gif,yuv4mpegpipe,m4v,h264,hevc,av1,obu,ivf,nut,"
     "mxf,dv,rm,wtv,swf,vc1,3gp,mp3,aac,wav,flac,ac3"
 )
-MAX_PIXELS = 2**26  # 8192 × 8192; a header that claims more is taken for a lie
+MAX_PIXELS = 2**25  # a little more than 8K, 7680 × 4320; a header that claims more is taken for a lie
+MAX_SIDE = 2**14
 
 
 @contextmanager
-def open_video(path: str) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """Container and video stream of a plain file; its decoder takes one thread in a worker process, else its choice."""
+def open_video(path: str, *, one_thread: bool = False) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """Container and video stream of a plain file. Its decoder takes one thread in a worker process, or if asked to, as
+    with many an error in the last frames may get lost; else as many as it likes."""
     size = file_stat(path).st_size
     if size == 0:
         raise VideoError(path, "is empty (0 bytes)")
@@ -37,13 +39,14 @@ def open_video(path: str) -> Iterator[tuple[av.container.InputContainer, av.Vide
             context = stream.codec_context
             if context is None:
                 raise VideoError(path, "is in a format that this build of FFmpeg cannot decode")
-            if context.width * context.height > MAX_PIXELS:
+            if context.width * context.height > MAX_PIXELS or max(context.width, context.height) > MAX_SIDE:
                 raise VideoError(path, f"claims frames of {context.width}×{context.height} pixels")
-            _refuse_truncated(path, size, stream)
             context.options = {"max_pixels": str(MAX_PIXELS)}
             context.thread_type = "AUTO"
-            context.thread_count = 1 if torch.utils.data.get_worker_info() is not None else 0
+            context.thread_count = 1 if one_thread or torch.utils.data.get_worker_info() is not None else 0
             yield container, stream
+    except av.error.EOFError:
+        raise VideoError(path, "ends too early: no video is left to decode") from None
     except av.error.FFmpegError as error:
         raise VideoError(path, f"cannot be decoded ({(error.strerror or str(error)).lower()})") from None
     except OSError as error:
@@ -70,39 +73,13 @@ def _is_cover(stream) -> bool:
     return bool(stream.disposition & av.stream.Disposition.attached_pic)
 
 
-def _refuse_truncated(path: str, size: int, stream) -> None:
-    """Where the container's index, or its head, points behind the end of the file, the rest was cut off."""
-    with open(path, "rb") as file:
-        claimed = _claimed_end(file)
+def refuse_truncated(path: str, stream: av.VideoStream) -> None:
+    """VideoError where the container's index, or any of its pieces, points behind the end of the file."""
+    size = os.path.getsize(path)
     end = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
-    if max(end, claimed) > size:
-        raise VideoError(path, f"is truncated: {size:,} bytes of at least {max(end, claimed):,}")
-
-
-def _claimed_end(file: BinaryIO) -> int:
-    """Where an AVI or Matroska file says that it ends; 0 if it does not say."""
-    head = file.read(64)
-    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-        return 8 + int.from_bytes(head[4:8], "little")
-    if head[:4] != b"\x1a\x45\xdf\xa3":  # EBML: one element for the head, then one, "Segment", for all else
-        return 0
-    start, length = _ebml_size(head, 4)
-    segment = start + (length or 0)
-    file.seek(segment)
-    head = file.read(12)
-    if head[:4] != b"\x18\x53\x80\x67":
-        return 0
-    start, length = _ebml_size(head, 4)
-    return segment + start + length if length is not None else 0
-
-
-def _ebml_size(data: bytes, at: int) -> tuple[int, int | None]:
-    """(where the element's content starts, its length; None: unknown, as in a live stream)."""
-    if len(data) <= at or data[at] == 0:
-        return at, None
-    width = 9 - data[at].bit_length()
-    value = int.from_bytes(data[at : at + width], "big") & ((1 << 7 * width) - 1)
-    return at + width, None if value == (1 << 7 * width) - 1 else value
+    if end > size:
+        raise VideoError(path, f"is truncated: {size:,} bytes of at least {end:,}")
+    refuse_cut_pieces(path)
 
 
 def _os_reason(error: OSError | ValueError) -> str:

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from evl.errors import VideoError
 from evl.types import VideoInfo
+from evl.video.container import MAX_PIXELS
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 FRAMES_PER_SECOND = 25.0  # such folders have no rate: times are a convention
-MAX_PIXELS = 2**26  # 8,192 × 8,192; a header that claims more is taken for a lie
 _SIDEWAYS = {5, 6, 7, 8}  # EXIF orientations that swap width and height
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from evl.errors import VideoError
 from evl.types import VideoInfo
-from evl.video.container import file_stat, open_video, refuse_corrupt
+from evl.video.container import file_stat, open_video, refuse_corrupt, refuse_truncated
 from evl.video.frame_folder import check_folder, probe_folder
 
 # where one packet is one picture with its own time, once hidden ones are left out
@@ -130,6 +130,7 @@ def decode_everything(path: str | Path) -> VideoInfo:
 @lru_cache(maxsize=8192)  # about 50 MB at 300 frames a video
 def _frame_index(path: str, size: int, mtime_ns: int) -> FrameIndex:
     with open_video(path) as (container, stream):
+        refuse_truncated(path, stream)
         index = _from_packets(container, stream)
     return index or counted_index(path)
 
@@ -138,7 +139,8 @@ def _frame_index(path: str, size: int, mtime_ns: int) -> FrameIndex:
 def _decode_everything(path: str, size: int, mtime_ns: int) -> VideoInfo:
     times: list[float] = []
     first = None
-    with open_video(path) as (container, stream):
+    with open_video(path, one_thread=True) as (container, stream):
+        refuse_truncated(path, stream)
         rate = float(stream.average_rate or 25)
         for frame in container.decode(stream):
             refuse_corrupt(path, frame, len(times))

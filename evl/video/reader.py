@@ -129,12 +129,12 @@ def _read(path: str, index: FrameIndex, wanted: list[int], verify: range) -> dic
             check_folder(path, verify.start, len(verify))
         return dict(zip(wanted, read_folder(path, wanted).permute(0, 2, 3, 1).numpy(), strict=True))
     if index.is_counted:  # everything was decoded for it
-        with open_video(path) as (container, stream):
+        with open_video(path, one_thread=True) as (container, stream):
             return _pictures(_from_start(path, container, stream, wanted[-1]), wanted)
     needed = list(verify) or wanted
     for runs in (index.plan(needed), [(None, needed)]):
         try:
-            with open_video(path) as (container, stream):
+            with open_video(path, one_thread=bool(verify)) as (container, stream):
                 frames = _by_runs(container, stream, index, runs, skip=not verify)
                 pictures = _pictures(frames, wanted)
         except _SeekFailed:

@@ -1,0 +1,145 @@
+"""Whether a file was cut off: containers are chains of pieces that say how long they are.
+
+Decoders read what is left of a cut file as if it were a shorter video, in many formats without a word.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from evl.errors import VideoError
+
+# a step: the first bytes of a piece -> (bytes to the next piece, bytes that this one claims), None where it is unknown
+Step = Callable[[bytes], tuple[int, int] | None]
+HEAD = 27 + 255  # of an Ogg page, the longest
+MAX_STEPS = 1_000_000  # hours of video; what is longer is left to the decoder
+
+
+def refuse_truncated(path: str) -> None:
+    """VideoError if a piece of the file claims to go on behind the file's end. Raises OSError."""
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        head = os.pread(file.fileno(), HEAD, 0)
+        end = _claimed_end(file.fileno(), size, head)
+    if end > size:
+        raise VideoError(path, f"is truncated: {size:,} bytes of at least {end:,}")
+
+
+def _claimed_end(fd: int, size: int, head: bytes) -> int:
+    """Where the file should end at least, as far as it tells."""
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        length = int.from_bytes(head[4:8], "little")
+        return 8 + length if length != 0xFFFFFFFF else 0  # unknown when it was written
+    if head[:1] == b"G" and all(os.pread(fd, 1, 188 * i) == b"G" for i in (1, 2)):
+        return -(-size // 188) * 188  # a transport stream: whole packets
+    if head[:6] in (b"GIF87a", b"GIF89a"):
+        return _gif_end(fd, size, head)
+    for magic, start, step in (
+        (head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"moof", b"styp"), 0, _box),
+        (head[:4] == b"\x1a\x45\xdf\xa3", 0, _ebml),
+        (head[:3] == b"FLV", 4 + int.from_bytes(head[5:9], "big"), _flv),
+        (head[:4] == b"OggS", 0, _ogg),
+        (head[:4] == b"DKIF", int.from_bytes(head[6:8], "little"), _ivf),
+        (head[:4] == b"\0\0\1\xba", 0, _program_stream),
+    ):
+        if magic:
+            return _walk(fd, size, start, step)
+    return 0
+
+
+def _walk(fd: int, size: int, at: int, step: Step) -> int:
+    """The farthest end that is claimed."""
+    farthest = 0
+    for _ in range(MAX_STEPS):
+        found = step(os.pread(fd, HEAD, at)) if at < size else None
+        if found is None:
+            break
+        farthest = max(farthest, at + found[1])
+        at += found[0]
+    return farthest
+
+
+def _box(head: bytes) -> tuple[int, int] | None:
+    """ISO/IEC 14496-12, 4.2."""
+    length = int.from_bytes(head[:4], "big")
+    if length == 1:
+        length = int.from_bytes(head[8:16], "big")
+    if length < 8 or not all(32 <= byte < 127 for byte in head[4:8]):  # 0: to the end of the file
+        return None
+    return length, length
+
+
+def _ebml(head: bytes) -> tuple[int, int] | None:
+    """RFC 8794, sections 5 and 6: an element. Segments and Clusters are entered."""
+    if not head or head[0] < 0x10:
+        return None
+    id_width = 9 - head[0].bit_length()
+    if len(head) <= id_width or head[id_width] == 0:
+        return None
+    width = 9 - head[id_width].bit_length()
+    start = id_width + width
+    value = int.from_bytes(head[id_width:start], "big") & ((1 << 7 * width) - 1)
+    is_unknown = value == (1 << 7 * width) - 1  # as in a live stream
+    if head[:id_width] in (b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"):
+        return start, 0 if is_unknown else start + value
+    return None if is_unknown else (start + value, start + value)
+
+
+def _flv(head: bytes) -> tuple[int, int] | None:
+    """A tag, and its length again in four bytes, which some writers leave out at the end."""
+    if len(head) < 11 or head[0] & 0x1F not in (8, 9, 18):
+        return None
+    length = 11 + int.from_bytes(head[1:4], "big")
+    return length + 4, length
+
+
+def _ogg(head: bytes) -> tuple[int, int] | None:
+    """RFC 3533, section 6: a page. Its table of up to 255 lengths may be longer than what was read."""
+    if head[:4] != b"OggS":
+        return None
+    segments = head[26] if len(head) > 26 else 0
+    known = head[27 : 27 + segments]
+    if len(known) < segments:
+        return None
+    length = 27 + segments + sum(known)
+    return length, length
+
+
+def _ivf(head: bytes) -> tuple[int, int] | None:
+    length = 12 + int.from_bytes(head[:4], "little")
+    return length, length
+
+
+def _program_stream(head: bytes) -> tuple[int, int] | None:
+    """ISO/IEC 13818-1, 2.5.3: a pack header or a packet."""
+    if head[:3] != b"\0\0\1" or len(head) < 14 or head[3] < 0xBA:
+        return None
+    if head[3] == 0xBA:
+        length = 14 + (head[13] & 7) if head[4] >> 6 == 1 else 12
+    else:
+        length = 6 + int.from_bytes(head[4:6], "big")
+    return length, length
+
+
+def _gif_end(fd: int, size: int, head: bytes) -> int:
+    """GIF89a, sections 15 to 27: extensions and images, each with a chain of blocks, up to the trailer."""
+    at, in_blocks = 13 + _colours(head[10]), False
+    for _ in range(MAX_STEPS):
+        if at >= size:
+            return at + 1  # the trailer at least is missing
+        piece = os.pread(fd, 10, at)
+        if in_blocks:  # of data, up to one of length 0
+            at, in_blocks = at + 1 + piece[0], piece[0] > 0
+        elif piece[0] == 0x21:
+            at, in_blocks = at + 2, True
+        elif piece[0] == 0x2C:
+            at, in_blocks = at + 11 + (_colours(piece[9]) if len(piece) == 10 else 0), True
+        else:  # the trailer, or something unknown
+            return 0
+    return 0
+
+
+def _colours(flags: int) -> int:
+    """Bytes of a GIF's table of colours."""
+    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
