@@ -15,6 +15,7 @@ import ctypes
 import json
 import os
 import platform
+import random
 import subprocess
 import sys
 import tempfile
@@ -28,15 +29,18 @@ import av
 import numpy as np
 import torch
 import torch.nn.functional as F
-from evl.data.prepare import prepare
+from PIL import Image
+from timm.data.auto_augment import rand_augment_transform
 
 from evl.bench.measure import describe_machine, peak_bytes
 from evl.config import AugmentConfig
+from evl.data.prepare import prepare
 from evl.errors import ConfigError
 from evl.types import Preprocessing
 from evl.video import torchcodec
-from evl.video.augment import TrainingTransform, draw_crop, rand_augment
+from evl.video.augment import TrainingTransform, draw_crop
 from evl.video.index import frame_index
+from evl.video.prepare import CopySettings
 from evl.video.reader import read_clip
 from evl.video.sampling import clip_indices, random_clip_indices
 from evl.video.transforms import crop_origins, normalise, resized_size
@@ -45,6 +49,9 @@ from evl.video.views import read_views
 CLIP = dict(num_frames=8, stride=16)
 PIXELS = dict(mean=(0.481, 0.458, 0.408), std=(0.269, 0.261, 0.276))
 TRANSFORM = TrainingTransform(AugmentConfig(flip=0.0), Preprocessing((224, 224), **PIXELS))
+TIMM = rand_augment_transform(
+    AugmentConfig().rand_augment, {"img_mean": (123, 117, 104), "interpolation": Image.Resampling.BICUBIC}
+)
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -57,10 +64,19 @@ def train_plain(path: str, seed: int) -> torch.Tensor:
     frames = decode_all(path)
     clip = frames[choose(len(frames), seed)]
     generator = np.random.default_rng(seed)
-    clip = rand_augment(clip, TRANSFORM.rand_augment, generator).float()
+    clip = timm_frame_by_frame(clip, int(generator.integers(2**32))).float()
     top, left, h, w = draw_crop(*clip.shape[-2:], area=(0.08, 1), ratio=(3 / 4, 4 / 3), generator=generator)
     clip = F.interpolate(clip[..., top : top + h, left : left + w], size=(224, 224), mode="bilinear")
     return normalise(clip, **PIXELS)
+
+
+def timm_frame_by_frame(clip: torch.Tensor, seed: int) -> torch.Tensor:
+    frames = []
+    for frame in clip.permute(0, 2, 3, 1).numpy():
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        frames.append(np.asarray(TIMM(Image.fromarray(frame))))
+    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
 
 
 def train_evl(path: str, seed: int, decoder: str = "pyav") -> torch.Tensor:
@@ -71,8 +87,8 @@ def train_evl(path: str, seed: int, decoder: str = "pyav") -> torch.Tensor:
 def evaluate_plain(path: str, seed: int) -> torch.Tensor:
     frames = decode_all(path).float()
     size = resized_size(*frames.shape[-2:], (224, 224))
-    frames = F.interpolate(frames, size=size, mode="bilinear", align_corners=False)
     frames = normalise(frames, **PIXELS)
+    frames = F.interpolate(frames, size=size, mode="bilinear", align_corners=False)
     ((top, left),) = crop_origins(*size, (224, 224), 1)
     frames = frames[..., top : top + 224, left : left + 224]
     return torch.stack([frames[clip] for clip in clip_indices(len(frames), **CLIP, num_clips=3)])
@@ -162,6 +178,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=4, help="of 340×256; one of 1080p")
     parser.add_argument("--repeats", type=int, default=25)
+    parser.add_argument("--small-only", action="store_true", help="no 1080p")
     parser.add_argument("--name", help="of the files; by default the device and the date")
     parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -185,11 +202,13 @@ def main() -> None:
 def run(folder: Path, options) -> dict:
     results = {"machine": describe_machine(torch.device("cpu")), "date": str(date.today()), "cases": []}
     for name, height, width, files in (("340×256", 256, 340, options.files), ("1920×1080", 1080, 1920, 1)):
+        if options.small_only and height > 1000:
+            continue
         source = folder / name / "source"
         source.mkdir(parents=True)
         for i in range(files):
             textured(str(source / f"{i}.mp4"), height, width, i)
-        prepare(source, folder / name / "prepared", num_workers=0)
+        prepare(source, folder / name / "prepared", CopySettings(), num_workers=1)
         repeats = options.repeats if height < 1000 else max(3, options.repeats // 8)
         for kind in ("source", "prepared"):
             paths = sorted(str(path) for path in (folder / name / kind).glob("*.mp4"))

@@ -5,19 +5,15 @@ Every draw comes from the generator that is passed in.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
-from contextlib import contextmanager
 
 import numpy as np
 import torch
-from PIL import Image
-from timm.data.auto_augment import rand_augment_transform
 from torch import Tensor
 
 from evl.config import AugmentConfig
-from evl.errors import ConfigError
 from evl.types import Preprocessing
+from evl.video.rand_augment import RandAugment
 from evl.video.transforms import normalise, resize
 
 DIRECTION_WORDS = {"left", "right", "leftward", "rightward", "leftwards", "rightwards", "clockwise", "counterclockwise",
@@ -37,11 +33,11 @@ class TrainingTransform:
         self.flip = config.flip if config.flip != "auto" else 0.0 if names_direction(class_names) else 0.5
         self.rand_augment = None
         if config.rand_augment:
-            self.rand_augment = _timm_rand_augment(config.rand_augment, preprocessing.mean)
+            self.rand_augment = RandAugment(config.rand_augment, preprocessing.mean)
 
     def __call__(self, clip: Tensor, generator: np.random.Generator) -> Tensor:
         if self.rand_augment is not None:
-            clip = rand_augment(clip, self.rand_augment, generator)
+            clip = self.rand_augment(clip, generator)
         top, left, height, width = draw_crop(
             *clip.shape[-2:], area=self.config.crop_area, ratio=self.config.crop_ratio, generator=generator
         )
@@ -60,42 +56,6 @@ def names_direction(class_names: Sequence[str]) -> bool:
     """Whether a class is told by its direction ("pushing something from left to right"): then no flip."""
     words = (word for name in class_names for word in name.lower().replace("_", " ").replace("-", " ").split())
     return any(word.strip(".,;:()[]") in DIRECTION_WORDS for word in words)
-
-
-def rand_augment(clip: Tensor, transform, generator: np.random.Generator) -> Tensor:
-    """timm's own RandAugment on each frame, (T,3,H,W) uint8 -> same; all frames see the same draw."""
-    seed = int(generator.integers(2**32))
-    frames = []
-    for frame in clip.permute(0, 2, 3, 1).contiguous().numpy():
-        with _timm_draws_from(seed):
-            frames.append(np.asarray(transform(Image.fromarray(frame))))
-    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
-
-
-def _timm_rand_augment(notation: str, mean: Sequence[float]):
-    """timm's transform with its evaluation colours: what moves into the picture has the mean colour, bicubic."""
-    if not notation.startswith("rand-"):
-        raise ConfigError(
-            f"augment.rand_augment {notation!r}: expected timm's notation, such as rand-m7-n4-mstd0.5-inc1"
-        )
-    fill = tuple(min(255, round(255 * channel)) for channel in mean)
-    try:
-        return rand_augment_transform(notation, {"img_mean": fill, "interpolation": Image.Resampling.BICUBIC})
-    except (AssertionError, ValueError, KeyError) as error:
-        raise ConfigError(f"augment.rand_augment {notation!r} is not in timm's notation: {error}") from None
-
-
-@contextmanager
-def _timm_draws_from(seed: int):
-    """timm draws from Python's and NumPy's global generators: seed them for a moment, then put them back."""
-    states = random.getstate(), np.random.get_state()  # noqa: NPY002
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
 
 
 def draw_crop(

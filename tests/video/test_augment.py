@@ -3,15 +3,11 @@
 import random
 
 import numpy as np
-import pytest
 import torch
-from PIL import Image
-from timm.data.auto_augment import rand_augment_transform
 
 from evl.config import AugmentConfig
-from evl.errors import ConfigError
 from evl.types import Preprocessing
-from evl.video.augment import TrainingTransform, draw_crop, erase, names_direction, rand_augment
+from evl.video.augment import TrainingTransform, draw_crop, erase, names_direction
 from tests.helpers import numbered_frames
 
 PREPROCESSING = Preprocessing((32, 32), (0.5,) * 3, (0.25,) * 3, "bicubic", True)
@@ -48,26 +44,6 @@ def test_all_frames_see_the_same_draw():
     for seed in range(20):
         clip = transform(still, np.random.default_rng(seed))
         assert all(torch.equal(frame, clip[0]) for frame in clip)
-
-
-def test_rand_augment_is_timms_own():
-    notation = "rand-m9-n3-mstd0.5-inc1"
-    hparams = {"img_mean": (128, 128, 128), "interpolation": Image.Resampling.BICUBIC}
-    ours = TrainingTransform(AugmentConfig(rand_augment=notation), PREPROCESSING).rand_augment
-    theirs = rand_augment_transform(notation, hparams)
-    changed = 0
-    for seed in range(30):
-        got = rand_augment(CLIP, ours, np.random.default_rng(seed))
-        draw = int(np.random.default_rng(seed).integers(2**32))
-        for frame, result in zip(CLIP, got, strict=True):
-            random.seed(draw)
-            np.random.seed(draw)  # noqa: NPY002
-            expected = np.asarray(theirs(Image.fromarray(frame.permute(1, 2, 0).numpy())))
-            assert (result.permute(1, 2, 0).numpy() == expected).all()
-        changed += not torch.equal(got, CLIP)
-    assert changed > 20
-    with pytest.raises(ConfigError, match="timm's notation"):
-        TrainingTransform(AugmentConfig(rand_augment="m9"), PREPROCESSING)
 
 
 def test_crops_are_inside_and_of_the_asked_shape():
