@@ -13,7 +13,7 @@ from torch import Tensor
 
 from evl.config import AugmentConfig
 from evl.types import Preprocessing
-from evl.video.rand_augment import RandAugment
+from evl.video.rand_augment import Box, RandAugment, apply
 from evl.video.transforms import normalise, resize
 
 DIRECTION_WORDS = {"left", "right", "leftward", "rightward", "leftwards", "rightwards", "clockwise", "counterclockwise",
@@ -36,12 +36,11 @@ class TrainingTransform:
             self.rand_augment = RandAugment(config.rand_augment, preprocessing.mean)
 
     def __call__(self, clip: Tensor, generator: np.random.Generator) -> Tensor:
-        if self.rand_augment is not None:
-            clip = self.rand_augment(clip, generator)
+        calls = self.rand_augment.draw(int(generator.integers(2**32))) if self.rand_augment is not None else []
         top, left, height, width = draw_crop(
             *clip.shape[-2:], area=self.config.crop_area, ratio=self.config.crop_ratio, generator=generator
         )
-        crop = clip[..., top : top + height, left : left + width]
+        crop = apply(calls, clip, Box(top, left, top + height, left + width))
         pre = self.preprocessing
         crop = resize(crop, pre.image_size, interpolation=pre.interpolation, antialias=pre.antialias)
         if generator.random() < self.flip:

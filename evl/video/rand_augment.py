@@ -1,16 +1,18 @@
 """RandAugment of a whole clip: timm's operations, magnitudes and draws, one draw for all frames.
 
 timm itself draws, by its own code; only the pictures are not what it is given, but a list on which its operations leave
-their names and arguments. What was drawn is then applied to the clip: by timm's functions, frame by frame, except for
-shears and translations. These are the larger part of the time, and shift whole rows: here they are done for all frames
-at once, by the arithmetic that Pillow does pixel by pixel.
+their names and arguments. What was drawn is then applied to the clip, as far as the crop that is taken of it needs: by
+timm's functions, frame by frame, except for shears and translations. These are the larger part of the time, and shift
+whole lines: ``evl.video.shift`` does them for all frames at once.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from timm.data import auto_augment
 from torch import Tensor
 
 from evl.errors import ConfigError
+from evl.video.shift import shift
 
 Call = tuple[Callable, tuple, dict]  # function, what follows the picture, keywords
 
@@ -26,7 +29,7 @@ Call = tuple[Callable, tuple, dict]  # function, what follows the picture, keywo
 class RandAugment:
     """timm's notation (``rand-m7-n4-mstd0.5-inc1``) and the mean colour (0–1), which is what moves into the picture.
 
-    ``transform(clip, generator)``: uint8 (T,3,H,W) -> the same, a new one. Bicubic, as the release has it.
+    ``draw(seed)`` gives what is to be done; ``apply`` does it. Bicubic, as the release has it.
     """
 
     def __init__(self, notation: str, mean: Sequence[float]):
@@ -42,17 +45,6 @@ class RandAugment:
             raise ConfigError(f"augment.rand_augment {notation!r} is not in timm's notation: {error}") from None
         for operation in self.timm.ops:
             operation.aug_fn = _Note(operation.aug_fn)
-
-    def __call__(self, clip: Tensor, generator: np.random.Generator) -> Tensor:
-        frames = clip.permute(0, 2, 3, 1).contiguous()
-        for function, arguments, keywords in self.draw(int(generator.integers(2**32))):
-            if function in _SHIFTS and keywords.get("resample") == Image.Resampling.BICUBIC:
-                frames = _SHIFTS[function](frames, *arguments, fill=keywords["fillcolor"])
-            else:
-                pictures = (Image.fromarray(frame) for frame in frames.numpy())
-                changed = [np.asarray(function(picture, *arguments, **keywords)) for picture in pictures]
-                frames = torch.from_numpy(np.stack(changed))
-        return frames.permute(0, 3, 1, 2)
 
     def draw(self, seed: int) -> list[Call]:
         """What timm does to a picture after ``random.seed(seed)`` and ``np.random.seed(seed)``."""
@@ -83,80 +75,88 @@ def _timm_draws_from(seed: int):
         np.random.set_state(states[1])  # noqa: NPY002
 
 
-def _shear_x(frames: Tensor, factor: float, *, fill: Sequence[int]) -> Tensor:
-    return shift(frames, factor * (np.arange(frames.shape[1]) + 0.5), 2, fill)
+class Box(NamedTuple):
+    """A part of a picture: rows top … bottom−1, columns left … right−1."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
 
 
-def _shear_y(frames: Tensor, factor: float, *, fill: Sequence[int]) -> Tensor:
-    return shift(frames, factor * (np.arange(frames.shape[2]) + 0.5), 1, fill)
+def apply(calls: Sequence[Call], clip: Tensor, crop: Box) -> Tensor:
+    """``crop`` of a clip, uint8 (T,3,H,W), to which all of ``calls`` was done: uint8 (T,3,h,w).
+
+    Each operation is done on the part of the picture that the following ones, and the crop, are made of.
+    """
+    size = Box(0, 0, *clip.shape[-2:])
+    boxes = [crop]
+    for call in reversed(calls):
+        boxes.append(_source(call, boxes[-1], size))
+    boxes.reverse()
+    frames = _part(clip.permute(0, 2, 3, 1), size, boxes[0]).contiguous()
+    for (function, arguments, keywords), have, want in zip(calls, boxes[:-1], boxes[1:], strict=True):
+        if _is_shift(function, keywords):
+            frames = shift(frames, have, want, size, *_SHIFTS[function](size, *arguments), keywords["fillcolor"])
+            continue
+        if function is auto_augment.posterize and arguments[0] < 1:  # which newer versions of Pillow refuse
+            frames = torch.zeros_like(frames)
+            continue
+        pictures = (Image.fromarray(frame) for frame in frames.numpy())
+        changed = [function(picture, *arguments, **keywords) for picture in pictures]
+        frames = torch.from_numpy(np.stack([np.asarray(picture) for picture in changed]))
+        frames = _part(frames, have, want).contiguous()
+    return frames.permute(0, 3, 1, 2)
 
 
-def _translate_x(frames: Tensor, share: float, *, fill: Sequence[int]) -> Tensor:
-    return shift(frames, np.full(frames.shape[1], share * frames.shape[2]), 2, fill)
+def _source(call: Call, want: Box, size: Box) -> Box:
+    """The part of the picture that ``want`` of the result is made of; all of it where that is not known, or where its
+    parts would be rounded otherwise (rotation)."""
+    function, arguments, keywords = call
+    if function in _EACH_PIXEL:
+        return want
+    if function is auto_augment.sharpness:
+        return _within(Box(want.top - 2, want.left - 2, want.bottom + 2, want.right + 2), size)
+    corners = [(x + 0.5, y + 0.5) for x in (want.left, want.right - 1) for y in (want.top, want.bottom - 1)]
+    if _is_shift(function, keywords):
+        axis, slope, constant = _SHIFTS[function](size, *arguments)
+        if axis == 1:
+            rows = [y + slope * x + constant for x, y in corners]
+            return _within(Box(math.floor(min(rows)) - 3, want.left, math.ceil(max(rows)) + 3, want.right), size)
+        columns = [x + slope * y + constant for x, y in corners]
+        return _within(Box(want.top, math.floor(min(columns)) - 3, want.bottom, math.ceil(max(columns)) + 3), size)
+    return size
 
 
-def _translate_y(frames: Tensor, share: float, *, fill: Sequence[int]) -> Tensor:
-    return shift(frames, np.full(frames.shape[2], share * frames.shape[1]), 1, fill)
+def _within(box: Box, size: Box) -> Box:
+    """What of it lies in the picture; where that is nothing, a line at the edge, whose pixels nobody will see."""
+    top, bottom = (min(max(y, 0), size.bottom) for y in (box.top, box.bottom))
+    left, right = (min(max(x, 0), size.right) for x in (box.left, box.right))
+    top, left = min(top, size.bottom - 1), min(left, size.right - 1)
+    return Box(top, left, max(bottom, top + 1), max(right, left + 1))
 
 
+def _part(frames: Tensor, have: Box, want: Box) -> Tensor:
+    """``want`` of frames (T,H,W,C) that show ``have``."""
+    return frames[:, want.top - have.top : want.bottom - have.top, want.left - have.left : want.right - have.left]
+
+
+# function -> (axis along which lines move, how much farther from line to line, how far), for a picture of this size
 _SHIFTS = {
-    auto_augment.shear_x: _shear_x,
-    auto_augment.shear_y: _shear_y,
-    auto_augment.translate_x_rel: _translate_x,
-    auto_augment.translate_y_rel: _translate_y,
+    auto_augment.shear_x: lambda size, factor: (2, factor, 0.0),
+    auto_augment.shear_y: lambda size, factor: (1, factor, 0.0),
+    auto_augment.translate_x_rel: lambda size, share: (2, 0.0, share * size.right),
+    auto_augment.translate_y_rel: lambda size, share: (1, 0.0, share * size.bottom),
+}
+_EACH_PIXEL = {
+    auto_augment.invert,
+    auto_augment.posterize,
+    auto_augment.solarize,
+    auto_augment.solarize_add,
+    auto_augment.color,
+    auto_augment.brightness,
 }
 
 
-def shift(frames: Tensor, shifts: np.ndarray, axis: int, fill: Sequence[int]) -> Tensor:
-    """Lines along ``axis`` (1: columns, 2: rows) of all frames (T,H,W,C), uint8, moved towards their start, the i-th by
-    ``shifts[i]`` pixels; ``fill`` (C) where it came from outside.
-
-    As Pillow's bicubic AFFINE transform: out(x) = cubic(in, x + shift), with Keys' cubic of a = −1, beyond the edge the
-    pixel at the edge, in double precision, cut (not rounded) to bytes.
-    """
-    length = frames.shape[axis]
-    origin = np.arange(length) + 0.5 + shifts[:, None]  # (lines, length): where pixels come from, rounded as Pillow's
-    whole = np.floor(shifts).astype(np.int64)
-    part = (origin - 0.5) - (np.arange(length) + whole[:, None])
-    outside = (origin < 0) | (origin >= length)
-    if axis == 1:
-        part, outside = part.T, outside.T
-    part = torch.from_numpy(part)[..., None].expand(frames.shape[1:]).contiguous()
-    out = torch.empty_like(frames)
-    straight = _straighten(frames.numpy(), whole - 1, axis)
-    for frame, pixels in zip(out, torch.from_numpy(straight), strict=True):  # one at a time: it stays in the cache
-        frame.copy_(_cubic(pixels.to(torch.int16), axis - 1, part))
-    out[:, torch.from_numpy(outside)] = torch.tensor(fill, dtype=torch.uint8)
-    return out
-
-
-def _straighten(frames: np.ndarray, start: np.ndarray, axis: int) -> np.ndarray:
-    """Line i from its pixel ``start[i]`` on, three longer than it was: all lines side by side need one arithmetic."""
-    length = frames.shape[axis]
-    start = np.clip(start, -length - 3, length + 3)  # farther out, all is fill
-    before, behind = max(0, -start.min()), max(0, (start + 3).max())
-    first, last = (np.take(frames, [place], axis) for place in (0, -1))
-    frames = np.concatenate([first.repeat(before, axis), frames, last.repeat(behind, axis)], axis)
-    start = start + before
-    if (start == start[0]).all():
-        return frames.take(range(start[0], start[0] + length + 3), axis)
-    shape = list(frames.shape)
-    shape[axis] = length + 3
-    straight = np.empty(shape, np.uint8)
-    pixel = f"V{shape[-1]}"  # copied as one
-    lines, from_lines = (np.swapaxes(array.view(pixel)[..., 0], axis, 2) for array in (straight, frames))
-    for i, place in enumerate(start):
-        lines[:, i] = from_lines[:, i, place : place + length + 3]
-    return straight
-
-
-def _cubic(pixels: Tensor, axis: int, part: Tensor) -> Tensor:
-    """int16 (H,W,C), but three more along ``axis``, and how far between the second and third of four pixels (H,W,C)
-    -> double (H,W,C), 0–255."""
-    one, two, three, four = (pixels.narrow(axis, k, pixels.shape[axis] - 3) for k in range(4))
-    slope = one - two
-    p4 = (four - three).sub_(slope)
-    p3 = slope.sub_(p4)
-    # not by addcmul, which rounds once where Pillow rounds twice: a byte's difference may grow in what follows
-    value = p4.double().mul_(part).add_(p3.double()).mul_(part).add_((three - one).double())
-    return value.mul_(part).add_(two.double()).clamp_(0, 255)
+def _is_shift(function: Callable, keywords: dict) -> bool:
+    return function in _SHIFTS and keywords.get("resample") == Image.Resampling.BICUBIC

@@ -53,18 +53,24 @@ def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     return (pixels.float() / 255 - mean).div_(std)
 
 
-def evaluation_views(frames: Tensor, num_crops: int, preprocessing: Preprocessing) -> list[Tensor]:
-    """Frames uint8 (F,C,H,W) -> one normalised float tensor (F,C,h,w) a crop, h×w the image size."""
+def evaluation_views(
+    frames: Tensor, clips: Sequence[Sequence[int]], num_crops: int, preprocessing: Preprocessing
+) -> Tensor:
+    """Frames uint8 (F,C,H,W), and the places in them that make up each clip -> normalised float views (V,T,C,h,w), h×w
+    the image size, all clips of the first crop first."""
     target = preprocessing.image_size
     size = resized_size(*frames.shape[-2:], target)
-    # frame by frame: never the whole clip in float at the file's own size
-    whole = torch.cat(
-        [resize(frame[None].float(), size, interpolation=preprocessing.interpolation, antialias=preprocessing.antialias)
-         for frame in frames]
-    )  # fmt: skip
-    if preprocessing.interpolation == "bicubic":
-        whole = whole.clamp(0, 255)  # bicubic weights overshoot; pixels do not
-    return [
-        normalise(whole[..., top : top + target[0], left : left + target[1]], preprocessing.mean, preprocessing.std)
-        for top, left in crop_origins(*size, target, num_crops)
-    ]
+    origins = crop_origins(*size, target, num_crops)
+    views = torch.empty(len(origins), len(clips), len(clips[0]), frames.shape[1], *target)
+    used = [[(c, t) for c, clip in enumerate(clips) for t, place in enumerate(clip) if place == f]
+            for f in range(len(frames))]  # fmt: skip
+    # frame by frame, straight to where it belongs: never a second copy of all, nor one in float at the file's own size
+    for frame, places in zip(frames, used, strict=True):
+        (whole,) = resize(
+            frame[None].float(), size, interpolation=preprocessing.interpolation, antialias=preprocessing.antialias
+        )
+        whole = normalise(whole, preprocessing.mean, preprocessing.std)
+        for crop, (top, left) in enumerate(origins):
+            for c, t in places:
+                views[crop, c, t] = whole[:, top : top + target[0], left : left + target[1]]
+    return views.flatten(0, 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from evl.types import Preprocessing
@@ -63,13 +62,8 @@ def read_views(
 
     read = read_clip(path, choose, start_seconds=start_seconds, end_seconds=end_seconds, verify=verify, decoder=decoder)
     place = {number: i for i, number in enumerate(sorted({number for clip in clips for number in clip}))}
-    return torch.stack(
-        [
-            crop[[place[number] for number in clip]]
-            for crop in evaluation_views(read.frames, num_crops, preprocessing)
-            for clip in clips
-        ]
-    )
+    places = [[place[number] for number in clip] for clip in clips]
+    return evaluation_views(read.frames, places, num_crops, preprocessing)
 
 
 def frame_range(path: str | Path, start_seconds: float | None, end_seconds: float | None) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from evl.config import AugmentConfig
 from evl.errors import ConfigError
 from evl.types import Preprocessing
 from evl.video.augment import TrainingTransform
-from evl.video.rand_augment import _SHIFTS, RandAugment
+from evl.video.rand_augment import _EACH_PIXEL, _SHIFTS, Box, RandAugment, apply
 from tests.helpers import numbered_frames
 
 MEAN, FILL = (0.5, 0.4, 0.3), (128, 102, 76)
@@ -29,54 +29,76 @@ def made_clip(height, width, count=3):
     return clip
 
 
+def by_timm(theirs, frame, draw):
+    random.seed(draw)
+    np.random.seed(draw)  # noqa: NPY002
+    return np.asarray(theirs(Image.fromarray(frame)))
+
+
+def draw_box(height, width, generator):
+    top, left = int(generator.integers(height)), int(generator.integers(width))
+    return Box(top, left, int(generator.integers(top, height)) + 1, int(generator.integers(left, width)) + 1)
+
+
 @pytest.mark.parametrize(
-    "notation", ["rand-m9-n3-mstd0.5-inc1", "rand-m7-n4-mstd0.5-inc1", "rand-m10-n2-mstd0.5", "rand-m9-p1.0"]
+    "notation", ["rand-m9-n3-mstd0.5-inc1", "rand-m7-n4-mstd0.5-inc1", "rand-m10-n2", "rand-m9-p1.0"]
 )
 @pytest.mark.parametrize(("height", "width"), [(48, 64), (33, 51)])
-def test_clips_equal_timm_on_single_pictures(notation, height, width):
+def test_crops_of_clips_equal_timm_on_single_pictures(notation, height, width):
+    """Bit by bit: the whole picture, and parts of it, which are made of parts."""
     clip = made_clip(height, width)
     ours, theirs = RandAugment(notation, MEAN), rand_augment_transform(notation, dict(HPARAMS))
-    changed = 0
-    for seed in range(40):
-        got = ours(torch.from_numpy(clip).permute(0, 3, 1, 2), np.random.default_rng(seed))
-        draw = int(np.random.default_rng(seed).integers(2**32))
-        for frame, result in zip(clip, got.permute(0, 2, 3, 1).numpy(), strict=True):
-            random.seed(draw)
-            np.random.seed(draw)  # noqa: NPY002
-            assert (result == np.asarray(theirs(Image.fromarray(frame)))).all()
-        changed += (got.permute(0, 2, 3, 1).numpy() != clip).any()
-    assert changed > 20
+    generator, changed = np.random.default_rng(height), 0
+    for draw in range(60):
+        calls = ours.draw(draw)
+        if (auto_augment.posterize, 0) in [(function, *arguments) for function, arguments, _ in calls]:
+            continue  # Pillow 13 refuses it
+        expected = np.stack([by_timm(theirs, frame, draw) for frame in clip])
+        changed += (expected != clip).any()
+        for box in (Box(0, 0, height, width), draw_box(height, width, generator), draw_box(height, width, generator)):
+            got = apply(calls, torch.from_numpy(clip).permute(0, 3, 1, 2), box).permute(0, 2, 3, 1).numpy()
+            names = [function.__name__ for function, *_ in calls]
+            assert (got == expected[:, box.top : box.bottom, box.left : box.right]).all(), (names, box)
+    assert changed > 30
 
 
-@pytest.mark.parametrize("function", _SHIFTS, ids=lambda function: function.__name__)
+@pytest.mark.parametrize("function", [*_SHIFTS, auto_augment.rotate], ids=lambda function: function.__name__)
 @pytest.mark.parametrize(("height", "width"), ENTRIES)
-def test_shifts_equal_pillows(function, height, width):
+def test_shifts_and_turns_equal_pillows(function, height, width):
     clip = made_clip(height, width, count=2)
-    for amount in (0.0, 0.137, -0.29, 0.3, -0.45, 0.5, 1.7, -2.0):
-        got = _SHIFTS[function](torch.from_numpy(clip), amount, fill=FILL).numpy()
-        for frame, result in zip(clip, got, strict=True):
-            picture = Image.fromarray(frame)
-            expected = function(picture, amount, resample=Image.Resampling.BICUBIC, fillcolor=FILL)
-            assert (result == np.asarray(expected)).all()
+    generator = np.random.default_rng(width)
+    for amount in (0.0, 0.137, -0.29, 0.3, -0.45, 0.5, 1.7, -2.0, 30.0, -17.3, 90.0, 180.0):
+        keywords = {"resample": Image.Resampling.BICUBIC, "fillcolor": FILL}
+        expected = np.stack([np.asarray(function(Image.fromarray(frame), amount, **keywords)) for frame in clip])
+        for box in (Box(0, 0, height, width), draw_box(height, width, generator)):
+            got = apply([(function, (amount,), keywords)], torch.from_numpy(clip).permute(0, 3, 1, 2), box)
+            part = expected[:, box.top : box.bottom, box.left : box.right]
+            assert (got.permute(0, 2, 3, 1).numpy() == part).all(), (amount, box)
 
 
-def test_the_shifts_are_among_timms_operations():
+def test_posterizing_to_no_bit_is_black():
+    clip = torch.from_numpy(made_clip(9, 9)).permute(0, 3, 1, 2)
+    assert not apply([(auto_augment.posterize, (0,), {})], clip, Box(1, 2, 5, 6)).any()
+    assert apply([(auto_augment.posterize, (1,), {})], clip, Box(1, 2, 5, 6)).any()
+
+
+def test_the_known_functions_are_among_timms_operations():
     """If timm renames them, clips are still right, but slow: this tells."""
     used = {operation.aug_fn.function for operation in RandAugment("rand-m7-n4-mstd0.5-inc1", MEAN).timm.ops}
-    assert set(_SHIFTS) <= used
-    assert auto_augment.rotate in used - set(_SHIFTS)
+    known, whole = {*_SHIFTS, *_EACH_PIXEL, auto_augment.sharpness}, "auto_contrast equalize contrast rotate"
+    assert used - known == {getattr(auto_augment, name) for name in whole.split()}
 
 
 def test_the_argument_and_global_random_state_are_left_alone():
     clip = torch.from_numpy(numbered_frames(4, 48, 64)).permute(0, 3, 1, 2)
-    before, ours = clip.clone(), RandAugment("rand-m7-n4-mstd0.5-inc1", MEAN)
+    before, ours, box = clip.clone(), RandAugment("rand-m7-n4-mstd0.5-inc1", MEAN), Box(3, 5, 40, 60)
     random.seed(5)
     np.random.seed(5)  # noqa: NPY002
     states = random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
-    one = [ours(clip, np.random.default_rng(seed)) for seed in range(6)]
+    one = [apply(ours.draw(seed), clip, box) for seed in range(9)]
     assert random.getstate() == states[0]
     assert (np.random.get_state()[1] == states[1]).all()  # noqa: NPY002
-    two = [ours(clip, np.random.default_rng(seed)) for seed in range(6)]
+    two = [apply(ours.draw(seed), clip, box) for seed in range(9)]
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
     assert torch.equal(clip, before)
 

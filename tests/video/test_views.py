@@ -68,7 +68,7 @@ def test_crops():
 def test_other_interpolations(interpolation, antialias):
     frames = torch.randint(0, 256, (2, 3, 40, 60), dtype=torch.uint8)
     preprocessing = Preprocessing((16, 16), (0.5,) * 3, (0.25,) * 3, interpolation, antialias)
-    (view,) = evaluation_views(frames, 1, preprocessing)
+    (view,) = evaluation_views(frames, [[0, 1]], 1, preprocessing)
     whole = torch.nn.functional.interpolate(
         frames.float(), size=(16, 24), mode=interpolation, antialias=antialias, align_corners=False
     ).clamp(0, 255)
