@@ -96,8 +96,9 @@ def read_batches(
 
 
 def default_num_workers() -> int:
-    """One worker a core of this machine, shared by its processes, at most 16 a process."""
-    return max(1, min(16, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+    """One worker a core that this process may use, shared by the processes of a machine, at most 16 a process."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(16, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 
 
 def _survive(guarded: _Guarded, running: Iterator, batches, num_workers: int, device, collate) -> Iterator:

@@ -1,11 +1,13 @@
 """The order of training, and clips that depend on nothing but seed, epoch and sample."""
 
+import copy
+
 import pytest
 import torch
 
 from evl.config import AugmentConfig, ClipConfig
 from evl.data.check import check_samples
-from evl.data.dataset import EvaluationViews, TrainingClips, collate_clips
+from evl.data.dataset import EvaluationViews, Item, TrainingClips, collate_clips, collate_views
 from evl.data.loader import StepSampler, read_batches
 from evl.errors import ConfigError
 from evl.types import Preprocessing, Sample
@@ -109,3 +111,33 @@ def test_check_sees_what_is_listed_twice(samples):
     twice = [samples[0], Sample(samples[0].path, "other"), Sample(samples[0].path, "x", 0.0, 0.5)]
     (group,) = check_samples(twice).duplicates
     assert group == (f"{samples[0].path} (x)", f"{samples[0].path} (other)")
+
+
+def test_videos_of_a_batch_may_differ_in_their_number_of_views():
+    shapes = [3, 1, 2]
+    items = [Item(i, i, torch.full((v, 2, 3, 4, 4), float(i))) for i, v in enumerate(shapes)]
+    batch = collate_views([*items, Item(7, 0, problem="is empty")])
+    assert batch.num_views == (3, 1, 2)
+    assert batch.indices == (0, 1, 2)
+    assert batch.damaged == {7: "is empty"}
+    assert [pixels.unique().tolist() for pixels in batch.pixels.split(batch.num_views)] == [[0.0], [1.0], [2.0]]
+    assert collate_views([Item(7, 0, problem="is empty")]).pixels is None
+
+
+def test_a_file_is_decoded_whole_once(samples, monkeypatch):
+    """Verified when it is first met, by any copy that shares its memory; refused again and again if it is bad."""
+    from evl.data import dataset as module
+
+    verified = []
+    read = module.read_clip
+    monkeypatch.setattr(module, "read_clip", lambda path, *a, **o: verified.append(o["verify"]) or read(path, *a, **o))
+    dataset = TrainingClips(samples, range(6), ClipConfig(num_frames=2, stride=3), lambda clip, _: clip, seed=0)
+    other = copy.copy(dataset)  # as in another worker
+    for clips in (dataset, other, dataset):
+        assert clips[0, 1].pixels is not None
+        assert clips[0, 4].problem
+    assert verified == [True, True, False, True, False, True]
+    without = TrainingClips(samples, range(6), dataset.clip, lambda clip, _: clip, seed=0, verify=False)
+    verified.clear()
+    assert torch.equal(without[3, 1].pixels, dataset[3, 1].pixels)
+    assert verified == [False, False]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from evl.video.reader import probe, read_frames
+from evl.video.index import counted_index, frame_index
+from evl.video.reader import probe, read_clip, read_frames
 from tests.helpers import number_of
 from tests.structures import STRUCTURES, make_structure, shown
 
@@ -53,6 +54,10 @@ def test_frames_and_times_as_by_decoding_everything(folder, name):
     if None not in times:  # raw streams have none
         assert np.allclose(info.times_seconds, sorted(times), rtol=0, atol=1e-6)
 
+    part = read_clip(path, lambda number: range(number), verify=True).frames  # as training meets it first
+    assert len(part) == count
+    assert all(torch.equal(a, b) for a, b in zip(part, frames, strict=True) if a.shape == b.shape)
+
     for index in singles(count, keys):
         (frame,) = read_frames(path, [index])
         assert torch.equal(frame, frames[index]), f"frame {index} alone"
@@ -76,5 +81,15 @@ def test_frames_and_times_as_by_decoding_everything(folder, name):
                 assert number_of(frame) == shown(name)[index], f"{kind}: frame {index}"
 
 
-def test_the_collection_is_large():
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_packets_tell_what_decoding_tells(folder, name):
+    path = make_structure(folder, name)
+    by_packets, counted = frame_index(path), counted_index(path)
+    assert by_packets.num_frames == counted.num_frames
+    assert np.allclose(by_packets.times_seconds, counted.times_seconds, rtol=0, atol=1e-6)
+
+
+def test_the_collection_is_large_and_most_of_it_is_read_by_seeking(folder):
     assert len(STRUCTURES) >= 45
+    by_packets = [name for name in STRUCTURES if not frame_index(make_structure(folder, name)).is_counted]
+    assert len(by_packets) >= 80

@@ -3,13 +3,16 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 
 import evl
 from evl.types import Preprocessing
-from evl.video.transforms import crop_origins, evaluation_views, resized_size
+from evl.video.reader import probe, read_frames
+from evl.video.transforms import crop_origins, evaluation_views, normalise, resize, resized_size
 from tests.helpers import GOLDEN, assert_close
 
 with safe_open(GOLDEN / "eval_views.safetensors", "pt") as file:
@@ -75,3 +78,50 @@ def test_other_interpolations(interpolation, antialias):
     assert_close(view, (whole[..., 4:20] / 255 - 0.5) / 0.25)
     assert view.min() >= -2
     assert view.max() <= 2
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(("height", "width"), [(40, 61), (17, 9), (64, 64)])
+def test_bytes_are_resized_like_floats_where_nothing_overshoots(height, width, interpolation, antialias):
+    """Smooth pictures, which are a part of larger ones with channels last, as decoders write them. Each of the two
+    passes rounds."""
+    waves = [torch.linspace(0, k, n).sin() for k, n in ((4, 3), (5, height + 5), (6, width + 7), (2, 3))]
+    whole = (127.5 + 100 * torch.einsum("f,h,w,c->fhwc", *waves)).byte().permute(0, 3, 1, 2)
+    frames = whole[..., 2 : height + 2, 3 : width + 3]
+    options = dict(interpolation=interpolation, antialias=antialias)
+    got, expected = resize(frames, (24, 32), **options), resize(frames.float(), (24, 32), **options)
+    assert got.dtype == torch.uint8
+    assert (got.float() - expected).abs().max() < 1.3
+    assert (got.float() - expected).abs().mean() < 0.35
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(("height", "width"), [(40, 61), (17, 9), (64, 64)])
+def test_bytes_are_resized_as_pillow_resizes_them(height, width, interpolation):
+    frame = torch.randint(0, 256, (height, width, 3), dtype=torch.uint8)
+    (got,) = resize(frame.permute(2, 0, 1)[None], (24, 32), interpolation=interpolation, antialias=True)
+    filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+    expected = np.asarray(Image.fromarray(frame.numpy()).resize((32, 24), filters[interpolation]))
+    assert np.abs(got.permute(1, 2, 0).numpy().astype(int) - expected).max() <= 1
+
+
+def test_normalising_bytes_equals_normalising_floats():
+    frames = torch.randint(0, 256, (2, 3, 5, 7), dtype=torch.uint8)
+    mean, std = (0.1, 0.5, 0.9), (0.2, 0.3, 0.4)
+    assert torch.equal(normalise(frames, mean, std), normalise(frames.float(), mean, std))
+    plain = (frames.double() / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    assert_close(normalise(frames, mean, std).double(), plain)
+
+
+def test_one_opening_gives_the_views_that_plain_indexing_gives():
+    path = GOLDEN / "videos" / sorted(case.split("/")[0] for case in CONFIG["cases"])[0]
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
+    views = evl.read_views(path, num_frames=4, stride=5, num_clips=2, num_crops=3, size=24, mean=mean, std=std)
+    frames = read_frames(path, range(probe(path).num_frames)).float()
+    height, width = resized_size(*frames.shape[-2:], (24, 24))
+    frames = normalise(resize(frames, (height, width), interpolation="bilinear", antialias=False), mean, std)
+    clips = evl.clip_indices(len(frames), num_frames=4, stride=5, num_clips=2)
+    crops = crop_origins(height, width, (24, 24), 3)
+    expected = [frames[clip][..., top : top + 24, left : left + 24] for top, left in crops for clip in clips]
+    assert_close(views, torch.stack(expected))
