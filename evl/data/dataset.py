@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +18,9 @@ from evl.video.index import counted_index
 from evl.video.reader import read_clip
 from evl.video.sampling import random_clip_indices, random_segment_indices
 from evl.video.torchcodec import Decoder
-from evl.video.views import read_views
+from evl.video.views import views_of
 
-# what a training clip's file turned out to be, when it was decoded whole
+# what a file turned out to be when it was decoded whole
 UNSEEN, INDEX_IS_RIGHT, MUST_BE_COUNTED = range(3)
 
 
@@ -72,60 +72,72 @@ def _collate(items: Sequence[Item], join) -> Batch:
     )
 
 
-class TrainingClips(Dataset):
-    """``dataset[(epoch, index)]`` -> Item with one augmented clip; all draws from (seed, epoch, index).
+class Files:
+    """The files of ``samples``, and what their readers, in all processes, have learned of them.
 
-    With ``verify`` a file is decoded whole when it is first met, by whichever worker, and refused if any frame does not
-    decode cleanly; after that only what a clip needs, and so from the start for files that are in ``index_file``.
+    With ``verify`` a file (or the part between a sample's times) is decoded whole when it is first met, by whichever
+    worker, and refused if any of its frames does not decode cleanly; after that only what is needed is decoded, and so
+    from the start for files that are in ``index_file``.
     """
 
     def __init__(
         self,
         samples: Sequence[Sample],
-        labels: Sequence[int],
-        clip: ClipConfig,
-        transform,
-        seed: int,
         *,
         verify: bool = True,
         decoder: Decoder = "pyav",
         index_file: IndexFile | None = None,
     ):
-        self.samples, self.labels, self.clip, self.transform, self.seed = samples, labels, clip, transform, seed
-        self.verify, self.decoder, self.index_file = verify, decoder, index_file
-        self.seen = torch.full((len(samples),), UNSEEN, dtype=torch.uint8).share_memory_()  # by all workers
+        self.samples, self.verify, self.decoder, self.index_file = samples, verify, decoder, index_file
+        self.seen = torch.full((len(samples),), UNSEEN, dtype=torch.uint8).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def read(self, index: int, choose: Callable[[int], Sequence[int]]) -> Tensor:
+        """uint8 (F,3,H,W): the frames of sample ``index`` that ``choose`` names (``read_clip``). Raises VideoError."""
+        sample, seen = self.samples[index], int(self.seen[index])
+        known = self.index_file.find(sample.path) if self.index_file is not None else None
+        if known is None and seen == MUST_BE_COUNTED:
+            known = counted_index(sample.path)
+        clip = read_clip(
+            sample.path,
+            choose,
+            start_seconds=sample.start_seconds,
+            end_seconds=sample.end_seconds,
+            verify=self.verify and seen == UNSEEN and known is None,
+            index=known,
+            decoder=self.decoder,
+        )
+        if self.verify:
+            self.seen[index] = MUST_BE_COUNTED if clip.index.is_counted else INDEX_IS_RIGHT
+        return clip.frames
+
+
+class TrainingClips(Dataset):
+    """``dataset[(epoch, index)]`` -> Item with one augmented clip; all draws from (seed, epoch, index)."""
+
+    def __init__(self, files: Files, labels: Sequence[int], clip: ClipConfig, transform, seed: int):
+        self.files, self.labels, self.clip, self.transform, self.seed = files, labels, clip, transform, seed
+        self.samples = files.samples
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
         epoch, index = key
-        sample, seen = self.samples[index], int(self.seen[index])
+        generator = None
 
         def choose(count: int) -> list[int]:
-            nonlocal generator
+            nonlocal generator  # anew, if the choice is
             generator = np.random.default_rng([self.seed, epoch, index])
             return self._draw(count, generator)
 
-        generator = None
         try:
-            known = self.index_file.find(sample.path) if self.index_file is not None else None
-            if known is None and seen == MUST_BE_COUNTED:
-                known = counted_index(sample.path)
-            clip = read_clip(
-                sample.path,
-                choose,
-                start_seconds=sample.start_seconds,
-                end_seconds=sample.end_seconds,
-                verify=self.verify and seen == UNSEEN and known is None,
-                index=known,
-                decoder=self.decoder,
-            )
-            if self.verify:
-                self.seen[index] = MUST_BE_COUNTED if clip.index.is_counted else INDEX_IS_RIGHT
-            return Item(index, self.labels[index], self.transform(clip.frames, generator))
+            frames = self.files.read(index, choose)
         except VideoError as error:
-            return Item(index, self.labels[index], problem=error.reason)
+            return self.failed(key, error.reason)
+        return Item(index, self.labels[index], self.transform(frames, generator))
 
     def sample_of(self, key: tuple[int, int]) -> int:
         return key[1]
@@ -143,51 +155,40 @@ class TrainingClips(Dataset):
 
 
 class EvaluationViews(Dataset):
-    """``dataset[index]`` -> Item with all views of a video. ``labels`` may be None: then items have none.
-
-    With ``verify`` a file is refused if any of its frames does not decode cleanly, else if one that is needed does not.
-    """
+    """``dataset[index]`` -> Item with all views of a video. ``labels`` may be None: then items have none."""
 
     def __init__(
         self,
-        samples: Sequence[Sample],
+        files: Files,
         labels: Sequence[int] | None,
         clip: ClipConfig,
         preprocessing: Preprocessing,
         *,
         num_clips: int,
         num_crops: int,
-        verify: bool = False,
     ):
-        self.samples, self.labels = samples, labels
+        self.files, self.samples, self.labels, self.preprocessing = files, files.samples, labels, preprocessing
         self.options = dict(
             num_frames=clip.num_frames,
             stride=clip.stride,
             sampling=clip.sampling,
             num_clips=num_clips,
             num_crops=num_crops,
-            size=preprocessing.image_size,
-            mean=preprocessing.mean,
-            std=preprocessing.std,
-            interpolation=preprocessing.interpolation,
-            antialias=preprocessing.antialias,
-            verify=verify,
         )
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Item:
-        sample = self.samples[index]
         label = self.labels[index] if self.labels is not None else None
-        times = dict(start_seconds=sample.start_seconds, end_seconds=sample.end_seconds)
         try:
-            return Item(index, label, read_views(sample.path, **self.options, **times))
+            views = views_of(lambda choose: self.files.read(index, choose), self.preprocessing, **self.options)
         except VideoError as error:
-            return Item(index, label, problem=error.reason)
+            return self.failed(index, error.reason)
+        return Item(index, label, views)
 
     def sample_of(self, index: int) -> int:
         return index
 
     def failed(self, index: int, reason: str) -> Item:
-        return Item(index, None, problem=reason)
+        return Item(index, self.labels[index] if self.labels is not None else None, problem=reason)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from evl.data.dataset import Files
 from evl.distributed import World
 from evl.evaluation.metrics import Metrics, compute_metrics
 from evl.inference.predictor import judging_precision, predict_samples
@@ -35,12 +36,14 @@ def evaluate(
     batch_size: int | None = None,
     num_workers: int = 0,
     precision: str | None = None,
+    files: Files | None = None,
     world: World | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> Evaluation:
     """Predicts every sample once and counts. Labels must be among the model's class names (KeyError otherwise).
 
-    Views are the model's own unless given. Under torchrun every process gets the same, whole result.
+    Views are the model's own unless given; ``files``: the samples', if they were read before.
+    Under torchrun every process gets the same, whole result.
     """
     index_of = {name: y for y, name in enumerate(model.class_names)}
     labels = [index_of[sample.label] for sample in samples]
@@ -53,6 +56,7 @@ def evaluate(
         batch_size=batch_size,
         num_workers=num_workers,
         precision=precision,
+        files=files,
         world=world,
         progress=progress,
     )

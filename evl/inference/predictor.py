@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from evl.data.dataset import Batch, EvaluationViews, collate_views
+from evl.data.dataset import Batch, EvaluationViews, Files, collate_views
 from evl.data.loader import read_batches
 from evl.distributed import World, autocast, resolve_precision
 from evl.errors import ConfigError
@@ -48,11 +48,13 @@ def predict_samples(
     batch_size: int | None = None,
     num_workers: int = 0,
     precision: str | None = None,
+    files: Files | None = None,
     world: World | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> Predictions:
     """Every sample exactly once, over all processes: process r takes samples r, r + size, …; all get the whole.
 
+    ``files``: the samples', where they are known from before; without it labelled ones are verified, others are not.
     ``precision``: None for what the model was trained in (fp32 on the CPU for fp16). ``progress`` hears how many videos
     each batch had.
     """
@@ -65,13 +67,12 @@ def predict_samples(
     world = world or World(0, 1, device)
     precision = judging_precision(model, precision)
     dataset = EvaluationViews(
-        samples,
+        files or Files(samples, verify=labels is not None),
         labels,
         card.clip,
         card.preprocessing,
         num_clips=num_clips or card.evaluation.num_clips,
         num_crops=num_crops or card.evaluation.num_crops,
-        verify=labels is not None,
     )
     mine = range(world.rank, len(samples), world.size)
     size = batch_size or card.evaluation.batch_size

@@ -16,7 +16,7 @@ import torch
 
 from evl.assembly import save_model
 from evl.config import RunConfig
-from evl.data.dataset import Batch, TrainingClips, collate_clips
+from evl.data.dataset import Batch, Files, TrainingClips, collate_clips
 from evl.data.index_file import IndexFile
 from evl.data.loader import StepSampler, default_num_workers, read_batches
 from evl.distributed import World
@@ -70,7 +70,7 @@ def fit(
     model: VideoClassifier,
     config: RunConfig,
     train_samples: Sequence[Sample],
-    val_samples: Sequence[Sample],
+    val_files: Files,
     folder: RunFolder,
     world: World,
     *,
@@ -83,7 +83,7 @@ def fit(
     Raises RunError if too many videos are damaged or the loss is not finite, Interrupted after Ctrl-C.
     """
     training = config.training
-    run = _Run(model, config, train_samples, val_samples, folder, world, damaged, progress)
+    run = _Run(model, config, train_samples, val_files, folder, world, damaged, progress)
     first = run.resume() if resume else 0
     batches = run.read_batches(first)
     if training.compile:
@@ -105,7 +105,7 @@ def fit(
             if report_now:
                 run.report(done)
             progress(Progress("training", done, training.steps, run.note, first))
-            if val_samples and training.eval_every and done % training.eval_every == 0:
+            if len(val_files) and training.eval_every and done % training.eval_every == 0:
                 run.validate(done, stop_requested)
             stopping = stop_requested() if world.size == 1 else report_now and any(world.gather(stop_requested()))
             if done % training.save_every == 0 or is_last or stopping:
@@ -118,11 +118,9 @@ def fit(
 class _Run:
     """What the loop carries from step to step, and the things it does now and then."""
 
-    def __init__(
-        self, model, config: RunConfig, train_samples, val_samples, folder: RunFolder, world, damaged, progress
-    ):
+    def __init__(self, model, config: RunConfig, train_samples, val_files, folder: RunFolder, world, damaged, progress):
         self.model, self.config, self.folder, self.world = model, config, folder, world
-        self.train_samples, self.val_samples = train_samples, val_samples
+        self.train_samples, self.val_files = train_samples, val_files
         self.damaged, self.progress = damaged, progress
         training = config.training
         self.seed(0)
@@ -159,16 +157,8 @@ class _Run:
         transform = TrainingTransform(config.augment, self.model.card.preprocessing, names)
         index_of = {name: y for y, name in enumerate(names)}
         labels = [index_of[sample.label] for sample in self.train_samples]
-        dataset = TrainingClips(
-            self.train_samples,
-            labels,
-            config.clip,
-            transform,
-            config.training.seed,
-            verify=config.data.verify,
-            decoder=config.data.decoder,
-            index_file=IndexFile(config.data.index) if config.data.index else None,
-        )
+        files = make_files(self.train_samples, config)
+        dataset = TrainingClips(files, labels, config.clip, transform, config.training.seed)
         sampler = make_sampler(config, len(self.train_samples), first, self.world)
         return read_batches(dataset, sampler, num_workers=self.workers, device=self.world.device, collate=collate_clips)
 
@@ -213,7 +203,7 @@ class _Run:
 
         try:
             views = dict(num_clips=1, num_crops=1)
-            result = evaluate_once(self.model, self.val_samples, self.config, self.world, progress, **views)
+            result = evaluate_once(self.model, self.val_files, self.config, self.world, progress, **views)
         except Interrupted:
             log.warning("the validation of step %d is skipped", done)
             return
@@ -259,6 +249,12 @@ def num_workers(config: RunConfig) -> int:
     return default_num_workers() if config.data.num_workers is None else config.data.num_workers
 
 
+def make_files(samples: Sequence[Sample], config: RunConfig) -> Files:
+    data = config.data
+    index_file = IndexFile(data.index) if data.index is not None else None
+    return Files(samples, verify=data.verify, decoder=data.decoder, index_file=index_file)
+
+
 def make_sampler(config: RunConfig, num_samples: int, first_step: int, world: World) -> StepSampler:
     """This process's part of every step from ``first_step`` on; ConfigError if the batch cannot be split."""
     return StepSampler(
@@ -274,10 +270,10 @@ def make_sampler(config: RunConfig, num_samples: int, first_step: int, world: Wo
 
 
 def evaluate_once(
-    model, samples, config: RunConfig, world: World, progress: Callable[[Progress], None], **views
+    model, files: Files, config: RunConfig, world: World, progress: Callable[[Progress], None], **views
 ) -> Evaluation:
     """The validation videos, by the config's views unless ``views`` says otherwise."""
-    total, done = len(range(world.rank, len(samples), world.size)), 0
+    total, done = len(range(world.rank, len(files), world.size)), 0
 
     def count(more: int) -> None:
         nonlocal done
@@ -285,8 +281,8 @@ def evaluate_once(
         progress(Progress("evaluating", done, total))
 
     return evaluate(
-        model, samples, num_workers=num_workers(config), precision=config.training.precision, world=world,
-        batch_size=config.evaluation.batch_size, progress=count, **views,
+        model, files.samples, files=files, num_workers=num_workers(config), precision=config.training.precision,
+        world=world, batch_size=config.evaluation.batch_size, progress=count, **views,
     )  # fmt: skip
 
 

@@ -13,14 +13,13 @@ import torch
 from evl.assembly import build_classifier, save_model
 from evl.config import RunConfig
 from evl.config import replace as replace_settings
-from evl.data.index_file import IndexFile
 from evl.data.listing import missing_samples
 from evl.data.manifest import Manifest, read_class_names, read_manifest, refuse_missing, split_samples
 from evl.distributed import World, join_world, resolve_precision
 from evl.errors import ConfigError, DataError, EVLError, RunError
 from evl.evaluation import Evaluation, write_evaluation
 from evl.models import VideoClassifier
-from evl.training.loop import Progress, evaluate_once, fit, make_sampler, stop_if_too_many
+from evl.training.loop import Progress, evaluate_once, fit, make_files, make_sampler, stop_if_too_many
 from evl.training.run_folder import RunFolder
 from evl.types import Sample
 from evl.video.augment import TrainingTransform
@@ -79,8 +78,7 @@ def train(
         # the list of a run holds what was there when it started: what has gone since is damage
         damaged = {sample.path: "no such file" for sample in missing_samples(train_samples)} if resume else {}
         stop_if_too_many(damaged, train_samples, config)
-        if config.data.index is not None:
-            IndexFile(config.data.index)
+        val_files = make_files(val_samples, config)
         require_decoder(config.data.decoder)
         make_sampler(config, len(train_samples), 0, world)
         TrainingTransform(config.augment, model.card.preprocessing, names)
@@ -91,12 +89,12 @@ def train(
             if missing:
                 _announce_missing(missing, folder.path)
         fit(
-            model, config, train_samples, val_samples, folder, world,
+            model, config, train_samples, val_files, folder, world,
             resume=resume, damaged=damaged, progress=progress,
         )  # fmt: skip
         evaluation = None
         if val_samples:
-            evaluation = evaluate_once(model, val_samples, config, world, progress)
+            evaluation = evaluate_once(model, val_files, config, world, progress)
         if world.is_main:
             if evaluation is not None:
                 write_evaluation(folder.path, evaluation)

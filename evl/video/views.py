@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -51,6 +51,33 @@ def read_views(
     preprocessing = Preprocessing(size, tuple(mean), tuple(std), interpolation, antialias)
     if sampling not in ("dense", "segment"):
         raise ValueError(f"sampling {sampling!r}: expected 'dense' or 'segment'")
+
+    def read(choose: Callable[[int], Sequence[int]]) -> Tensor:
+        times = dict(start_seconds=start_seconds, end_seconds=end_seconds)
+        return read_clip(path, choose, **times, verify=verify, decoder=decoder).frames
+
+    return views_of(
+        read,
+        preprocessing,
+        num_frames=num_frames,
+        stride=stride,
+        sampling=sampling,
+        num_clips=num_clips,
+        num_crops=num_crops,
+    )
+
+
+def views_of(
+    read: Callable[[Callable[[int], Sequence[int]]], Tensor],
+    preprocessing: Preprocessing,
+    *,
+    num_frames: int,
+    stride: int,
+    sampling: str,
+    num_clips: int,
+    num_crops: int,
+) -> Tensor:
+    """As ``read_views``; ``read(choose)`` gives the frames of a video that ``choose(number of frames)`` names."""
     clips: list[list[int]] = []
 
     def choose(count: int) -> list[int]:
@@ -60,10 +87,10 @@ def read_views(
             clips[:] = segment_indices(count, num_frames=num_frames, num_clips=num_clips)
         return sorted({index for clip in clips for index in clip})
 
-    read = read_clip(path, choose, start_seconds=start_seconds, end_seconds=end_seconds, verify=verify, decoder=decoder)
+    frames = read(choose)
     place = {number: i for i, number in enumerate(sorted({number for clip in clips for number in clip}))}
     places = [[place[number] for number in clip] for clip in clips]
-    return evaluation_views(read.frames, places, num_crops, preprocessing)
+    return evaluation_views(frames, places, num_crops, preprocessing)
 
 
 def frame_range(path: str | Path, start_seconds: float | None, end_seconds: float | None) -> tuple[int, int]:

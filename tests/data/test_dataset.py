@@ -7,7 +7,7 @@ import torch
 
 from evl.config import AugmentConfig, ClipConfig
 from evl.data.check import check_samples
-from evl.data.dataset import EvaluationViews, Item, TrainingClips, collate_clips, collate_views
+from evl.data.dataset import EvaluationViews, Files, Item, TrainingClips, collate_clips, collate_views
 from evl.data.loader import StepSampler, read_batches
 from evl.errors import ConfigError
 from evl.types import Preprocessing, Sample
@@ -52,7 +52,7 @@ def samples(tmp_path):
 def test_workers_change_nothing(samples, sampling):
     clip = ClipConfig(sampling=sampling, num_frames=4, stride=3)
     transform = TrainingTransform(AugmentConfig(), PREPROCESSING)
-    dataset = TrainingClips(samples, [0, 1, 2, 3, 4, 5], clip, transform, seed=3)
+    dataset = TrainingClips(Files(samples), [0, 1, 2, 3, 4, 5], clip, transform, seed=3)
 
     def run(num_workers):
         sampler = StepSampler(6, batch_size=4, first_step=0, last_step=3, seed=1)
@@ -75,11 +75,13 @@ def test_workers_change_nothing(samples, sampling):
 def test_times_cut_clips(samples):
     cut = Sample(samples[0].path, "x", 0.4, 0.8)  # frames 10–19 at 25 a second
     plain = Preprocessing((64, 96), (0,) * 3, (1,) * 3)
-    views = EvaluationViews([cut], [0], ClipConfig(num_frames=4, stride=2), plain, num_clips=2, num_crops=1)[0].pixels
+    views = EvaluationViews(Files([cut]), [0], ClipConfig(num_frames=4, stride=2), plain, num_clips=2, num_crops=1)[
+        0
+    ].pixels
     numbers = [[number_of(frame * 255) for frame in view] for view in views]
     assert numbers == [[10, 12, 14, 16], [13, 15, 17, 19]]
     transform = TrainingTransform(AugmentConfig(None, (1, 1), (1.5, 1.5), flip=0), plain)
-    dataset = TrainingClips([cut], [0], ClipConfig(num_frames=3, stride=4), transform, seed=0)
+    dataset = TrainingClips(Files([cut]), [0], ClipConfig(num_frames=3, stride=4), transform, seed=0)
     seen = {number_of(frame) for epoch in range(30) for frame in dataset[epoch, 0].pixels}
     assert seen <= set(range(10, 20))
     assert len(seen) > 5
@@ -100,7 +102,7 @@ def test_check_agrees_with_the_loader(samples):
 
 def test_draws_differ_between_epochs_and_samples(samples):
     transform = TrainingTransform(AugmentConfig(), PREPROCESSING)
-    dataset = TrainingClips(samples, range(6), ClipConfig(num_frames=4, stride=3), transform, seed=3)
+    dataset = TrainingClips(Files(samples), range(6), ClipConfig(num_frames=4, stride=3), transform, seed=3)
     clips = [dataset[epoch, 0].pixels for epoch in range(4)]
     assert not any(torch.equal(clips[0], other) for other in clips[1:])
     assert torch.equal(dataset[2, 0].pixels, clips[2])
@@ -131,13 +133,13 @@ def test_a_file_is_decoded_whole_once(samples, monkeypatch):
     verified = []
     read = module.read_clip
     monkeypatch.setattr(module, "read_clip", lambda path, *a, **o: verified.append(o["verify"]) or read(path, *a, **o))
-    dataset = TrainingClips(samples, range(6), ClipConfig(num_frames=2, stride=3), lambda clip, _: clip, seed=0)
+    dataset = TrainingClips(Files(samples), range(6), ClipConfig(num_frames=2, stride=3), lambda clip, _: clip, seed=0)
     other = copy.copy(dataset)  # as in another worker
     for clips in (dataset, other, dataset):
         assert clips[0, 1].pixels is not None
         assert clips[0, 4].problem
     assert verified == [True, True, False, True, False, True]
-    without = TrainingClips(samples, range(6), dataset.clip, lambda clip, _: clip, seed=0, verify=False)
+    without = TrainingClips(Files(samples, verify=False), range(6), dataset.clip, lambda clip, _: clip, seed=0)
     verified.clear()
     assert torch.equal(without[3, 1].pixels, dataset[3, 1].pixels)
     assert verified == [False, False]

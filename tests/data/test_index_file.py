@@ -7,7 +7,7 @@ import torch
 
 from evl.config import AugmentConfig, ClipConfig
 from evl.data.check import check_samples
-from evl.data.dataset import TrainingClips
+from evl.data.dataset import Files, TrainingClips
 from evl.data.index_file import IndexFile, write_index
 from evl.errors import DataError
 from evl.types import Preprocessing, Sample
@@ -47,7 +47,7 @@ def test_what_is_written_is_what_is_found(tmp_path, samples):
 def test_training_reads_the_same_clips_and_decodes_no_file_whole(tmp_path, samples, monkeypatch):
     transform = TrainingTransform(AugmentConfig(), Preprocessing((32, 32), (0.5,) * 3, (0.25,) * 3))
     clip = ClipConfig(num_frames=3, stride=4)
-    plain = TrainingClips(samples, [0, 0, 0], clip, transform, seed=1)
+    plain = TrainingClips(Files(samples), [0, 0, 0], clip, transform, seed=1)
     expected = [plain[epoch, i].pixels for epoch in range(3) for i in range(3)]
     known = write(tmp_path / "x.arrow", samples)
 
@@ -57,7 +57,7 @@ def test_training_reads_the_same_clips_and_decodes_no_file_whole(tmp_path, sampl
     for module in (video_index, reader):
         monkeypatch.setattr(module, "frame_index", refuse)
         monkeypatch.setattr(module, "decode_everything", refuse)
-    fast = TrainingClips(samples, [0, 0, 0], clip, transform, seed=1, index_file=known)
+    fast = TrainingClips(Files(samples, index_file=known), [0, 0, 0], clip, transform, seed=1)
     got = [fast[epoch, i].pixels for epoch in range(3) for i in range(3)]
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
 

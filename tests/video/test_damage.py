@@ -12,7 +12,7 @@ import pytest
 
 from evl.config import ClipConfig
 from evl.data.check import check_samples
-from evl.data.dataset import TrainingClips
+from evl.data.dataset import Files, TrainingClips
 from evl.types import Sample
 from evl.video.reader import probe, read_frames
 from tests.damage import make_damaged
@@ -100,7 +100,7 @@ def test_check_and_loader_agree(collection):
     samples = [Sample(str(path), "x") for path in paths]
     good = {file.sample.path for file in check_samples(samples, num_workers=2).good}
     dataset = TrainingClips(
-        samples, [0] * len(samples), ClipConfig(num_frames=2, stride=3), lambda clip, _: clip[:1], 0
+        Files(samples), [0] * len(samples), ClipConfig(num_frames=2, stride=3), lambda clip, _: clip[:1], 0
     )
     trained = {path for i, path in enumerate(map(str, paths)) if dataset[0, i].pixels is not None}
     assert trained == good
