@@ -252,8 +252,9 @@ def as_markdown(results: dict) -> str:
         plain = case["ways"].get("plain", {}).get("ms")
         for way, values in case["ways"].items():
             memory = f"{values['peak_bytes'] / 2**20:.0f}" if "peak_bytes" in values else ""
+            ratio = f"**{plain / values['ms']:.1f}**" if plain else "–"
             cells = [case["videos"], f"{case['bytes'] / 1e6:.1f}", case["task"], way, values["ms"],
-                     values["clips_a_second"], f"**{plain / values['ms']:.1f}**" if plain else "–", memory]  # fmt: skip
+                     values["clips_a_second"], ratio, memory]  # fmt: skip
             lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines) + "\n"
 

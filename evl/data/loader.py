@@ -112,7 +112,7 @@ def _survive(guarded: _Guarded, running: Iterator, batches, num_workers: int, de
                 lost = 0
             return
         except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+            if not str(error).startswith("DataLoader worker (pid"):  # what a worker raised is not its death
                 raise
         blamed = guarded.blame_the_dead()
         lost += not blamed

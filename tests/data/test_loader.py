@@ -50,13 +50,15 @@ def test_a_decoder_that_kills_its_process_is_one_damaged_video():
     assert signal.getsignal(signal.SIGCHLD) == before
 
 
-def test_errors_of_the_program_are_not_swallowed():
-    class Broken(Numbers):
-        def __getitem__(self, index):
-            raise KeyError("a mistake of ours")
+class Broken(Numbers):
+    def __getitem__(self, index):
+        raise RuntimeError("a mistake of ours")
 
-    with pytest.raises(KeyError, match="a mistake of ours"):
-        read(Broken(3), [[0], [1]], num_workers=0)
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_errors_of_the_program_are_not_swallowed(num_workers):
+    with pytest.raises(RuntimeError, match="a mistake of ours"):
+        read(Broken(3), [[0], [1]], num_workers=num_workers)
 
 
 class Dying(Numbers):
