@@ -11,6 +11,7 @@ resizes all, as the original release does. The ways take turns, file by file, so
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import json
 import os
@@ -22,6 +23,7 @@ import tempfile
 import time
 from collections import defaultdict
 from datetime import date
+from importlib import metadata
 from pathlib import Path
 from statistics import mean
 
@@ -200,7 +202,11 @@ def main() -> None:
 
 
 def run(folder: Path, options) -> dict:
-    results = {"machine": describe_machine(torch.device("cpu")), "date": str(date.today()), "cases": []}
+    machine = describe_machine(torch.device("cpu"))
+    for name in ("av", "pillow", "torchcodec"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            machine[name] = metadata.version(name)
+    results = {"machine": machine, "date": str(date.today()), "cases": []}
     for name, height, width, files in (("340×256", 256, 340, options.files), ("1920×1080", 1080, 1920, 1)):
         if options.small_only and height > 1000:
             continue
@@ -242,8 +248,8 @@ def as_markdown(results: dict) -> str:
         "# Loading, on one core",
         "",
         f"{machine}; {results['date']}. Means; training 8x16 with RandAugment, evaluation 3x1 views of 8x16.",
-        "Prepared copies stand against the plain way on their sources. At 1080p the plain way of evaluation was left out:",
-        "it needs more than 22 GB.",
+        "Prepared copies stand against the plain way on their sources. At 1080p the plain way of evaluation was left",
+        "out: it needs more than 22 GB.",
         "",
         "| videos | MB | task | way | ms | a second | times the plain way | peak MiB |",
         "|---|---|---|---|---|---|---|---|",
