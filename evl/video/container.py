@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
@@ -45,9 +46,11 @@ def open_video(path: str, *, one_thread: bool = False) -> Iterator[tuple[av.cont
             context.thread_type = "AUTO"
             context.thread_count = 1 if one_thread or torch.utils.data.get_worker_info() is not None else 0
             yield container, stream
-    except av.error.EOFError:
-        raise VideoError(path, "ends too early: no video is left to decode") from None
     except av.error.FFmpegError as error:
+        with contextlib.suppress(OSError):
+            refuse_cut_pieces(path)  # then that is the reason
+        if isinstance(error, av.error.EOFError):
+            raise VideoError(path, "ends too early: no video is left to decode") from None
         raise VideoError(path, f"cannot be decoded ({(error.strerror or str(error)).lower()})") from None
     except OSError as error:
         raise VideoError(path, _os_reason(error)) from None

@@ -128,7 +128,7 @@ def damaged(folder):
         "missing.mp4": "no such file",
         "empty.mp4": "is empty",
         "text.mp4": "cannot be decoded",
-        "cut-index-behind.mp4": "cannot be decoded",
+        "cut-index-behind.mp4": "is truncated",
         "cut-index-in-front.mp4": "is truncated",
         "flipped.mp4": "damaged|cannot be decoded",
         "playlist.mp4": "cannot be decoded",
