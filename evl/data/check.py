@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from evl.data.parallel import Crash, each_in_process
+from evl.data.parallel import Crash, each_in_process, time_limit
 from evl.errors import VideoError
 from evl.types import Sample, VideoInfo
 from evl.video.frame_folder import frame_files
@@ -68,12 +68,13 @@ def check_file(sample: Sample) -> FileReport:
     return FileReport(sample, size, info, index=replace(index))  # without what it has worked out so far
 
 
-def _check(item: tuple[int, Sample]) -> FileReport:
-    return check_file(item[1])
+def _check_in_process(item: tuple[int, Sample]) -> FileReport:
+    with time_limit(item[1].path):
+        return check_file(item[1])
 
 
-def _checked(item: tuple[int, Sample]) -> tuple[tuple[int, Sample], FileReport]:
-    return item, _check(item)
+def _check_here(item: tuple[int, Sample]) -> tuple[tuple[int, Sample], FileReport]:
+    return item, check_file(item[1])
 
 
 def check_samples(
@@ -86,9 +87,8 @@ def check_samples(
     """Checks all files, in ``num_workers`` processes (0: in this one); a decoder that kills its process is one damaged
     file. ``progress`` hears of each."""
     reports: dict[int, FileReport] = {}
-    work = (
-        each_in_process(_check, enumerate(samples), num_workers) if num_workers else map(_checked, enumerate(samples))
-    )
+    items = enumerate(samples)
+    work = each_in_process(_check_in_process, items, num_workers) if num_workers else map(_check_here, items)
     for (place, sample), report in work:
         if isinstance(report, Crash):
             report = FileReport(sample, _size(sample.path), problem=report.reason)

@@ -12,13 +12,13 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from multiprocessing import resource_tracker
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from evl.data.parallel import time_limit
 from evl.errors import ConfigError, RunError
 
 log = logging.getLogger("evl")
@@ -151,7 +151,7 @@ class _Guarded(Dataset):
             return self.dataset.failed(key, CRASHED)
         self.pids[worker], self.reading[worker] = os.getpid(), sample
         try:
-            with _time_limit(self.dataset.samples[sample].path):
+            with time_limit(self.dataset.samples[sample].path):
                 return self.dataset[key]
         finally:
             self.reading[worker] = -1
@@ -165,20 +165,6 @@ class _Guarded(Dataset):
                 blamed.append(self.dataset.samples[sample].path)
         self.reading.fill_(-1)
         return blamed
-
-
-@contextmanager
-def _time_limit(path: str):
-    """Ends this process if reading hangs inside the decoder: after five minutes and a second for each 100 kB."""
-    try:
-        size = os.path.getsize(path)
-    except OSError:
-        size = 0
-    signal.alarm(300 + size // 100_000)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
 
 
 def _is_alive(pid: int) -> bool:
@@ -225,5 +211,4 @@ def _start_worker(worker: int) -> None:
     # the first SIGTERM may be the group's; a second one ends the worker, so that nothing can hang on it
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +20,25 @@ class Crash:
 
     @property
     def reason(self) -> str:
+        if self.exit_code == -signal.SIGALRM:
+            return "hangs the decoder"
         return f"the decoder crashed (exit code {self.exit_code})"
+
+
+@contextlib.contextmanager
+def time_limit(path: str):
+    """Ends this process, which must be a worker, if a file hangs it inside a decoder, where no exception can reach:
+    after five minutes, and a second for each 100 kB."""
+    try:
+        size = os.path.getsize(path)
+    except OSError:
+        size = 0
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(300 + size // 100_000)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
 
 
 def each_in_process(function: Callable, items: Iterable, num_workers: int) -> Iterator[tuple]:

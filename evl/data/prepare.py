@@ -19,7 +19,7 @@ import torch
 from evl.data.copies import CopyPlan, Job, plan_copies
 from evl.data.loading_speed import LoadingSpeed, measure_loading
 from evl.data.manifest import write_manifest
-from evl.data.parallel import Crash, each_in_process
+from evl.data.parallel import Crash, each_in_process, time_limit
 from evl.errors import DataError, RunError, SaveError, VideoError
 from evl.files import write_atomically
 from evl.types import Sample
@@ -139,7 +139,8 @@ def _one(item: tuple[Job, Path, CopySettings]) -> Made | str:
     torch.set_num_threads(1)
     try:
         stamp = _stamp(job.source)  # before reading: a source that changes meanwhile is made again next time
-        copy = prepare_video(job.source, out / job.target, settings)
+        with time_limit(job.source):
+            copy = prepare_video(job.source, out / job.target, settings)
         return Made(job.target, *stamp, copy.num_bytes, copy.num_frames)
     except VideoError as error:
         return error.reason

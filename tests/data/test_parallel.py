@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from evl.data.parallel import Crash, each_in_process
+from evl.data.parallel import Crash, each_in_process, time_limit
 from evl.errors import SaveError
 
 
@@ -20,6 +20,14 @@ def double(item):
         raise SaveError("the disk is full")
     if item == -2:
         raise LookupError("a mistake of ours")
+    if item == 100:  # hangs
+        with time_limit("no-such-file"):
+            signal.setitimer(signal.ITIMER_REAL, 0.2)  # instead of five minutes
+            time.sleep(600)
+    if item == 101:
+        with time_limit("no-such-file"):
+            pass
+        assert signal.alarm(0) == 0
     if isinstance(item, Path):  # works for ever
         item.write_text(str(os.getpid()))
         time.sleep(600)
@@ -32,6 +40,12 @@ def test_a_process_that_dies_takes_one_item(num_workers):
     assert results.pop(3) == Crash(-signal.SIGSEGV)
     assert results.pop(5) == Crash(7)
     assert results == {item: item * 2 for item in range(12) if item not in (3, 5)}
+
+
+def test_a_file_that_hangs_its_decoder_is_one_item():
+    results = dict(each_in_process(double, [100, 101], 2))
+    assert results == {100: Crash(-signal.SIGALRM), 101: 202}
+    assert results[100].reason == "hangs the decoder"
 
 
 def test_nothing_to_do():
