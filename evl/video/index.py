@@ -56,7 +56,7 @@ class FrameIndex:
         """When each frame is shown."""
         if self.counted_seconds is not None:
             return self.counted_seconds
-        return self.pts[self.packets] * float(self.time_base)
+        return self._shown_pts * float(self.time_base)
 
     @cached_property
     def packets(self) -> np.ndarray:
@@ -65,9 +65,13 @@ class FrameIndex:
         return shown[np.argsort(self.pts[shown])]
 
     @cached_property
-    def numbers(self) -> dict[int, int]:
-        """time of a shown packet -> frame number."""
-        return dict(zip(self.pts[self.packets].tolist(), range(len(self.packets)), strict=True))
+    def _shown_pts(self) -> np.ndarray:
+        return self.pts[self.packets]
+
+    def number_at(self, pts: int | None) -> int | None:
+        """The number of the frame that is shown at this time, in units of ``time_base``."""
+        place = int(np.searchsorted(self._shown_pts, pts)) if pts is not None else len(self._shown_pts)
+        return place if place < len(self._shown_pts) and self._shown_pts[place] == pts else None
 
     @cached_property
     def key_places(self) -> dict[int, int]:
@@ -127,7 +131,7 @@ def decode_everything(path: str | Path) -> VideoInfo:
     return _decode_everything(path, found.st_size, found.st_mtime_ns)
 
 
-@lru_cache(maxsize=8192)  # about 50 MB at 300 frames a video
+@lru_cache(maxsize=4096)  # about 50 MB at 300 frames a video
 def _frame_index(path: str, size: int, mtime_ns: int) -> FrameIndex:
     with open_video(path) as (container, stream):
         refuse_truncated(path, stream)
@@ -135,7 +139,7 @@ def _frame_index(path: str, size: int, mtime_ns: int) -> FrameIndex:
     return index or counted_index(path)
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=4096)
 def _decode_everything(path: str, size: int, mtime_ns: int) -> VideoInfo:
     times: list[float] = []
     first = None

@@ -182,7 +182,7 @@ def _by_runs(
         previous = -1 if key is None else key - 1
         missing = set(numbers)
         for frame in frames:
-            number = index.numbers.get(frame.pts)
+            number = index.number_at(frame.pts)
             if number is None or (frame.is_corrupt and number >= (key or 0)):
                 raise _Mistrust
             if key is not None and number < key:
