@@ -82,6 +82,21 @@ def packed(packets: list[tuple[bytes, int, int, bool]]) -> list[tuple[bytes, int
     return made
 
 
+def not_coded(packets: list[tuple[bytes, int, int, bool]]) -> list[tuple[bytes, int, int, bool]]:
+    """The last picture before each key frame of MPEG-4 says "as the one before", as of XviD: no frame comes out."""
+    made = []
+    for place, (data, pts, dts, key) in enumerate(packets):
+        if place + 1 < len(packets) and packets[place + 1][3]:
+            at = data.index(b"\0\0\1\xb6") + 4
+            bits = "".join(f"{byte:08b}" for byte in data[at : at + 4])
+            # two bits of kind, ones for whole seconds and a zero, a marker, five bits of time (25 a second), a marker
+            end = bits.index("0", 2) + 1 + 1 + 5 + 1
+            bits = (bits[:end] + "0" + "0").ljust(16, "1")
+            data = data[:at] + int(bits[:16], 2).to_bytes(2, "big")
+        made.append((data, pts, dts, key))
+    return made
+
+
 def tracks(path: Path, *, sound: bool = False, second: bool = False, late: int = 0) -> None:
     """A sound track before the video; or a second video stream (smaller, counting down) behind it."""
     with av.open(str(path), "w") as container:

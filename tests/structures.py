@@ -20,6 +20,7 @@ from tests.makers import (
     joined,
     key_samples,
     no_cues,
+    not_coded,
     packed,
     piped,
     steps,
@@ -53,6 +54,7 @@ av1 = dict(
     options={"preset": "12", "svtav1-params": "lp=1:hierarchical-levels=4:keyint=24"},
 )
 mpeg4 = dict(codec="mpeg4", options={"g": "12", "bf": "0", "qscale": "3"})
+mpeg4_even = dict(codec="mpeg4", options=mpeg4["options"] | {"sc_threshold": "1000000000"})  # keys where they are asked
 mpeg4_b = dict(codec="mpeg4", options={"g": "12", "bf": "2", "qscale": "3"})
 mpeg2 = dict(codec="mpeg2video", options={"g": "12", "bf": "2", "qscale": "3"})
 IRREGULAR = sorted(40 * i + (i % 3) * 37 for i in range(COUNT))  # ms
@@ -166,6 +168,10 @@ STRUCTURES: dict[str, Callable[[Path], object]] = {
     "mpeg4-b-frames.avi": partial(video, **mpeg4_b),
     "mpeg4-b-frames.mp4": partial(video, **mpeg4_b),
     "mpeg4-b-frames.mkv": partial(video, **mpeg4_b),
+    **{
+        f"mpeg4-not-coded.{ending}": partial(from_packets, change=not_coded, **mpeg4_even)
+        for ending in ("avi", "mp4", "mkv")
+    },
     "mpeg4-packed.avi": partial(
         from_packets, change=packed, codec="mpeg4", options={"g": "13", "bf": "1", "b_strategy": "0", "qscale": "3"}
     ),
@@ -202,6 +208,7 @@ STRUCTURES: dict[str, Callable[[Path], object]] = {
 }
 
 LEADING_LOST = range(12, COUNT)  # what comes before the first key frame cannot be decoded
+CODED = [number for number in range(COUNT) if number % 12 < 11 or number == COUNT - 1]
 JOINED = [*range(COUNT), *range(20)]
 SHOWN: dict[str, Sequence[int]] = {
     "h264-long-gop.mp4": range(90),
@@ -218,6 +225,7 @@ SHOWN: dict[str, Sequence[int]] = {
     "plain.y4m": range(20),
     "size-changes.ts": JOINED,
     "size-changes.h264": JOINED,
+    **dict.fromkeys([f"mpeg4-not-coded.{ending}" for ending in ("avi", "mp4", "mkv")], CODED),
     "joined.ts": JOINED,
     "cut-in-front.ts": LEADING_LOST,
     "cut-in-front-open-gop.ts": LEADING_LOST,

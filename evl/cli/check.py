@@ -60,8 +60,8 @@ def command(
             f"clean manifest of {len(good)} videos: {manifest}", highlight=False, markup=False, soft_wrap=True
         )
     if index is not None:
-        whole = {file.sample.path: file.index for file in report.good if file.sample.name == file.sample.path}
-        write_index(index, list(whole.items()))
+        whole = {file.sample.path: file for file in report.good if file.sample.name == file.sample.path}
+        write_index(index, [(path, file.index, file.stamp) for path, file in whole.items()])
         console.print(f"index of {len(whole)} files: {index}", highlight=False, markup=False, soft_wrap=True)
     if json:
         print_json(_document(report))

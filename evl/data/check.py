@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from evl.data.parallel import Crash, each_in_process, time_limit
 from evl.errors import VideoError
 from evl.types import Sample, VideoInfo
+from evl.video.container import os_reason
 from evl.video.frame_folder import frame_files
 from evl.video.index import FrameIndex
 from evl.video.reader import read_clip
@@ -18,13 +19,15 @@ from evl.video.reader import read_clip
 
 @dataclass(frozen=True)
 class FileReport:
-    """One file: ``info`` if it can be used, and the ``index`` of its frames, else ``problem``."""
+    """One file: ``info`` if it can be used, and the ``index`` of its frames, else ``problem``. ``stamp``: its bytes and
+    time of change in ns before it was read."""
 
     sample: Sample
     size_bytes: int
     info: VideoInfo | None = None
     problem: str | None = None
     index: FrameIndex | None = None
+    stamp: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ def check_file(sample: Sample) -> FileReport:
     """Decodes the whole file, or the sample's part of it, exactly as training and evaluation will."""
     size = _size(sample.path)
     try:
+        found = os.stat(sample.path)  # before reading: what changes meanwhile is not what was checked
         frames, index = read_clip(
             sample.path,
             lambda count: [0],
@@ -63,9 +67,12 @@ def check_file(sample: Sample) -> FileReport:
         )
     except VideoError as error:
         return FileReport(sample, size, problem=error.reason)
+    except (OSError, ValueError) as error:
+        return FileReport(sample, size, problem=os_reason(error))
     height, width = frames.shape[-2:]
     info = VideoInfo(sample.path, tuple(index.times_seconds.tolist()), width, height, index.codec)
-    return FileReport(sample, size, info, index=replace(index))  # without what it has worked out so far
+    stamp = found.st_size, found.st_mtime_ns
+    return FileReport(sample, size, info, index=replace(index), stamp=stamp)  # index without what it has worked out
 
 
 def _check_in_process(item: tuple[int, Sample]) -> FileReport:

@@ -38,14 +38,13 @@ COLUMNS = pyarrow.schema(
 )
 
 
-def write_index(path: str | Path, indices: Sequence[tuple[str, FrameIndex]]) -> None:
-    """(path of a file, what its frames are) of each, as of now."""
+def write_index(path: str | Path, entries: Sequence[tuple[str, FrameIndex, tuple[int, int]]]) -> None:
+    """(path of a file, what its frames are, its bytes and time of change in ns before that was found out) of each."""
     rows = []
-    for name, index in indices:
-        found = os.stat(name)
+    for name, index, (num_bytes, mtime_ns) in entries:
         counted = index.counted_seconds.tolist() if index.is_counted else None
         rows.append(
-            (os.path.realpath(name), found.st_size, found.st_mtime_ns, index.codec, str(index.time_base),
+            (os.path.realpath(name), num_bytes, mtime_ns, index.codec, str(index.time_base),
              index.pts, index.seek_to, index.is_key.astype(np.uint8), index.is_shown.astype(np.uint8), counted)
         )  # fmt: skip
     columns = list(zip(*rows, strict=True)) or [[]] * len(COLUMNS)
@@ -97,12 +96,16 @@ class IndexFile:
             self._table[name][row].values.to_numpy() for name in ("pts", "seek_to", "is_key", "is_shown")
         )
         counted = self._table["counted_seconds"][row].values
-        return FrameIndex(
-            pts,
-            seek_to,
-            is_key.astype(bool),
-            is_shown.astype(bool),
-            Fraction(known["time_base"]),
-            known["codec"],
-            counted.to_numpy() if counted is not None else None,
-        )
+        try:
+            index = FrameIndex(
+                pts,
+                seek_to,
+                is_key.astype(bool),
+                is_shown.astype(bool),
+                Fraction(known["time_base"]),
+                known["codec"],
+                counted.to_numpy() if counted is not None else None,
+            )
+        except (ValueError, ZeroDivisionError):
+            return None
+        return index if index.is_plausible else None

@@ -53,7 +53,7 @@ def open_video(path: str, *, one_thread: bool = False) -> Iterator[tuple[av.cont
             raise VideoError(path, "ends too early: no video is left to decode") from None
         raise VideoError(path, f"cannot be decoded ({(error.strerror or str(error)).lower()})") from None
     except OSError as error:
-        raise VideoError(path, _os_reason(error)) from None
+        raise VideoError(path, os_reason(error)) from None
 
 
 def file_stat(path: str) -> os.stat_result:
@@ -61,7 +61,7 @@ def file_stat(path: str) -> os.stat_result:
     try:
         found = os.stat(path)
     except (OSError, ValueError) as error:
-        raise VideoError(path, _os_reason(error)) from None
+        raise VideoError(path, os_reason(error)) from None
     if not stat.S_ISREG(found.st_mode):
         raise VideoError(path, "is no plain file")
     return found
@@ -85,7 +85,7 @@ def refuse_truncated(path: str, stream: av.VideoStream) -> None:
     refuse_cut_pieces(path)
 
 
-def _os_reason(error: OSError | ValueError) -> str:
+def os_reason(error: OSError | ValueError) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"
     return f"cannot be read ({(getattr(error, 'strerror', None) or str(error)).lower()})"

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from evl.errors import VideoError
 from evl.types import VideoInfo
-from evl.video.container import MAX_PIXELS
+from evl.video.container import MAX_PIXELS, os_reason
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 FRAMES_PER_SECOND = 25.0  # such folders have no rate: times are a convention
@@ -30,7 +30,7 @@ def frame_files(folder: str | Path) -> list[Path]:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries if is_image_name(entry.name) and entry.is_file()]
     except OSError as error:
-        raise VideoError(folder, _os_reason(error)) from None
+        raise VideoError(folder, os_reason(error)) from None
     return [Path(folder) / name for name in sorted(names, key=_natural)]
 
 
@@ -153,9 +153,3 @@ def _natural(name: str) -> tuple:
     """Sort key: numbers in the stem count as numbers. Text and numbers alternate, so keys compare."""
     parts = re.split(r"([0-9]+)", os.path.splitext(name)[0])
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
-
-
-def _os_reason(error: OSError) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "no such file"
-    return f"cannot be read ({(error.strerror or str(error)).lower()})"

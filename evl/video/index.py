@@ -23,7 +23,8 @@ from evl.video.frame_folder import check_folder, probe_folder
 
 # where one packet is one picture with its own time, once hidden ones are left out
 ONE_PACKET_ONE_PICTURE = frozenset("h264 hevc vp8 libvpx vp9 libvpx-vp9 av1 libdav1d mpeg4 mjpeg".split())  # noqa: SIM905
-MPEG4_PICTURE = b"\0\0\1\xb6"  # start code of a picture; "packed" files have two in a packet, and then none
+MPEG4_PICTURE = b"\0\0\1\xb6"  # start code of a picture
+MPEG4_LEAST_BYTES = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +47,18 @@ class FrameIndex:
     @property
     def is_counted(self) -> bool:
         return self.counted_seconds is not None
+
+    @property
+    def is_plausible(self) -> bool:
+        """Whether this could be of a file: it may come from a disk."""
+        if self.counted_seconds is not None:
+            return len(self.counted_seconds) > 0
+        if not len(self.pts) == len(self.seek_to) == len(self.is_key) == len(self.is_shown):
+            return False
+        times, key_times = self.pts[self.is_shown], self.pts[self.is_key]
+        is_unique = len(np.unique(times)) == len(times) and len(np.unique(key_times)) == len(key_times)
+        # pictures shown before the first key frame may need what came before the file was cut
+        return len(times) > 0 and is_unique and bool(self.is_key[0]) and self.pts.min() >= self.pts[0]
 
     @property
     def num_frames(self) -> int:
@@ -173,34 +186,48 @@ def _from_packets(container: av.container.InputContainer, stream: av.VideoStream
     for packet in container.demux(stream):
         if packet.size == 0:  # the end
             continue
-        if packet.pts is None or packet.is_corrupt or (codec == "mpeg4" and bytes(packet).count(MPEG4_PICTURE) != 1):
+        pictures = _num_shown(codec, bytes(packet))
+        if packet.pts is None or packet.is_corrupt or pictures is None:
             return None
-        shown = not packet.is_discard and not _is_hidden(codec, packet)
-        rows.append((packet.pts, packet.dts, packet.is_keyframe, shown))
-    if not rows or not rows[0][2]:
+        rows.append((packet.pts, packet.dts, packet.is_keyframe, pictures > 0 and not packet.is_discard))
+    if not rows:
         return None
     pts, dts, is_key, is_shown = map(list, zip(*rows, strict=True))
     # containers look for places by decoding time, but Matroska, which has none, by the time a key frame is shown
     seek_to = pts if None in dts else dts
-    pts, seek_to, is_key, is_shown = map(np.array, (pts, seek_to, is_key, is_shown))
-    times, key_times = pts[is_shown], pts[is_key]
-    if pts.min() < pts[0]:  # shown before the key frame: these may need what came before the file was cut
-        return None
-    if len(times) == 0 or len(np.unique(times)) < len(times) or len(np.unique(key_times)) < len(key_times):
-        return None
-    return FrameIndex(pts, seek_to, is_key, is_shown, stream.time_base, codec)
+    index = FrameIndex(*map(np.array, (pts, seek_to, is_key, is_shown)), stream.time_base, codec)
+    return index if index.is_plausible else None
 
 
-def _is_hidden(codec: str, packet: av.Packet) -> bool:
-    """Whether a packet of VP8 or VP9 is decoded but not shown (an alternate reference frame)."""
+def _num_shown(codec: str, data: bytes) -> int | None:
+    """How many pictures of a packet are shown, 0 or 1; None where it is more, or not told."""
     if codec in ("vp8", "libvpx"):
-        return not bytes(memoryview(packet)[:1])[0] & 0x10  # RFC 6386, section 9.1
-    if codec in ("vp9", "libvpx-vp9"):  # VP9 bitstream specification, 6.2 and annex B
-        data = memoryview(packet)
-        if data[len(data) - 1] & 0xE0 == 0xC0:  # a superframe: its last frame is shown
-            return False
-        bits = format(int.from_bytes(bytes(data[:2]), "big"), "016b")
-        at = 5 if bits[2:4] == "11" else 4  # a reserved bit in profile 3
-        shows_existing, shows_this = bits[at] == "1", bits[at + 2] == "1"
-        return not shows_existing and not shows_this
-    return False
+        return data[0] >> 4 & 1  # RFC 6386, section 9.1
+    if codec in ("vp9", "libvpx-vp9"):
+        shown = sum(map(_vp9_shows, _vp9_frames(data)))
+        return shown if shown <= 1 else None
+    if codec == "mpeg4":
+        # "packed" files have two in a packet, and then none; a picture of a few bytes may be one that is not coded, for
+        # which no frame comes out
+        is_one = data.count(MPEG4_PICTURE) == 1 and len(data) - data.rfind(MPEG4_PICTURE) >= MPEG4_LEAST_BYTES
+        return 1 if is_one else None
+    return 1
+
+
+def _vp9_frames(data: bytes) -> list[bytes]:
+    """The frames of a packet, which is one, or a superframe with an index at its end (VP9 specification, annex B)."""
+    marker = data[-1]
+    count, width = (marker & 7) + 1, (marker >> 3 & 3) + 1
+    index = data[-(2 + count * width) :]
+    if marker & 0xE0 != 0xC0 or len(index) != 2 + count * width or index[0] != marker:
+        return [data]
+    sizes = [int.from_bytes(index[1 + i * width : 1 + (i + 1) * width], "little") for i in range(count)]
+    starts = [sum(sizes[:i]) for i in range(count)]
+    return [data[start : start + size] for start, size in zip(starts, sizes, strict=True) if size]
+
+
+def _vp9_shows(frame: bytes) -> bool:
+    """Whether a frame is shown, or an earlier one instead of it (VP9 specification, 6.2)."""
+    bits = format(int.from_bytes(frame[:2].ljust(2, b"\0"), "big"), "016b")
+    at = 5 if bits[2:4] == "11" else 4  # a reserved bit in profile 3
+    return bits[at] == "1" or bits[at + 2] == "1"

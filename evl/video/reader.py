@@ -189,6 +189,8 @@ def _by_runs(
                 continue  # shown before the key frame but stored after it: it may need what was not decoded
             if number <= previous or (number != key and previous + 1 == key):
                 raise _Mistrust
+            if number != previous + 1 and number <= numbers[-1] and not skip:
+                raise _Mistrust  # one that was promised did not come
             if number == key and not (frame.key_frame and frame.pict_type == PictureType.I):
                 raise _Mistrust  # the container calls key what is none
             previous = number

@@ -12,6 +12,12 @@ from evl.errors import VideoError
 
 # a step: the first bytes of a piece -> (bytes to the next piece, bytes that this one claims), None where it is unknown
 Step = Callable[[bytes], tuple[int, int] | None]
+# what lies at the top of an MP4 file, and in Matroska's Segment and Clusters: other names are no pieces but padding
+BOXES = frozenset(b"ftyp styp moov moof mdat free skip wide uuid meta mfra sidx ssix prft pdin emsg pnot udta".split())
+ELEMENTS = "1a45dfa3 18538067 114d9b74 1549a966 1654ae6b 1f43b675 1c53bb6b 1941a469 1043a770 1254c367 ec bf " + (
+    "e7 a3 a0 ab a7 5854 af"
+)
+ELEMENT_IDS = frozenset(map(bytes.fromhex, ELEMENTS.split()))
 HEAD = 27 + 255  # of an Ogg page, the longest
 MAX_STEPS = 1_000_000  # hours of video; what is longer is left to the decoder
 
@@ -31,8 +37,9 @@ def _claimed_end(fd: int, size: int, head: bytes) -> int:
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         length = int.from_bytes(head[4:8], "little")
         return 8 + length if length != 0xFFFFFFFF else 0  # unknown when it was written
-    if head[:1] == b"G" and all(os.pread(fd, 1, 188 * i) == b"G" for i in (1, 2)):
-        return -(-size // 188) * 188  # a transport stream: whole packets
+    if head[:1] == b"G" and all(os.pread(fd, 1, 188 * i) == b"G" for i in (1, 2)):  # a transport stream
+        last = size // 188 * 188
+        return last + 188 if os.pread(fd, 1, last) == b"G" else 0  # else whole packets, or padding behind them
     if head[:6] in (b"GIF87a", b"GIF89a"):
         return _gif_end(fd, size, head)
     for magic, start, step in (
@@ -65,7 +72,7 @@ def _box(head: bytes) -> tuple[int, int] | None:
     length = int.from_bytes(head[:4], "big")
     if length == 1:
         length = int.from_bytes(head[8:16], "big")
-    if length < 8 or not all(32 <= byte < 127 for byte in head[4:8]):  # 0: to the end of the file
+    if length < 8 or head[4:8] not in BOXES:  # 0: to the end of the file
         return None
     return length, length
 
@@ -75,7 +82,7 @@ def _ebml(head: bytes) -> tuple[int, int] | None:
     if not head or head[0] < 0x10:
         return None
     id_width = 9 - head[0].bit_length()
-    if len(head) <= id_width or head[id_width] == 0:
+    if head[:id_width] not in ELEMENT_IDS or len(head) <= id_width or head[id_width] == 0:
         return None
     width = 9 - head[id_width].bit_length()
     start = id_width + width
@@ -107,6 +114,8 @@ def _ogg(head: bytes) -> tuple[int, int] | None:
 
 
 def _ivf(head: bytes) -> tuple[int, int] | None:
+    if not any(head[:12]):  # padding
+        return None
     length = 12 + int.from_bytes(head[:4], "little")
     return length, length
 

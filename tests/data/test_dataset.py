@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 
@@ -143,3 +144,28 @@ def test_a_file_is_decoded_whole_once(samples, monkeypatch):
     verified.clear()
     assert torch.equal(without[3, 1].pixels, dataset[3, 1].pixels)
     assert verified == [False, False]
+
+
+def test_a_file_whose_packets_promise_too_much_is_counted_from_then_on(tmp_path, monkeypatch):
+    """By all workers that share what is known: no clip may depend on who has seen a file before."""
+    from evl.video import index as video_index
+
+    path = str(write_video(tmp_path / "a.mp4", numbered_frames(30)))
+    true = video_index._from_packets
+
+    def one_more(container, stream):
+        index = true(container, stream)
+        ends = (index.pts, 10**6), (index.seek_to, 10**6), (index.is_key, False), (index.is_shown, True)
+        more = [np.append(values, last) for values, last in ends]
+        return video_index.FrameIndex(*more, index.time_base, index.codec)
+
+    monkeypatch.setattr(video_index, "_from_packets", one_more)
+    video_index._frame_index.cache_clear()
+    counts = []
+    for _ in range(2):
+        Files([Sample(path)]).read(0, lambda count: counts.append(count) or [0])
+    files = Files([Sample(path)])
+    for _ in range(3):
+        files.read(0, lambda count: counts.append(count) or [0])
+    assert counts == [31, 30, 31, 30, 31, 30, 30, 30]  # drawn again when first met, right after that
+    video_index._frame_index.cache_clear()

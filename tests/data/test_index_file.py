@@ -2,8 +2,10 @@
 
 import os
 
+import pyarrow
 import pytest
 import torch
+from pyarrow import feather
 
 from evl.config import AugmentConfig, ClipConfig
 from evl.data.check import check_samples
@@ -24,7 +26,7 @@ def samples(tmp_path):
 
 
 def write(path, samples):
-    write_index(path, [(file.sample.path, file.index) for file in check_samples(samples).good])
+    write_index(path, [(file.sample.path, file.index, file.stamp) for file in check_samples(samples).good])
     return IndexFile(path)
 
 
@@ -42,6 +44,21 @@ def test_what_is_written_is_what_is_found(tmp_path, samples):
     assert known.find(samples[0].path) is None
     os.unlink(samples[1].path)
     assert known.find(samples[1].path) is None
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [dict(is_shown=[1] * 10), dict(is_shown=[0] * 40), dict(time_base="x"), dict(pts=[0] * 40), dict(is_key=[0] * 40)],
+)
+def test_what_cannot_be_is_not_found(tmp_path, samples, lie):
+    write(tmp_path / "x.arrow", samples[:1])
+    table = feather.read_table(tmp_path / "x.arrow")
+    ((name, value),) = lie.items()
+    place = table.schema.get_field_index(name)
+    table = table.set_column(place, table.schema.field(place), pyarrow.array([value], table.schema.field(place).type))
+    feather.write_feather(table, tmp_path / "y.arrow", compression="uncompressed")
+    assert IndexFile(tmp_path / "x.arrow").find(samples[0].path) is not None
+    assert IndexFile(tmp_path / "y.arrow").find(samples[0].path) is None
 
 
 def test_training_reads_the_same_clips_and_decodes_no_file_whole(tmp_path, samples, monkeypatch):

@@ -2,11 +2,12 @@
 
 import os
 import signal
+import subprocess
 
 import pytest
 import torch
 
-from evl.data.loader import CRASHED, read_batches
+from evl.data.loader import CRASHED, _Guarded, read_batches
 from evl.errors import RunError
 from evl.types import Sample
 
@@ -53,6 +54,16 @@ def test_a_decoder_that_kills_its_process_is_one_damaged_video():
 class Broken(Numbers):
     def __getitem__(self, index):
         raise RuntimeError("a mistake of ours")
+
+
+def test_the_dead_are_blamed_once():
+    guarded = _Guarded(Numbers(5), num_workers=2)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    guarded.pids[:], guarded.reading[:] = torch.tensor([gone.pid, os.getpid()]), torch.tensor([3, 4])
+    assert guarded.blame_the_dead() == ["3.mp4"]
+    assert guarded.blame_the_dead() == []
+    assert guarded.tries.tolist() == [0, 0, 0, 1, 0]
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
