@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from evl.data.listing import SPLIT_NAMES
+from evl.data.listing import SPLIT_NAMES, is_video_name
 from evl.errors import DataError
 from evl.types import Sample
 
@@ -21,6 +21,8 @@ def read_table(path: Path, root: Path) -> dict[str, tuple[Sample, ...]]:
 
 
 def _read_rows(path: Path) -> list[dict]:
+    if is_video_name(path.name):
+        raise DataError(f"{path}: a video; expected a folder of videos, or a list of them (.csv, .parquet, .txt)")
     try:
         if path.suffix.lower() == ".csv":
             with open(path, newline="", encoding="utf-8-sig") as file:

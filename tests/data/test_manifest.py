@@ -92,6 +92,7 @@ def test_the_release_list(tmp_path):
         ("a.csv", "path,label,split\nx.mp4,a,train\ny.mp4,a,\n", "some rows have a split"),
         ("a.txt", "only-a-path.mp4\n", "line 1: 'only-a-path.mp4' is not 'path label'"),
         ("a.csv", b"path,label\n\xff\xfe\x00,1\n", "not text in UTF-8"),
+        ("a.mp4", b"", "a video; expected a folder of videos"),
     ],
 )
 def test_wrong_lists_are_told(tmp_path, name, content, sentence):

@@ -158,3 +158,25 @@ def test_names_cannot_reach_elsewhere(tmp_path):
     for name in (f"concat:{target}", f"file:{target}", str(playlist)):
         with pytest.raises(VideoError):
             probe(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "tail"),
+    [
+        ("id3.mp4", b"TAGtitle" + bytes(120)),
+        ("boundary.mp4", b"\r\n--boundary-of-an-upload--\r\n"),
+        ("text.mkv", b"some text that is no element " * 3),
+        ("zeros.mkv", bytes(500)),
+        ("zeros.ts", bytes(100)),
+        ("zeros.avi", bytes(1000)),
+        ("zeros.flv", bytes(77)),
+    ],
+)
+def test_what_lies_behind_a_file_is_no_damage(tmp_path, name, tail):
+    codec = "flv" if name.endswith("flv") else "libx264"
+    path = write_video(tmp_path / name, numbered_frames(20), codec=codec)
+    before = read_frames(path, range(20))
+    with open(path, "ab") as file:
+        file.write(tail)
+    assert probe(path).num_frames == 20
+    assert torch.equal(read_frames(path, range(20)), before)
