@@ -56,6 +56,28 @@ def open_video(path: str, *, one_thread: bool = False) -> Iterator[tuple[av.cont
         raise VideoError(path, os_reason(error)) from None
 
 
+def demux(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
+    """The stream's packets, with an empty one at the end.
+
+    Where other streams appear in the midst of a file, PyAV looks for them in a table that is too short, finds what lies
+    there, and may raise IndexError. That packet was not ours; reading goes on behind it, with a table that fits.
+    """
+    for _ in range(1000):
+        try:
+            for packet in container.demux(stream):
+                yield packet
+                if packet.size == 0:
+                    return
+            return
+        except IndexError:
+            continue
+
+
+def decode(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+    for packet in demux(container, stream):
+        yield from packet.decode()
+
+
 def file_stat(path: str) -> os.stat_result:
     """Of a plain file; VideoError for anything else (opening a pipe would wait for ever)."""
     try:

@@ -18,7 +18,7 @@ import numpy as np
 
 from evl.errors import VideoError
 from evl.types import VideoInfo
-from evl.video.container import file_stat, open_video, refuse_corrupt, refuse_truncated
+from evl.video.container import decode, demux, file_stat, open_video, refuse_corrupt, refuse_truncated
 from evl.video.frame_folder import check_folder, probe_folder
 
 # where one packet is one picture with its own time, once hidden ones are left out
@@ -159,7 +159,7 @@ def _decode_everything(path: str, size: int, mtime_ns: int) -> VideoInfo:
     with open_video(path, one_thread=True) as (container, stream):
         refuse_truncated(path, stream)
         rate = float(stream.average_rate or 25)
-        for frame in container.decode(stream):
+        for frame in decode(container, stream):
             refuse_corrupt(path, frame, len(times))
             first = first or (frame.width, frame.height, frame.rotation)
             previous = times[-1] if times else -1 / rate
@@ -183,7 +183,7 @@ def _from_packets(container: av.container.InputContainer, stream: av.VideoStream
     if container.format.name in ("avi", "asf") and codec != "mpeg4" and stream.codec_context.has_b_frames:
         return None  # these containers know one time a packet; that it is shown at another is libav's guess
     rows = []
-    for packet in container.demux(stream):
+    for packet in demux(container, stream):
         if packet.size == 0:  # the end
             continue
         pictures = _num_shown(codec, bytes(packet))

@@ -20,7 +20,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from evl.errors import ConfigError, VideoError
 from evl.files import write_atomically
 from evl.types import VideoInfo
-from evl.video.container import open_video, refuse_corrupt
+from evl.video.container import decode, open_video, refuse_corrupt
 from evl.video.frame_folder import read_folder
 from evl.video.reader import probe
 
@@ -161,7 +161,7 @@ def _pictures(path: str, info: VideoInfo, settings: CopySettings) -> Iterator[_P
     with open_video(path) as (container, stream):
         stream.codec_context.thread_count = 1  # files, not frames, are what there are many of
         base, shape = stream.time_base or Fraction(1, 90_000), stream.sample_aspect_ratio
-        for frame in container.decode(stream):
+        for frame in decode(container, stream):
             refuse_corrupt(path, frame, count)
             if count % settings.every == 0:
                 turns = round(frame.rotation / 90) % 4

@@ -22,7 +22,7 @@ from torch import Tensor
 from evl.errors import VideoError
 from evl.types import VideoInfo
 from evl.video import torchcodec
-from evl.video.container import open_video, refuse_corrupt
+from evl.video.container import decode, demux, open_video, refuse_corrupt
 from evl.video.frame_folder import check_folder, read_folder
 from evl.video.index import FrameIndex, counted_index, decode_everything, frame_index
 
@@ -166,7 +166,7 @@ def _pictures(frames: Iterator[tuple[int, av.VideoFrame]], wanted: list[int]) ->
 
 def _from_start(path: str, container, stream, last: int) -> Iterator[tuple[int, av.VideoFrame]]:
     """All frames, counted, to number ``last``."""
-    for number, frame in enumerate(itertools.islice(container.decode(stream), last + 1)):
+    for number, frame in enumerate(itertools.islice(decode(container, stream), last + 1)):
         refuse_corrupt(path, frame, number)
         yield number, frame
 
@@ -227,7 +227,7 @@ def _packets(
     for target in targets:
         if target is not None:
             container.seek(target, stream=stream)
-        packets = (packet for packet in container.demux(stream) if packet.size)
+        packets = (packet for packet in demux(container, stream) if packet.size)
         packet = next((packet for packet in packets if packet.is_keyframe), None)
         place = index.key_places.get(packet.pts, len(index.pts)) if packet is not None else len(index.pts)
         if place <= start:

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from evl.errors import VideoError
+from evl.video.container import decode, open_video
 from evl.video.reader import probe, read_frames
 from evl.video.views import frame_range
 from tests.helpers import number_of, numbered_frames, write_audio, write_video
@@ -180,3 +181,25 @@ def test_what_lies_behind_a_file_is_no_damage(tmp_path, name, tail):
         file.write(tail)
     assert probe(path).num_frames == 20
     assert torch.equal(read_frames(path, range(20)), before)
+
+
+def test_streams_that_appear_in_the_midst_of_a_file_stop_nothing(tmp_path):
+    """PyAV may raise IndexError there (as the memory behind its table has it): nothing is lost, nothing comes twice."""
+    path = write_video(tmp_path / "a.ts", numbered_frames(30), options={"bf": "2"})
+
+    class Container:
+        """Fails after the fourth packet, and once more after the stream's last one."""
+
+        def __init__(self, real):
+            self.real, self.failures = real, 0
+
+        def demux(self, stream):
+            for place, packet in enumerate(self.real.demux(stream)):
+                yield packet
+                if (place == 3 and self.failures == 0) or packet.size == 0:
+                    self.failures += 1
+                    raise IndexError("list index out of range")
+
+    with open_video(str(path)) as (container, stream):
+        frames = [frame.to_ndarray(format="rgb24") for frame in decode(Container(container), stream)]
+    assert [number_of(torch.from_numpy(frame).permute(2, 0, 1)) for frame in frames] == list(range(30))
