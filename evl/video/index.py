@@ -97,6 +97,11 @@ class FrameIndex:
         """Numbers of the frames that decoding can start with, if the file is right about them."""
         return np.flatnonzero(self.is_key[self.packets])
 
+    def num_between(self, key: int | None, numbers: list[int]) -> int:
+        """Frames from ``key`` on (None: from the first packet) whose packets come up to the last one of ``numbers``."""
+        first, last = (0 if key is None else self.packets[key]), self.packets[numbers].max()
+        return int(((self.packets[key or 0 :] >= first) & (self.packets[key or 0 :] <= last)).sum())
+
     def plan(self, wanted: list[int]) -> list[tuple[int | None, list[int]]]:
         """[(key frame to seek to, frames to take from there on)]: sorted frame numbers, cut where a seek saves work.
 

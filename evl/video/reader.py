@@ -180,7 +180,7 @@ def _by_runs(
         packets = _packets(container, stream, index, key, is_fresh=place == 0)
         frames = _decode(packets, stream.codec_context, index, numbers, skip)
         previous = -1 if key is None else key - 1
-        missing = set(numbers)
+        missing, count = set(numbers), 0
         for frame in frames:
             number = index.number_at(frame.pts)
             if number is None or (frame.is_corrupt and number >= (key or 0)):
@@ -189,15 +189,14 @@ def _by_runs(
                 continue  # shown before the key frame but stored after it: it may need what was not decoded
             if number <= previous or (number != key and previous + 1 == key):
                 raise _Mistrust
-            if number != previous + 1 and number <= numbers[-1] and not skip:
-                raise _Mistrust  # one that was promised did not come
             if number == key and not (frame.key_frame and frame.pict_type == PictureType.I):
                 raise _Mistrust  # the container calls key what is none
             previous = number
             missing.discard(number)
+            count += 1
             yield number, frame
-        if missing:
-            raise _Mistrust
+        if missing or not (skip or count == index.num_between(key, numbers)):
+            raise _Mistrust  # not all came that the packets promised
 
 
 def _decode(

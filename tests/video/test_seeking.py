@@ -121,3 +121,27 @@ def test_pixels_equal_the_plain_way(path, wanted):
         plain = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     for frame, number in zip(read_frames(path, wanted), wanted, strict=True):
         assert (frame.permute(1, 2, 0).numpy() == plain[number]).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("h264.mp4", dict(options={"bf": "3", "g": "25", "x264-params": "b-pyramid=normal:b-adapt=0"})),
+        ("h264.mkv", dict(options={"bf": "3", "g": "25"})),
+        ("h264.ts", dict(options={"bf": "2", "g": "25"})),
+        ("hevc.mp4", dict(codec="libx265", options={"x265-params": "log-level=none:keyint=25:bframes=3"})),
+        ("vp9.webm", dict(codec="libvpx-vp9", options={"deadline": "realtime", "cpu-used": "8", "g": "25"})),
+        ("mpeg4.mp4", dict(codec="mpeg4", options={"bf": "2", "g": "25", "qscale": "2"})),
+    ],
+)
+def test_ordinary_files_are_never_counted(tmp_path, monkeypatch, name, how):
+    """Counting is right, too, and would hide that seeking had stopped to work."""
+    path = write_video(tmp_path / name, numbered_frames(60), **how)
+
+    def refuse(path):
+        raise AssertionError(f"{path} was counted")
+
+    monkeypatch.setattr(reader, "counted_index", refuse)
+    for number in range(0, 60, 3):
+        assert number_of(read_frames(path, [number])[0]) == number
+    assert len(read_clip(path, lambda count: range(0, count, 7), verify=True).frames) == 9
