@@ -122,6 +122,8 @@ def _survive(guarded: _Guarded, running: Iterator, batches, num_workers: int, de
                 "memory? Take fewer of them (data.num_workers), or none (0)"
             )
         log.warning("a process that reads videos died%s; going on", f" at {', '.join(blamed)}" if blamed else "")
+        running = None  # the other workers end now: they must not write where new ones will
+        guarded.reading.fill_(-1)
         rest = _From(batches, done)
         running = _start(_loader(guarded, rest, num_workers, device, collate))
 
