@@ -57,6 +57,7 @@ def from_packets(path: Path, change: Callable[[list], list], **how) -> None:
         for data, pts, dts, key in change(packets):
             packet = av.Packet(data)
             packet.pts, packet.dts, packet.time_base = pts, dts, Fraction(1, 1000)
+            packet.duration = 40  # without it some versions of libav do not show the last one
             packet.stream, packet.is_keyframe = stream, key
             made.mux(packet)
     source.unlink()
