@@ -9,7 +9,7 @@ import torch
 
 from evl.errors import VideoError
 from evl.video import reader
-from evl.video.index import counted_index, frame_index
+from evl.video.index import _num_shown, counted_index, frame_index
 from evl.video.reader import read_clip, read_frames
 from evl.video.views import read_views
 from tests.helpers import number_of, numbered_frames, write_video
@@ -145,3 +145,28 @@ def test_ordinary_files_are_never_counted(tmp_path, monkeypatch, name, how):
     for number in range(0, 60, 3):
         assert number_of(read_frames(path, [number])[0]) == number
     assert len(read_clip(path, lambda count: range(0, count, 7), verify=True).frames) == 9
+
+
+def test_packets_tell_how_many_pictures_they_show():
+    shown, hidden, again = b"\x82\x00abc", b"\x80\x00abcdef", b"\x88"  # VP9: shown, not shown, an earlier one shown
+
+    def superframe(*frames):
+        marker = bytes([0xC0 | 1 << 3 | len(frames) - 1])
+        return b"".join(frames) + marker + b"".join(len(f).to_bytes(2, "little") for f in frames) + marker
+
+    for packet, number in (
+        (shown, 1),
+        (hidden, 0),
+        (again, 1),
+        (superframe(hidden, shown), 1),
+        (superframe(hidden, hidden), 0),
+        (superframe(shown, shown), None),
+    ):
+        assert _num_shown("vp9", packet) == number
+    assert _num_shown("vp8", b"\x10") == 1
+    assert _num_shown("vp8", b"\x00") == 0
+    picture = b"\0\0\1\xb6" + bytes(range(20))
+    assert _num_shown("mpeg4", b"\0\0\1\xb3head" + picture) == 1
+    for packet in (picture + picture, picture[:8], b""):
+        assert _num_shown("mpeg4", packet) is None
+    assert _num_shown("h264", b"anything") == 1
