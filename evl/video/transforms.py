@@ -38,7 +38,7 @@ def resize(frames: Tensor, size: tuple[int, int], *, interpolation: str, antiali
     """Frames (F,C,H,W) -> (F,C,*size), of the same type: pixels stay within 0–255, bytes are rounded.
 
     Bytes whose channels lie together in memory, as they come from a decoder, are resized by PyTorch's own kernel for
-    them, some ten times faster than floats. It rounds and cuts to bytes between its two passes, as Pillow does.
+    them, several times faster than floats. It rounds and cuts to bytes between its two passes, as Pillow does.
     """
     if frames.dtype == torch.uint8:
         frames = frames.contiguous(memory_format=torch.channels_last)

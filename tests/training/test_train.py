@@ -1,6 +1,5 @@
 """Runs: resumed bit-exactly, equal over processes, robust against damage and full disks."""
 
-import csv
 import json
 import os
 import resource
@@ -9,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,11 +17,11 @@ import evl
 from evl.assembly import build_classifier
 from evl.config import replace
 from evl.data import read_manifest
-from evl.errors import ConfigError, DataError, EVLError, RunError, SaveError
+from evl.errors import ConfigError, EVLError, RunError, SaveError
 from evl.training import Interrupted, train
 from evl.training.checkpoint import list_checkpoints
-from evl.training.run import find_samples
 from tests.helpers import assert_close
+from tests.training.helpers import with_broken_in_training
 
 
 def weights(run):
@@ -144,15 +142,6 @@ def assert_same_run(one, other):
             assert_close(first[name], second[name], relative=1e-3, floor=2e-4)
 
 
-def with_broken_in_training(config):
-    """The config with a seed whose split has the broken file on the training side."""
-    for seed in range(20):
-        config = replace(config, training={"seed": seed})
-        if any("broken" in sample.path for sample in find_samples(config)[2]):
-            return config
-    raise AssertionError("no such seed")
-
-
 def torchrun(*arguments):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "evl"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -187,77 +176,6 @@ def test_two_processes_equal_one(tiny_config, tmp_path, videos):
     judged = torchrun("evaluate", tmp_path / "two", "--data", videos, "--json", "--out", tmp_path / "judged")
     assert judged.returncode == 0, judged.stderr[-3000:]
     assert json.loads(judged.stdout)["num_videos"] == 12
-
-
-def test_damaged_videos_are_listed_or_stop_the_run(tiny_config, tmp_path, videos):
-    shutil.copytree(videos, tmp_path / "videos")
-    (tmp_path / "videos/dark/9 broken.mp4").write_bytes(b"broken" * 1000)
-    config = replace(tiny_config, data={"path": str(tmp_path / "videos"), "max_damaged_share": 0.2})
-    config = with_broken_in_training(config)
-    result = train(config, tmp_path / "run")
-    assert [path.endswith("9 broken.mp4") for path in result.damaged] == [True]
-    assert "9 broken.mp4,cannot be decoded" in (tmp_path / "run/damaged.csv").read_text()
-    with pytest.raises(RunError, match=r"1 of 9 training videos are damaged \(11.1 %, allowed 5 %\)"):
-        train(replace(config, data={"max_damaged_share": 0.05}), tmp_path / "strict")
-
-
-def test_missing_videos_are_left_out_and_listed(tiny_config, tmp_path, videos, caplog):
-    folder = tmp_path / "videos"
-    shutil.copytree(videos, folder)
-    names = [f"{label}/{i} video.mp4" for label in ("bright", "dark") for i in range(6)]
-    names += ["dark/gone 1.mp4", "bright/gone, 2.mp4", "nowhere/gone 3.mp4"]
-    rows = [f'"{name}",{"dark" if "dark" in name else "bright"}\n' for name in names]
-    (folder / "list.csv").write_text("path,label\n" + "".join(rows))
-    config = replace(tiny_config, data={"path": str(folder / "list.csv"), "max_damaged_share": 0.0})
-    with caplog.at_level("WARNING", "evl"):
-        result = train(config, tmp_path / "run")
-    assert result.damaged == {}
-    assert {Path(sample.path).name for sample in result.missing} == {"gone 1.mp4", "gone, 2.mp4", "gone 3.mp4"}
-    assert sum("3 listed videos are missing" in message for message in caplog.messages) == 1
-    with open(tmp_path / "run/missing.csv", newline="") as file:
-        assert list(csv.reader(file)) == [
-            ["path", "label", "split"],
-            [str(folder / "dark/gone 1.mp4"), "dark", "all"],
-            [str(folder / "bright/gone, 2.mp4"), "bright", "all"],
-            [str(folder / "nowhere/gone 3.mp4"), "bright", "all"],
-        ]
-    listed = "".join((tmp_path / f"run/{split}.csv").read_text() for split in ("train", "val"))
-    assert "gone" not in listed
-    # the stored list holds: what turns up later is not trained on, what goes later is damage
-    train_samples = read_manifest(tmp_path / "run/train.csv").samples
-    shutil.copy(folder / "dark/0 video.mp4", folder / "dark/gone 1.mp4")
-    os.unlink(train_samples[0].path)
-    with pytest.raises(RunError, match="1 of 8 training videos are damaged"):
-        train(None, tmp_path / "run", resume=True)
-    result = train(None, tmp_path / "run", resume=True, settings=("data.max_damaged_share=0.5",))
-    assert result.damaged == {train_samples[0].path: "no such file"}
-
-
-def test_all_missing_is_an_error_that_names_the_root(tiny_config, tmp_path, videos):
-    (tmp_path / "list.csv").write_text("path,label\n" + "".join(f"gone{i}.mp4,{'ab'[i % 2]}\n" for i in range(10)))
-    config = replace(tiny_config, data={"path": str(tmp_path / "list.csv")})
-    with pytest.raises(DataError, match=r"all 10 videos are missing, such as .*gone0\.mp4.*data\.root"):
-        train(config, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-    (tmp_path / "val.csv").write_text("path,label\ngone.mp4,dark\n")
-    with pytest.raises(DataError, match=r"val\.csv: all 1 videos are missing"):
-        find_samples(replace(tiny_config, data={"val_path": str(tmp_path / "val.csv")}))
-
-
-def test_the_split_of_a_layout_is_trained_on(tiny_config, tmp_path, videos):
-    (tmp_path / "classInd.txt").write_text("1 dark\n2 bright\n")
-    (tmp_path / "trainlist01.txt").write_text("dark/gone.avi 1\n")
-    (tmp_path / "testlist02.txt").write_text("dark/5 video.avi\n")
-    train_list = [f"{label}/{i} video.avi {number}\n" for number, label in ((1, "dark"), (2, "bright")) for i in (0, 1)]
-    (tmp_path / "trainlist02.txt").write_text("".join(train_list) + "dark/gone.avi 1\n")
-    data = {"path": str(tmp_path), "root": str(videos), "layout": "ucf101", "split_number": 2}
-    _, names, training, validation, missing = find_samples(replace(tiny_config, data=data))
-    assert names == ("dark", "bright")
-    assert (len(training), len(validation)) == (2, 2)
-    assert sorted(Path(s.path).name for s in training + validation) == ["0 video.mp4"] * 2 + ["1 video.mp4"] * 2
-    assert [sample.path for sample in missing["train"]] == [str(videos / "dark/gone.avi")]
-    with pytest.raises(DataError, match="all 1 videos are missing"):
-        find_samples(replace(tiny_config, data={**data, "split_number": 1}))
 
 
 def test_a_full_disk_leaves_the_old_checkpoint(tiny_config, tmp_path):
@@ -442,13 +360,6 @@ def test_a_model_is_judged_in_its_own_precision(tiny_config, tmp_path):
     assert "1x1 views" in best["protocol"]
 
 
-def test_val_path_is_not_a_test_split(tiny_config, tmp_path, videos):
-    for split in ("test", "train"):
-        shutil.copytree(videos, tmp_path / split / split)
-        with pytest.raises(EVLError, match=f"no validation split, only {split}"):
-            find_samples(replace(tiny_config, data={"val_path": str(tmp_path / split)}))
-
-
 @pytest.mark.gpu
 def test_training_on_cuda(tiny_config, tmp_path):
     result = train(replace(tiny_config, training={"steps": 30}), tmp_path / "run", device="cuda")
@@ -456,13 +367,3 @@ def test_training_on_cuda(tiny_config, tmp_path):
     clips = torch.randn(2, 3, 3, 32, 32)
     cpu, cuda = evl.load(tmp_path / "run"), evl.load(tmp_path / "run", device="cuda")
     assert_close(cuda(clips.cuda()).cpu(), cpu(clips), relative=1e-3)
-
-
-def test_progress_says_what_training_waits_for():
-    from evl.data.loader import default_num_workers
-    from evl.training.loop import Speed
-
-    most = default_num_workers()
-    assert Speed(1.0, 50.0, 10.0, 0.1).describe(1) == "loss 1.000  10.0 clips/s  waiting for data 10 %"
-    assert Speed(1.0, 50.0, 10.0, 0.5).describe(most).endswith("waiting for data 50 % (try evl prepare)")
-    assert Speed(1.0, 50.0, 10.0, 0.5).describe(0).endswith("(try data.num_workers above 0, evl prepare)")

@@ -1,5 +1,5 @@
 """torchcodec gives the frames that PyAV gives, or is not asked. Being an optional extra, it has a stand-in here
-with its interface; the last test runs where it is installed."""
+with its interface; the last test (-m torchcodec) needs the real one."""
 
 import sys
 from types import SimpleNamespace
@@ -82,11 +82,9 @@ def test_its_absence_is_told_before_training(monkeypatch):
         torchcodec.require("torchcodec")
 
 
+@pytest.mark.torchcodec
 def test_the_real_one_gives_the_same_frames(tmp_path):
-    try:
-        torchcodec.require("torchcodec")
-    except ConfigError as reason:
-        pytest.skip(str(reason))
+    torchcodec.require("torchcodec")
     for name, options in (("a.mp4", {"bf": "3"}), ("b.mkv", {"g": "7"}), ("c.mp4", {"g": "1"})):
         path = write_video(tmp_path / name, numbered_frames(50, 63, 98)[:, :62], options=options)
         pictures = torchcodec.read(str(path), frame_index(path), WANTED, "torchcodec")

@@ -1,0 +1,13 @@
+"""Shared by the tests of training."""
+
+from evl.config import replace
+from evl.training.run import find_samples
+
+
+def with_broken_in_training(config):
+    """The config with a seed whose split has the broken file on the training side."""
+    for seed in range(20):
+        config = replace(config, training={"seed": seed})
+        if any("broken" in sample.path for sample in find_samples(config)[2]):
+            return config
+    raise AssertionError("no such seed")
