@@ -23,6 +23,7 @@ from evl.video.frame_folder import check_folder, probe_folder
 
 # where one packet is one picture with its own time, once hidden ones are left out
 ONE_PACKET_ONE_PICTURE = frozenset("h264 hevc vp8 libvpx vp9 libvpx-vp9 av1 libdav1d mpeg4 mjpeg".split())  # noqa: SIM905
+TOLD_BY_BYTES = frozenset("vp8 libvpx vp9 libvpx-vp9 mpeg4".split())  # noqa: SIM905  (packets that may show none, or two)
 MPEG4_PICTURE = b"\0\0\1\xb6"  # start code of a picture
 MPEG4_LEAST_BYTES = 16
 
@@ -191,7 +192,7 @@ def _from_packets(container: av.container.InputContainer, stream: av.VideoStream
     for packet in demux(container, stream):
         if packet.size == 0:  # the end
             continue
-        pictures = _num_shown(codec, bytes(packet))
+        pictures = _num_shown(codec, bytes(packet)) if codec in TOLD_BY_BYTES else 1
         if packet.pts is None or packet.is_corrupt or pictures is None:
             return None
         rows.append((packet.pts, packet.dts, packet.is_keyframe, pictures > 0 and not packet.is_discard))
@@ -216,7 +217,7 @@ def _num_shown(codec: str, data: bytes) -> int | None:
         # which no frame comes out
         is_one = data.count(MPEG4_PICTURE) == 1 and len(data) - data.rfind(MPEG4_PICTURE) >= MPEG4_LEAST_BYTES
         return 1 if is_one else None
-    return 1
+    raise ValueError(f"packets of {codec} need no look inside")
 
 
 def _vp9_frames(data: bytes) -> list[bytes]:

@@ -169,4 +169,5 @@ def test_packets_tell_how_many_pictures_they_show():
     assert _num_shown("mpeg4", b"\0\0\1\xb3head" + picture) == 1
     for packet in (picture + picture, picture[:8], b""):
         assert _num_shown("mpeg4", packet) is None
-    assert _num_shown("h264", b"anything") == 1
+    with pytest.raises(ValueError, match="no look inside"):
+        _num_shown("h264", b"anything")
