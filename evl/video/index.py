@@ -131,6 +131,8 @@ def frame_index(path: str | Path) -> FrameIndex:
 
 def counted_index(path: str | Path) -> FrameIndex:
     """Of a file, by decoding everything (``decode_everything``)."""
+    if os.path.isdir(path):
+        return frame_index(path)  # names are counted, pictures need not be decoded for it
     return _counted(decode_everything(path))
 
 

@@ -169,3 +169,21 @@ def test_a_file_whose_packets_promise_too_much_is_counted_from_then_on(tmp_path,
         files.read(0, lambda count: counts.append(count) or [0])
     assert counts == [31, 30, 31, 30, 31, 30, 30, 30]  # drawn again when first met, right after that
     video_index._frame_index.cache_clear()
+
+
+def test_a_folder_of_frames_is_decoded_whole_once(tmp_path, monkeypatch):
+    from PIL import Image
+
+    from evl.video import frame_folder
+
+    for i in range(12):
+        Image.new("RGB", (20, 16), (i, i, i)).save(tmp_path / f"{i}.png")
+    decoded, decode = [], frame_folder._decode
+    monkeypatch.setattr(
+        frame_folder, "_decode", lambda path, file, shape: decoded.append(file) or decode(path, file, shape)
+    )
+    files = Files([Sample(str(tmp_path))])
+    for expected in (12 + 2, 2, 2):
+        decoded.clear()
+        assert files.read(0, lambda count: [3, count - 1])[:, 0, 0, 0].tolist() == [3, 11]
+        assert len(decoded) == expected
