@@ -7,6 +7,7 @@ whatever stands before that call, and cost nothing to compute.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
 
@@ -18,7 +19,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from evl.backbones.base import FrozenBackbone
+from evl.backbones.base import FrozenBackbone, Taps
 from evl.errors import BackboneError
 from evl.onednn import Linear
 from evl.types import BackboneSpec, LayerFeatures, Preprocessing
@@ -55,9 +56,9 @@ class _Capture(TorchFunctionMode):
 
 
 class TimmBackbone(FrozenBackbone):
-    """A timm ``VisionTransformer`` or ``Eva``, tapped at its last blocks."""
+    """A timm ``VisionTransformer`` or ``Eva``. Blocks behind the deepest tap do not run."""
 
-    def __init__(self, vit: nn.Module, name: str, preprocessing: Preprocessing, num_taps: int):
+    def __init__(self, vit: nn.Module, name: str, preprocessing: Preprocessing, taps: Taps):
         refuse_unsupported(vit, name)
         attention = vit.blocks[0].attn
         spec = BackboneSpec(
@@ -71,47 +72,51 @@ class TimmBackbone(FrozenBackbone):
             image_size=tuple(vit.patch_embed.img_size),
             patch_size=tuple(vit.patch_embed.patch_size),
         )
-        super().__init__(spec, preprocessing, num_taps)
+        super().__init__(spec, preprocessing, taps)
         self.vit = vit
         self.requires_grad_(False)
         self.eval()
         for module in vit.modules():
             if type(module) is nn.Linear:
                 module.__class__ = Linear  # the same, by the faster library
-        first_tap = spec.depth - num_taps
-        for index, block in enumerate(vit.blocks):
+        for number, block in enumerate(vit.blocks, 1):
             block.attn.fused_attn = True
-            if index >= first_tap:
-                block.register_forward_pre_hook(partial(_enter, index))
-                block.register_forward_hook(_leave)
+            if number in self.taps:
+                block.register_forward_pre_hook(partial(_enter, number))
+                block.register_forward_hook(partial(_leave, number == self.taps[-1]))
 
     def compile(self) -> None:
         """Every block that is not tapped, and the MLPs of those that are."""
         super().compile()
-        first_tap = self.spec.depth - self.num_taps
-        for index, block in enumerate(self.vit.blocks):
-            (block if index < first_tap else block.mlp).compile()
+        for number, block in enumerate(self.vit.blocks[: self.taps[-1]], 1):
+            (block.mlp if number in self.taps else block).compile()
 
     def tap(self, frames: Tensor) -> list[LayerFeatures]:
         capture = _Capture()
         token = _capture.set(capture)
         try:
-            self.vit.forward_features(frames)
+            with suppress(_AllTapped):
+                self.vit.forward_features(frames)
         finally:
             capture.leave()
             _capture.reset(token)
-        blocks = range(self.spec.depth - self.num_taps, self.spec.depth)
-        return [LayerFeatures(capture.tokens[block], *capture.queries_keys[block]) for block in blocks]
+        return [LayerFeatures(capture.tokens[block], *capture.queries_keys[block]) for block in self.taps]
 
 
-def _enter(index: int, module: nn.Module, args) -> None:
+class _AllTapped(Exception):
+    """The deepest tapped block is done: what stands behind it is of no use."""
+
+
+def _enter(number: int, module: nn.Module, args) -> None:
     if (capture := _capture.get()) is not None:
-        capture.enter(index)
+        capture.enter(number)
 
 
-def _leave(module: nn.Module, args, output: Tensor) -> None:
+def _leave(is_deepest: bool, module: nn.Module, args, output: Tensor) -> None:
     if (capture := _capture.get()) is not None:
         capture.leave(output)
+        if is_deepest:
+            raise _AllTapped
 
 
 def refuse_unsupported(model: nn.Module, name: str) -> None:
