@@ -19,7 +19,7 @@ _HOMES = {
     "LayerFeatures": "evl.types",
     "Prediction": "evl.types",
     "RunConfig": "evl.config",
-    "VideoClassifier": "evl.models.classifier",
+    "VideoClassifier": "evl.assembly",
     "clip_indices": "evl.video.sampling",
     "clip_starts": "evl.video.sampling",
     "create_backbone": "evl.backbones",
@@ -35,13 +35,12 @@ __all__ = ["__version__", *sorted(_HOMES)]
 
 if TYPE_CHECKING:
     from evl import models
-    from evl.assembly import load, load_release
+    from evl.assembly import VideoClassifier, load, load_release
     from evl.backbones import create_backbone
     from evl.config import RunConfig
     from evl.errors import EVLError
     from evl.evaluation import evaluate
     from evl.inference import predict
-    from evl.models.classifier import VideoClassifier
     from evl.models.decoder import EVLDecoder
     from evl.training import train
     from evl.types import BackboneSpec, LayerFeatures, Prediction

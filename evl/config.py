@@ -140,6 +140,7 @@ class TrainingConfig:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: bf16 on CUDA, fp32 on CPU
     compile: bool = False  # by torch.compile: minutes at the start, faster steps after
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    init: str | None = None  # a saved model whose trained weights are the start; sizes may differ
     eval_every: NotNegative = 500  # steps; 0: only at the end
     save_every: Positive = 500  # steps
     keep_last: Positive = 2  # checkpoints

@@ -113,6 +113,17 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
+class WeightsOrigin:
+    """Where a backbone's weights came from: ``source`` a hub id, address or file name; ``hub_id`` if it is one."""
+
+    source: str
+    activation: str
+    layout: str = "timm"
+    hub_id: str | None = None
+    licence: str | None = None
+
+
+@dataclass(frozen=True)
 class Prediction:
     """What a model says of one video. ``scores`` (Y): softmax averaged over views; ``label`` an index or None."""
 

@@ -1,7 +1,20 @@
-"""Backbone + decoder + head → a classifier; from a config, to and from disk, from the original release."""
+"""Backbone + decoder + head → a classifier; to and from disk, hub and the original release."""
 
 from evl.assembly.build import ModelCard, build_classifier
-from evl.assembly.release import load_release
-from evl.assembly.saved import load, read_card, save_model
+from evl.assembly.hub import VideoClassifier
+from evl.assembly.release import kinetics400_class_names, load_release, save_release
+from evl.assembly.saved import find_model, load, read_card, save_model, start_from
 
-__all__ = ["ModelCard", "build_classifier", "load", "load_release", "read_card", "save_model"]
+__all__ = [
+    "ModelCard",
+    "VideoClassifier",
+    "build_classifier",
+    "find_model",
+    "kinetics400_class_names",
+    "load",
+    "load_release",
+    "read_card",
+    "save_model",
+    "save_release",
+    "start_from",
+]

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from torch import nn
 
-from evl.backbones import create_backbone
+from evl.assembly.formats import FORMAT_VERSION
+from evl.assembly.hub import VideoClassifier
+from evl.backbones import FrozenBackbone, Taps, create_backbone
 from evl.config import BackboneConfig, ClipConfig, EvaluationConfig, ModelConfig, RunConfig
 from evl.errors import ConfigError
-from evl.models import ClassifierHead, EVLDecoder, MeanPool, VideoClassifier
-from evl.types import BackboneSpec, Preprocessing
-
-FORMAT_VERSION = 1
+from evl.models import ClassifierHead, EVLDecoder, MeanPool
+from evl.types import BackboneSpec, Preprocessing, WeightsOrigin
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,10 @@ class ModelCard:
     evaluation: EvaluationConfig
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
+    origin: WeightsOrigin | None = None  # of the backbone's weights; None where an older evl saved it
     scores: dict[str, int | float | str] | None = None  # with their protocol
+    data: str | None = None  # what it was trained on, in words
+    with_backbone: bool = False  # whether the encoder's weights are inside
     precision: str = "fp32"  # of training, and of judging on the same kind of device
     format_version: int = FORMAT_VERSION
     evl_version: str = ""
@@ -49,17 +52,17 @@ class ModelCard:
         return f"{frames} frames, {views}, {size} ({kind}), {name}, {precision or self.precision}, {num_videos} videos"
 
 
-def build_classifier(config: RunConfig, class_names: Sequence[str], *, trust_origin: bool = False) -> VideoClassifier:
-    """An untrained classifier on its frozen backbone, on the CPU, with ``card`` filled in but for the hash.
+def build_classifier(
+    config: RunConfig, class_names: Sequence[str], *, backbone: FrozenBackbone | None = None
+) -> VideoClassifier:
+    """An untrained classifier on its frozen backbone, on the CPU, with ``card`` filled in.
 
-    ``trust_origin``: see ``create_backbone``. Raises BackboneError or ConfigError where parts do not fit.
+    ``backbone``: the one that ``config`` names, if it is there already. Raises BackboneError or ConfigError
+    where parts do not fit.
     """
     if len(class_names) < 2:
         raise ConfigError(f"{len(class_names)} class: a classifier needs at least two")
-    taps = config.model.taps
-    if config.model.decoder != "evl":  # a probe reads one block
-        taps = 1 if isinstance(taps, str) else taps[-1:]
-    backbone = create_backbone(config.backbone, taps, trust_origin=trust_origin)
+    backbone = backbone or create_backbone(config.backbone, taps_of(config.model))
     decoder = build_decoder(config.model, backbone.spec, len(backbone.taps), config.clip.num_frames)
     head = ClassifierHead(backbone.spec.width, len(class_names), config.model.head_dropout)
     model = VideoClassifier(backbone, decoder, head, class_names)
@@ -68,7 +71,7 @@ def build_classifier(config: RunConfig, class_names: Sequence[str], *, trust_ori
         preprocessing = replace(preprocessing, interpolation=config.clip.interpolation)
     model.card = ModelCard(
         backbone=config.backbone,
-        backbone_hash="",
+        backbone_hash=backbone.weights_hash,
         model=config.model,
         clip=config.clip,
         evaluation=config.evaluation,
@@ -78,12 +81,24 @@ def build_classifier(config: RunConfig, class_names: Sequence[str], *, trust_ori
     return model
 
 
+def taps_of(config: ModelConfig) -> Taps:
+    """The blocks a decoder reads: all that are tapped, or the deepest of them for a probe."""
+    if config.decoder == "evl":
+        return config.taps
+    return 1 if isinstance(config.taps, str) else config.taps[-1:]
+
+
+def attention_sizes(config: ModelConfig, spec: BackboneSpec) -> tuple[int, int]:
+    """(width, heads) of the decoder's attention: heads 64 wide, or as many as the backbone's own."""
+    qkv_width = config.qkv_width or spec.width
+    return qkv_width, config.num_heads or (qkv_width // 64 if qkv_width % 64 == 0 else spec.num_heads)
+
+
 def build_decoder(config: ModelConfig, spec: BackboneSpec, num_taps: int, num_frames: int) -> nn.Module:
-    """The trainable reader of a backbone's features. Heads are 64 wide, or as many as the backbone's own."""
+    """The trainable reader of a backbone's features."""
     if config.decoder == "linear":
         return MeanPool(spec.width, spec.num_prefix_tokens)
-    qkv_width = config.qkv_width or spec.width
-    num_heads = config.num_heads or (qkv_width // 64 if qkv_width % 64 == 0 else spec.num_heads)
+    qkv_width, num_heads = attention_sizes(config, spec)
     if qkv_width % num_heads:
         raise ConfigError(f"model.num_heads {num_heads} does not divide the attention's width {qkv_width}")
     return EVLDecoder(

@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import logging
+from dataclasses import fields, replace
 from pathlib import Path
 
 import safetensors.torch
 import torch
 from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
 
 from evl import __version__
-from evl.assembly.build import FORMAT_VERSION, ModelCard, build_classifier
-from evl.config import RunConfig
-from evl.errors import BackboneError, CheckpointError
+from evl.assembly.build import ModelCard, attention_sizes, build_classifier, taps_of
+from evl.assembly.formats import CARD, WEIGHTS, upgraded
+from evl.assembly.hub import VideoClassifier, fetch, is_hub_id
+from evl.backbones import create_backbone
+from evl.backbones.base import tapped_blocks
+from evl.config import ModelConfig, RunConfig
+from evl.errors import BackboneError, CheckpointError, ConfigError
 from evl.files import write_atomically
-from evl.models import VideoClassifier
+from evl.models.resize import resized_state
+from evl.types import BackboneSpec
 
-WEIGHTS, CARD = "model.safetensors", "model.json"
+log = logging.getLogger("evl")
 
 
-def save_model(model: VideoClassifier, folder: str | Path, *, scores: dict[str, float | str] | None = None) -> None:
-    """Writes the trainable weights and the card. Raises SaveError if the disk refuses; old files then remain."""
+def save_model(
+    model: VideoClassifier,
+    folder: str | Path,
+    *,
+    scores: dict[str, float | str] | None = None,
+    with_backbone: bool = False,
+) -> None:
+    """Writes the trained weights and the card. ``with_backbone``: the frozen encoder's too, so that it is whole.
+
+    ``scores``: None keeps what the card says. Raises SaveError if the disk refuses; old files then remain.
+    """
     folder = Path(folder)
     if model.card is None:
         raise CheckpointError("this model says nothing of its backbone and pixels (no card), so it cannot be saved")
@@ -30,73 +46,142 @@ def save_model(model: VideoClassifier, folder: str | Path, *, scores: dict[str, 
         model.card,
         backbone=replace(model.card.backbone, weights=str(Path(weights).absolute()) if weights else None),
         backbone_hash=model.backbone.weights_hash,
-        scores=scores,
+        with_backbone=with_backbone,
+        scores=model.card.scores if scores is None else scores,
         evl_version=__version__,
     )
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.trainable_state().items()}
+    if with_backbone:
+        backbone = model.backbone.state_dict().items()
+        tensors |= {f"backbone.{name}": _narrowest(value.detach().cpu()).contiguous() for name, value in backbone}
     with write_atomically(folder / WEIGHTS) as file:
         file.write(safetensors.torch.save(tensors, metadata={"format": "pt", "evl": __version__}))
     with write_atomically(folder / CARD, text=True) as file:
         json.dump(TypeAdapter(ModelCard).dump_python(card, mode="json"), file, indent=2, ensure_ascii=False)
 
 
+def _narrowest(value: Tensor) -> Tensor:
+    """The same numbers in half the bytes, where they came in half precision: so do OpenAI's archives."""
+    for dtype in (torch.float16, torch.bfloat16):
+        if value.dtype == torch.float32 and torch.equal((narrow := value.to(dtype)).float(), value):
+            return narrow
+    return value
+
+
 def read_card(folder: str | Path) -> ModelCard:
-    """``model.json`` of a run or model folder. Raises CheckpointError with the reason."""
+    """``model.json`` of a run or model folder, of any version. Raises CheckpointError with the reason."""
     path = Path(folder) / CARD
     if not path.is_file():
         if (Path(folder) / "config.yaml").is_file():
             raise CheckpointError(f"{folder}: this run is not finished; go on with: evl train --out {folder} --resume")
         raise CheckpointError(f"{folder}: no saved model here (no {CARD}); expected the folder of a finished run")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        version = content.get("format_version") if isinstance(content, dict) else None
-        if isinstance(version, int | str) and int(version) > FORMAT_VERSION:
-            raise CheckpointError(f"{path}: format {version}, this evl reads up to {FORMAT_VERSION}; upgrade evl")
-        return TypeAdapter(ModelCard).validate_python(content)
+        return TypeAdapter(ModelCard).validate_python(upgraded(json.loads(path.read_text(encoding="utf-8"))))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except CheckpointError:
-        raise
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]
         raise CheckpointError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    except ValueError as error:  # no JSON, no text
+    except (ValueError, RecursionError) as error:  # no JSON, no text
         raise CheckpointError(f"{path}: damaged ({error})") from None
 
 
 def load(
-    path: str | Path, *, device: str | torch.device = "cpu", backbone_weights: str | Path | None = None
+    path: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    backbone_weights: str | Path | None = None,
+    num_frames: int | None = None,
+    stride: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    revision: str | None = None,
 ) -> VideoClassifier:
-    """The classifier of a run or model folder, in evaluation mode: backbone rebuilt, trained weights put in.
+    """A saved classifier, in evaluation mode: backbone rebuilt, trained weights put in.
 
-    ``backbone_weights``: where the backbone's file is now, if it was loaded from one and has moved.
-    Raises CheckpointError if the folder is no model, is damaged, or its backbone's weights are not those it was
+    ``path``: the folder of a run or model, or ``owner/name`` of the Hugging Face Hub (at ``revision``); what was
+    fetched once is found offline. ``backbone_weights``: where the backbone's file is now, if it was loaded from one
+    and has moved. ``num_frames``, ``image_size`` (a side, or (H, W)): for other clips than it was trained on, with
+    temporal positions, relative tables and the backbone's positions interpolated, which is logged; ``stride`` goes
+    with them.
+
+    Raises CheckpointError if there is no such model, it is damaged, or its backbone's weights are not those it was
     trained on.
     """
+    path = find_model(path, revision)
     card = read_card(path)
     weights = backbone_weights or card.backbone.weights
-    if weights is not None and not Path(weights).is_file() and (Path(path) / Path(weights).name).is_file():
-        weights = Path(path) / Path(weights).name
-    backbone = replace(card.backbone, weights=str(weights) if weights is not None else None)
-    config = RunConfig(backbone=backbone, model=card.model, clip=card.clip, evaluation=card.evaluation)
+    if weights is not None and not Path(weights).is_file() and (path / Path(weights).name).is_file():
+        weights = path / Path(weights).name
+    state = _read_tensors(path / WEIGHTS)
+    inside = {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
+    taps = taps_of(card.model)
+    moved = replace(card.backbone, weights=str(weights) if weights is not None else None)
+    resized = moved if image_size is None else _changed(moved, image_size=image_size)
     try:
-        model = build_classifier(config, card.class_names, trust_origin=True)  # the hash below tells
+        if inside and backbone_weights is None:
+            backbone = create_backbone(moved, taps, state=inside)
+            if moved.image_size is not None:  # the hash is of positions before they were fitted to that size
+                backbone._hash = card.backbone_hash
+            if image_size is not None:
+                backbone.resize(image_size)
+        else:
+            backbone = create_backbone(resized, taps, trust_origin=True)  # the hash below tells
     except BackboneError as error:
         raise CheckpointError(f"{path}: its backbone cannot be rebuilt: {error}") from error
-    if model.backbone.weights_hash != card.backbone_hash:
+    if backbone.weights_hash != card.backbone_hash:
         raise CheckpointError(
             f"{path} was trained on other backbone weights: {card.backbone.name} with hash "
             f"{card.backbone_hash[:12]}…, but {weights or 'what that name gives here'} has "
-            f"{model.backbone.weights_hash[:12]}…"
+            f"{backbone.weights_hash[:12]}…"
         )
-    _refuse_inconsistent(card, model, path)
-    load_trained(model, Path(path) / WEIGHTS)
-    model.card = replace(card, backbone=backbone)
+    wanted = {"num_frames": num_frames, "stride": stride}
+    clip = _changed(card.clip, **{name: value for name, value in wanted.items() if value is not None})
+    preprocessing = card.preprocessing
+    if image_size is not None:
+        preprocessing = replace(preprocessing, image_size=backbone.spec.image_size)
+    config = RunConfig(backbone=resized, model=card.model, clip=clip, evaluation=card.evaluation)
+    model = build_classifier(config, card.class_names, backbone=backbone)
+    model.card = replace(card, backbone=resized, clip=clip, preprocessing=preprocessing)
+    if notices := _differences(card, model.card):
+        log.warning("%s is used otherwise than it was trained: %s", path, "; ".join(notices))
+        model.card = replace(model.card, scores=None)  # which were of the model as it was
+    _refuse_inconsistent(model, path)
+    _put_trained(model, state, card, path)
     return model.to(device).eval()
 
 
-def _refuse_inconsistent(card: ModelCard, model: VideoClassifier, path: str | Path) -> None:
-    pre, spec = card.preprocessing, model.backbone.spec
+def _changed(config, **values):
+    """A copy of a part of a config, checked. Raises ConfigError."""
+    try:
+        return replace(config, **values)
+    except ValidationError as error:
+        problems = error.errors()
+        messages = dict.fromkeys(problem["msg"] for problem in problems)
+        raise ConfigError(f"{problems[0]['loc'][0]}: {', or '.join(messages)}") from None
+
+
+def _differences(trained: ModelCard, now: ModelCard) -> list[str]:
+    """What is not as it was trained, in words."""
+    notices = []
+    if now.clip.num_frames != trained.clip.num_frames:
+        how = " (temporal positions are interpolated)" if trained.model.temporal_position else ""
+        notices.append(f"clips of {now.clip.num_frames} frames, not {trained.clip.num_frames}{how}")
+    if now.clip.sampling == "dense" and now.clip.stride != trained.clip.stride:
+        notices.append(f"stride {now.clip.stride}, not {trained.clip.stride}")
+    size, trained_size = ("×".join(map(str, card.preprocessing.image_size)) for card in (now, trained))
+    if size != trained_size:
+        notices.append(
+            f"images of {size} pixels, not {trained_size} (the backbone's positions and tables of relative "
+            "positions are interpolated)"
+        )
+    return notices
+
+
+def _refuse_inconsistent(model: VideoClassifier, path: Path) -> None:
+    card, spec = model.card, model.backbone.spec
+    pre = card.preprocessing
     wrong = [
         what
         for what, is_wrong in (
@@ -111,16 +196,65 @@ def _refuse_inconsistent(card: ModelCard, model: VideoClassifier, path: str | Pa
         if is_wrong
     ]
     if wrong:
-        raise CheckpointError(f"{Path(path) / CARD}: {'; '.join(wrong)}")
+        raise CheckpointError(f"{path / CARD}: {'; '.join(wrong)}")
 
 
-def load_trained(model: VideoClassifier, path: Path) -> None:
-    """Puts a ``model.safetensors`` into a model of the same sizes; CheckpointError otherwise."""
+def _form(config: ModelConfig, spec: BackboneSpec) -> dict[str, object]:
+    """What decides a decoder's form, with what is left to the backbone filled in."""
+    qkv_width, num_heads = attention_sizes(config, spec)
+    filled = replace(config, qkv_width=qkv_width, num_heads=num_heads, taps=tapped_blocks(config.taps, spec.depth))
+    only_training = ("mlp_dropout", "head_dropout", "query_init")
+    return {field.name: getattr(filled, field.name) for field in fields(filled) if field.name not in only_training}
+
+
+def start_from(model: VideoClassifier, path: str | Path) -> None:
+    """Puts a saved model's trained weights into ``model``, made for other classes, clips or image sizes.
+
+    Sizes are fitted as ``load`` does; the classifier is taken over only where the class names are the same, in the
+    same order. Both are logged. Raises CheckpointError where backbone or decoder are not the same.
+    """
+    path = find_model(path)
+    card, own = read_card(path), model.card
+    if card.backbone_hash != model.backbone.weights_hash:
+        raise CheckpointError(f"{path} stands on another backbone, {card.backbone.name}: it cannot be the start here")
+    here, there = (_form(one.model, model.backbone.spec) for one in (own, card))
+    differing = [
+        f"model.{name} is {there[name]} there and {here[name]} here" for name in here if here[name] != there[name]
+    ]
+    if differing:
+        raise CheckpointError(f"{path} has a decoder of another form: {', '.join(differing)}")
+    state = _read_tensors(path / WEIGHTS)
+    notices = _differences(card, own)
+    if card.class_names != model.class_names:
+        notices.append("other classes: the classifier starts anew")
+        fresh = model.head.state_dict().items()
+        state = {k: v for k, v in state.items() if not k.startswith("head.")} | {f"head.{k}": v for k, v in fresh}
+    _put_trained(model, state, card, path)
+    log.info("starting from %s%s", path, f" ({'; '.join(notices)})" if notices else "")
+
+
+def find_model(path: str | Path, revision: str | None = None) -> Path:
+    """The folder of a model: ``path`` itself, or where the hub's ``owner/name`` lies in the cache."""
+    return fetch(str(path), revision) if not Path(path).exists() and is_hub_id(path) else Path(path)
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
-        state = safetensors.torch.load_file(path)
-        model.load_trainable_state(state)
+        return safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path}: missing or damaged ({error})") from None
+
+
+def _put_trained(model: VideoClassifier, state: dict[str, Tensor], trained: ModelCard, path: Path) -> None:
+    """Puts the trained weights of a file into a model, fitted to its size."""
+    spec = model.backbone.spec
+    sides = zip(trained.preprocessing.image_size, spec.patch_size, strict=True)
+    grid = tuple(size // patch for size, patch in sides)
+    decoder = {k.removeprefix("decoder."): v for k, v in state.items() if k.startswith("decoder.")}
+    decoder = resized_state(decoder, model.decoder.state_dict(), grid, spec.grid)
+    rest = {k: v for k, v in state.items() if not k.startswith(("decoder.", "backbone."))}
+    try:
+        model.load_trainable_state(rest | {f"decoder.{name}": value for name, value in decoder.items()})
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()[:3]]
-        raise CheckpointError(f"{path}: does not fit this model: {' '.join(lines)}") from None
+        raise CheckpointError(f"{path / WEIGHTS}: does not fit this model: {' '.join(lines)}") from None

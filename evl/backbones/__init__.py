@@ -1,6 +1,6 @@
 """Frames → features: frozen image encoders."""
 
-from evl.backbones.base import FrozenBackbone
-from evl.backbones.registry import create_backbone, list_backbones
+from evl.backbones.base import FrozenBackbone, Taps
+from evl.backbones.registry import create_backbone, list_backbones, named
 
-__all__ = ["FrozenBackbone", "create_backbone", "list_backbones"]
+__all__ = ["FrozenBackbone", "Taps", "create_backbone", "list_backbones", "named"]

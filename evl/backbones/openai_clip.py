@@ -10,8 +10,6 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from evl.backbones.base import Taps
-from evl.backbones.timm_vit import TimmBackbone
 from evl.backbones.weights import read_weights
 from evl.errors import BackboneError
 from evl.types import Preprocessing
@@ -27,8 +25,8 @@ def comes_from_openai(state: Mapping[str, Tensor], is_torchscript: bool) -> bool
     return "visual.class_embedding" in state and (is_torchscript or "input_resolution" in state)
 
 
-def load_openai_clip(path: str | Path, taps: Taps, *, trust_origin: bool = False) -> TimmBackbone:
-    """An OpenAI CLIP archive (TorchScript, or its state dict) -> backbone in float32, with QuickGELU.
+def load_openai_clip(path: str | Path, *, trust_origin: bool = False) -> VisionTransformer:
+    """An OpenAI CLIP archive (TorchScript, or its state dict) -> its image tower in float32, with QuickGELU.
 
     Raises BackboneError if the file is not one with a vision transformer, or if it may be open_clip's, whose weights
     have the same layout but mostly another activation; ``trust_origin`` says that it is OpenAI's nevertheless.
@@ -44,38 +42,53 @@ def load_openai_clip(path: str | Path, taps: Taps, *, trust_origin: bool = False
         )
     visual = {k.removeprefix("visual."): v.float() for k, v in state.items() if k.startswith("visual.")}
     try:
-        vit = _build(visual)
-    except BackboneError:
-        raise
+        return build_openai_clip(_to_timm(visual))
+    except BackboneError as error:
+        raise BackboneError(f"{path}: {error}") from None
+    except KeyError as error:
+        raise BackboneError(f"{path}: the image tower is incomplete: no {error}") from None
+
+
+def build_openai_clip(
+    state: Mapping[str, Tensor], image_size: int | tuple[int, int] | None = None
+) -> VisionTransformer:
+    """The image tower whose tensors, by timm's names, are ``state``: all sizes are read from them, but for
+    ``image_size`` where positions were interpolated; None: a square. BackboneError where they do not fit."""
+    try:
+        return _build(state, image_size)
     except (KeyError, RuntimeError, ValueError, IndexError) as error:
-        raise BackboneError(f"{path}: the image tower is incomplete or of unknown form: {error}") from None
-    size = vit.patch_embed.img_size
-    preprocessing = Preprocessing(tuple(size), CLIP_MEAN, CLIP_STD, interpolation="bicubic", antialias=True)
-    return TimmBackbone(vit, "openai_clip", preprocessing, taps)
+        raise BackboneError(f"the image tower is incomplete or of unknown form: {error}") from None
 
 
-def _build(visual: Mapping[str, Tensor]) -> VisionTransformer:
-    width, _, *patch_size = visual["conv1.weight"].shape
+def _build(state: Mapping[str, Tensor], image_size: int | tuple[int, int] | None) -> VisionTransformer:
+    width, _, *patch_size = state["patch_embed.proj.weight"].shape
     if width % HEAD_WIDTH:
         raise BackboneError(f"a width of {width} is no multiple of {HEAD_WIDTH}, the width of CLIP's heads")
-    side = round((len(visual["positional_embedding"]) - 1) ** 0.5)
-    if side * side + 1 != len(visual["positional_embedding"]):
-        raise BackboneError(f"{len(visual['positional_embedding'])} positions: not a class token and a square grid")
+    if image_size is None:
+        positions = state["pos_embed"].shape[1]
+        side = round((positions - 1) ** 0.5)
+        if side * side + 1 != positions:
+            raise BackboneError(f"{positions} positions: not a class token and a square grid")
+        image_size = (side * patch_size[0], side * patch_size[1])
     with torch.device("meta"):
         vit = VisionTransformer(
-            img_size=(side * patch_size[0], side * patch_size[1]),
+            img_size=image_size,
             patch_size=tuple(patch_size),
             embed_dim=width,
-            depth=1 + max(int(key.split(".")[2]) for key in visual if key.startswith("transformer.resblocks.")),
+            depth=1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks.")),
             num_heads=width // HEAD_WIDTH,
-            mlp_ratio=len(visual["transformer.resblocks.0.mlp.c_fc.weight"]) / width,
+            mlp_ratio=len(state["blocks.0.mlp.fc1.weight"]) / width,
             num_classes=0,
             pre_norm=True,
             norm_layer=partial(nn.LayerNorm, eps=1e-5),
             act_layer="quick_gelu",
         )
-    vit.load_state_dict(_to_timm(visual), assign=True)
+    vit.load_state_dict(state, assign=True)
     return vit
+
+
+def preprocessing_of_clip(image_size: tuple[int, int]) -> Preprocessing:
+    return Preprocessing(tuple(image_size), CLIP_MEAN, CLIP_STD, interpolation="bicubic", antialias=True)
 
 
 _NAMES = {

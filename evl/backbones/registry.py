@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import fnmatch
 import logging
+from collections.abc import Mapping
 from contextlib import contextmanager
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
 
 import timm
 import torch
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
-from torch import nn
+from torch import Tensor, nn
 
-from evl.backbones.base import FrozenBackbone, Taps, hash_weights
-from evl.backbones.openai_clip import comes_from_openai, load_openai_clip
+from evl.backbones.base import FrozenBackbone, Taps
+from evl.backbones.openai_clip import build_openai_clip, comes_from_openai, load_openai_clip, preprocessing_of_clip
 from evl.backbones.timm_vit import TimmBackbone, preprocessing_of, random_weights_, refuse_unsupported
 from evl.backbones.weights import read_weights
 from evl.config import BackboneConfig
@@ -25,17 +28,30 @@ EMBEDDED = "evl_vit_tiny"
 OPENAI = "openai_clip"
 
 
-def create_backbone(config: BackboneConfig | str, taps: Taps, *, trust_origin: bool = False) -> FrozenBackbone:
+def named(text: str) -> BackboneConfig:
+    """What ``--backbone`` means: a name, or one of OpenAI's archives."""
+    is_file = Path(text).suffix in (".pt", ".pth") or Path(text).is_file()
+    return BackboneConfig(OPENAI, weights=text) if is_file else BackboneConfig(text)
+
+
+def create_backbone(
+    config: BackboneConfig | str,
+    taps: Taps,
+    *,
+    trust_origin: bool = False,
+    state: Mapping[str, Tensor] | None = None,
+) -> FrozenBackbone:
     """The frozen backbone a config names, in float32 on the CPU, tapped at some of its blocks.
 
     ``taps``: 4 or ``"last 4"``, ``"all"``, or rising block numbers counted from 1, such as [3, 6, 9, 12].
     Raises BackboneError for an unknown name (with the nearest known), an architecture that cannot work, or weights
     that are missing, do not fit, or were made for another activation. ``trust_origin``: take a file in OpenAI's layout
-    for OpenAI's, as where a known hash will tell.
+    for OpenAI's, as where a known hash will tell. ``state``: all tensors of such a backbone, as its ``state_dict`` has
+    them; then nothing else is read or fetched.
     """
     if isinstance(config, str):
         config = BackboneConfig(name=config)
-    backbone = _create(config, taps, trust_origin)
+    backbone = _create(config, taps, trust_origin, state)
     if not any(parameter.is_meta for parameter in backbone.parameters()):
         backbone.weights_hash  # noqa: B018  (now, while the weights are as they were read: a model may be cast later)
         if not all(parameter.isfinite().all() for parameter in backbone.parameters()):
@@ -43,48 +59,53 @@ def create_backbone(config: BackboneConfig | str, taps: Taps, *, trust_origin: b
     return backbone
 
 
-def _create(config: BackboneConfig, taps: Taps, trust_origin: bool) -> FrozenBackbone:
-    if config.name == OPENAI:
+def _create(
+    config: BackboneConfig, taps: Taps, trust_origin: bool, state: Mapping[str, Tensor] | None
+) -> FrozenBackbone:
+    if config.name == OPENAI and state is not None:
+        tower = {name.removeprefix("vit."): tensor.float() for name, tensor in state.items()}
+        vit, preprocessing_for = build_openai_clip(tower, config.image_size), preprocessing_of_clip
+    elif config.name == OPENAI:
         if config.weights is None:
             raise BackboneError("openai_clip needs its archive: set backbone.weights=ViT-B-16.pt")
-        if config.image_size is not None:
-            raise BackboneError("openai_clip takes its size from the archive; leave backbone.image_size unset")
-        return load_openai_clip(config.weights, taps, trust_origin=trust_origin)
-    if config.name == EMBEDDED:
-        return _embedded(config, taps)
-    _refuse_unknown(config.name)
-    if config.weights is None and config.pretrained:
-        _refuse_wrong_activation(config.name)
-    vit = _create_timm(config)
-    native = None
+        vit = load_openai_clip(config.weights, trust_origin=trust_origin)
+        preprocessing_for = preprocessing_of_clip
+    elif config.name == EMBEDDED:
+        vit, preprocessing_for = _embedded(config), _EMBEDDED_PREPROCESSING
+    else:
+        _refuse_unknown(config.name)
+        if config.weights is None and config.pretrained and state is None:
+            _refuse_wrong_activation(config.name)
+        vit = _create_timm(config if state is None else replace(config, pretrained=False, weights=None))
+        preprocessing_for = partial(preprocessing_of, vit.pretrained_cfg)
+    backbone = TimmBackbone(vit, config.name, preprocessing_for(vit.patch_embed.img_size), taps)
     if config.image_size is not None:
-        # named by the weights as they were read: interpolated positions differ in the last bit between machines
-        native = hash_weights({f"vit.{name}": tensor for name, tensor in vit.state_dict().items()})
-        size, patch = config.image_size, vit.patch_embed.patch_size
-        height, width = (size, size) if isinstance(size, int) else size
-        if height % patch[0] or width % patch[1]:
-            raise BackboneError(
-                f"{config.name} cannot take images of {height}×{width}: patches are {patch[0]}×{patch[1]}"
-            )
-        vit.set_input_size(img_size=(height, width))
-    preprocessing = preprocessing_of(vit.pretrained_cfg, vit.patch_embed.img_size)
-    backbone = TimmBackbone(vit, config.name, preprocessing, taps)
-    backbone._hash = native
+        backbone.resize(config.image_size)
+    if state is not None:
+        _put_in(backbone, state)
     return backbone
 
 
-def _embedded(config: BackboneConfig, taps: Taps) -> TimmBackbone:
+def _put_in(backbone: TimmBackbone, state: Mapping[str, Tensor]) -> None:
+    try:
+        backbone.load_state_dict(state)
+    except RuntimeError as error:
+        lines = "; ".join(line.strip() for line in str(error).splitlines()[:3])
+        raise BackboneError(f"the weights that were saved do not fit {backbone.spec.name}: {lines}") from None
+
+
+def _embedded(config: BackboneConfig) -> VisionTransformer:
     """A small untrained ViT with weights from a fixed seed: for first steps and tests, not for good scores."""
     if config.weights is not None:
         raise BackboneError(f"{EMBEDDED} has weights of its own; leave backbone.weights unset")
-    size = config.image_size or 64
-    height, width = (size, size) if isinstance(size, int) else size
-    if height % 8 or width % 8:
-        raise BackboneError(f"{EMBEDDED} takes sizes that are multiples of 8, not {height}×{width}")
-    vit = VisionTransformer(img_size=(height, width), patch_size=8, embed_dim=128, depth=4, num_heads=2, num_classes=0)
+    vit = VisionTransformer(img_size=64, patch_size=8, embed_dim=128, depth=4, num_heads=2, num_classes=0)
     random_weights_(vit, seed=0)
-    preprocessing = Preprocessing((height, width), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bilinear", True)
-    return TimmBackbone(vit, EMBEDDED, preprocessing, taps)
+    return vit
+
+
+_EMBEDDED_PREPROCESSING = partial(
+    Preprocessing, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), interpolation="bilinear", antialias=True
+)
 
 
 def _create_timm(config: BackboneConfig) -> nn.Module:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -84,6 +85,25 @@ class TimmBackbone(FrozenBackbone):
             if number in self.taps:
                 block.register_forward_pre_hook(partial(_enter, number))
                 block.register_forward_hook(partial(_leave, number == self.taps[-1]))
+
+    def resize(self, image_size: int | tuple[int, int]) -> None:
+        """For images of another size (a side, or (H, W)), in place: positions are interpolated as timm does.
+
+        ``weights_hash`` stays that of the weights as they were read: interpolated ones differ in the last bit between
+        machines. Raises BackboneError where patches do not fill the image.
+        """
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        patch = self.spec.patch_size
+        if height % patch[0] or width % patch[1]:
+            raise BackboneError(
+                f"{self.spec.name} cannot take images of {height}×{width}: patches are {patch[0]}×{patch[1]}"
+            )
+        self._hash = self.weights_hash
+        self.vit.set_input_size(img_size=(height, width))
+        self.requires_grad_(False)
+        self.__dict__["_narrow"] = None
+        self.spec = replace(self.spec, grid=tuple(self.vit.patch_embed.grid_size), image_size=(height, width))
+        self.preprocessing = replace(self.preprocessing, image_size=(height, width))
 
     def compile(self) -> None:
         """Every block that is not tapped, and the MLPs of those that are."""

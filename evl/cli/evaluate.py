@@ -8,11 +8,13 @@ from typing import Annotated
 
 import typer
 
+from evl.cli.sizes import ImageSize, NumFrames, Stride, sizes
+
 NAME = "evaluate"
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="Folder of a run or saved model.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a run or saved model, or owner/name on the hub.")],
     data: Annotated[
         Path | None,
         typer.Option(
@@ -31,13 +33,17 @@ def command(
     crops: Annotated[int | None, typer.Option(help="Crops a clip, 1 or 3; default: the model's own.")] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that read videos; default: one a core.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Where predictions and scores are written; default: the run's folder.")
+        Path | None,
+        typer.Option(help="Where predictions and scores are written; default: the run's folder, or NAME_evaluation."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Videos at a time, each with all its views; fewer need less memory.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; default: CUDA if there is one.")] = None,
+    num_frames: NumFrames = None,
+    stride: Stride = None,
+    image_size: ImageSize = None,
 ) -> None:
     """Judge a trained model on labelled videos: top-1, top-5, mean class accuracy, confusion matrix.
 
@@ -55,7 +61,8 @@ def command(
     if crops not in (None, 1, 3):
         raise ConfigError(f"--crops {crops}: expected 1 or 3")
     with join_world(device) as world:
-        model = load(run, device=world.device)
+        model = load(run, device=world.device, **sizes(num_frames, stride, image_size))
+        out = out or (run if run.is_dir() else Path(f"{run.name}_evaluation"))  # of a model of the hub
         options = dict(root=root, layout=layout, split_number=split_number)
         samples = _samples(run, data, split, class_names=model.class_names, **options)
         with Bars("videos") as bars:
@@ -81,12 +88,12 @@ def command(
                     {
                         **result.to_dict(),
                         "damaged": result.damaged,
-                        "predictions": str(out or run) + "/predictions.jsonl",
+                        "predictions": str(out) + "/predictions.jsonl",
                     }
                 )
             else:
                 print_evaluation(result)
-            write_evaluation(out or run, result)
+            write_evaluation(out, result)
     if result.damaged:
         raise typer.Exit(1)
 

@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+from evl.cli.sizes import ImageSize, NumFrames, Stride, sizes
+
 NAME = "predict"
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="Folder of a run or saved model.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a run or saved model, or owner/name on the hub.")],
     videos: Annotated[list[Path], typer.Argument(help="Video files, or folders of them.")],
     top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 3,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document with all scores.")] = False,
@@ -22,6 +24,9 @@ def command(
         int | None, typer.Option(min=1, help="Videos at a time, each with all its views; fewer need less memory.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; default: CUDA if there is one.")] = None,
+    num_frames: NumFrames = None,
+    stride: Stride = None,
+    image_size: ImageSize = None,
 ) -> None:
     """Say what is in videos: the most likely classes with their scores.
 
@@ -37,7 +42,7 @@ def command(
     from evl.types import Sample
 
     start_logging()
-    model = load(run, device=pick_device(device))
+    model = load(run, device=pick_device(device), **sizes(num_frames, stride, image_size))
     paths = []
     for video in videos:
         found = list_videos(video) if video.is_dir() else [video]

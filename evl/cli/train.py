@@ -24,6 +24,10 @@ def command(
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="Start from a recipe, such as k400_vitb16_8x16.")] = None,
     config: Annotated[Path | None, typer.Option(help="Start from a config.yaml.")] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Start from a saved model: for other classes, more frames or pixels."),
+    ] = None,
     settings: Annotated[
         list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as training.steps=2000.")
     ] = [],  # noqa: B006  (typer copies it)
@@ -46,11 +50,11 @@ def command(
     from evl.training import Interrupted, train
 
     start_logging()
-    if resume and any(option is not None for option in (data, backbone, recipe, config)):
+    if resume and any(option is not None for option in (data, backbone, recipe, config, init)):
         raise ConfigError(
-            f"--resume goes on with what {out} was told: leave out --data, --backbone, --recipe and --config"
+            f"--resume goes on with what {out} was told: leave out --data, --backbone, --recipe, --config and --init"
         )
-    run_config = None if resume else make_config(data, backbone, recipe, config, tuple(settings))
+    run_config = None if resume else make_config(data, backbone, recipe, config, tuple(settings), init)
     with _ProgressBars() as progress:
         try:
             result = train(
@@ -78,9 +82,15 @@ def command(
 
 
 def make_config(
-    data: Path | None, backbone: str | None, recipe: str | None, config: Path | None, settings: tuple[str, ...]
+    data: Path | None,
+    backbone: str | None,
+    recipe: str | None,
+    config: Path | None,
+    settings: tuple[str, ...],
+    init: str | None = None,
 ):
-    """The config that options describe: recipe or file first, then --backbone and --data, then --set."""
+    """The config that options describe: recipe, file or model first, then --backbone and --data, then --set."""
+    from evl.backbones import named
     from evl.cli.common import console, is_main_process
     from evl.config import RunConfig, replace
     from evl.errors import ConfigError
@@ -89,10 +99,17 @@ def make_config(
     if recipe and config:
         raise ConfigError("give --recipe or --config, not both")
     start = get_recipe(recipe) if recipe else RunConfig.from_yaml(config) if config else RunConfig()
+    if init is not None:
+        from evl.assembly import find_model, read_card
+
+        folder = find_model(init)
+        card = read_card(folder)
+        if not recipe and not config:  # what is not said is as it was there
+            start = RunConfig(backbone=card.backbone, model=card.model, clip=card.clip, evaluation=card.evaluation)
+        start = replace(start, training={"init": str(folder.absolute())})
     if backbone is not None:
-        is_file = Path(backbone).suffix in (".pt", ".pth") or Path(backbone).is_file()
-        changed = {"name": "openai_clip", "weights": backbone} if is_file else {"name": backbone, "weights": None}
-        start = replace(start, backbone=changed)
+        chosen = named(backbone)
+        start = replace(start, backbone={"name": chosen.name, "weights": chosen.weights})
     if data is not None:
         start = replace(start, data={"path": str(data)})
     start = start.with_settings(settings)

@@ -168,23 +168,33 @@ class EVLDecoder(nn.Module):
         return decoder
 
 
-_RELEASE_KEYS = [  # release's name -> ours; i is the layer
-    (r"cls_token", r"query_token"),
-    (r"decoder_layers\.(\d+)\.attn\.(.+)", r"layers.\1.attention.\2"),
-    (r"decoder_layers\.(\d+)\.mlp\.(.+)", r"layers.\1.mlp.\2"),
-    (r"decoder_layers\.(\d+)\.norm1\.(.+)", r"layers.\1.norm_query.\2"),
-    (r"decoder_layers\.(\d+)\.norm2\.(.+)", r"layers.\1.norm_mlp.\2"),
-    (r"decoder_layers\.(\d+)\.norm3\.(.+)", r"layers.\1.norm_tokens.\2"),
-    (r"temporal_conv\.(\d+)\.(.+)", r"layers.\1.temporal.conv.conv.\2"),
-    (r"temporal_pos_embed\.(\d+)", r"layers.\1.temporal.position"),
-    (r"cross_attention\.(\d+)\.w1", r"layers.\1.temporal.cross_frame.before"),
-    (r"cross_attention\.(\d+)\.w2", r"layers.\1.temporal.cross_frame.after"),
+_RELEASE_KEYS = [  # release's name, ours; i is the layer
+    ("cls_token", "query_token"),
+    ("decoder_layers.{i}.attn.{rest}", "layers.{i}.attention.{rest}"),
+    ("decoder_layers.{i}.mlp.{rest}", "layers.{i}.mlp.{rest}"),
+    ("decoder_layers.{i}.norm1.{rest}", "layers.{i}.norm_query.{rest}"),
+    ("decoder_layers.{i}.norm2.{rest}", "layers.{i}.norm_mlp.{rest}"),
+    ("decoder_layers.{i}.norm3.{rest}", "layers.{i}.norm_tokens.{rest}"),
+    ("temporal_conv.{i}.{rest}", "layers.{i}.temporal.conv.conv.{rest}"),
+    ("temporal_pos_embed.{i}", "layers.{i}.temporal.position"),
+    ("cross_attention.{i}.w1", "layers.{i}.temporal.cross_frame.before"),
+    ("cross_attention.{i}.w2", "layers.{i}.temporal.cross_frame.after"),
 ]
 
 
 def release_key_to_own(key: str) -> str:
     """The name of a released decoder's parameter in EVLDecoder; CheckpointError if there is none."""
-    for theirs, ours in _RELEASE_KEYS:
-        if re.fullmatch(theirs, key):
-            return re.sub(theirs, ours, key)
+    return _translated(key, _RELEASE_KEYS)
+
+
+def own_key_to_release(key: str) -> str:
+    """The reverse of ``release_key_to_own``."""
+    return _translated(key, [(ours, theirs) for theirs, ours in _RELEASE_KEYS])
+
+
+def _translated(key: str, names: list[tuple[str, str]]) -> str:
+    for source, target in names:
+        pattern = re.escape(source).replace(r"\{i\}", r"(?P<i>\d+)").replace(r"\{rest\}", "(?P<rest>.+)")
+        if found := re.fullmatch(pattern, key):
+            return target.format(**found.groupdict())
     raise CheckpointError(f"unexpected key {key!r} in a released decoder")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from evl.assembly import build_classifier, save_model
+from evl.assembly import build_classifier, save_model, start_from
 from evl.config import RunConfig
 from evl.config import replace as replace_settings
 from evl.data.listing import missing_samples
@@ -64,6 +64,10 @@ def train(
             if not folder.exists:
                 raise RunError(f"{out}: no run to resume here (no config.yaml)")
             stored, names, train_samples, val_samples = folder.read()
+            if not train_samples:
+                raise RunError(
+                    f"{out} was not trained here and lists no videos; start from it with: evl train --init {out} …"
+                )
             config, missing = _resumed(stored, settings), {}
         else:
             config = (config or RunConfig()).with_settings(settings)
@@ -72,7 +76,9 @@ def train(
         torch.manual_seed(config.training.seed)  # the same initial weights everywhere
         model = build_classifier(config, names)
         precision = resolve_precision(config.training.precision, world.device)
-        model.card = replace(model.card, backbone_hash=model.backbone.weights_hash, precision=precision)
+        model.card = replace(model.card, precision=precision, data=_described(config, train_samples, val_samples))
+        if config.training.init is not None and not resume:
+            start_from(model, config.training.init)
         model.to(world.device)
         # whatever can be refused is refused before there is a folder
         # the list of a run holds what was there when it started: what has gone since is damage
@@ -103,6 +109,11 @@ def train(
         world.barrier()
     absent = tuple(sample for group in missing.values() for sample in group)
     return RunResult(model.eval(), evaluation, damaged, folder.path, absent)
+
+
+def _described(config: RunConfig, train: Sequence[Sample], val: Sequence[Sample]) -> str:
+    name = Path(config.data.path).name or config.data.path
+    return f"{name}, {len(train)} videos, {len(val)} for validation"
 
 
 def find_samples(

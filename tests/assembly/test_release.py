@@ -8,10 +8,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import evl
-from evl.config import TrainingConfig
+from evl.assembly import build_classifier, kinetics400_class_names, save_model, save_release
+from evl.assembly.release import release_state
+from evl.config import RunConfig, TrainingConfig, replace
 from evl.distributed import World
-from evl.errors import EVLError
-from evl.models.decoder import release_key_to_own
+from evl.errors import CheckpointError, EVLError
+from evl.models.decoder import own_key_to_release, release_key_to_own
 from evl.training.optim import learning_rate, make_optimizer, make_scaler, train_step
 from tests.helpers import GOLDEN, assert_close
 
@@ -123,7 +125,6 @@ def test_parts_that_are_missing_are_named(tmp_path):
 
 
 def test_a_backbone_without_its_archive_is_taken_at_its_word(tmp_path):
-    from evl.assembly import save_model
     from evl.backbones.weights import read_torchscript
 
     torch.save(read_torchscript(FILES[1]), tmp_path / "state.pt")
@@ -134,8 +135,6 @@ def test_a_backbone_without_its_archive_is_taken_at_its_word(tmp_path):
 
 def test_a_released_model_lives_on(tmp_path):
     """Saved, loaded and asked like any other."""
-    from evl.assembly import save_model
-
     model = evl.load_release(*FILES, class_names=[f"class {y}" for y in range(7)])
     save_model(model, tmp_path / "run")
     again = evl.load(tmp_path / "run")
@@ -146,3 +145,66 @@ def test_a_released_model_lives_on(tmp_path):
     assert sum(prediction.scores) == pytest.approx(1)
     with pytest.raises(EVLError, match="7 classes, but 2 names"):
         evl.load_release(*FILES, class_names=["a", "b"])
+
+
+def test_out_again_key_for_key(tmp_path):
+    """Imported, made a run, exported: the same names in the same order, and the same tensors."""
+    save_model(evl.load_release(*FILES), tmp_path / "run")
+    save_release(evl.load(tmp_path / "run"), tmp_path / "out.pth")
+    theirs, ours = (torch.load(path, weights_only=True) for path in (FILES[0], tmp_path / "out.pth"))
+    assert list(ours) == list(theirs)
+    assert list(ours["model"]) == list(theirs["model"])
+    for name, value in theirs["model"].items():
+        assert ours["model"][name].dtype == value.dtype
+        assert torch.equal(ours["model"][name], value)
+    # a training that has not begun, of as many parameters
+    assert ours["optimizer"] == theirs["optimizer"]
+    assert ours["lr_sched"] == {**theirs["lr_sched"], "T_max": 50_000}
+    assert (ours["loss_scaler"], ours["next_step"]) == (theirs["loss_scaler"], theirs["next_step"])
+
+
+@pytest.mark.parametrize("case", ["all", "conv_only", "cross_only", "pos_only", "none"])
+def test_every_form_of_decoder_goes_out(case):
+    """Keys of decoders with some of the temporal parts, as the original named them."""
+    golden = load_file(GOLDEN / f"decoder_{case}.safetensors")
+    state = {key.removeprefix("param."): value for key, value in golden.items() if key.startswith("param.")}
+    assert {own_key_to_release(release_key_to_own(key)) for key in state} == set(state)
+    for key in state:
+        assert own_key_to_release(release_key_to_own(key)) == key
+
+
+def test_what_the_release_has_no_form_for():
+    def model(**settings):
+        return build_classifier(replace(RunConfig(), model={"taps": "last 2", **settings}), ("a", "b"))
+
+    save = release_state
+    assert len(save(model())) == 49 + 2
+    for settings, reason in (
+        ({"taps": [1, 3]}, r"reads blocks \[1, 3\], not the last 2 of 4"),
+        ({"num_queries": 2}, "2 query tokens"),
+        ({"num_heads": 4}, "heads are 32 wide"),
+        ({"decoder": "linear"}, "its decoder is a MeanPool"),
+    ):
+        with pytest.raises(CheckpointError, match=reason):
+            save(model(**settings))
+
+
+def test_without_positions_the_frames_must_be_told(tmp_path):
+    whole = torch.load(FILES[0], weights_only=True)
+    whole["model"] = {k: v for k, v in whole["model"].items() if "temporal_pos_embed" not in k}
+    torch.save(whole, tmp_path / "no_positions.pth")
+    assert evl.load_release(tmp_path / "no_positions.pth", FILES[1]).card is None
+    model = evl.load_release(tmp_path / "no_positions.pth", FILES[1], num_frames=5, stride=3)
+    assert (model.card.clip.num_frames, model.card.clip.stride) == (5, 3)
+    save_model(model, tmp_path / "run")
+    clips = torch.randn(1, 5, 3, 32, 32)
+    assert torch.equal(evl.load(tmp_path / "run")(clips), model(clips))
+    with pytest.raises(CheckpointError, match="is for 4 frames, not 5"):
+        evl.load_release(*FILES, num_frames=5)
+
+
+def test_kinetics_400_names():
+    names = kinetics400_class_names()
+    assert len(names) == len(set(names)) == 400
+    assert (names[0], names[1], names[399]) == ("abseiling", "air drumming", "zumba")
+    assert list(names) == sorted(names)

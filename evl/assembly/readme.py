@@ -1,0 +1,84 @@
+"""The page of a model: what a person who gets it must know, from its ``model.json`` alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from huggingface_hub import ModelCard as Readme
+from huggingface_hub import ModelCardData
+
+if TYPE_CHECKING:
+    from evl.assembly.build import ModelCard
+
+_SCORES = {
+    "top1": "top-1 (% of videos)",
+    "top5": "top-5 (% of videos)",
+    "mean_class_accuracy": "mean class accuracy (%)",
+}
+
+
+def readme(card: ModelCard, repo_id: str | None = None) -> Readme:
+    """A model card in Markdown, with the hub's fields in front. No licence is claimed for the model itself."""
+    data = ModelCardData(
+        library_name="evl",
+        pipeline_tag="video-classification",
+        tags=["video-classification", "action-recognition", "evl"],
+        base_model=card.origin.hub_id if card.origin else None,
+    )
+    parts = [f"---\n{data.to_yaml()}\n---\n", f"# {repo_id or 'A video classifier'}\n", _what(card)]
+    parts += [_use(repo_id or "FOLDER"), _scores(card), _classes(card), _backbone(card)]
+    return Readme("\n".join(part for part in parts if part))
+
+
+def _what(card: ModelCard) -> str:
+    clip, pre = card.clip, card.preprocessing
+    kinds = {"evl": "an EVL decoder", "linear": "a mean-pooled linear probe", "attentive": "an attentive probe"}
+    frames = f"every {clip.stride}th frame" if clip.sampling == "dense" else "one of each equal part of the video"
+    size = "×".join(map(str, pre.image_size))
+    return (
+        f"Tells {len(card.class_names)} classes of videos: {kinds.get(card.model.decoder, card.model.decoder)} on the "
+        f"frozen image encoder `{card.backbone.name}`. It looks at clips of {clip.num_frames} frames ({frames}) of "
+        f"{size} pixels (H×W). Made with [evl](https://pypi.org/project/evl/) {card.evl_version}.\n"
+        + (f"\nTrained on: {card.data}.\n" if card.data else "")
+    )
+
+
+def _use(where: str) -> str:
+    return (
+        "## Use\n\n```sh\npip install evl\n"
+        f"evl predict {where} VIDEO\nevl evaluate {where} --data FOLDER_OR_MANIFEST\n```\n\n"
+        f'```python\nimport evl\n\nmodel = evl.load("{where}")\nresult = evl.predict(model, ["video.mp4"])\n```\n'
+    )
+
+
+def _scores(card: ModelCard) -> str:
+    if not card.scores:
+        return "## Scores\n\nNone were measured.\n"
+    rows = [f"| {text} | {card.scores[name]:.2f} |" for name, text in _SCORES.items() if name in card.scores]
+    protocol = card.scores.get("protocol", "not written down")
+    table = "\n".join(["| | |", "|---|---|", *rows, ""]) if rows else ""
+    return f"## Scores\n\n{table}\nProtocol: {protocol}.\n"
+
+
+def _classes(card: ModelCard) -> str:
+    names = "\n".join(f"{y}. {_plain(name)}" for y, name in enumerate(card.class_names))
+    return f"## Classes\n\n{names}\n"
+
+
+def _plain(name: str) -> str:
+    """A class name that Markdown leaves as it is."""
+    return "".join(f"\\{sign}" if sign in r"\`*_{}[]<>()#+-.!|" else sign for sign in " ".join(name.split()))
+
+
+def _backbone(card: ModelCard) -> str:
+    origin = card.origin
+    lines = [f"- name: `{card.backbone.name}`"]
+    if origin is not None:
+        lines += [f"- weights: {origin.source}", f"- activation: {origin.activation}"]
+    licence = (origin.licence if origin else None) or "not known: see where its weights come from"
+    lines += [f"- licence of its weights: {licence}", f"- hash of its weights (SHA-256): `{card.backbone_hash}`", ""]
+    if card.with_backbone:
+        lines.append("The weights are inside `model.safetensors`.")
+    else:
+        lines.append("The weights are not inside: evl fetches them by that name, or takes a file, and checks the hash.")
+    return "## Backbone\n\n" + "\n".join(lines) + "\n"

@@ -1,0 +1,31 @@
+"""Options of commands that use a model otherwise than it was trained."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import typer
+
+NumFrames = Annotated[
+    int | None,
+    typer.Option("--num-frames", min=1, help="Frames a clip, if not as trained; positions are fitted."),
+]
+Stride = Annotated[int | None, typer.Option("--stride", min=1, help="Frames between neighbours, if not as trained.")]
+ImageSize = Annotated[
+    str | None,
+    typer.Option("--image-size", metavar="SIDE|HxW", help="Pixels, if not as trained; positions are fitted."),
+]
+
+
+def sizes(num_frames: int | None, stride: int | None, image_size: str | None) -> dict:
+    """What ``evl.load`` takes. ConfigError where the size is none."""
+    from evl.errors import ConfigError
+
+    size: int | tuple[int, ...] | None = None
+    if image_size is not None:
+        if not re.fullmatch(r"[1-9]\d{0,4}([x×][1-9]\d{0,4})?", image_size):
+            raise ConfigError(f"--image-size {image_size}: expected a side, such as 336, or HxW, such as 256x448")
+        sides = tuple(int(side) for side in re.split("[x×]", image_size))
+        size = sides[0] if len(sides) == 1 else sides
+    return {"num_frames": num_frames, "stride": stride, "image_size": size}
