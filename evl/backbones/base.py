@@ -132,7 +132,10 @@ class FrozenBackbone(nn.Module, ABC):
 
     @property
     def weights_hash(self) -> str:
-        """``hash_weights`` of the weights as they were read, before positions are fitted to another image size."""
+        """``hash_weights`` of the weights as they were read, before positions are fitted to another image size; empty
+        where there are only shapes."""
+        if any(parameter.is_meta for parameter in self.parameters()):
+            return ""
         if self._hash is None:
             self._hash = hash_weights(self.state_dict())
         return self._hash

@@ -52,10 +52,9 @@ def create_backbone(
     if isinstance(config, str):
         config = BackboneConfig(name=config)
     backbone = _create(config, taps, trust_origin, state)
-    if not any(parameter.is_meta for parameter in backbone.parameters()):
-        backbone.weights_hash  # noqa: B018  (now, while the weights are as they were read: a model may be cast later)
-        if not all(parameter.isfinite().all() for parameter in backbone.parameters()):
-            raise BackboneError(f"the weights of {config.weights or config.name} are not all finite numbers")
+    # the hash is asked for now, while the weights are as they were read: a model may be cast later
+    if backbone.weights_hash and not all(parameter.isfinite().all() for parameter in backbone.parameters()):
+        raise BackboneError(f"the weights of {config.weights or config.name} are not all finite numbers")
     return backbone
 
 
