@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from evl.backbones.timm_vit import TimmBackbone
 from evl.backbones.weights import read_weights
 from evl.errors import BackboneError
-from evl.types import Preprocessing
+from evl.types import Preprocessing, WeightsOrigin
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -50,7 +50,9 @@ def load_openai_clip(path: str | Path, num_taps: int, *, trust_origin: bool = Fa
         raise BackboneError(f"{path}: the image tower is incomplete or of unknown form: {error}") from None
     size = vit.patch_embed.img_size
     preprocessing = Preprocessing(tuple(size), CLIP_MEAN, CLIP_STD, interpolation="bicubic", antialias=True)
-    return TimmBackbone(vit, "openai_clip", preprocessing, num_taps)
+    backbone = TimmBackbone(vit, "openai_clip", preprocessing, num_taps)
+    backbone.origin = WeightsOrigin("file", Path(path).name, "OpenAI CLIP", "quick_gelu")
+    return backbone
 
 
 def _build(visual: Mapping[str, Tensor]) -> VisionTransformer:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import fnmatch
-import logging
-from contextlib import contextmanager
 from functools import cache
 
 import timm
 import torch
-from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
-from torch import nn
 
+from evl.backbones.activation import activation_of
+from evl.backbones.activation import refuse_wrong_activation as _refuse_wrong_activation
 from evl.backbones.base import FrozenBackbone, hash_weights
-from evl.backbones.openai_clip import comes_from_openai, load_openai_clip
-from evl.backbones.timm_vit import TimmBackbone, preprocessing_of, random_weights_, refuse_unsupported
-from evl.backbones.weights import read_weights
+from evl.backbones.loading import load_timm
+from evl.backbones.openai_clip import load_openai_clip
+from evl.backbones.timm_vit import TimmBackbone, preprocessing_of, random_weights_
 from evl.config import BackboneConfig
 from evl.errors import BackboneError, nearest
-from evl.types import BackboneSpec, Preprocessing
+from evl.types import BackboneSpec, Preprocessing, WeightsOrigin
 
 EMBEDDED = "evl_vit_tiny"
 OPENAI = "openai_clip"
@@ -52,9 +50,9 @@ def _create(config: BackboneConfig, num_taps: int, trust_origin: bool) -> Frozen
     if config.name == EMBEDDED:
         return _embedded(config, num_taps)
     _refuse_unknown(config.name)
-    if config.weights is None and config.pretrained:
+    if "." in config.name or (config.weights is None and config.pretrained):
         _refuse_wrong_activation(config.name)
-    vit = _create_timm(config)
+    vit, origin = load_timm(config)
     native = None
     if config.image_size is not None:
         # named by the weights as they were read: interpolated positions differ in the last bit between machines
@@ -68,7 +66,7 @@ def _create(config: BackboneConfig, num_taps: int, trust_origin: bool) -> Frozen
         vit.set_input_size(img_size=(height, width))
     preprocessing = preprocessing_of(vit.pretrained_cfg, vit.patch_embed.img_size)
     backbone = TimmBackbone(vit, config.name, preprocessing, num_taps)
-    backbone._hash = native
+    backbone._hash, backbone.origin = native, origin
     return backbone
 
 
@@ -83,97 +81,9 @@ def _embedded(config: BackboneConfig, num_taps: int) -> TimmBackbone:
     vit = VisionTransformer(img_size=(height, width), patch_size=8, embed_dim=128, depth=4, num_heads=2, num_classes=0)
     random_weights_(vit, seed=0)
     preprocessing = Preprocessing((height, width), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bilinear", True)
-    return TimmBackbone(vit, EMBEDDED, preprocessing, num_taps)
-
-
-def _create_timm(config: BackboneConfig) -> nn.Module:
-    overlay = None
-    with torch.device("meta"):  # refuse before anything is read or downloaded
-        shape = timm.create_model(config.name, pretrained=False, num_classes=0)
-    refuse_unsupported(shape, config.name)
-    if config.weights is not None:
-        state, is_torchscript = read_weights(config.weights)
-        if comes_from_openai(state, is_torchscript):
-            if "clip_quickgelu" not in config.name:
-                near = config.name.split(".")[0].replace("_clip_", "_clip_quickgelu_")
-                raise BackboneError(
-                    f"{config.weights} is an OpenAI archive, trained with QuickGELU, but {config.name} uses GELU: "
-                    f"features would be wrong without any error. Use {near}, or {OPENAI}"
-                )
-            state = {name: tensor.float() for name, tensor in state.items()}
-        _refuse_other_patches(state, tuple(shape.patch_embed.patch_size), config)
-        # only the image tower: timm's converters take these names
-        overlay = {"state_dict": {k: v for k, v in state.items() if not k.startswith(("transformer.", "token_"))}}
-    from_weights = config.pretrained or config.weights is not None
-    try:
-        with _loading_noted() as misfits:
-            vit = timm.create_model(config.name, pretrained=from_weights, pretrained_cfg_overlay=overlay, num_classes=0)
-    except Exception as error:  # hub, network, file and shape errors come in a dozen types
-        raise BackboneError(_why_not_loaded(config, error)) from error
-    if misfits:
-        source = config.weights or "the downloaded weights"
-        more = f" and {len(misfits) - 6} more" if len(misfits) > 6 else ""
-        raise BackboneError(f"{source} does not fit {config.name}: {', '.join(misfits[:6])}{more}")
-    if not from_weights:
-        random_weights_(vit, seed=0)
-    return vit.float()
-
-
-def _refuse_other_patches(state: dict, patch_size: tuple[int, int], config: BackboneConfig) -> None:
-    """timm resamples patch kernels of another size without a word; only FlexiViT is made for that."""
-    names = ("patch_embed.proj.weight", "visual.conv1.weight", "embeddings.patch_embedding.weight")
-    for name, tensor in state.items():
-        is_other = name.endswith(names) and tensor.ndim == 4 and tuple(tensor.shape[2:]) != patch_size
-        if is_other and "flexivit" not in config.name:
-            height, width = tensor.shape[2:]
-            raise BackboneError(
-                f"{config.weights} has patches of {height}×{width} pixels, but {config.name} takes "
-                f"{patch_size[0]}×{patch_size[1]}; give the name these weights belong to"
-            )
-
-
-@contextmanager
-def _loading_noted():
-    """Collects keys that did not match while timm loads weights into a vision transformer.
-
-    timm loads without ``strict`` whenever it drops the classifier, so a partial match would pass in silence. Keys
-    behind the last block (final norm, pooling, head) are not read and may be missing.
-    """
-    misfits: list[str] = []
-    behind = ("norm.", "fc_norm.", "head", "attn_pool.")
-    read = ("blocks.", "patch_embed.", "pos_embed", "cls_token", "reg_token", "dist_token", "norm_pre.", "rope.")
-    logger = logging.getLogger("timm.models._builder")
-    level = logger.level
-
-    def noting(self, state, *args, **kwargs):
-        result = nn.Module.load_state_dict(self, state, *args, **kwargs)
-        misfits.extend(f"missing {key}" for key in result.missing_keys if not key.startswith(behind))
-        misfits.extend(f"unexpected {key}" for key in result.unexpected_keys if key.startswith(read))
-        return result
-
-    try:
-        logger.setLevel(logging.ERROR)  # it would list every key; ours is one sentence
-        for cls in (VisionTransformer, Eva):
-            cls.load_state_dict = noting
-        yield misfits
-    finally:
-        logger.setLevel(level)
-        for cls in (VisionTransformer, Eva):
-            del cls.load_state_dict
-
-
-def _why_not_loaded(config: BackboneConfig, error: Exception) -> str:
-    reason = (str(error).strip() or type(error).__name__).split("\n")
-    if config.weights is not None:
-        return f"{config.weights} does not fit {config.name}: {'; '.join(line.strip() for line in reason[:4])}"
-    cfg = timm.get_pretrained_cfg(config.name)
-    source = cfg.hf_hub_id or cfg.url if cfg is not None else None
-    if not config.pretrained or source is None:
-        return f"{config.name} could not be made: {reason[0]}"
-    return (
-        f"the weights of {config.name} could not be fetched from {source} ({type(error).__name__}: {reason[0]}). "
-        f"Without a network, fetch them elsewhere and set backbone.weights=FILE"
-    )
+    backbone = TimmBackbone(vit, EMBEDDED, preprocessing, num_taps)
+    backbone.origin = WeightsOrigin("embedded", EMBEDDED, "timm", activation_of(vit))
+    return backbone
 
 
 def _refuse_unknown(name: str) -> None:
@@ -185,21 +95,6 @@ def _refuse_unknown(name: str) -> None:
     if tag and tag not in tags:
         near = nearest(tag, tags)
         raise BackboneError(f"{architecture} has no weights named {tag!r}{near}")
-
-
-def _refuse_wrong_activation(name: str) -> None:
-    """timm lists CLIP weights trained with QuickGELU under a GELU architecture too; there they give wrong features."""
-    architecture, _, tag = name.partition(".")
-    if "quickgelu" in architecture:
-        return
-    twin = architecture.replace("_clip_", "_clip_quickgelu_")
-    if not tag and (default := timm.get_pretrained_cfg(architecture)) is not None:
-        tag = default.tag or ""  # what timm would take
-    if tag and twin != architecture and f"{twin}.{tag}" in timm.list_pretrained(f"{twin}.*"):
-        raise BackboneError(
-            f"the weights {tag!r} were trained with QuickGELU, but {architecture} uses GELU: features would be wrong "
-            f"without any error. Use {twin}.{tag}"
-        )
 
 
 @cache

@@ -199,7 +199,11 @@ def _unwrapped(content) -> dict[str, Tensor]:
     """Named tensors out of what training programs put around them."""
     for _ in range(4):
         inner = next(
-            (content[name] for name in _WRAPPERS if isinstance(content, Mapping) and isinstance(content.get(name), Mapping)),
+            (
+                content[name]
+                for name in _WRAPPERS
+                if isinstance(content, Mapping) and isinstance(content.get(name), Mapping)
+            ),
             None,
         )
         if inner is None:
