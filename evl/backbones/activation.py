@@ -18,6 +18,7 @@ _NAMES = {"gelutanh": "gelu_tanh", "quickgelu": "quick_gelu", "silu": "silu", "s
 _HUGGING_FACE = {
     "quick_gelu": "quick_gelu",
     "gelu": "gelu",
+    "silu": "silu",
     **dict.fromkeys(("gelu_pytorch_tanh", "gelu_new", "gelu_fast", "gelu_accurate"), "gelu_tanh"),
 }
 # trained with QuickGELU by open_clip's table of pretrained weights, though timm has no name with QuickGELU for them
@@ -88,9 +89,11 @@ def refuse_other_activation(path: Path, layout: Layout, vit: nn.Module, name: st
                 path, name, built, other,
             )  # fmt: skip
         return
-    if said == built or "quick_gelu" not in (said, built) or built == "silu":
+    if {said, built} <= {"gelu", "gelu_tanh"}:  # timm takes the exact one for some weights trained with the other
         if said != built:
-            logger.info("%s: %s, %s computes %s, as timm does for these weights", path, why, name, built)
+            logger.info("%s %s; %s computes %s, as timm does for these weights", path, why, name, built)
+        return
+    if said == built:
         return
     twin = _twin(name.partition(".")[0])
     use = f"Use {twin}" if timm.is_model(twin) and twin != name else f"Give a name that uses {said}"
@@ -101,7 +104,7 @@ def refuse_other_activation(path: Path, layout: Layout, vit: nn.Module, name: st
     )
 
 
-_FOR_PEOPLE = {"gelu": "GELU", "gelu_tanh": "GELU (tanh)", "quick_gelu": "QuickGELU"}
+_FOR_PEOPLE = {"gelu": "GELU", "gelu_tanh": "GELU (tanh)", "quick_gelu": "QuickGELU", "silu": "SiLU"}
 
 
 def _said(path: Path, layout: Layout) -> tuple[str | None, str]:
@@ -114,6 +117,8 @@ def _said(path: Path, layout: Layout) -> tuple[str | None, str]:
         act = vision.get("hidden_act") if isinstance(vision, dict) else None
         if act is None and layout.is_clip and str(config.get("model_type", "")).startswith("clip"):
             act = "quick_gelu"  # what transformers takes where its config says nothing
+        if layout.name.startswith("Hugging Face DINOv2") and config.get("use_swiglu_ffn"):
+            act = "silu"  # whatever hidden_act says
         return _HUGGING_FACE.get(act), f"is, by the config.json beside it (hidden_act {act})"
     if layout.name in ("open_clip", "open_clip with timm's tower"):
         config = _json_beside(path, "open_clip_config.json").get("model_cfg")
