@@ -40,8 +40,9 @@ def shake(model) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            is_scale = name.endswith(("norm1.weight", "norm2.weight", "gamma", "lambda1", "gamma_1", "gamma_2"))
-            parameter.copy_(1 + 0.2 * noise if is_scale or "norm" in name and name.endswith("weight") else 0.15 * noise)
+            is_norm = "norm" in name and name.endswith("weight")
+            is_scale = name.endswith(("gamma", "lambda1", "gamma_1", "gamma_2"))
+            parameter.copy_(1 + 0.2 * noise if is_norm or is_scale else 0.15 * noise)
 
 
 def tokens_of(model, pattern: str, run) -> list[torch.Tensor]:
@@ -124,9 +125,7 @@ def main() -> None:
         "hf_dinov3_gated", hf.DINOv3ViTModel(plain), "tiny_dinov3_gated", "Hugging Face DINOv3", layer, frames
     )
     vit = hf.ViTConfig(**clip, layer_norm_eps=1e-6)
-    from_transformers(
-        "hf_vit", hf.ViTForImageClassification(vit), "tiny_vit_16", "Hugging Face ViT", layer, frames
-    )
+    from_transformers("hf_vit", hf.ViTForImageClassification(vit), "tiny_vit_16", "Hugging Face ViT", layer, frames)
     mae = hf.ViTMAEForPreTraining(
         hf.ViTMAEConfig(
             **clip, layer_norm_eps=1e-6, mask_ratio=0.0, decoder_hidden_size=8, decoder_intermediate_size=8,
@@ -160,9 +159,7 @@ def main() -> None:
         model = open_clip.CustomTextCLIP(embed_dim=embed_dim, vision_cfg=vision, text_cfg=text).eval()
         shake(model)
         tokens = tokens_of(model, r"visual\.trunk\.blocks\.\d+$", lambda m: m.encode_image(frames))
-        save(
-            f"open_clip_{name}", model.state_dict(), tokens, frames, name, "open_clip with timm's tower", None
-        )
+        save(f"open_clip_{name}", model.state_dict(), tokens, frames, name, "open_clip with timm's tower", None)
 
 
 if __name__ == "__main__":

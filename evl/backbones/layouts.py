@@ -1,7 +1,7 @@
 """The forms weights come in, recognised by their keys, and their names in timm's.
 
-timm's own converters (``checkpoint_filter_fn``) know OpenAI's CLIP, DINOv2 and DINOv3, EVA, Perception Encoder and AIMv2 in
-their authors' layouts. The tables here are for what they do not know: Hugging Face transformers.
+timm's own converters (``checkpoint_filter_fn``) know OpenAI's CLIP, DINOv2 and DINOv3, EVA, Perception Encoder and
+AIMv2 in their authors' layouts. The tables here are for what they do not know: Hugging Face transformers.
 """
 
 from __future__ import annotations
@@ -221,32 +221,34 @@ def _reshape(state: dict[str, Tensor], layout: Layout, patch_size: tuple[int, in
 
 
 def _join_attention(state: dict[str, Tensor], wanted: Collection[str]) -> None:
-    """Queries, keys and values as one projection, where the model has one; biases as it has them.
+    """Queries, keys and values as one projection, where the model has one.
 
-    A bias the model has no place for may go only if it is zero.
+    Biases only all three together, or without the keys' where the model has no such bias (DINOv3); a bias the model has
+    no place for may go only if it is zero. Others keep their names, to be told.
     """
     for name in [name for name in state if name.endswith(".attn.q.weight")]:
         at = name.removesuffix("q.weight")
-        if f"{at}qkv.weight" in wanted:
-            if not all(f"{at}{part}.weight" in state for part in "qkv"):
-                continue
-            state[f"{at}qkv.weight"] = torch.cat([state.pop(f"{at}{part}.weight") for part in "qkv"])
-            biases = {part: state.pop(f"{at}{part}.bias", None) for part in "qkv"}
-            given = [bias for bias in biases.values() if bias is not None]
-            if not given:
-                continue
-            full = {part: torch.zeros_like(given[0]) if bias is None else bias for part, bias in biases.items()}
-            if f"{at}qkv.bias" in wanted:
-                state[f"{at}qkv.bias"] = torch.cat([full[part] for part in "qkv"])
-            elif f"{at}q_bias" in wanted and not full["k"].any():
-                state[f"{at}q_bias"], state[f"{at}v_bias"] = full["q"], full["v"]
-            elif any(bias.any() for bias in given):
-                state.update({f"{at}{part}.bias": bias for part, bias in biases.items() if bias is not None})
-        else:
+        if f"{at}qkv.weight" not in wanted:
             for part in "qkv":
                 for kind in ("weight", "bias"):
                     if f"{at}{part}.{kind}" in state:
                         state[f"{at}{part}_proj.{kind}"] = state.pop(f"{at}{part}.{kind}")
+            continue
+        if all(f"{at}{part}.weight" in state for part in "qkv"):
+            state[f"{at}qkv.weight"] = torch.cat([state.pop(f"{at}{part}.weight") for part in "qkv"])
+        biases = {part: state[f"{at}{part}.bias"] for part in "qkv" if f"{at}{part}.bias" in state}
+        if f"{at}qkv.bias" in wanted:
+            fits = biases.keys() == set("qkv")
+            joined = {f"{at}qkv.bias": torch.cat([biases[part] for part in "qkv"])} if fits else {}
+        elif f"{at}q_bias" in wanted:
+            fits = biases.keys() >= set("qv") and not ("k" in biases and biases["k"].any())
+            joined = {f"{at}{part}_bias": biases[part] for part in "qv"} if fits else {}
+        else:
+            fits, joined = not any(bias.any() for bias in biases.values()), {}
+        if fits:
+            for part in biases:
+                del state[f"{at}{part}.bias"]
+            state.update(joined)
 
 
 def in_groups(keys: Collection[str], most: int = 6) -> str:

@@ -170,8 +170,8 @@ def _known(module, name) -> Name:
     ):
         return known
     raise Refused(
-        f"the archive asks for {known.module:.60}.{known.name:.60}, which is no tensor: it holds code (Python objects), "
-        "which is never loaded"
+        f"the archive asks for {known.module:.60}.{known.name:.60}, which is no tensor: it holds code "
+        "(Python objects), which is never loaded"
     )
 
 
