@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import pickle
 import re
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -76,8 +77,9 @@ def load_torch_file(path: str | Path):
         if kind == "torch":
             return _read_zip(path, _root(path))
         if kind == "old torch":
-            with torch.serialization.safe_globals([argparse.Namespace]):  # inert, and common in training checkpoints
-                return torch.load(path, map_location="cpu", weights_only=True)
+            # a namespace is inert, and common in training checkpoints; a path would be judged by its ending
+            with torch.serialization.safe_globals([argparse.Namespace]), path.open("rb") as file:
+                return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
     except OSError as error:
@@ -88,8 +90,10 @@ def load_torch_file(path: str | Path):
         raise CheckpointError(
             f"{path}: not a readable checkpoint: {what}it holds code (Python objects), which is never loaded"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
-        raise CheckpointError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})") from None
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise CheckpointError(f"{path}: not a readable checkpoint: damaged ({_first_line(error)})") from None
     raise CheckpointError(f"{path}: not a torch checkpoint, but {kind}")
 
 
@@ -116,12 +120,7 @@ def _kind_of(path: Path) -> str:
         return "safetensors"
     if start.startswith(_OLD_TORCH):
         return "old torch"
-    if zipfile.is_zipfile(path):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                names = archive.namelist()
-        except (zipfile.BadZipFile, ValueError, NotImplementedError, UnicodeDecodeError) as error:
-            raise CheckpointError(f"{path}: not a readable weights file: damaged archive ({error})") from None
+    if (names := _names_in_zip(path)) is not None:
         root = _root_among(names)
         if root is not None:
             has_code = any(name.startswith((f"{root}/code/", f"{root}/constants")) for name in names)
@@ -137,6 +136,16 @@ def _kind_of(path: Path) -> str:
         if start.lstrip().startswith(sign):
             raise CheckpointError(f"{path}: not a readable weights file: {what}")
     raise CheckpointError(f"{path}: not a readable weights file: neither safetensors nor torch's")
+
+
+def _names_in_zip(path: Path) -> list[str] | None:
+    try:
+        if not zipfile.is_zipfile(path):
+            return None
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
+        raise CheckpointError(f"{path}: not a readable weights file: damaged archive ({error})") from None
 
 
 def _root(path: str | Path) -> str:
@@ -174,8 +183,11 @@ def _read_zip(path: Path, root: str):
         except Refused as error:
             raise CheckpointError(f"{path}: refused: {error}") from None
         except Exception as error:  # a damaged description can raise nearly anything
-            reason = str(error).splitlines()[0] if str(error) else ""
-            raise CheckpointError(f"{path}: damaged archive ({type(error).__name__}: {reason})") from None
+            raise CheckpointError(f"{path}: damaged archive ({_first_line(error)})") from None
+
+
+def _first_line(error: Exception) -> str:
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
 
 
 def _refuse_bombs(archive: zipfile.ZipFile, path: Path, root: str) -> None:

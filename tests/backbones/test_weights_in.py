@@ -235,7 +235,7 @@ def test_every_layout_refuses_a_partial_match(golden, block, tmp_path):
     assert ": unexpected: " in refusal(metadata["architecture"], tmp_path / "more.safetensors")
 
 
-def test_a_bias_the_name_has_no_place_for_must_be_zero(tmp_path):
+def test_a_bias_the_name_has_no_place_for_must_be_zero(tmp_path, capsys):
     golden = GOLDEN / "layouts" / "hf_dinov3.safetensors"
     state, *_ = open_golden(golden)
     save_file(state, tmp_path / "biased.safetensors")
@@ -244,6 +244,17 @@ def test_a_bias_the_name_has_no_place_for_must_be_zero(tmp_path):
     zeros = {k: torch.zeros_like(v) if k.endswith(("q_proj.bias", "v_proj.bias")) else v for k, v in state.items()}
     save_file(zeros, tmp_path / "zeros.safetensors")
     assert load("tiny_dinov3", tmp_path / "zeros.safetensors").origin.layout == "Hugging Face DINOv3"
+
+    theirs = as_dinov3(timm_state("tiny_dinov3_qkvb"))
+    save_file(theirs, tmp_path / "original.safetensors")
+    said = refusal("tiny_dinov3", tmp_path / "original.safetensors")
+    assert "unexpected: blocks.0–1.attn.qkv_bias (2)" in said
+    for index in range(2):
+        bias = theirs[f"blocks.{index}.attn.qkv.bias"]
+        bias[:16], bias[32:] = 0, 0
+    save_file(theirs, tmp_path / "original.safetensors")
+    assert load("tiny_dinov3", tmp_path / "original.safetensors").origin.layout == "DINOv3"
+    assert capsys.readouterr().out == ""
 
 
 def test_unknown_layouts_and_several_towers(tmp_path):
