@@ -6,6 +6,9 @@ What lies in a cache is taken without asking the network, so that a machine with
 from __future__ import annotations
 
 import os
+import socket
+import urllib.parse
+import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +16,7 @@ import huggingface_hub
 import timm
 import torch
 from huggingface_hub import constants
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from evl.errors import BackboneError
 
@@ -97,17 +100,33 @@ def fetch(name: str) -> tuple[Path, str]:
     for source in found:
         if (path := source.on_disk()) is not None:
             return path, source.where
+    first = found[0]
     if constants.HF_HUB_OFFLINE:
-        raise BackboneError(_what_to_fetch(name, found[0], "HF_HUB_OFFLINE is set, so nothing was asked for"))
+        raise BackboneError(_what_to_fetch(name, first, "HF_HUB_OFFLINE is set, so nothing was asked for"))
+    if (reason := _no_way_to(first.address)) is not None:
+        raise BackboneError(_what_to_fetch(name, first, reason))
     for source in found:
         try:
             return source.download(), source.where
-        except EntryNotFoundError:
-            continue
         except Exception as error:  # hub, network, and disk errors come in a dozen types
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise BackboneError(_what_to_fetch(name, found[0], f"{type(error).__name__}: {reason}")) from error
-    raise BackboneError(_what_to_fetch(name, found[0], "the repository has no such file"))
+            if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+                continue  # the repository is there, this file is not
+            cause = error.__cause__ or error
+            reason = ": ".join([type(cause).__name__, *str(cause).strip().splitlines()[:1]])
+            raise BackboneError(_what_to_fetch(name, first, reason)) from error
+    raise BackboneError(_what_to_fetch(name, first, "the repository has no such file"))
+
+
+def _no_way_to(address: str) -> str | None:
+    """Why a host cannot be reached, where that is certain at once: the hub's client tries for half a minute."""
+    if urllib.request.getproxies():
+        return None
+    host = urllib.parse.urlsplit(address).hostname
+    try:
+        socket.getaddrinfo(host, 443)
+    except OSError as error:
+        return f"{host} cannot be found: {error.strerror or error}"
+    return None
 
 
 def _what_to_fetch(name: str, source: Source, reason: str) -> str:
