@@ -72,7 +72,7 @@ def _twin(architecture: str) -> str:
     return architecture.replace("_clip_", "_clip_quickgelu_")
 
 
-def refuse_other_activation(path: Path, layout: Layout, vit: nn.Module, name: str) -> None:
+def refuse_other_activation(path: Path, layout: Layout, vit: nn.Module, name: str, *, notice: bool = True) -> None:
     """BackboneError where a file says that it was trained with another activation than the architecture's.
 
     OpenAI's archives say it by what they are, others by a ``config.json`` or ``open_clip_config.json`` beside them.
@@ -81,7 +81,8 @@ def refuse_other_activation(path: Path, layout: Layout, vit: nn.Module, name: st
     built = activation_of(vit)
     said, why = _said(path, layout)
     if said is None:
-        if layout.is_clip or (layout.name.endswith(("timm", "tower")) and "_clip_" in name and "." not in name):
+        in_clip = layout.name.endswith(("timm", "tower")) and "_clip_" in name and "." not in name
+        if notice and (layout.is_clip or in_clip):
             twin = _twin(name.partition(".")[0])
             other = f" If that is wrong, set backbone.name={twin}" if timm.is_model(twin) and twin != name else ""
             logger.warning(

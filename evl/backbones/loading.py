@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Callable, Mapping
 from math import isqrt
@@ -28,13 +29,15 @@ logger = logging.getLogger(__name__)
 _BEHIND = ("norm.", "fc_norm.", "head", "attn_pool.", "pre_logits.", "mask_token")  # behind the last block: not read
 _READ = ("blocks.", "patch_embed.", "pos_embed", "cls_token", "reg_token", "dist_token", "norm_pre.", "rope.")
 _POOLING = ("attn_pool.", "head")
+_PART = re.compile(r"-\d{5}-of-\d{5}\.")  # of a checkpoint in several files
 _timms_loader = threading.Lock()
 
 
-def load_timm(config: BackboneConfig) -> tuple[nn.Module, WeightsOrigin]:
+def load_timm(config: BackboneConfig, *, trust_origin: bool = False) -> tuple[nn.Module, WeightsOrigin]:
     """A timm vision transformer with the weights a config names, in float32, and where they came from.
 
     Its image size is the architecture's, or the weights' own if that is another and ``config.image_size`` is set.
+    ``trust_origin``: no notice where nothing tells the activation, because a known hash will tell.
     Raises BackboneError for architectures that cannot work, and weights that are missing or do not fit in all parts.
     """
     with torch.device("meta"):  # refuse before anything is read or downloaded
@@ -54,7 +57,7 @@ def load_timm(config: BackboneConfig) -> tuple[nn.Module, WeightsOrigin]:
             raise
         layout = Layout("timm", "")  # timm knows its own
     if origin.kind == "file":
-        refuse_other_activation(path, layout, shape, config.name)
+        refuse_other_activation(path, layout, shape, config.name, notice=not trust_origin)
         _refuse_other_patches(tower_of(state, layout), tuple(shape.patch_embed.patch_size), config)
     vit, convert = _build(config.name)
     _put_in(vit, _converted(state, layout, vit, convert, config), layout, config)
@@ -82,8 +85,12 @@ def _build(name: str) -> tuple[nn.Module, Callable]:
     """A timm model without weights, and the converter timm would use for its checkpoints."""
     caught: list[Callable | None] = []
 
-    def note(model, filter_fn=None, **_):
-        caught.append(filter_fn)
+    here = threading.get_ident()
+
+    def note(model, *args, filter_fn=None, **kwargs):
+        if threading.get_ident() != here:  # somebody else's model
+            return theirs(model, *args, filter_fn=filter_fn, **kwargs)
+        return caught.append(filter_fn)
 
     with _timms_loader:
         theirs, _builder.load_pretrained = _builder.load_pretrained, note
@@ -157,11 +164,15 @@ def _put_in(vit: nn.Module, state: dict[str, Tensor], layout: Layout, config: Ba
         if name not in wanted and (name.startswith(_READ) or (known and not name.startswith(known)))
     ]
     other = [name for name in wanted if name in state and wanted[name] != tuple(state[name].shape)]
+    whole = [name for name in wanted if name in state and not state[name].is_floating_point()]
+    source = config.weights or "the downloaded file"
+    if whole:
+        raise BackboneError(f"{source} holds whole numbers, not weights as they were trained: {in_groups(whole)}")
     if missing or unexpected or other:
-        source = config.weights or "the downloaded file"
         raise BackboneError(
             f"{source} (layout: {layout.name}) does not fit {config.name}: "
             + "; ".join(_what_differs(wanted, state, missing, unexpected, other))
+            + ("; give a file with all parts, not one of several" if _PART.search(source) else "")
             + "; give the name these weights belong to"
         )
     vit.load_state_dict({name: state[name].float() for name in wanted if name in state}, strict=False)

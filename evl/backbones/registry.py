@@ -52,7 +52,7 @@ def _create(config: BackboneConfig, num_taps: int, trust_origin: bool) -> Frozen
     _refuse_unknown(config.name)
     if "." in config.name or (config.weights is None and config.pretrained):
         _refuse_wrong_activation(config.name)
-    vit, origin = load_timm(config)
+    vit, origin = load_timm(config, trust_origin=trust_origin)
     native = None
     if config.image_size is not None:
         # named by the weights as they were read: interpolated positions differ in the last bit between machines

@@ -277,6 +277,26 @@ def test_every_loader_refuses(tmp_path, marker):
             load()
 
 
+def test_a_download_runs_no_code(tmp_path, marker, monkeypatch):
+    """By a name of timm, with a pickle in the hub's cache and at an address: timm's own loading is not asked."""
+    import timm.models._builder
+    import timm.models._hub
+    from huggingface_hub import constants
+
+    from tests.backbones.test_offline import on_hub
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    for module, name in ((timm.models._builder, "load_state_dict"), (timm.models._hub, "_torch_load")):
+        monkeypatch.setattr(module, name, None)
+    on_hub(tmp_path, "timm/tiny_vit_16.on_hub", "pytorch_model.bin", {"state_dict": Touch(marker)})
+    (tmp_path / "checkpoints").mkdir()
+    torch.save({"model": Touch(marker)}, tmp_path / "checkpoints" / "tiny-vit.pth")
+    for tag in ("on_hub", "at_an_address"):
+        with pytest.raises(EVLError, match="holds code"):
+            create_backbone(f"tiny_vit_16.{tag}", 1)
+
+
 def test_what_training_programs_put_beside_their_tensors(tmp_path):
     """Text, numbers, lists and an argparse namespace are no reason to refuse a checkpoint."""
     import argparse
