@@ -98,6 +98,23 @@ class BackboneSpec:
 
 
 @dataclass(frozen=True)
+class WeightsOrigin:
+    """Where a backbone's weights came from, and what decides what they compute.
+
+    ``kind``: ``hub``, ``url``, ``file``, ``embedded`` or ``random``. ``source``: the hub's id, the address, or the
+    file's name without its folder. ``layout``: whose names the file used ("timm", "OpenAI CLIP", "Hugging Face
+    DINOv2", …). ``activation``: of the blocks' MLPs, as built: ``gelu``, ``gelu_tanh``, ``quick_gelu``, ``silu``, ….
+    ``licence``: of the weights, where timm tells it. The weights themselves are named by ``weights_hash``.
+    """
+
+    kind: str
+    source: str
+    layout: str
+    activation: str
+    licence: str | None = None
+
+
+@dataclass(frozen=True)
 class Preprocessing:
     """How pixels become a backbone's input: part of what a model is, saved with it.
 
@@ -110,17 +127,6 @@ class Preprocessing:
     std: tuple[float, float, float]
     interpolation: str = "bilinear"
     antialias: bool = False
-
-
-@dataclass(frozen=True)
-class WeightsOrigin:
-    """Where a backbone's weights came from: ``source`` a hub id, address or file name; ``hub_id`` if it is one."""
-
-    source: str
-    activation: str
-    layout: str = "timm"
-    hub_id: str | None = None
-    licence: str | None = None
 
 
 @dataclass(frozen=True)

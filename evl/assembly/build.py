@@ -77,6 +77,7 @@ def build_classifier(
         evaluation=config.evaluation,
         preprocessing=preprocessing,
         class_names=tuple(class_names),
+        origin=backbone.origin,
     )
     return model
 

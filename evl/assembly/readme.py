@@ -23,7 +23,7 @@ def readme(card: ModelCard, repo_id: str | None = None) -> Readme:
         library_name="evl",
         pipeline_tag="video-classification",
         tags=["video-classification", "action-recognition", "evl"],
-        base_model=card.origin.hub_id if card.origin else None,
+        base_model=card.origin.source if card.origin and card.origin.kind == "hub" else None,
     )
     parts = [f"---\n{data.to_yaml()}\n---\n", f"# {repo_id or 'A video classifier'}\n", _what(card)]
     parts += [_use(repo_id or "FOLDER"), _scores(card), _classes(card), _backbone(card)]
@@ -74,7 +74,8 @@ def _backbone(card: ModelCard) -> str:
     origin = card.origin
     lines = [f"- name: `{card.backbone.name}`"]
     if origin is not None:
-        lines += [f"- weights: {origin.source}", f"- activation: {origin.activation}"]
+        kind = {"embedded": "come with evl, untrained", "random": "random, untrained"}.get(origin.kind, origin.source)
+        lines += [f"- weights: {kind} (layout: {origin.layout})", f"- activation: {origin.activation}"]
     licence = (origin.licence if origin else None) or "not known: see where its weights come from"
     lines += [f"- licence of its weights: {licence}", f"- hash of its weights (SHA-256): `{card.backbone_hash}`", ""]
     if card.with_backbone:

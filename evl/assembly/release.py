@@ -121,6 +121,7 @@ def _card(
         evaluation=EvaluationConfig(3, 1) if num_frames <= 8 else EvaluationConfig(1, 3),
         preprocessing=replace(model.backbone.preprocessing, interpolation="bilinear", antialias=False),
         class_names=model.class_names,
+        origin=model.backbone.origin,
         data="as the authors released it",
     )
 

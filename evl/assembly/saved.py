@@ -122,6 +122,7 @@ def load(
     try:
         if inside and backbone_weights is None:
             backbone = create_backbone(moved, taps, state=inside)
+            backbone.origin = card.origin
             if moved.image_size is not None:  # the hash is of positions before they were fitted to that size
                 backbone._hash = card.backbone_hash
             if image_size is not None:
@@ -143,7 +144,8 @@ def load(
         preprocessing = replace(preprocessing, image_size=backbone.spec.image_size)
     config = RunConfig(backbone=resized, model=card.model, clip=clip, evaluation=card.evaluation)
     model = build_classifier(config, card.class_names, backbone=backbone)
-    model.card = replace(card, backbone=resized, clip=clip, preprocessing=preprocessing)
+    origin = card.origin or backbone.origin  # of a format that did not keep it
+    model.card = replace(card, backbone=resized, clip=clip, preprocessing=preprocessing, origin=origin)
     if notices := _differences(card, model.card):
         log.warning("%s is used otherwise than it was trained: %s", path, "; ".join(notices))
         model.card = replace(model.card, scores=None)  # which were of the model as it was

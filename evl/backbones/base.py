@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from evl.distributed import without_autocast
 from evl.errors import BackboneError
-from evl.types import BackboneSpec, LayerFeatures, Preprocessing
+from evl.types import BackboneSpec, LayerFeatures, Preprocessing, WeightsOrigin
 
 Taps = int | str | Sequence[int]
 
@@ -49,6 +49,7 @@ class FrozenBackbone(nn.Module, ABC):
         self.frames_at_once: int | None = None  # None: by memory
         self.compiled = False
         self._hash: str | None = None
+        self.origin: WeightsOrigin | None = None  # where the weights came from
         self.__dict__["_narrow"] = None  # not a submodule: it is in no state, and moves nowhere
         self.register_load_state_dict_post_hook(_forget_hash)
 

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import fnmatch
-import logging
 from collections.abc import Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
 import timm
 import torch
-from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
+from evl.backbones.activation import activation_of, refuse_wrong_activation
 from evl.backbones.base import FrozenBackbone, Taps
-from evl.backbones.openai_clip import build_openai_clip, comes_from_openai, load_openai_clip, preprocessing_of_clip
-from evl.backbones.timm_vit import TimmBackbone, preprocessing_of, random_weights_, refuse_unsupported
-from evl.backbones.weights import read_weights
+from evl.backbones.loading import load_timm
+from evl.backbones.openai_clip import build_openai_clip, load_openai_clip, preprocessing_of_clip
+from evl.backbones.timm_vit import TimmBackbone, preprocessing_of, random_weights_
 from evl.config import BackboneConfig
 from evl.errors import BackboneError, nearest
-from evl.types import BackboneSpec, Preprocessing
+from evl.types import BackboneSpec, Preprocessing, WeightsOrigin
 
 EMBEDDED = "evl_vit_tiny"
 OPENAI = "openai_clip"
@@ -63,21 +61,24 @@ def _create(
 ) -> FrozenBackbone:
     if config.name == OPENAI and state is not None:
         tower = {name.removeprefix("vit."): tensor.float() for name, tensor in state.items()}
-        vit, preprocessing_for = build_openai_clip(tower, config.image_size), preprocessing_of_clip
+        vit, preprocessing_for, origin = build_openai_clip(tower, config.image_size), preprocessing_of_clip, None
     elif config.name == OPENAI:
         if config.weights is None:
             raise BackboneError("openai_clip needs its archive: set backbone.weights=ViT-B-16.pt")
-        vit = load_openai_clip(config.weights, trust_origin=trust_origin)
-        preprocessing_for = preprocessing_of_clip
+        vit, preprocessing_for = load_openai_clip(config.weights, trust_origin=trust_origin), preprocessing_of_clip
+        origin = WeightsOrigin("file", Path(config.weights).name, "OpenAI CLIP", activation_of(vit))
     elif config.name == EMBEDDED:
         vit, preprocessing_for = _embedded(config), _EMBEDDED_PREPROCESSING
+        origin = WeightsOrigin("embedded", EMBEDDED, "timm", activation_of(vit))
     else:
         _refuse_unknown(config.name)
-        if config.weights is None and config.pretrained and state is None:
-            _refuse_wrong_activation(config.name)
-        vit = _create_timm(config if state is None else replace(config, pretrained=False, weights=None))
+        if "." in config.name or (config.weights is None and config.pretrained):
+            refuse_wrong_activation(config.name)
+        shell = config if state is None else replace(config, pretrained=False, weights=None)
+        vit, origin = load_timm(shell, trust_origin=trust_origin)
         preprocessing_for = partial(preprocessing_of, vit.pretrained_cfg)
     backbone = TimmBackbone(vit, config.name, preprocessing_for(vit.patch_embed.img_size), taps)
+    backbone.origin = origin if state is None else None  # whoever has the state knows
     if config.image_size is not None:
         backbone.resize(config.image_size)
     if state is not None:
@@ -107,96 +108,6 @@ _EMBEDDED_PREPROCESSING = partial(
 )
 
 
-def _create_timm(config: BackboneConfig) -> nn.Module:
-    overlay = None
-    with torch.device("meta"):  # refuse before anything is read or downloaded
-        shape = timm.create_model(config.name, pretrained=False, num_classes=0)
-    refuse_unsupported(shape, config.name)
-    if config.weights is not None:
-        state, is_torchscript = read_weights(config.weights)
-        if comes_from_openai(state, is_torchscript):
-            if "clip_quickgelu" not in config.name:
-                near = config.name.split(".")[0].replace("_clip_", "_clip_quickgelu_")
-                raise BackboneError(
-                    f"{config.weights} is an OpenAI archive, trained with QuickGELU, but {config.name} uses GELU: "
-                    f"features would be wrong without any error. Use {near}, or {OPENAI}"
-                )
-            state = {name: tensor.float() for name, tensor in state.items()}
-        _refuse_other_patches(state, tuple(shape.patch_embed.patch_size), config)
-        # only the image tower: timm's converters take these names
-        overlay = {"state_dict": {k: v for k, v in state.items() if not k.startswith(("transformer.", "token_"))}}
-    from_weights = config.pretrained or config.weights is not None
-    try:
-        with _loading_noted() as misfits:
-            vit = timm.create_model(config.name, pretrained=from_weights, pretrained_cfg_overlay=overlay, num_classes=0)
-    except Exception as error:  # hub, network, file and shape errors come in a dozen types
-        raise BackboneError(_why_not_loaded(config, error)) from error
-    if misfits:
-        source = config.weights or "the downloaded weights"
-        more = f" and {len(misfits) - 6} more" if len(misfits) > 6 else ""
-        raise BackboneError(f"{source} does not fit {config.name}: {', '.join(misfits[:6])}{more}")
-    if not from_weights:
-        random_weights_(vit, seed=0)
-    return vit.float()
-
-
-def _refuse_other_patches(state: dict, patch_size: tuple[int, int], config: BackboneConfig) -> None:
-    """timm resamples patch kernels of another size without a word; only FlexiViT is made for that."""
-    names = ("patch_embed.proj.weight", "visual.conv1.weight", "embeddings.patch_embedding.weight")
-    for name, tensor in state.items():
-        is_other = name.endswith(names) and tensor.ndim == 4 and tuple(tensor.shape[2:]) != patch_size
-        if is_other and "flexivit" not in config.name:
-            height, width = tensor.shape[2:]
-            raise BackboneError(
-                f"{config.weights} has patches of {height}×{width} pixels, but {config.name} takes "
-                f"{patch_size[0]}×{patch_size[1]}; give the name these weights belong to"
-            )
-
-
-@contextmanager
-def _loading_noted():
-    """Collects keys that did not match while timm loads weights into a vision transformer.
-
-    timm loads without ``strict`` whenever it drops the classifier, so a partial match would pass in silence. Keys
-    behind the last block (final norm, pooling, head) are not read and may be missing.
-    """
-    misfits: list[str] = []
-    behind = ("norm.", "fc_norm.", "head", "attn_pool.")
-    read = ("blocks.", "patch_embed.", "pos_embed", "cls_token", "reg_token", "dist_token", "norm_pre.", "rope.")
-    logger = logging.getLogger("timm.models._builder")
-    level = logger.level
-
-    def noting(self, state, *args, **kwargs):
-        result = nn.Module.load_state_dict(self, state, *args, **kwargs)
-        misfits.extend(f"missing {key}" for key in result.missing_keys if not key.startswith(behind))
-        misfits.extend(f"unexpected {key}" for key in result.unexpected_keys if key.startswith(read))
-        return result
-
-    try:
-        logger.setLevel(logging.ERROR)  # it would list every key; ours is one sentence
-        for cls in (VisionTransformer, Eva):
-            cls.load_state_dict = noting
-        yield misfits
-    finally:
-        logger.setLevel(level)
-        for cls in (VisionTransformer, Eva):
-            del cls.load_state_dict
-
-
-def _why_not_loaded(config: BackboneConfig, error: Exception) -> str:
-    reason = (str(error).strip() or type(error).__name__).split("\n")
-    if config.weights is not None:
-        return f"{config.weights} does not fit {config.name}: {'; '.join(line.strip() for line in reason[:4])}"
-    cfg = timm.get_pretrained_cfg(config.name)
-    source = cfg.hf_hub_id or cfg.url if cfg is not None else None
-    if not config.pretrained or source is None:
-        return f"{config.name} could not be made: {reason[0]}"
-    return (
-        f"the weights of {config.name} could not be fetched from {source} ({type(error).__name__}: {reason[0]}). "
-        f"Without a network, fetch them elsewhere and set backbone.weights=FILE"
-    )
-
-
 def _refuse_unknown(name: str) -> None:
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
@@ -206,21 +117,6 @@ def _refuse_unknown(name: str) -> None:
     if tag and tag not in tags:
         near = nearest(tag, tags)
         raise BackboneError(f"{architecture} has no weights named {tag!r}{near}")
-
-
-def _refuse_wrong_activation(name: str) -> None:
-    """timm lists CLIP weights trained with QuickGELU under a GELU architecture too; there they give wrong features."""
-    architecture, _, tag = name.partition(".")
-    if "quickgelu" in architecture:
-        return
-    twin = architecture.replace("_clip_", "_clip_quickgelu_")
-    if not tag and (default := timm.get_pretrained_cfg(architecture)) is not None:
-        tag = default.tag or ""  # what timm would take
-    if tag and twin != architecture and f"{twin}.{tag}" in timm.list_pretrained(f"{twin}.*"):
-        raise BackboneError(
-            f"the weights {tag!r} were trained with QuickGELU, but {architecture} uses GELU: features would be wrong "
-            f"without any error. Use {twin}.{tag}"
-        )
 
 
 @cache
@@ -256,7 +152,7 @@ def list_backbones(word: str = "") -> list[tuple[str, BackboneSpec, int]]:
             found.append((name, backbone.spec, sum(p.numel() for p in backbone.parameters())))
             continue
         try:
-            _refuse_wrong_activation(name)
+            refuse_wrong_activation(name)
         except BackboneError:
             continue
         if (described := _spec(name.partition(".")[0])) is not None:

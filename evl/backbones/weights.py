@@ -1,11 +1,15 @@
-"""Weight files, read for their tensors only: safetensors, torch's (weights_only), and TorchScript archives."""
+"""Weight files, read for their tensors only: safetensors, torch's own, and TorchScript archives.
+
+What a file is decides its content, never its name. No pickle in it is executed (``unpickle``); the old format of
+torch before 1.6 is read by torch's own restricted unpickler (``weights_only``).
+"""
 
 from __future__ import annotations
 
-import collections
-import io
-import math
+import argparse
 import pickle
+import re
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,141 +19,220 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from evl.backbones.unpickle import Refused, read_pickle, tensors_below
 from evl.errors import BackboneError, CheckpointError
+
+_OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+_LARGEST_PICKLE = 64 << 20  # bytes of description, tensors not among them
+_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "module", "teacher", "encoder")
+_UNKNOWN = (
+    (b"version https://git-lfs", "a pointer of Git LFS, not the weights: fetch the file itself ('git lfs pull')"),
+    (b"<", "a web page, not weights: the download went wrong"),
+    (b"\x93NUMPY", "a NumPy array, which is not read; convert it to safetensors"),
+    (b"\x89HDF", "an HDF5 file, which is not read; convert it to safetensors"),
+    (b"\x80", "a plain pickle, which may hold code (Python objects) and is never loaded"),
+)
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], bool]:
     """All tensors of a file by name, and whether it is a TorchScript archive. Runs no code found in it.
 
+    Wrappers of training programs (``{"state_dict": …}``, ``{"model_ema": …}``) are taken off.
     Raises BackboneError for a missing, damaged or unsafe file.
     """
     path = Path(path)
+    if path.is_dir():
+        inside = sorted(file.name for file in path.glob("*") if file.suffix in (".safetensors", ".bin", ".pt", ".pth"))
+        raise BackboneError(
+            f"{path} is a folder; give the weights file in it" + (f": {', '.join(inside[:4])}" if inside else "")
+        )
     if not path.is_file():
         raise BackboneError(f"{path}: no such weights file")
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path), False
-        if zipfile.is_zipfile(path) and _root_of_torchscript(path) is not None:
-            return read_torchscript(path), True
-        content = load_torch_file(path)
+        kind = _kind_of(path)
+        if kind == "safetensors":
+            tensors = load_file(path)
+        elif kind == "TorchScript":
+            tensors = read_torchscript(path)
+        else:
+            tensors = _unwrapped(load_torch_file(path))
     except CheckpointError as error:
         raise BackboneError(str(error)) from None
-    except (SafetensorError, zipfile.BadZipFile, OSError) as error:
+    except (SafetensorError, OSError) as error:
         raise BackboneError(f"{path}: not a readable weights file ({error})") from None
-    for wrapper in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
     if not tensors:
         raise BackboneError(f"{path}: holds no named tensors")
-    return tensors, False
+    _refuse_odd(tensors, path)
+    return tensors, kind == "TorchScript"
 
 
 def load_torch_file(path: str | Path):
-    """``torch.load`` that never executes a pickle; CheckpointError where a file is damaged or would have to."""
+    """What ``torch.save`` wrote, its tensors on the CPU: containers, numbers, text and tensors, ``Inert`` for the rest.
+
+    Never executes a pickle. CheckpointError where a file is missing, damaged, or holds code.
+    """
+    path = Path(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        kind = _kind_of(path)
+        if kind == "torch":
+            return _read_zip(path, _root(path))
+        if kind == "old torch":
+            # a namespace is inert, and common in training checkpoints; a path would be judged by its ending
+            with torch.serialization.safe_globals([argparse.Namespace]), path.open("rb") as file:
+                return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except pickle.UnpicklingError:
+    except pickle.UnpicklingError as error:
+        asked = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f"it asks for {asked[1]}: " if asked else "damaged, or "
         raise CheckpointError(
-            f"{path}: not a readable checkpoint: damaged, or it holds code (Python objects), which is never loaded"
+            f"{path}: not a readable checkpoint: {what}it holds code (Python objects), which is never loaded"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
-        reason = str(error).split("\n")[0]
-        raise CheckpointError(f"{path}: not a readable checkpoint ({reason})") from None
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise CheckpointError(f"{path}: not a readable checkpoint: damaged ({_first_line(error)})") from None
+    raise CheckpointError(f"{path}: not a torch checkpoint, but {kind}")
 
 
 def read_torchscript(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a TorchScript archive by dotted name, without building or running its modules."""
-    root = _root_of_torchscript(path)
-    if root is None:
-        raise BackboneError(f"{path}: not a TorchScript archive")
+    try:
+        if _kind_of(Path(path)) != "TorchScript":
+            raise BackboneError(f"{path}: not a TorchScript archive")
+        module = _read_zip(Path(path), _root(path))
+        return tensors_below(module)
+    except CheckpointError as error:
+        raise BackboneError(str(error)) from None
+    except Refused as error:
+        raise BackboneError(f"{path}: refused: {error}") from None
+
+
+def _kind_of(path: Path) -> str:
+    """``safetensors``, ``torch``, ``old torch`` or ``TorchScript``, by content; CheckpointError for anything else."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    if not start:
+        raise CheckpointError(f"{path}: not a readable weights file: it is empty")
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= 100_000_000:
+        return "safetensors"
+    if start.startswith(_OLD_TORCH):
+        return "old torch"
+    if (names := _names_in_zip(path)) is not None:
+        root = _root_among(names)
+        if root is not None:
+            has_code = any(name.startswith((f"{root}/code/", f"{root}/constants")) for name in names)
+            return "TorchScript" if has_code else "torch"
+        if any(name.endswith(".npy") for name in names):
+            raise CheckpointError(
+                f"{path}: NumPy archives (JAX weights) are not read; take the same weights from timm, or safetensors"
+            )
+        raise CheckpointError(f"{path}: not a readable weights file: a zip archive without tensors")
+    if start.startswith(b"PK"):
+        raise CheckpointError(f"{path}: not a readable weights file: its end is missing (an interrupted download?)")
+    for sign, what in _UNKNOWN:
+        if start.lstrip().startswith(sign):
+            raise CheckpointError(f"{path}: not a readable weights file: {what}")
+    raise CheckpointError(f"{path}: not a readable weights file: neither safetensors nor torch's")
+
+
+def _names_in_zip(path: Path) -> list[str] | None:
+    try:
+        if not zipfile.is_zipfile(path):
+            return None
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
+        raise CheckpointError(f"{path}: not a readable weights file: damaged archive ({error})") from None
+
+
+def _root(path: str | Path) -> str:
     with zipfile.ZipFile(path) as archive:
+        return _root_among(archive.namelist())
+
+
+def _root_among(names: list[str]) -> str | None:
+    """The folder inside the zip that holds the tensors' description."""
+    return next((name.removesuffix("/data.pkl") for name in names if name.endswith("/data.pkl")), None)
+
+
+def _read_zip(path: Path, root: str):
+    """What the description in a torch archive says, its tensors filled with the numbers stored beside it."""
+    stored: dict[str, Tensor] = {}  # each is read once, however often it is asked for
+    with zipfile.ZipFile(path) as archive:
+
+        def storage(dtype: torch.dtype, key: str, count: int) -> Tensor:
+            if key not in stored:
+                entry = archive.getinfo(f"{root}/data/{key}")
+                if entry.compress_type != zipfile.ZIP_STORED or count * dtype.itemsize != entry.file_size:
+                    raise Refused(f"tensor data {key} is not {count} plain numbers of {dtype.itemsize} bytes")
+                content = bytearray(entry.file_size)
+                with archive.open(entry) as file:
+                    if file.readinto(content) != len(content) or file.read(1):
+                        raise Refused(f"tensor data {key} is not as long as it says")
+                stored[key] = torch.frombuffer(content, dtype=dtype) if count else torch.empty(0, dtype=dtype)
+            if stored[key].dtype != dtype or len(stored[key]) != count:
+                raise Refused(f"tensor data {key} stands for two different kinds of numbers")
+            return stored[key]
+
         try:
-            module = _TensorsOnly(archive, root).load()
-        except BackboneError:
-            raise
-        except Exception as error:  # a damaged pickle can raise nearly anything
-            raise BackboneError(f"{path}: damaged TorchScript archive ({type(error).__name__}: {error})") from None
-    tensors: dict[str, Tensor] = {}
-    _collect(module, "", tensors)
-    return tensors
+            _refuse_bombs(archive, path, root)
+            return read_pickle(archive.read(f"{root}/data.pkl"), storage)
+        except Refused as error:
+            raise CheckpointError(f"{path}: refused: {error}") from None
+        except Exception as error:  # a damaged description can raise nearly anything
+            raise CheckpointError(f"{path}: damaged archive ({_first_line(error)})") from None
 
 
-def _root_of_torchscript(path: str | Path) -> str | None:
-    """The folder inside the zip, if there is code beside the data (plain torch checkpoints have none)."""
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    roots = [name.removesuffix("/data.pkl") for name in names if name.endswith("/data.pkl")]
-    return next(
-        (root for root in roots if any(n.startswith((f"{root}/code/", f"{root}/constants")) for n in names)), None
-    )
+def _first_line(error: Exception) -> str:
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
 
 
-class _Module:
-    """Stands for any scripted module: holds what the archive says of it, does nothing."""
-
-    def __init__(self, *args):
-        self.state = {}
-
-    def __setstate__(self, state):
-        self.state = state
-
-
-_STORAGE_TYPES = {
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "FloatStorage": torch.float32,
-    "DoubleStorage": torch.float64,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-}
+def _refuse_bombs(archive: zipfile.ZipFile, path: Path, root: str) -> None:
+    """Before anything is unpacked: no more bytes than the file has, each name once."""
+    entries = archive.infolist()
+    names = {entry.filename for entry in entries}
+    if len(names) != len(entries):
+        raise Refused("entries of the archive stand there twice")
+    if archive.getinfo(f"{root}/data.pkl").file_size > _LARGEST_PICKLE:
+        raise Refused(f"its description is larger than {_LARGEST_PICKLE >> 20} MiB")
+    data = sum(entry.file_size for entry in entries if entry.filename.startswith(f"{root}/data/"))
+    if data > path.stat().st_size:
+        raise Refused("its tensor data have more bytes than the file")
+    if f"{root}/byteorder" in names:
+        with archive.open(f"{root}/byteorder") as file:
+            if file.read(8) != b"little":
+                raise Refused("its numbers are in the byte order of other machines")
 
 
-class _TensorsOnly(pickle.Unpickler):
-    """An unpickler that can name nothing but tensors, ordered dicts and inert stand-ins for modules."""
-
-    def __init__(self, archive: zipfile.ZipFile, root: str):
-        super().__init__(io.BytesIO(archive.read(f"{root}/data.pkl")))
-        self._archive, self._root = archive, root
-
-    def find_class(self, module: str, name: str):
-        if module == "__torch__" or module.startswith(("__torch__.", "torch.jit._pickle")):
-            return _Module
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _rebuild_tensor
-        if (module, name) == ("collections", "OrderedDict"):
-            return collections.OrderedDict
-        if module == "torch" and name in _STORAGE_TYPES:
-            return _STORAGE_TYPES[name]
-        raise BackboneError(f"refused: the archive asks for {module}.{name}, which is no tensor")
-
-    def persistent_load(self, pid):
-        _, dtype, key, _, count = pid
-        entry = self._archive.getinfo(f"{self._root}/data/{key}")
-        if entry.compress_type != zipfile.ZIP_STORED or count * dtype.itemsize != entry.file_size:
-            raise BackboneError(f"refused: tensor data {key} is not {count} plain numbers of {dtype.itemsize} bytes")
-        if count == 0:
-            return torch.empty(0, dtype=dtype)
-        return torch.frombuffer(bytearray(self._archive.read(entry)), dtype=dtype)
+def _unwrapped(content) -> dict[str, Tensor]:
+    """Named tensors out of what training programs put around them."""
+    for _ in range(4):
+        inner = next(
+            (
+                content[name]
+                for name in _WRAPPERS
+                if isinstance(content, Mapping) and isinstance(content.get(name), Mapping)
+            ),
+            None,
+        )
+        if inner is None:
+            break
+        content = inner
+    if not isinstance(content, Mapping):
+        return {}
+    return {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
 
 
-def _rebuild_tensor(storage: Tensor, offset: int, size: tuple, stride: tuple, *ignored) -> Tensor:
-    if math.prod(size) > storage.numel():  # a stride of 0 would make terabytes out of nothing
-        raise BackboneError(f"refused: a tensor of shape {tuple(size)} out of {storage.numel()} stored numbers")
-    return storage.as_strided(size, stride, offset)  # checks bounds
-
-
-def _collect(value, name: str, tensors: dict[str, Tensor]) -> None:
-    if isinstance(value, Tensor):
-        tensors[name] = value
-    elif isinstance(value, _Module) and isinstance(value.state, Mapping):
-        for key, part in value.state.items():
-            _collect(part, f"{name}.{key}" if name else str(key), tensors)
+def _refuse_odd(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Only plain numbers in memory, and not many times more of them than the file has bytes."""
+    size = path.stat().st_size
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+            raise BackboneError(f"{path}: refused: {name} is no plain tensor ({tensor.layout}, {tensor.device})")
+        if tensor.numel() * tensor.element_size() > size:
+            raise BackboneError(f"{path}: refused: {name} of shape {tuple(tensor.shape)} is larger than the file")
+    if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > 4 * size:
+        raise BackboneError(f"{path}: refused: its tensors are many times larger than the file")

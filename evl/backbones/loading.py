@@ -1,0 +1,247 @@
+"""Weights into a timm model: whatever their layout, all of them or an error that says what does not fit."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Callable, Mapping
+from math import isqrt
+from pathlib import Path
+
+import timm
+import torch
+from timm.models import _builder
+from torch import Tensor, nn
+
+from evl.backbones.activation import activation_of, refuse_other_activation
+from evl.backbones.fetch import fetch, how_to_get, sources
+from evl.backbones.layouts import Layout, for_timm, from_hugging_face, in_groups, recognise, tower_of
+from evl.backbones.openai_clip import comes_from_openai
+from evl.backbones.timm_vit import random_weights_, refuse_unsupported
+from evl.backbones.weights import read_weights
+from evl.config import BackboneConfig
+from evl.errors import BackboneError
+from evl.types import WeightsOrigin
+
+logger = logging.getLogger(__name__)
+
+_BEHIND = ("norm.", "fc_norm.", "head", "attn_pool.", "pre_logits.", "mask_token")  # behind the last block: not read
+_READ = ("blocks.", "patch_embed.", "pos_embed", "cls_token", "reg_token", "dist_token", "norm_pre.", "rope.")
+_POOLING = ("attn_pool.", "head")
+_PART = re.compile(r"-\d{5}-of-\d{5}\.")  # of a checkpoint in several files
+_timms_loader = threading.Lock()
+
+
+def load_timm(config: BackboneConfig, *, trust_origin: bool = False) -> tuple[nn.Module, WeightsOrigin]:
+    """A timm vision transformer with the weights a config names, in float32, and where they came from.
+
+    Its image size is the architecture's, or the weights' own if that is another and ``config.image_size`` is set.
+    ``trust_origin``: no notice where nothing tells the activation, because a known hash will tell.
+    Raises BackboneError for architectures that cannot work, and weights that are missing or do not fit in all parts.
+    """
+    with torch.device("meta"):  # refuse before anything is read or downloaded
+        shape = timm.create_model(config.name, pretrained=False, num_classes=0)
+    refuse_unsupported(shape, config.name)
+    if config.weights is None and not config.pretrained:
+        vit = timm.create_model(config.name, pretrained=False, num_classes=0)
+        random_weights_(vit, seed=0)
+        return vit.float(), WeightsOrigin("random", "", "timm", activation_of(vit))
+    path, origin = _find(config)
+    state, is_torchscript = read_weights(path)
+    is_openai = comes_from_openai(state, is_torchscript)
+    try:
+        layout = recognise(state, path, is_openai)
+    except BackboneError:
+        if origin.kind == "file":
+            raise
+        layout = Layout("timm", "")  # timm knows its own
+    if origin.kind == "file":
+        refuse_other_activation(path, layout, shape, config.name, notice=not trust_origin)
+        _refuse_other_patches(tower_of(state, layout), tuple(shape.patch_embed.patch_size), config)
+    vit, convert = _build(config.name)
+    _put_in(vit, _converted(state, layout, vit, convert, config), layout, config)
+    origin = WeightsOrigin(origin.kind, origin.source, layout.name, activation_of(vit), origin.licence)
+    logger.info("%s: weights of %s in the layout of %s, %s", path, config.name, layout.name, origin.activation)
+    return vit.float(), origin
+
+
+def _find(config: BackboneConfig) -> tuple[Path, WeightsOrigin]:
+    if config.weights is None:
+        path, where = fetch(config.name)
+        kind = "url" if "://" in where else "hub"
+        return path, WeightsOrigin(kind, where, "", "", timm.get_pretrained_cfg(config.name).license)
+    path = Path(config.weights)
+    if not path.exists():
+        found = sources(config.name)
+        more = f". timm's weights of that name: {found[0].address}" if found else ""
+        raise BackboneError(
+            f"{path}: no such weights file; backbone.weights={path} should be the weights of {config.name}{more}"
+        )
+    return path, WeightsOrigin("file", path.name, "", "")
+
+
+def _build(name: str) -> tuple[nn.Module, Callable]:
+    """A timm model without weights, and the converter timm would use for its checkpoints."""
+    caught: list[Callable | None] = []
+
+    here = threading.get_ident()
+
+    def note(model, *args, filter_fn=None, **kwargs):
+        if threading.get_ident() != here:  # somebody else's model
+            return theirs(model, *args, filter_fn=filter_fn, **kwargs)
+        return caught.append(filter_fn)
+
+    with _timms_loader:
+        theirs, _builder.load_pretrained = _builder.load_pretrained, note
+        try:
+            vit = timm.create_model(name, pretrained=True, num_classes=0)
+        finally:
+            _builder.load_pretrained = theirs
+    convert = caught[0] if caught else None
+    return vit, convert or (lambda state, model: state)
+
+
+class _WithoutPositions:
+    """A model for timm's converters, which fit positions of another image size without a word if they find any."""
+
+    pos_embed = None
+
+    def __init__(self, vit: nn.Module):
+        self._vit = vit
+
+    def __getattr__(self, name: str):
+        return getattr(self._vit, name)
+
+
+def _converted(
+    state: Mapping[str, Tensor], layout: Layout, vit: nn.Module, convert: Callable, config: BackboneConfig
+) -> dict[str, Tensor]:
+    if layout.is_hugging_face:
+        return from_hugging_face(
+            tower_of(state, layout), layout, vit.state_dict().keys(), tuple(vit.patch_embed.patch_size)
+        )
+    model = vit if config.weights is None else _WithoutPositions(vit)
+    theirs = for_timm(state, layout)
+    if layout.name == "DINOv3":
+        theirs = _without_zero_biases(theirs, vit)
+    try:
+        return convert(theirs, model)
+    except Exception as error:  # whatever a converter meets in keys it was not made for
+        raise BackboneError(
+            f"{config.weights or 'the downloaded file'} has the layout of {layout.name}, which timm cannot convert for "
+            f"{config.name} ({type(error).__name__}: {' '.join(str(error).split()[:40])})"
+        ) from error
+
+
+def _without_zero_biases(state: dict[str, Tensor], vit: nn.Module) -> dict[str, Tensor]:
+    """DINOv3's projections without the biases that the model has no place for, where these are zero.
+
+    timm's converter leaves out what is not zero as well, and prints; here such a bias is told as unexpected.
+    """
+    wanted, kept = vit.state_dict().keys(), {}
+    for name, value in state.items():
+        is_bias = name.endswith(".qkv.bias") and name.replace("qkv.bias", "q_bias") not in wanted
+        if is_bias:
+            query, _, of_value = value.chunk(3)  # the keys' is masked, whatever it says
+            if query.any() or of_value.any():
+                name = name.replace("qkv.bias", "qkv_bias")
+            else:
+                continue
+        kept[name] = value
+    return kept
+
+
+def _put_in(vit: nn.Module, state: dict[str, Tensor], layout: Layout, config: BackboneConfig) -> None:
+    """All weights into the model, or BackboneError with missing and unexpected names in groups."""
+    _fit_positions(vit, state, config)
+    wanted = {name: tuple(tensor.shape) for name, tensor in vit.state_dict().items()}
+    missing = [name for name in wanted if name not in state and not name.startswith(_BEHIND)]
+    known = _BEHIND if config.weights is not None else ()
+    unexpected = [
+        name
+        for name in state
+        if name not in wanted and (name.startswith(_READ) or (known and not name.startswith(known)))
+    ]
+    other = [name for name in wanted if name in state and wanted[name] != tuple(state[name].shape)]
+    whole = [name for name in wanted if name in state and not state[name].is_floating_point()]
+    source = config.weights or "the downloaded file"
+    if whole:
+        raise BackboneError(f"{source} holds whole numbers, not weights as they were trained: {in_groups(whole)}")
+    if missing or unexpected or other:
+        raise BackboneError(
+            f"{source} (layout: {layout.name}) does not fit {config.name}: "
+            + "; ".join(_what_differs(wanted, state, missing, unexpected, other))
+            + ("; give a file with all parts, not one of several" if _PART.search(source) else "")
+            + "; give the name these weights belong to"
+        )
+    vit.load_state_dict({name: state[name].float() for name in wanted if name in state}, strict=False)
+    with torch.no_grad():
+        for name, parameter in vit.named_parameters():
+            if name not in state and name.startswith(_POOLING):
+                parameter.zero_()  # not in the file, and not read: the same in every run rather than random
+
+
+def _what_differs(wanted: dict, state: dict, missing: list, unexpected: list, other: list) -> list[str]:
+    parts = []
+    ours, theirs = _size(wanted), _size({name: tuple(tensor.shape) for name, tensor in state.items()})
+    if theirs[0] and theirs[1] and ours != theirs:
+        parts.append(f"the file has {theirs[0]} blocks of width {theirs[1]}, the name has {ours[0]} of {ours[1]}")
+    if missing:
+        parts.append(f"missing: {in_groups(missing)}")
+    if unexpected:
+        parts.append(f"unexpected: {in_groups(unexpected)}")
+    if other:
+        shown = [f"{name} {wanted[name]} expected, {tuple(state[name].shape)} came" for name in other[:2]]
+        more = f", and {len(other) - 2} more" if len(other) > 2 else ""
+        parts.append(f"other shapes: {', '.join(shown)}{more}")
+    return parts
+
+
+def _size(shapes: Mapping[str, tuple]) -> tuple[int, int]:
+    blocks = {name.split(".")[1] for name in shapes if name.startswith("blocks.")}
+    kernel = shapes.get("patch_embed.proj.weight", (0,))
+    return len(blocks), kernel[0]
+
+
+def _fit_positions(vit: nn.Module, state: dict[str, Tensor], config: BackboneConfig) -> None:
+    """Positions of another image size: the model takes that size if another was asked for anyway; else an error."""
+    table, theirs = vit.state_dict().get("pos_embed"), state.get("pos_embed")
+    if config.weights is None or table is None or theirs is None or theirs.ndim != 3 or table.shape == theirs.shape:
+        return
+    (height, width), patch = vit.patch_embed.grid_size, tuple(vit.patch_embed.patch_size)
+    side = isqrt(max(0, theirs.shape[1] - (table.shape[1] - height * width)))
+    if theirs.shape[2] != table.shape[2] or side * side + table.shape[1] - height * width != theirs.shape[1]:
+        return  # no other image size; told with everything else that differs
+    size = (side * patch[0], side * patch[1])
+    if config.image_size is not None:
+        vit.set_input_size(img_size=size)
+        return
+    twin = _of_other_size(config.name, vit.patch_embed.img_size[0], size[0])
+    raise BackboneError(
+        f"{config.weights} does not fit {config.name}: pos_embed {tuple(table.shape)} expected, {tuple(theirs.shape)} "
+        f"came: the file is for {size[0]} px; set backbone.image_size={size[0]}" + (f" or take {twin}" if twin else "")
+    )
+
+
+def _of_other_size(name: str, size: int, other: int) -> str | None:
+    head, _, tail = name.partition(".")[0].rpartition(f"_{size}")
+    twin = f"{head}_{other}{tail}"
+    return twin if head and timm.is_model(twin) else None
+
+
+def _refuse_other_patches(tower: Mapping[str, Tensor], patch_size: tuple[int, int], config: BackboneConfig) -> None:
+    """timm resamples patch kernels of another size without a word; only FlexiViT is made for that."""
+    for name, tensor in tower.items():
+        is_kernel = name.startswith(("patch_embed", "conv1.", "embeddings.patch_embed", "preprocessor.patchifier.proj"))
+        if not is_kernel or tensor.ndim != 4 or "flexivit" in config.name:
+            continue
+        if tuple(tensor.shape[2:]) != patch_size:
+            height, width = tensor.shape[2:]
+            raise BackboneError(
+                f"{config.weights} has patches of {height}×{width} pixels, but {config.name} takes "
+                f"{patch_size[0]}×{patch_size[1]}; give the name these weights belong to"
+            )
+
+
+__all__ = ["how_to_get", "load_timm"]
