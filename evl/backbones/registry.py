@@ -15,7 +15,9 @@ from torch import nn
 
 from evl.backbones.base import FrozenBackbone, hash_weights
 from evl.backbones.openai_clip import comes_from_openai, load_openai_clip
-from evl.backbones.timm_vit import TimmBackbone, preprocessing_of, random_weights_, refuse_unsupported
+from evl.backbones.positions import fit_to_size
+from evl.backbones.refusals import refuse_by_name, refuse_unsupported
+from evl.backbones.timm_vit import TimmBackbone, preprocessing_of, random_weights_
 from evl.backbones.weights import read_weights
 from evl.config import BackboneConfig
 from evl.errors import BackboneError, nearest
@@ -52,6 +54,7 @@ def _create(config: BackboneConfig, num_taps: int, trust_origin: bool) -> Frozen
     if config.name == EMBEDDED:
         return _embedded(config, num_taps)
     _refuse_unknown(config.name)
+    refuse_by_name(config.name.partition(".")[0])
     if config.weights is None and config.pretrained:
         _refuse_wrong_activation(config.name)
     vit = _create_timm(config)
@@ -59,13 +62,7 @@ def _create(config: BackboneConfig, num_taps: int, trust_origin: bool) -> Frozen
     if config.image_size is not None:
         # named by the weights as they were read: interpolated positions differ in the last bit between machines
         native = hash_weights({f"vit.{name}": tensor for name, tensor in vit.state_dict().items()})
-        size, patch = config.image_size, vit.patch_embed.patch_size
-        height, width = (size, size) if isinstance(size, int) else size
-        if height % patch[0] or width % patch[1]:
-            raise BackboneError(
-                f"{config.name} cannot take images of {height}×{width}: patches are {patch[0]}×{patch[1]}"
-            )
-        vit.set_input_size(img_size=(height, width))
+        fit_to_size(vit, config.name, config.image_size)
     preprocessing = preprocessing_of(vit.pretrained_cfg, vit.patch_embed.img_size)
     backbone = TimmBackbone(vit, config.name, preprocessing, num_taps)
     backbone._hash = native

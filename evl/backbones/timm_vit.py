@@ -12,14 +12,11 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from timm.layers import Attention, AttentionRope
-from timm.models.eva import Eva, EvaAttention
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from evl.backbones.base import FrozenBackbone
-from evl.errors import BackboneError
+from evl.backbones.refusals import refuse_unsupported
 from evl.onednn import Linear
 from evl.types import BackboneSpec, LayerFeatures, Preprocessing
 
@@ -37,6 +34,7 @@ class _Capture(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is F.scaled_dot_product_attention:
+            assert (kwargs or {}).get("attn_mask") is None, "query and key alone are not this attention"
             # a head's queries side by side in memory; copied, because a view would keep the values of qkv alive
             query, key = (x.clone(memory_format=torch.contiguous_format).transpose(1, 2) for x in args[:2])
             self.queries_keys[self.block] = (query, key)  # (F,L,N,K)
@@ -59,18 +57,7 @@ class TimmBackbone(FrozenBackbone):
 
     def __init__(self, vit: nn.Module, name: str, preprocessing: Preprocessing, num_taps: int):
         refuse_unsupported(vit, name)
-        attention = vit.blocks[0].attn
-        spec = BackboneSpec(
-            name=name,
-            width=vit.embed_dim,
-            depth=len(vit.blocks),
-            num_heads=attention.num_heads,
-            head_width=attention.head_dim,
-            grid=tuple(vit.patch_embed.grid_size),
-            num_prefix_tokens=vit.num_prefix_tokens,
-            image_size=tuple(vit.patch_embed.img_size),
-            patch_size=tuple(vit.patch_embed.patch_size),
-        )
+        spec = spec_of(vit, name)
         super().__init__(spec, preprocessing, num_taps)
         self.vit = vit
         self.requires_grad_(False)
@@ -114,23 +101,20 @@ def _leave(module: nn.Module, args, output: Tensor) -> None:
         capture.leave(output)
 
 
-def refuse_unsupported(model: nn.Module, name: str) -> None:
-    """BackboneError, with the reason, unless every block has global self-attention with equal queries and keys."""
-    if not isinstance(model, VisionTransformer | Eva):
-        raise BackboneError(
-            f"{name} is a {type(model).__name__}, which evl cannot read; it needs one of timm's plain vision "
-            "transformers with global attention in every block: try 'evl backbones vit'"
-        )
-    for block in model.blocks:
-        attention = getattr(block, "attn", None)
-        if type(attention) not in (Attention, AttentionRope, EvaAttention):
-            found = type(attention).__name__ if attention is not None else f"{type(block).__name__} blocks"
-            raise BackboneError(
-                f"{name} attends by {found}, from which one query and key a token cannot be read; "
-                "evl needs plain or rotary self-attention: try 'evl backbones vit'"
-            )
-    if getattr(model.patch_embed, "grid_size", None) is None:
-        raise BackboneError(f"{name} has no fixed grid of patches; evl needs one")
+def spec_of(vit: nn.Module, name: str) -> BackboneSpec:
+    """The sizes of a supported model; its tensors may be on the meta device."""
+    attention = vit.blocks[0].attn
+    return BackboneSpec(
+        name=name,
+        width=vit.embed_dim,
+        depth=len(vit.blocks),
+        num_heads=attention.num_heads,
+        head_width=attention.head_dim,
+        grid=tuple(vit.patch_embed.grid_size),
+        num_prefix_tokens=vit.num_prefix_tokens,
+        image_size=tuple(vit.patch_embed.img_size),
+        patch_size=tuple(vit.patch_embed.patch_size),
+    )
 
 
 def preprocessing_of(pretrained_cfg: dict, image_size: tuple[int, int]) -> Preprocessing:
@@ -150,8 +134,8 @@ def random_weights_(model: nn.Module, seed: int) -> None:
     """Fill every weight from a generator of its own, whatever the state of torch's: the same on every machine.
 
     Linear and convolution weights uniform with variance 1/fan_in, tables of positions and tokens uniform with
-    std 0.02, norms 1, biases 0. NumPy's legacy generator is frozen for all time, and its ``random_sample`` is exact
-    integer arithmetic.
+    std 0.02, norms and layer scales 1, biases 0. NumPy's legacy generator is frozen for all time, and its
+    ``random_sample`` is exact integer arithmetic.
     """
     import numpy as np
 
@@ -160,7 +144,7 @@ def random_weights_(model: nn.Module, seed: int) -> None:
         if parameter.is_meta:  # shapes only
             continue
         if parameter.ndim < 2:
-            parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+            parameter.fill_(1.0 if name.endswith(("weight", "gamma", "gamma_1", "gamma_2")) else 0.0)
             continue
         is_table = name.split(".")[-1] in ("pos_embed", "cls_token", "reg_token", "dist_token")
         std = 0.02 if is_table else parameter[0].numel() ** -0.5
