@@ -32,9 +32,17 @@ _KINDS = {
         "it adds a relative position bias to its attention scores: query and key alone are not what its attention uses",
         "eva02_base_patch14_224.mim_in22k",
     ),
+    "across channels": (
+        "it attends across channels, not between patches (XCiT), so no query is compared with another patch's key",
+        IMAGENET,
+    ),
+    "talking heads": (
+        "it mixes the scores of its heads (talking heads): query and key of a head are not what its attention uses",
+        IMAGENET,
+    ),
     "other attention": (
-        "its attention is of another kind (across channels, between mixed heads, or inside a patch), from which no "
-        "query and key a token compare two frames",
+        "its attention is other than one softmax over all patches of query times key (gated, two branches, or inside "
+        "a patch)",
         IMAGENET,
     ),
     "variable": ("it takes images of any shape (NaFlex), while evl needs one grid of patches", "siglip"),
@@ -57,7 +65,9 @@ _MODULES = {
     "hybrid": """vision_transformer_hybrid byoanet coat csatv2 cpubone edgenext efficientformer efficientformer_v2
         efficientvit_mit fastvit iformer lowformer metaformer mobilevit nextvit swiftformer visformer vitamin""",
     "relative bias": "beit vision_transformer_relpos",
-    "other attention": "cait convit crossvit tnt volo xcit",
+    "across channels": "xcit",
+    "talking heads": "cait",
+    "other attention": "convit crossvit tnt volo",
     "variable": "naflexvit",
     "of a language model": "deepseek_vit gemma4_vit qwen3_vit",
 }
@@ -71,11 +81,11 @@ _PARTS = {
 }
 
 
-def refuse_by_name(architecture: str) -> None:
-    """BackboneError with the reason if timm keeps ``architecture`` in a module that cannot work. Builds nothing."""
+def refuse_by_name(name: str) -> None:
+    """BackboneError with the reason if timm keeps ``name`` in a module that cannot work. Builds nothing."""
     for kind, modules in _MODULES.items():
-        if timm.models.is_model_in_modules(architecture, modules.split()):
-            raise _refusal(architecture, *_KINDS[kind])
+        if timm.models.is_model_in_modules(name.partition(".")[0], modules.split()):
+            raise _refusal(name, *_KINDS[kind])
 
 
 def refuse_unsupported(model: nn.Module, name: str) -> None:

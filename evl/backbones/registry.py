@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import logging
 from contextlib import contextmanager
 from functools import cache
@@ -21,7 +20,7 @@ from evl.backbones.timm_vit import TimmBackbone, preprocessing_of, random_weight
 from evl.backbones.weights import read_weights
 from evl.config import BackboneConfig
 from evl.errors import BackboneError, nearest
-from evl.types import BackboneSpec, Preprocessing
+from evl.types import Preprocessing
 
 EMBEDDED = "evl_vit_tiny"
 OPENAI = "openai_clip"
@@ -54,9 +53,9 @@ def _create(config: BackboneConfig, num_taps: int, trust_origin: bool) -> Frozen
     if config.name == EMBEDDED:
         return _embedded(config, num_taps)
     _refuse_unknown(config.name)
-    refuse_by_name(config.name.partition(".")[0])
+    refuse_by_name(config.name)
     if config.weights is None and config.pretrained:
-        _refuse_wrong_activation(config.name)
+        refuse_wrong_activation(config.name)
     vit = _create_timm(config)
     native = None
     if config.image_size is not None:
@@ -176,7 +175,7 @@ def _why_not_loaded(config: BackboneConfig, error: Exception) -> str:
 def _refuse_unknown(name: str) -> None:
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
-        near = nearest(architecture, [EMBEDDED, OPENAI, *_architectures()])
+        near = nearest(architecture, [EMBEDDED, OPENAI, *architectures()])
         raise BackboneError(f"no backbone named {name!r}{near}; 'evl backbones WORD' lists what there is")
     tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")]
     if tag and tag not in tags:
@@ -184,7 +183,7 @@ def _refuse_unknown(name: str) -> None:
         raise BackboneError(f"{architecture} has no weights named {tag!r}{near}")
 
 
-def _refuse_wrong_activation(name: str) -> None:
+def refuse_wrong_activation(name: str) -> None:
     """timm lists CLIP weights trained with QuickGELU under a GELU architecture too; there they give wrong features."""
     architecture, _, tag = name.partition(".")
     if "quickgelu" in architecture:
@@ -200,41 +199,7 @@ def _refuse_wrong_activation(name: str) -> None:
 
 
 @cache
-def _architectures() -> tuple[str, ...]:
-    modules = ("vision_transformer", "eva", "deit", "vision_transformer_hybrid")
+def architectures() -> tuple[str, ...]:
+    """timm's names that may work here: without those that their module already rules out."""
+    modules = ("vision_transformer", "eva", "deit")
     return tuple(name for module in modules for name in timm.list_models(module=module))
-
-
-@cache
-def _spec(architecture: str) -> tuple[BackboneSpec, int] | None:
-    """Description and number of parameters, from shapes alone; None if it cannot work here."""
-    try:
-        with torch.device("meta"):
-            vit = timm.create_model(architecture, pretrained=False, num_classes=0)
-        backbone = TimmBackbone(vit, architecture, preprocessing_of(vit.pretrained_cfg, (0, 0)), 1)
-    except Exception:  # whatever timm raises: it does not work here
-        return None
-    return backbone.spec, sum(parameter.numel() for parameter in vit.parameters())
-
-
-def list_backbones(word: str = "") -> list[tuple[str, BackboneSpec, int]]:
-    """(name, description, parameters) of all that work here and contain ``word`` (or match it, with * and ?)."""
-    pattern = word if any(sign in word for sign in "*?[") else f"*{word}*"
-    names = [EMBEDDED]
-    for architecture in _architectures():
-        names += timm.list_pretrained(f"{architecture}.*") or [architecture]
-    found = []
-    for name in names:
-        if not fnmatch.fnmatchcase(name, pattern):
-            continue
-        if name == EMBEDDED:
-            backbone = create_backbone(name, 1)
-            found.append((name, backbone.spec, sum(p.numel() for p in backbone.parameters())))
-            continue
-        try:
-            _refuse_wrong_activation(name)
-        except BackboneError:
-            continue
-        if (described := _spec(name.partition(".")[0])) is not None:
-            found.append((name, *described))
-    return found
