@@ -7,6 +7,7 @@ whatever stands before that call, and cost nothing to compute.
 
 from __future__ import annotations
 
+import copy
 from contextvars import ContextVar
 from functools import partial
 
@@ -72,6 +73,15 @@ class TimmBackbone(FrozenBackbone):
                 block.register_forward_pre_hook(partial(_enter, index))
                 block.register_forward_hook(_leave)
 
+    def in_type(self, dtype: torch.dtype) -> FrozenBackbone:
+        """With rotary tables and frequencies as they are: angles in half precision would turn patches far out wrong."""
+        narrow = super().in_type(dtype)
+        rope = getattr(self.vit, "rope", None)
+        if narrow is not self and rope is not None and _type_of(narrow.vit.rope) != _type_of(rope):
+            with torch.inference_mode(False):
+                narrow.vit.rope = copy.deepcopy(rope)
+        return narrow
+
     def compile(self) -> None:
         """Every block that is not tapped, and the MLPs of those that are."""
         super().compile()
@@ -89,6 +99,12 @@ class TimmBackbone(FrozenBackbone):
             _capture.reset(token)
         blocks = range(self.spec.depth - self.num_taps, self.spec.depth)
         return [LayerFeatures(capture.tokens[block], *capture.queries_keys[block]) for block in blocks]
+
+
+def _type_of(rope: nn.Module) -> torch.dtype:
+    """Of what can be narrowed: a learned frequency or a kept table, else frequencies that timm never narrows."""
+    kept = [*rope.parameters(), *(x for x in rope.buffers() if x.is_floating_point())]
+    return min((x.dtype for x in kept), key=lambda dtype: dtype.itemsize, default=torch.float32)
 
 
 def _enter(index: int, module: nn.Module, args) -> None:

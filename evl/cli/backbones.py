@@ -127,6 +127,7 @@ def _print_narrow(output, family: str, names: list) -> None:
     from rich.table import Column, Table
 
     output.print(f"[bold cyan]{family}")
+    longest = max(len(one.name) for one in names)
     for sizes, alike in groupby(names, key=_sizes):
         image, grid, width, blocks, parameters, cost = sizes
         output.print(
@@ -135,9 +136,13 @@ def _print_narrow(output, family: str, names: list) -> None:
             style="dim",
         )
         table = Table(
-            Column("", width=3, justify="right"), Column("", no_wrap=True, min_width=max(len(one.name) for one in names)),
-            Column("", no_wrap=True, style="dim"), box=None, show_header=False, padding=(0, 1, 0, 0),
-        )  # fmt: skip
+            Column("", min_width=3, justify="right"),
+            Column("", min_width=longest, no_wrap=True),
+            Column("", no_wrap=True, style="dim"),
+            box=None,
+            show_header=False,
+            padding=(0, 1, 0, 0),
+        )
         for one in alike:
             table.add_row(_mark(one), one.name, _licence(one))
         output.print(table)

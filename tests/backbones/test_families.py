@@ -122,6 +122,31 @@ def test_tokens_query_and_key_are_the_blocks_own(row):
         assert_close(backbone.vit.forward_features(frames), untouched)
 
 
+ROTARY = [row for row, (name, *_) in FAMILIES.items()
+          if any(word in name for word in ("eva02_large", "eva02_small", "dinov3", "_pe_", "rope"))]  # fmt: skip
+
+
+@pytest.mark.parametrize("row", ROTARY)
+def test_rotary_embedding_is_not_narrowed(row):
+    """In bfloat16 a query is off by the rounding of products, not by the angle it was turned by."""
+    torch.manual_seed(list(FAMILIES).index(row))
+    model = tiny(row)
+    patch = model.patch_embed.patch_size[0]
+    size = (20 * patch, 20 * patch)
+    model.set_input_size(img_size=size)
+    backbone = TimmBackbone(model, row, Preprocessing(size, (0.5,) * 3, (0.5,) * 3), 3)
+    clips = torch.randn(1, 1, 3, *size)
+    wide = backbone(clips)[0]
+    for _ in range(2):
+        with torch.autocast("cpu", torch.bfloat16):
+            narrow = backbone(clips)[0]
+        assert narrow.query.dtype == narrow.key.dtype == torch.bfloat16
+        for got, wanted in zip(narrow[1:], wide[1:], strict=True):
+            assert (got.float() - wanted).norm() < 0.006 * wanted.norm()
+    narrowed = backbone.in_type(torch.bfloat16).vit
+    assert torch.equal(*(vit.rope.get_embed(shape=vit.patch_embed.grid_size) for vit in (narrowed, model)))
+
+
 @pytest.mark.parametrize("row", FAMILIES)
 def test_trains_saves_loads_and_says_the_same(row, tmp_path):
     torch.manual_seed(list(FAMILIES).index(row))
