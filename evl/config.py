@@ -7,13 +7,15 @@ function that returns a complete ``RunConfig`` (``evl.recipes``).
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
+from pydantic_core import ArgsKwargs
 
 from evl.errors import ConfigError, nearest
 
@@ -41,7 +43,8 @@ class ModelConfig:
     """The trainable part. None: taken from the backbone (heads 64 wide, or the backbone's own number)."""
 
     decoder: Literal["evl", "linear"] = "evl"
-    num_layers: Positive = 4
+    # blocks that are read: "last 4", "all", or numbers counted from 1; evl has a layer for each, probes read the last
+    taps: Annotated[str, Field(pattern=r"^(all|last [1-9]\d*)$")] | tuple[Positive, ...] = "last 4"
     num_heads: Positive | None = None
     qkv_width: Positive | None = None
     mlp_ratio: Annotated[float, Field(gt=0)] = 4.0
@@ -52,6 +55,24 @@ class ModelConfig:
     cross_frame: bool = True
     num_queries: Positive = 1
     query_init: Literal["zero", "normal"] = "normal"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older_name(cls, given: Any) -> Any:
+        """``num_layers: 4``, as runs before format 2 have it, means ``taps: last 4``."""
+        fields = given.kwargs if isinstance(given, ArgsKwargs) else given
+        if not isinstance(fields, Mapping) or "num_layers" not in fields:
+            return given
+        _require("taps" not in fields, "give taps or num_layers, not both")
+        fields = {
+            ("taps" if k == "num_layers" else k): (f"last {v}" if k == "num_layers" else v) for k, v in fields.items()
+        }
+        return ArgsKwargs(given.args, fields) if isinstance(given, ArgsKwargs) else fields
+
+    def __post_init__(self):
+        if not isinstance(self.taps, str):
+            rising = all(a < b for a, b in itertools.pairwise(self.taps))
+            _require(rising and self.taps, "taps must be block numbers that rise, for example [3, 6, 9, 12]")
 
 
 @_checked
@@ -192,7 +213,7 @@ class RunConfig:
                 value = yaml.safe_load(text)
             except yaml.YAMLError:
                 raise ConfigError(f"{setting!r}: the value {text!r} is not readable; quote it?") from None
-            changed[section][field.strip()] = value
+            _set(changed[section], field.strip(), value)
         return RunConfig.from_dict(changed)
 
 
@@ -200,8 +221,16 @@ def replace(config: RunConfig, **sections: Mapping[str, Any]) -> RunConfig:
     """A copy with fields changed: ``replace(config, training={"steps": 10})``. Checked like any other."""
     changed = config.to_dict()
     for section, fields in sections.items():
-        changed[section] = {**changed[section], **fields}
+        changed[section] = dict(changed[section])
+        for field, value in fields.items():
+            _set(changed[section], field, value)
     return RunConfig.from_dict(changed)
+
+
+def _set(section: dict[str, Any], field: str, value: Any) -> None:
+    if field == "num_layers":  # the older name of taps, which stands there already
+        section.pop("taps", None)
+    section[field] = value
 
 
 def _require(condition: bool, sentence: str) -> None:

@@ -12,7 +12,7 @@ torch.backends.cudnn.allow_tf32 = False  # gpu tests compare with float32 on the
 
 TINY = {
     "backbone": {"image_size": 32},
-    "model": {"num_layers": 2, "mlp_dropout": 0.1, "head_dropout": 0.1},
+    "model": {"taps": "last 2", "mlp_dropout": 0.1, "head_dropout": 0.1},
     "clip": {"num_frames": 3, "stride": 2},
     "augment": {"rand_augment": None},
     "data": {"num_workers": 0, "val_fraction": 0.34},

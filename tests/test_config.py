@@ -2,7 +2,7 @@
 
 import pytest
 
-from evl.config import RunConfig, replace
+from evl.config import ModelConfig, RunConfig, replace
 from evl.errors import ConfigError
 from evl.recipes import RECIPES
 
@@ -26,6 +26,19 @@ def test_settings():
     assert replace(config, training={"steps": 5}).training.steps == 5
 
 
+def test_taps():
+    assert RunConfig().model.taps == "last 4"
+    assert RunConfig().with_settings(["model.taps=[3, 6]"]).model.taps == (3, 6)
+    assert RunConfig().with_settings(["model.taps=last 2"]).model.taps == "last 2"
+    # as it was called before
+    assert RunConfig().with_settings(["model.num_layers=2"]).model.taps == "last 2"
+    assert replace(RunConfig(), model={"num_layers": 2}).model.taps == "last 2"
+    assert ModelConfig(num_layers=3).taps == "last 3"
+    assert RunConfig.from_dict({"model": {"num_layers": 12}}).model.taps == "last 12"
+    with pytest.raises(ConfigError, match="not both"):
+        RunConfig.from_dict({"model": {"num_layers": 12, "taps": "all"}})
+
+
 @pytest.mark.parametrize(
     ("setting", "sentence"),
     [
@@ -35,6 +48,11 @@ def test_settings():
         ("training.steps=abc", "training.steps: Input should be a valid integer"),
         ("training.steps=0", "greater than 0"),
         ("model.decoder=conv", "'evl' or 'linear'"),
+        ("model.taps=[3, 2]", "numbers that rise"),
+        ("model.taps=[]", "numbers that rise"),
+        ("model.taps=[0, 1]", "greater than 0"),
+        ("model.taps=last", "should match pattern"),
+        ("model.num_layers=0", "should match pattern"),
         ("augment.crop_area=[0.5, 0.1]", "crop_area must be"),
         ("training.label_smoothing=1", "less than 1"),
         ("training.lr=[1", "not readable"),

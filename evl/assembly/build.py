@@ -56,9 +56,11 @@ def build_classifier(config: RunConfig, class_names: Sequence[str], *, trust_ori
     """
     if len(class_names) < 2:
         raise ConfigError(f"{len(class_names)} class: a classifier needs at least two")
-    num_taps = config.model.num_layers if config.model.decoder == "evl" else 1
-    backbone = create_backbone(config.backbone, num_taps, trust_origin=trust_origin)
-    decoder = build_decoder(config.model, backbone.spec, config.clip.num_frames)
+    taps = config.model.taps
+    if config.model.decoder != "evl":  # a probe reads one block
+        taps = 1 if isinstance(taps, str) else taps[-1:]
+    backbone = create_backbone(config.backbone, taps, trust_origin=trust_origin)
+    decoder = build_decoder(config.model, backbone.spec, len(backbone.taps), config.clip.num_frames)
     head = ClassifierHead(backbone.spec.width, len(class_names), config.model.head_dropout)
     model = VideoClassifier(backbone, decoder, head, class_names)
     preprocessing = replace(backbone.preprocessing, antialias=config.clip.antialias)
@@ -76,7 +78,7 @@ def build_classifier(config: RunConfig, class_names: Sequence[str], *, trust_ori
     return model
 
 
-def build_decoder(config: ModelConfig, spec: BackboneSpec, num_frames: int) -> nn.Module:
+def build_decoder(config: ModelConfig, spec: BackboneSpec, num_taps: int, num_frames: int) -> nn.Module:
     """The trainable reader of a backbone's features. Heads are 64 wide, or as many as the backbone's own."""
     if config.decoder == "linear":
         return MeanPool(spec.width, spec.num_prefix_tokens)
@@ -86,7 +88,7 @@ def build_decoder(config: ModelConfig, spec: BackboneSpec, num_frames: int) -> n
         raise ConfigError(f"model.num_heads {num_heads} does not divide the attention's width {qkv_width}")
     return EVLDecoder(
         spec.width,
-        config.num_layers,
+        num_taps,
         num_frames=num_frames,
         grid=spec.grid,
         num_heads=num_heads,

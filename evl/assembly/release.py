@@ -39,12 +39,14 @@ def load_release(
     if missing or unexpected:
         what = [f"no {key}" for key in missing[:3]] + [f"unexpected {key}" for key in unexpected[:3]]
         raise CheckpointError(f"{checkpoint}: not a released EVL checkpoint of a frozen backbone ({', '.join(what)})")
-    num_taps, path = max(layers) + 1, None
+    num_layers, path = max(layers) + 1, None
     if not isinstance(backbone, FrozenBackbone):
         path = str(backbone)
-        backbone = load_openai_clip(path, num_taps, trust_origin=True)  # the release knew no others
-    if backbone.num_taps != num_taps:
-        raise CheckpointError(f"{checkpoint} has {num_taps} decoder layers, but {backbone.num_taps} blocks are tapped")
+        backbone = load_openai_clip(path, num_layers, trust_origin=True)  # the release knew no others
+    if len(backbone.taps) != num_layers:
+        raise CheckpointError(
+            f"{checkpoint} has {num_layers} decoder layers, but {len(backbone.taps)} blocks are tapped"
+        )
     num_classes, width = state["proj.2.weight"].shape
     if width != backbone.spec.width:
         raise CheckpointError(
@@ -82,7 +84,7 @@ def _card(model: VideoClassifier, weights: str, num_frames: int, qkv_width: int)
         backbone=BackboneConfig("openai_clip", weights=weights),
         backbone_hash=model.backbone.weights_hash,
         model=ModelConfig(
-            num_layers=len(model.decoder.layers),
+            taps=f"last {len(model.decoder.layers)}",
             num_heads=qkv_width // HEAD_WIDTH,
             qkv_width=qkv_width,
             mlp_ratio=mlp.fc1.out_features / mlp.fc1.in_features,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,23 +14,38 @@ from evl.distributed import without_autocast
 from evl.errors import BackboneError
 from evl.types import BackboneSpec, LayerFeatures, Preprocessing
 
+Taps = int | str | Sequence[int]
+
+
+def tapped_blocks(taps: Taps, depth: int, name: str = "the backbone") -> tuple[int, ...]:
+    """Block numbers, counted from 1: of ``4`` or ``"last 4"``, ``"all"``, or a list of rising numbers.
+
+    Raises BackboneError where the backbone has no such blocks.
+    """
+    if isinstance(taps, str):
+        taps = depth if taps == "all" else int(taps.removeprefix("last "))
+    if isinstance(taps, int):
+        if not 1 <= taps <= depth:
+            raise BackboneError(f"{name} has {depth} blocks, but the last {taps} were asked for; set model.taps")
+        return tuple(range(depth - taps + 1, depth + 1))
+    if not taps or list(taps) != sorted(set(taps)) or taps[0] < 1 or taps[-1] > depth:
+        raise BackboneError(f"blocks {list(taps)} were asked for; {name} has 1 to {depth}, to be given in rising order")
+    return tuple(taps)
+
 
 class FrozenBackbone(nn.Module, ABC):
-    """An image encoder that never learns: clips (B,T,C,H,W) -> LayerFeatures of its last ``num_taps`` blocks.
+    """An image encoder that never learns: clips (B,T,C,H,W) -> LayerFeatures of its tapped blocks.
 
     It refuses training mode and gradients, and runs without autograd. Subclasses say in ``tap`` what one batch of
-    frames gives. ``spec`` and ``preprocessing`` describe it; ``weights_hash`` names its weights.
+    frames gives. ``spec`` and ``preprocessing`` describe it; ``weights_hash`` names its weights; ``taps`` are the
+    numbers of the tapped blocks, counted from 1, shallow to deep.
     """
 
-    def __init__(self, spec: BackboneSpec, preprocessing: Preprocessing, num_taps: int):
+    def __init__(self, spec: BackboneSpec, preprocessing: Preprocessing, taps: Taps):
         super().__init__()
-        if not 1 <= num_taps <= spec.depth:
-            raise BackboneError(
-                f"{spec.name} has {spec.depth} blocks, but {num_taps} were asked for; set model.num_layers"
-            )
+        self.taps = tapped_blocks(taps, spec.depth, spec.name)
         self.spec = spec
         self.preprocessing = preprocessing
-        self.num_taps = num_taps
         self.frames_at_once: int | None = None  # None: by memory
         self.compiled = False
         self._hash: str | None = None

@@ -10,6 +10,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from evl.backbones.base import Taps
 from evl.backbones.timm_vit import TimmBackbone
 from evl.backbones.weights import read_weights
 from evl.errors import BackboneError
@@ -26,7 +27,7 @@ def comes_from_openai(state: Mapping[str, Tensor], is_torchscript: bool) -> bool
     return "visual.class_embedding" in state and (is_torchscript or "input_resolution" in state)
 
 
-def load_openai_clip(path: str | Path, num_taps: int, *, trust_origin: bool = False) -> TimmBackbone:
+def load_openai_clip(path: str | Path, taps: Taps, *, trust_origin: bool = False) -> TimmBackbone:
     """An OpenAI CLIP archive (TorchScript, or its state dict) -> backbone in float32, with QuickGELU.
 
     Raises BackboneError if the file is not one with a vision transformer, or if it may be open_clip's, whose weights
@@ -50,7 +51,7 @@ def load_openai_clip(path: str | Path, num_taps: int, *, trust_origin: bool = Fa
         raise BackboneError(f"{path}: the image tower is incomplete or of unknown form: {error}") from None
     size = vit.patch_embed.img_size
     preprocessing = Preprocessing(tuple(size), CLIP_MEAN, CLIP_STD, interpolation="bicubic", antialias=True)
-    return TimmBackbone(vit, "openai_clip", preprocessing, num_taps)
+    return TimmBackbone(vit, "openai_clip", preprocessing, taps)
 
 
 def _build(visual: Mapping[str, Tensor]) -> VisionTransformer:

@@ -12,7 +12,7 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from evl.backbones.base import FrozenBackbone, hash_weights
+from evl.backbones.base import FrozenBackbone, Taps, hash_weights
 from evl.backbones.openai_clip import comes_from_openai, load_openai_clip
 from evl.backbones.positions import fit_to_size
 from evl.backbones.refusals import refuse_by_name, refuse_unsupported
@@ -26,16 +26,17 @@ EMBEDDED = "evl_vit_tiny"
 OPENAI = "openai_clip"
 
 
-def create_backbone(config: BackboneConfig | str, num_taps: int, *, trust_origin: bool = False) -> FrozenBackbone:
-    """The frozen backbone a config names, in float32 on the CPU, tapped at its last ``num_taps`` blocks.
+def create_backbone(config: BackboneConfig | str, taps: Taps, *, trust_origin: bool = False) -> FrozenBackbone:
+    """The frozen backbone a config names, in float32 on the CPU, tapped at some of its blocks.
 
+    ``taps``: 4 or ``"last 4"``, ``"all"``, or rising block numbers counted from 1, such as [3, 6, 9, 12].
     Raises BackboneError for an unknown name (with the nearest known), an architecture that cannot work, or weights
     that are missing, do not fit, or were made for another activation. ``trust_origin``: take a file in OpenAI's layout
     for OpenAI's, as where a known hash will tell.
     """
     if isinstance(config, str):
         config = BackboneConfig(name=config)
-    backbone = _create(config, num_taps, trust_origin)
+    backbone = _create(config, taps, trust_origin)
     if not any(parameter.is_meta for parameter in backbone.parameters()):
         backbone.weights_hash  # noqa: B018  (now, while the weights are as they were read: a model may be cast later)
         if not all(parameter.isfinite().all() for parameter in backbone.parameters()):
@@ -43,15 +44,15 @@ def create_backbone(config: BackboneConfig | str, num_taps: int, *, trust_origin
     return backbone
 
 
-def _create(config: BackboneConfig, num_taps: int, trust_origin: bool) -> FrozenBackbone:
+def _create(config: BackboneConfig, taps: Taps, trust_origin: bool) -> FrozenBackbone:
     if config.name == OPENAI:
         if config.weights is None:
             raise BackboneError("openai_clip needs its archive: set backbone.weights=ViT-B-16.pt")
         if config.image_size is not None:
             raise BackboneError("openai_clip takes its size from the archive; leave backbone.image_size unset")
-        return load_openai_clip(config.weights, num_taps, trust_origin=trust_origin)
+        return load_openai_clip(config.weights, taps, trust_origin=trust_origin)
     if config.name == EMBEDDED:
-        return _embedded(config, num_taps)
+        return _embedded(config, taps)
     _refuse_unknown(config.name)
     refuse_by_name(config.name)
     if config.weights is None and config.pretrained:
@@ -63,12 +64,12 @@ def _create(config: BackboneConfig, num_taps: int, trust_origin: bool) -> Frozen
         native = hash_weights({f"vit.{name}": tensor for name, tensor in vit.state_dict().items()})
         fit_to_size(vit, config.name, config.image_size)
     preprocessing = preprocessing_of(vit.pretrained_cfg, vit.patch_embed.img_size)
-    backbone = TimmBackbone(vit, config.name, preprocessing, num_taps)
+    backbone = TimmBackbone(vit, config.name, preprocessing, taps)
     backbone._hash = native
     return backbone
 
 
-def _embedded(config: BackboneConfig, num_taps: int) -> TimmBackbone:
+def _embedded(config: BackboneConfig, taps: Taps) -> TimmBackbone:
     """A small untrained ViT with weights from a fixed seed: for first steps and tests, not for good scores."""
     if config.weights is not None:
         raise BackboneError(f"{EMBEDDED} has weights of its own; leave backbone.weights unset")
@@ -79,7 +80,7 @@ def _embedded(config: BackboneConfig, num_taps: int) -> TimmBackbone:
     vit = VisionTransformer(img_size=(height, width), patch_size=8, embed_dim=128, depth=4, num_heads=2, num_classes=0)
     random_weights_(vit, seed=0)
     preprocessing = Preprocessing((height, width), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bilinear", True)
-    return TimmBackbone(vit, EMBEDDED, preprocessing, num_taps)
+    return TimmBackbone(vit, EMBEDDED, preprocessing, taps)
 
 
 def _create_timm(config: BackboneConfig) -> nn.Module:

@@ -8,6 +8,7 @@ whatever stands before that call, and cost nothing to compute.
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
 
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from evl.backbones.base import FrozenBackbone
+from evl.backbones.base import FrozenBackbone, Taps
 from evl.backbones.refusals import refuse_unsupported
 from evl.onednn import Linear
 from evl.types import BackboneSpec, LayerFeatures, Preprocessing
@@ -54,24 +55,23 @@ class _Capture(TorchFunctionMode):
 
 
 class TimmBackbone(FrozenBackbone):
-    """A timm ``VisionTransformer`` or ``Eva``, tapped at its last blocks."""
+    """A timm ``VisionTransformer`` or ``Eva``. Blocks behind the deepest tap do not run."""
 
-    def __init__(self, vit: nn.Module, name: str, preprocessing: Preprocessing, num_taps: int):
+    def __init__(self, vit: nn.Module, name: str, preprocessing: Preprocessing, taps: Taps):
         refuse_unsupported(vit, name)
         spec = spec_of(vit, name)
-        super().__init__(spec, preprocessing, num_taps)
+        super().__init__(spec, preprocessing, taps)
         self.vit = vit
         self.requires_grad_(False)
         self.eval()
         for module in vit.modules():
             if type(module) is nn.Linear:
                 module.__class__ = Linear  # the same, by the faster library
-        first_tap = spec.depth - num_taps
-        for index, block in enumerate(vit.blocks):
+        for number, block in enumerate(vit.blocks, 1):
             block.attn.fused_attn = True
-            if index >= first_tap:
-                block.register_forward_pre_hook(partial(_enter, index))
-                block.register_forward_hook(_leave)
+            if number in self.taps:
+                block.register_forward_pre_hook(partial(_enter, number))
+                block.register_forward_hook(partial(_leave, number == self.taps[-1]))
 
     def in_type(self, dtype: torch.dtype) -> FrozenBackbone:
         """With rotary tables and frequencies as they are: angles in half precision would turn patches far out wrong."""
@@ -85,20 +85,19 @@ class TimmBackbone(FrozenBackbone):
     def compile(self) -> None:
         """Every block that is not tapped, and the MLPs of those that are."""
         super().compile()
-        first_tap = self.spec.depth - self.num_taps
-        for index, block in enumerate(self.vit.blocks):
-            (block if index < first_tap else block.mlp).compile()
+        for number, block in enumerate(self.vit.blocks[: self.taps[-1]], 1):
+            (block.mlp if number in self.taps else block).compile()
 
     def tap(self, frames: Tensor) -> list[LayerFeatures]:
         capture = _Capture()
         token = _capture.set(capture)
         try:
-            self.vit.forward_features(frames)
+            with suppress(_AllTapped):
+                self.vit.forward_features(frames)
         finally:
             capture.leave()
             _capture.reset(token)
-        blocks = range(self.spec.depth - self.num_taps, self.spec.depth)
-        return [LayerFeatures(capture.tokens[block], *capture.queries_keys[block]) for block in blocks]
+        return [LayerFeatures(capture.tokens[block], *capture.queries_keys[block]) for block in self.taps]
 
 
 def _type_of(rope: nn.Module) -> torch.dtype:
@@ -107,14 +106,20 @@ def _type_of(rope: nn.Module) -> torch.dtype:
     return min((x.dtype for x in kept), key=lambda dtype: dtype.itemsize, default=torch.float32)
 
 
-def _enter(index: int, module: nn.Module, args) -> None:
+class _AllTapped(Exception):
+    """The deepest tapped block is done: what stands behind it is of no use."""
+
+
+def _enter(number: int, module: nn.Module, args) -> None:
     if (capture := _capture.get()) is not None:
-        capture.enter(index)
+        capture.enter(number)
 
 
-def _leave(module: nn.Module, args, output: Tensor) -> None:
+def _leave(is_deepest: bool, module: nn.Module, args, output: Tensor) -> None:
     if (capture := _capture.get()) is not None:
         capture.leave(output)
+        if is_deepest:
+            raise _AllTapped
 
 
 def spec_of(vit: nn.Module, name: str) -> BackboneSpec:

@@ -35,7 +35,7 @@ def demo_config(videos: Path) -> RunConfig:
     return replace(
         RunConfig(),
         data={"path": str(videos)},
-        model={"num_layers": 3},
+        model={"taps": "last 3"},
         clip={"num_frames": 8, "stride": 4},
         augment={"rand_augment": None, "crop_area": (0.4, 1.0), "flip": 0.5},
         training={"steps": 160, "batch_size": 16, "lr": 1e-3, "warmup_steps": 10, "eval_every": 40, "save_every": 60},

@@ -26,7 +26,7 @@ def released(backbone: str, num_frames: int, stride: int, *, num_clips: int, num
     """The released recipe for any backbone and clip."""
     return RunConfig(
         backbone=BackboneConfig(backbone),
-        model=ModelConfig(num_layers=4, mlp_dropout=0.5, head_dropout=0.5, query_init="zero"),
+        model=ModelConfig(taps="last 4", mlp_dropout=0.5, head_dropout=0.5, query_init="zero"),
         clip=ClipConfig(
             "dense", num_frames, stride, past_end="last_sampled_frame", interpolation="bilinear", antialias=False
         ),

@@ -87,7 +87,7 @@ def test_features_are_the_blocks_own(name):
     clips = torch.randn(2, 3, 3, 24, 40)
     expected = observed(model, clips.flatten(0, 1))
     untouched = model.forward_features(clips.flatten(0, 1))
-    backbone = TimmBackbone(model, name, PREPROCESSING, num_taps=2)
+    backbone = TimmBackbone(model, name, PREPROCESSING, taps=2)
     spec = backbone.spec
     assert (spec.grid, spec.image_size, spec.width, spec.num_heads, spec.head_width) == ((3, 5), (24, 40), 32, 2, 16)
     for _ in range(2):
@@ -101,6 +101,32 @@ def test_features_are_the_blocks_own(name):
             for part in (got.query, got.key):  # nothing but itself is kept alive
                 assert part.untyped_storage().nbytes() == part.numel() * part.element_size()
     assert_close(model.forward_features(clips.flatten(0, 1)), untouched)
+
+
+@pytest.mark.parametrize(
+    ("taps", "blocks"), [(2, [2, 3]), ("last 1", [3]), ("all", [1, 2, 3]), ([1, 3], [1, 3]), ((2,), [2]), ([1], [1])]
+)
+@pytest.mark.parametrize("name", ["plain", "EVA: rotary, fused"])
+def test_any_blocks_can_be_tapped(name, taps, blocks):
+    torch.manual_seed(len(blocks))
+    model = randomised(MODELS[name]())
+    clips = torch.randn(1, 2, 3, 24, 40)
+    expected = observed(model, clips.flatten(0, 1))
+    backbone = TimmBackbone(model, name, PREPROCESSING, taps)
+    assert backbone.taps == tuple(blocks)
+    ran = []
+    for number, block in enumerate(model.blocks, 1):
+        block.mlp.register_forward_hook(lambda *_, number=number: ran.append(number))
+    for got, block in zip(backbone(clips), blocks, strict=True):
+        for part, reference in zip(got, expected[block - 1], strict=True):
+            assert_close(part.flatten(0, 1), reference, relative=1e-5)
+    assert ran == list(range(1, blocks[-1] + 1))  # nothing behind the deepest
+
+
+@pytest.mark.parametrize("taps", [0, 4, "last 4", [], [0, 1], [3, 2], [2, 2], [1, 4]])
+def test_blocks_that_are_not_there(taps):
+    with pytest.raises(BackboneError, match=r"3 blocks|1 to 3"):
+        TimmBackbone(MODELS["plain"](), "plain", PREPROCESSING, taps)
 
 
 def test_frozen_is_enforced():

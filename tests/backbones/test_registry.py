@@ -29,7 +29,7 @@ def test_refusals_say_what_to_do(name, sentence):
 
 
 def test_too_many_layers():
-    with pytest.raises(BackboneError, match="has 4 blocks, but 5 were asked for"):
+    with pytest.raises(BackboneError, match="has 4 blocks, but the last 5 were asked for"):
         create_backbone("evl_vit_tiny", 5)
 
 

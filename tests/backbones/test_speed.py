@@ -15,7 +15,7 @@ from tests.helpers import assert_close
 
 def backbone_of(name, num_taps=2):
     torch.manual_seed(0)
-    return TimmBackbone(randomised(MODELS[name]()), name, PREPROCESSING, num_taps=num_taps)
+    return TimmBackbone(randomised(MODELS[name]()), name, PREPROCESSING, taps=num_taps)
 
 
 def flat(features):
@@ -141,7 +141,7 @@ def test_a_failing_frame_leaves_nothing_behind(monkeypatch):
 @pytest.mark.slow
 def test_a_real_size():
     vit = timm.create_model("vit_base_patch16_clip_quickgelu_224", num_classes=0)
-    backbone = TimmBackbone(vit, "b16", PREPROCESSING, num_taps=2)
+    backbone = TimmBackbone(vit, "b16", PREPROCESSING, taps=2)
     frames = torch.randn(1, 3, 3, 224, 224)
     with torch.no_grad():
         expected = vit.forward_features(frames[0])
