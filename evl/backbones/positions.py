@@ -1,41 +1,47 @@
-"""Frames of another size than the weights' own: positions fitted to the new grid, as the family itself does."""
+"""Frames or patches of another size than the weights' own: positions fitted to the new grid, as the family does."""
 
 from __future__ import annotations
 
-from timm.layers import resample_abs_pos_embed
+from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from torch import nn
 
 from evl.errors import BackboneError
 
 
-def fit_to_size(vit: nn.Module, name: str, image_size: int | tuple[int, int]) -> None:
-    """Makes ``vit`` take images of ``image_size`` ((H, W), or the side of a square), in place.
+def fit_to_size(
+    vit: nn.Module, name: str, image_size: int | tuple[int, int] | None, patch_size: int | None = None
+) -> None:
+    """Makes ``vit`` take images of ``image_size`` ((H, W), or the side of a square; None: as it is), in place.
 
     Absolute positions are interpolated (bicubic, antialiased; FlexiViT and C-RADIO bilinear, as they were trained),
-    prefix tokens keep theirs, rotary tables are made anew for the grid. BackboneError if patches do not tile the
-    image, with the nearest sizes that they do.
+    prefix tokens keep theirs, rotary tables are made anew for the grid. ``patch_size``: kernels of patches, too, are
+    resampled, as FlexiViT is. BackboneError if patches do not tile the image, with the nearest sizes that they do.
     """
+    if image_size is None:
+        image_size = tuple(vit.patch_embed.img_size)
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    patch = tuple(vit.patch_embed.patch_size)
+    old_patch, old_grid = tuple(vit.patch_embed.patch_size), vit.patch_embed.grid_size
+    patch = old_patch if patch_size is None else (patch_size, patch_size)
     if height % patch[0] or width % patch[1]:
         raise BackboneError(
             f"{name} cannot take images of {height}×{width}: patches are {patch[0]}×{patch[1]}; "
             f"{_nearest((height, width), patch)}"
         )
-    table, old_grid = vit.pos_embed, vit.patch_embed.grid_size
-    vit.set_input_size(img_size=(height, width))
+    table, kernels = vit.pos_embed, vit.patch_embed.proj.weight
+    vit.set_input_size(img_size=(height, width), patch_size=patch if patch != old_patch else None)
     options = _interpolation(name)
-    if options is not None and table is not None and old_grid != vit.patch_embed.grid_size:
-        # set_input_size is bicubic for all; timm's loading knows these families' own way
+    if options is None:
+        return
+    # set_input_size is bicubic for all; timm's loading knows these families' own way
+    if table is not None and old_grid != vit.patch_embed.grid_size:
+        prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
+        grid = {"new_size": vit.patch_embed.grid_size, "old_size": old_grid, "num_prefix_tokens": prefix}
         vit.pos_embed = nn.Parameter(
-            resample_abs_pos_embed(
-                table.detach(),
-                new_size=vit.patch_embed.grid_size,
-                old_size=old_grid,
-                num_prefix_tokens=0 if vit.no_embed_class else vit.num_prefix_tokens,
-                **options,
-            ),
-            requires_grad=table.requires_grad,
+            resample_abs_pos_embed(table.detach(), **grid, **options), requires_grad=table.requires_grad
+        )
+    if patch != old_patch:
+        vit.patch_embed.proj.weight = nn.Parameter(
+            resample_patch_embed(kernels.detach(), list(patch), **options), requires_grad=kernels.requires_grad
         )
 
 

@@ -45,6 +45,10 @@ def create_backbone(config: BackboneConfig | str, taps: Taps, *, trust_origin: b
 
 
 def _create(config: BackboneConfig, taps: Taps, trust_origin: bool) -> FrozenBackbone:
+    if config.patch_size is not None and "flexivit" not in config.name:
+        raise BackboneError(
+            f"{config.name} has patches of one size; leave backbone.patch_size unset, or see 'evl backbones flexivit'"
+        )
     if config.name == OPENAI:
         if config.weights is None:
             raise BackboneError("openai_clip needs its archive: set backbone.weights=ViT-B-16.pt")
@@ -59,10 +63,10 @@ def _create(config: BackboneConfig, taps: Taps, trust_origin: bool) -> FrozenBac
         refuse_wrong_activation(config.name)
     vit = _create_timm(config)
     native = None
-    if config.image_size is not None:
+    if config.image_size is not None or config.patch_size is not None:
         # named by the weights as they were read: interpolated positions differ in the last bit between machines
         native = hash_weights({f"vit.{name}": tensor for name, tensor in vit.state_dict().items()})
-        fit_to_size(vit, config.name, config.image_size)
+        fit_to_size(vit, config.name, config.image_size, config.patch_size)
     preprocessing = preprocessing_of(vit.pretrained_cfg, vit.patch_embed.img_size)
     backbone = TimmBackbone(vit, config.name, preprocessing, taps)
     backbone._hash = native

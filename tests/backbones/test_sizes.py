@@ -86,3 +86,34 @@ def test_a_size_that_patches_do_not_tile_is_refused_with_the_nearest_that_do(tmp
     config = BackboneConfig("vit_small_patch14_dinov2", pretrained=False, image_size=(8, 224))
     with pytest.raises(BackboneError, match=r"8×224.* nearest is 14×224"):
         create_backbone(config, 1)
+
+
+@pytest.mark.parametrize(("patch", "size"), [(30, None), (8, (48, 80)), (24, 96)])
+def test_flexivit_takes_patches_of_any_size(patch, size, tmp_path):
+    torch.manual_seed(patch)
+    name = registered("FlexiViT", depth=1)
+    native = randomised(timm.create_model(name, num_classes=0))
+    config = BackboneConfig(
+        name, weights=str(saved(native, tmp_path / "w.safetensors")), image_size=size, patch_size=patch
+    )
+    backbone = create_backbone(config, 1)
+    height, width = backbone.spec.image_size
+    assert (height, width) == {None: (240, 240), 96: (96, 96)}.get(size, size)
+    assert backbone.spec.patch_size == (patch, patch)
+    assert backbone.spec.grid == (height // patch, width // patch)
+    own = timm.create_model(
+        name, pretrained=True, num_classes=0, img_size=(height, width), patch_size=patch,
+        pretrained_cfg_overlay={"state_dict": native.state_dict()},
+    ).eval()  # fmt: skip
+    for mine, theirs in zip(backbone.vit.parameters(), own.parameters(), strict=True):
+        assert_close(mine, theirs)
+    clips = torch.randn(1, 1, 3, height, width)
+    assert_close(backbone(clips)[0].tokens[0], own.blocks[0](own.norm_pre(own._pos_embed(own.patch_embed(clips[0])))))
+
+
+def test_patches_of_other_families_have_one_size():
+    for name in ("vit_small_patch16_224", "evl_vit_tiny", "openai_clip"):
+        with pytest.raises(BackboneError, match=f"{name} has patches of one size; leave backbone.patch_size unset"):
+            create_backbone(BackboneConfig(name, pretrained=False, patch_size=8), 1)
+    with pytest.raises(BackboneError, match="240×240: patches are 7×7; the nearest are 238×238 and 245×245"):
+        create_backbone(BackboneConfig("flexivit_small", pretrained=False, patch_size=7), 1)
