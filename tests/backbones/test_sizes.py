@@ -79,13 +79,12 @@ def test_positions_at_other_sizes_are_the_familys_own(row, tmp_path):
             assert_close(backbone(clips)[0].tokens[0], seen[0])
 
 
-def test_a_size_that_patches_do_not_tile_is_refused_with_the_nearest_that_do(tmp_path):
-    config = BackboneConfig("vit_small_patch14_dinov2", pretrained=False, image_size=384)
+def test_a_size_that_patches_do_not_tile_is_refused_with_the_nearest_that_do():
+    name = registered("DINOv2", depth=1)
     with pytest.raises(BackboneError, match="384×384: patches are 14×14; the nearest are 378×378 and 392×392"):
-        create_backbone(config, 1)
-    config = BackboneConfig("vit_small_patch14_dinov2", pretrained=False, image_size=(8, 224))
+        create_backbone(BackboneConfig(name, pretrained=False, image_size=384), 1)
     with pytest.raises(BackboneError, match=r"8×224.* nearest is 14×224"):
-        create_backbone(config, 1)
+        create_backbone(BackboneConfig(name, pretrained=False, image_size=(8, 224)), 1)
 
 
 @pytest.mark.parametrize(("patch", "size"), [(30, None), (8, (48, 80)), (24, 96)])
@@ -116,4 +115,4 @@ def test_patches_of_other_families_have_one_size():
         with pytest.raises(BackboneError, match=f"{name} has patches of one size; leave backbone.patch_size unset"):
             create_backbone(BackboneConfig(name, pretrained=False, patch_size=8), 1)
     with pytest.raises(BackboneError, match="240×240: patches are 7×7; the nearest are 238×238 and 245×245"):
-        create_backbone(BackboneConfig("flexivit_small", pretrained=False, patch_size=7), 1)
+        create_backbone(BackboneConfig(registered("FlexiViT", depth=1), pretrained=False, patch_size=7), 1)
