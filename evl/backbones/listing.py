@@ -28,8 +28,8 @@ from evl.types import BackboneSpec
 class Listed:
     """One name. ``macs``: multiply-adds a frame. ``licence`` of the weights, as timm states it; None: it does not.
 
-    ``source``: the Hugging Face repository or address the weights come from, None without published weights;
-    ``file``: where they lie on this machine, None where they do not.
+    ``source``: the Hugging Face repository or address the weights come from, None without published weights, "evl"
+    where they come with evl; ``file``: where they lie on this machine, None where they do not.
     """
 
     name: str
@@ -40,6 +40,11 @@ class Listed:
     licence: str | None = None
     source: str | None = None
     file: str | None = None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it can be used without a network."""
+        return self.file is not None or self.source == "evl"
 
 
 def list_backbones(word: str = "") -> list[Listed]:
@@ -69,7 +74,7 @@ def _listed(name: str) -> Listed | None:
     if name == EMBEDDED:
         backbone = create_backbone(name, 1)
         sizes = backbone.spec, *_cost(backbone.vit, backbone.spec)
-        return Listed(name, family_of(name), *sizes, licence="apache-2.0", source="evl", file="evl")
+        return Listed(name, family_of(name), *sizes, licence="apache-2.0", source="evl")
     try:
         refuse_wrong_activation(name)
         spec, parameters, macs = _sizes(name.partition(".")[0])

@@ -34,7 +34,7 @@ def command(
             _print_wide(output, family, list(names), max(len(one.name) for one in found))
         else:
             _print_narrow(output, family, list(names))
-    here = sum(one.file is not None for one in found)
+    here = sum(one.is_here for one in found)
     output.print(
         f"{len(found)} name{'s' if len(found) > 1 else ''}; ● weights on this machine: {here}\n"
         "GFLOPs of one frame, a multiply-add counted once. Licence of the weights as timm states it: read the "
@@ -73,7 +73,7 @@ def _document(one) -> dict:
         "licence": one.licence,
         "source": one.source,
         "file": one.file,
-        "weights_here": one.file is not None,
+        "weights_here": one.is_here,
     }
 
 
@@ -150,4 +150,4 @@ def _print_narrow(output, family: str, names: list) -> None:
 
 
 def _mark(one) -> str:
-    return "[green]●[/green]" if one.file is not None else ""
+    return "[green]●[/green]" if one.is_here else ""

@@ -13,14 +13,7 @@ from evl.types import Preprocessing
 from tests.backbones.families import FAMILIES, registered, saved, tiny
 from tests.helpers import assert_close
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tensors are so small that threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def rotated(x, table, half):

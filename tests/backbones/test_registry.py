@@ -159,3 +159,21 @@ def test_the_hash_does_not_depend_on_the_image_size(tmp_path):
     assert oblong(torch.randn(1, 2, 3, 96, 160))[0].tokens.shape[2] == oblong.spec.num_tokens
     with pytest.raises(BackboneError, match="cannot take images of 100×100: patches are 16×16"):
         create_backbone(BackboneConfig("test_vit", weights=str(tmp_path / "w.pth"), image_size=100), 2)
+
+
+@pytest.mark.parametrize("name", ["vit_small_patch14_dinov2", "vit_small_patch16_dinov3"])
+def test_random_weights_do_not_switch_scaled_blocks_off(name):
+    """Layer scales are neither biases nor called weights: at 0, every block would pass on what it got."""
+    import timm
+
+    from evl.backbones.timm_vit import random_weights_
+
+    vit = timm.create_model(name, img_size=56 if "14" in name else 64, embed_dim=32, depth=2, num_heads=2).eval()
+    random_weights_(vit, seed=0)
+    seen = []
+    for block in vit.blocks:
+        block.register_forward_hook(lambda module, args, output: seen.append((args[0], output)))
+    with torch.no_grad():
+        vit.forward_features(torch.randn(1, 3, *vit.patch_embed.img_size))
+    for given, output in seen:
+        assert (output - given).abs().max() > 0.1

@@ -11,14 +11,7 @@ from evl.errors import BackboneError
 from tests.backbones.families import FAMILIES, randomised, registered, saved
 from tests.helpers import assert_close
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tensors are so small that threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def sizes_of(patch):
