@@ -36,6 +36,7 @@ class BackboneConfig:
     weights: str | None = None  # a local file instead of timm's download
     pretrained: bool = True  # False: random weights, for tests
     image_size: Positive | tuple[Positive, Positive] | None = None  # None: the weights' own; else (H, W)
+    patch_size: Positive | None = None  # FlexiViT only, whose patches may have any size
 
 
 @_checked

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
 import timm
-import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
@@ -17,10 +15,11 @@ from evl.backbones.activation import activation_of, refuse_wrong_activation
 from evl.backbones.base import FrozenBackbone, Taps
 from evl.backbones.loading import load_timm
 from evl.backbones.openai_clip import build_openai_clip, load_openai_clip, preprocessing_of_clip
+from evl.backbones.refusals import refuse_by_name
 from evl.backbones.timm_vit import TimmBackbone, preprocessing_of, random_weights_
 from evl.config import BackboneConfig
 from evl.errors import BackboneError, nearest
-from evl.types import BackboneSpec, Preprocessing, WeightsOrigin
+from evl.types import Preprocessing, WeightsOrigin
 
 EMBEDDED = "evl_vit_tiny"
 OPENAI = "openai_clip"
@@ -59,6 +58,10 @@ def create_backbone(
 def _create(
     config: BackboneConfig, taps: Taps, trust_origin: bool, state: Mapping[str, Tensor] | None
 ) -> FrozenBackbone:
+    if config.patch_size is not None and "flexivit" not in config.name:
+        raise BackboneError(
+            f"{config.name} has patches of one size; leave backbone.patch_size unset, or see 'evl backbones flexivit'"
+        )
     if config.name == OPENAI and state is not None:
         tower = {name.removeprefix("vit."): tensor.float() for name, tensor in state.items()}
         vit, preprocessing_for, origin = build_openai_clip(tower, config.image_size), preprocessing_of_clip, None
@@ -72,6 +75,7 @@ def _create(
         origin = WeightsOrigin("embedded", EMBEDDED, "timm", activation_of(vit))
     else:
         _refuse_unknown(config.name)
+        refuse_by_name(config.name)
         if "." in config.name or (config.weights is None and config.pretrained):
             refuse_wrong_activation(config.name)
         shell = config if state is None else replace(config, pretrained=False, weights=None)
@@ -79,8 +83,8 @@ def _create(
         preprocessing_for = partial(preprocessing_of, vit.pretrained_cfg)
     backbone = TimmBackbone(vit, config.name, preprocessing_for(vit.patch_embed.img_size), taps)
     backbone.origin = origin if state is None else None  # whoever has the state knows
-    if config.image_size is not None:
-        backbone.resize(config.image_size)
+    if config.image_size is not None or config.patch_size is not None:
+        backbone.resize(config.image_size, config.patch_size)
     if state is not None:
         _put_in(backbone, state)
     return backbone
@@ -111,7 +115,7 @@ _EMBEDDED_PREPROCESSING = partial(
 def _refuse_unknown(name: str) -> None:
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
-        near = nearest(architecture, [EMBEDDED, OPENAI, *_architectures()])
+        near = nearest(architecture, [EMBEDDED, OPENAI, *architectures()])
         raise BackboneError(f"no backbone named {name!r}{near}; 'evl backbones WORD' lists what there is")
     tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")]
     if tag and tag not in tags:
@@ -120,41 +124,7 @@ def _refuse_unknown(name: str) -> None:
 
 
 @cache
-def _architectures() -> tuple[str, ...]:
-    modules = ("vision_transformer", "eva", "deit", "vision_transformer_hybrid")
+def architectures() -> tuple[str, ...]:
+    """timm's names that may work here: without those that their module already rules out."""
+    modules = ("vision_transformer", "eva", "deit")
     return tuple(name for module in modules for name in timm.list_models(module=module))
-
-
-@cache
-def _spec(architecture: str) -> tuple[BackboneSpec, int] | None:
-    """Description and number of parameters, from shapes alone; None if it cannot work here."""
-    try:
-        with torch.device("meta"):
-            vit = timm.create_model(architecture, pretrained=False, num_classes=0)
-        backbone = TimmBackbone(vit, architecture, preprocessing_of(vit.pretrained_cfg, (0, 0)), 1)
-    except Exception:  # whatever timm raises: it does not work here
-        return None
-    return backbone.spec, sum(parameter.numel() for parameter in vit.parameters())
-
-
-def list_backbones(word: str = "") -> list[tuple[str, BackboneSpec, int]]:
-    """(name, description, parameters) of all that work here and contain ``word`` (or match it, with * and ?)."""
-    pattern = word if any(sign in word for sign in "*?[") else f"*{word}*"
-    names = [EMBEDDED]
-    for architecture in _architectures():
-        names += timm.list_pretrained(f"{architecture}.*") or [architecture]
-    found = []
-    for name in names:
-        if not fnmatch.fnmatchcase(name, pattern):
-            continue
-        if name == EMBEDDED:
-            backbone = create_backbone(name, 1)
-            found.append((name, backbone.spec, sum(p.numel() for p in backbone.parameters())))
-            continue
-        try:
-            refuse_wrong_activation(name)
-        except BackboneError:
-            continue
-        if (described := _spec(name.partition(".")[0])) is not None:
-            found.append((name, *described))
-    return found

@@ -7,6 +7,7 @@ whatever stands before that call, and cost nothing to compute.
 
 from __future__ import annotations
 
+import copy
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import replace
@@ -14,14 +15,12 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from timm.layers import Attention, AttentionRope
-from timm.models.eva import Eva, EvaAttention
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from evl.backbones.base import FrozenBackbone, Taps
-from evl.errors import BackboneError
+from evl.backbones.positions import fit_to_size
+from evl.backbones.refusals import refuse_unsupported
 from evl.onednn import Linear
 from evl.types import BackboneSpec, LayerFeatures, Preprocessing
 
@@ -39,6 +38,7 @@ class _Capture(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is F.scaled_dot_product_attention:
+            assert (kwargs or {}).get("attn_mask") is None, "query and key alone are not this attention"
             # a head's queries side by side in memory; copied, because a view would keep the values of qkv alive
             query, key = (x.clone(memory_format=torch.contiguous_format).transpose(1, 2) for x in args[:2])
             self.queries_keys[self.block] = (query, key)  # (F,L,N,K)
@@ -61,18 +61,7 @@ class TimmBackbone(FrozenBackbone):
 
     def __init__(self, vit: nn.Module, name: str, preprocessing: Preprocessing, taps: Taps):
         refuse_unsupported(vit, name)
-        attention = vit.blocks[0].attn
-        spec = BackboneSpec(
-            name=name,
-            width=vit.embed_dim,
-            depth=len(vit.blocks),
-            num_heads=attention.num_heads,
-            head_width=attention.head_dim,
-            grid=tuple(vit.patch_embed.grid_size),
-            num_prefix_tokens=vit.num_prefix_tokens,
-            image_size=tuple(vit.patch_embed.img_size),
-            patch_size=tuple(vit.patch_embed.patch_size),
-        )
+        spec = spec_of(vit, name)
         super().__init__(spec, preprocessing, taps)
         self.vit = vit
         self.requires_grad_(False)
@@ -86,24 +75,27 @@ class TimmBackbone(FrozenBackbone):
                 block.register_forward_pre_hook(partial(_enter, number))
                 block.register_forward_hook(partial(_leave, number == self.taps[-1]))
 
-    def resize(self, image_size: int | tuple[int, int]) -> None:
-        """For images of another size (a side, or (H, W)), in place: positions are interpolated as timm does.
+    def resize(self, image_size: int | tuple[int, int] | None, patch_size: int | None = None) -> None:
+        """For images of another size (a side, or (H, W)), in place: see ``fit_to_size``.
 
         ``weights_hash`` stays that of the weights as they were read: interpolated ones differ in the last bit between
         machines. Raises BackboneError where patches do not fill the image.
         """
-        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-        patch = self.spec.patch_size
-        if height % patch[0] or width % patch[1]:
-            raise BackboneError(
-                f"{self.spec.name} cannot take images of {height}×{width}: patches are {patch[0]}×{patch[1]}"
-            )
         self._hash = self.weights_hash
-        self.vit.set_input_size(img_size=(height, width))
+        fit_to_size(self.vit, self.spec.name, image_size, patch_size)
         self.requires_grad_(False)
         self.__dict__["_narrow"] = None
-        self.spec = replace(self.spec, grid=tuple(self.vit.patch_embed.grid_size), image_size=(height, width))
-        self.preprocessing = replace(self.preprocessing, image_size=(height, width))
+        self.spec = spec_of(self.vit, self.spec.name)
+        self.preprocessing = replace(self.preprocessing, image_size=self.spec.image_size)
+
+    def in_type(self, dtype: torch.dtype) -> FrozenBackbone:
+        """With rotary tables and frequencies as they are: angles in half precision would turn patches far out wrong."""
+        narrow = super().in_type(dtype)
+        rope = getattr(self.vit, "rope", None)
+        if narrow is not self and rope is not None and _type_of(narrow.vit.rope) != _type_of(rope):
+            with torch.inference_mode(False):
+                narrow.vit.rope = copy.deepcopy(rope)
+        return narrow
 
     def compile(self) -> None:
         """Every block that is not tapped, and the MLPs of those that are."""
@@ -123,6 +115,12 @@ class TimmBackbone(FrozenBackbone):
         return [LayerFeatures(capture.tokens[block], *capture.queries_keys[block]) for block in self.taps]
 
 
+def _type_of(rope: nn.Module) -> torch.dtype:
+    """Of what can be narrowed: a learned frequency or a kept table, else frequencies that timm never narrows."""
+    kept = [*rope.parameters(), *(x for x in rope.buffers() if x.is_floating_point())]
+    return min((x.dtype for x in kept), key=lambda dtype: dtype.itemsize, default=torch.float32)
+
+
 class _AllTapped(Exception):
     """The deepest tapped block is done: what stands behind it is of no use."""
 
@@ -139,23 +137,20 @@ def _leave(is_deepest: bool, module: nn.Module, args, output: Tensor) -> None:
             raise _AllTapped
 
 
-def refuse_unsupported(model: nn.Module, name: str) -> None:
-    """BackboneError, with the reason, unless every block has global self-attention with equal queries and keys."""
-    if not isinstance(model, VisionTransformer | Eva):
-        raise BackboneError(
-            f"{name} is a {type(model).__name__}, which evl cannot read; it needs one of timm's plain vision "
-            "transformers with global attention in every block: try 'evl backbones vit'"
-        )
-    for block in model.blocks:
-        attention = getattr(block, "attn", None)
-        if type(attention) not in (Attention, AttentionRope, EvaAttention):
-            found = type(attention).__name__ if attention is not None else f"{type(block).__name__} blocks"
-            raise BackboneError(
-                f"{name} attends by {found}, from which one query and key a token cannot be read; "
-                "evl needs plain or rotary self-attention: try 'evl backbones vit'"
-            )
-    if getattr(model.patch_embed, "grid_size", None) is None:
-        raise BackboneError(f"{name} has no fixed grid of patches; evl needs one")
+def spec_of(vit: nn.Module, name: str) -> BackboneSpec:
+    """The sizes of a supported model; its tensors may be on the meta device."""
+    attention = vit.blocks[0].attn
+    return BackboneSpec(
+        name=name,
+        width=vit.embed_dim,
+        depth=len(vit.blocks),
+        num_heads=attention.num_heads,
+        head_width=attention.head_dim,
+        grid=tuple(vit.patch_embed.grid_size),
+        num_prefix_tokens=vit.num_prefix_tokens,
+        image_size=tuple(vit.patch_embed.img_size),
+        patch_size=tuple(vit.patch_embed.patch_size),
+    )
 
 
 def preprocessing_of(pretrained_cfg: dict, image_size: tuple[int, int]) -> Preprocessing:
@@ -175,8 +170,8 @@ def random_weights_(model: nn.Module, seed: int) -> None:
     """Fill every weight from a generator of its own, whatever the state of torch's: the same on every machine.
 
     Linear and convolution weights uniform with variance 1/fan_in, tables of positions and tokens uniform with
-    std 0.02, norms 1, biases 0. NumPy's legacy generator is frozen for all time, and its ``random_sample`` is exact
-    integer arithmetic.
+    std 0.02, norms and layer scales 1, biases 0. NumPy's legacy generator is frozen for all time, and its
+    ``random_sample`` is exact integer arithmetic.
     """
     import numpy as np
 
@@ -185,7 +180,7 @@ def random_weights_(model: nn.Module, seed: int) -> None:
         if parameter.is_meta:  # shapes only
             continue
         if parameter.ndim < 2:
-            parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+            parameter.fill_(1.0 if name.endswith(("weight", "gamma", "gamma_1", "gamma_2")) else 0.0)
             continue
         is_table = name.split(".")[-1] in ("pos_embed", "cls_token", "reg_token", "dist_token")
         std = 0.02 if is_table else parameter[0].numel() ** -0.5

@@ -6,10 +6,10 @@ One multiply-add is what METHOD.md's table calls a FLOP; a machine's peak counts
 from __future__ import annotations
 
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from evl.backbones.base import FrozenBackbone
+from evl.backbones.counts import frame_macs
 from evl.bench.twin import plain_decoder
 from evl.models import EVLDecoder
 from evl.models.crossframe import block_sizes
@@ -17,14 +17,8 @@ from evl.types import BackboneSpec, LayerFeatures
 
 
 def backbone_macs(backbone: FrozenBackbone) -> int:
-    """Of one frame: every linear layer on every token, the patch embedding, scores and sums of attention."""
-    spec = backbone.spec
-    num_patches = spec.grid[0] * spec.grid[1]
-    total = num_patches * 3 * spec.patch_size[0] * spec.patch_size[1] * spec.width
-    for block in backbone.vit.blocks:
-        weights = sum(module.weight.numel() for module in block.modules() if isinstance(module, nn.Linear))
-        total += spec.num_tokens * weights + 2 * spec.num_tokens**2 * spec.num_heads * spec.head_width
-    return total
+    """Of one frame."""
+    return frame_macs(backbone.vit, backbone.spec)
 
 
 def decoder_macs(decoder: EVLDecoder, spec: BackboneSpec, num_frames: int) -> dict[str, dict[str, int]]:

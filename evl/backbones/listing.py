@@ -1,0 +1,141 @@
+"""What ``evl backbones`` lists: every name that works here, with sizes, cost, licence, and where its weights are."""
+
+from __future__ import annotations
+
+import fnmatch
+import gc
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from urllib.parse import urlparse
+
+import timm
+import torch
+from torch.overrides import TorchFunctionMode
+
+from evl.backbones.counts import frame_macs
+from evl.backbones.families import ORDER, family_of, plain
+from evl.backbones.refusals import refuse_unsupported
+from evl.backbones.registry import EMBEDDED, architectures, create_backbone, refuse_wrong_activation
+from evl.backbones.timm_vit import spec_of
+from evl.errors import BackboneError
+from evl.types import BackboneSpec
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One name. ``macs``: multiply-adds a frame. ``licence`` of the weights, as timm states it; None: it does not.
+
+    ``source``: the Hugging Face repository or address the weights come from, None without published weights, "evl"
+    where they come with evl; ``file``: where they lie on this machine, None where they do not.
+    """
+
+    name: str
+    family: str
+    spec: BackboneSpec
+    parameters: int
+    macs: int
+    licence: str | None = None
+    source: str | None = None
+    file: str | None = None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it can be used without a network."""
+        return self.file is not None or self.source == "evl"
+
+
+def list_backbones(word: str = "") -> list[Listed]:
+    """All that work here whose name contains ``word`` (or matches it, with * and ?) or whose family does.
+
+    By family, then size. Nothing is downloaded or asked over a network.
+    """
+    names = _names(word)
+    with _no_garbage_collection():
+        found = [listed for name in names if (listed := _listed(name)) is not None]
+    return sorted(found, key=lambda one: (ORDER.index(one.family), one.macs, one.name))
+
+
+def _names(word: str) -> Iterator[str]:
+    tags: dict[str, list[str]] = {}
+    for full in timm.list_pretrained():
+        tags.setdefault(full.partition(".")[0], []).append(full)
+    pattern = word.lower() if any(sign in word for sign in "*?[") else f"*{word.lower()}*"
+    for architecture in (EMBEDDED, *architectures()):
+        for name in tags.get(architecture, [architecture]):
+            in_family = plain(word) and plain(word) in plain(family_of(name))
+            if fnmatch.fnmatchcase(name, pattern) or in_family:
+                yield name
+
+
+def _listed(name: str) -> Listed | None:
+    if name == EMBEDDED:
+        backbone = create_backbone(name, 1)
+        sizes = backbone.spec, *_cost(backbone.vit, backbone.spec)
+        return Listed(name, family_of(name), *sizes, licence="apache-2.0", source="evl")
+    try:
+        refuse_wrong_activation(name)
+        spec, parameters, macs = _sizes(name.partition(".")[0])
+    except BackboneError:
+        return None
+    cfg = timm.get_pretrained_cfg(name)
+    source = (cfg.hf_hub_id or cfg.url or None) if cfg is not None else None
+    if source is None:
+        return Listed(name, family_of(name), spec, parameters, macs)
+    return Listed(name, family_of(name), spec, parameters, macs, cfg.license, source, _file(cfg))
+
+
+@cache
+def _sizes(architecture: str) -> tuple[BackboneSpec, int, int]:
+    """Description, parameters and multiply-adds a frame, from shapes alone. BackboneError if it cannot work here."""
+    with torch.device("meta"), _Unfilled():
+        vit = timm.create_model(architecture, pretrained=False, num_classes=0)
+    refuse_unsupported(vit, architecture)
+    spec = spec_of(vit, architecture)
+    return spec, *_cost(vit, spec)
+
+
+def _cost(vit: torch.nn.Module, spec: BackboneSpec) -> tuple[int, int]:
+    return sum(parameter.numel() for parameter in vit.parameters()), frame_macs(vit, spec)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves tensors without content unfilled: initial values of shapes were most of a listing's time."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        name = getattr(func, "__name__", "")
+        if name.endswith("_") and not name.endswith("__") and name != "requires_grad_":
+            target = args[0] if args else (kwargs or {}).get("tensor")
+            if isinstance(target, torch.Tensor) and target.is_meta:
+                return target
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _no_garbage_collection():
+    """Hundreds of models are built and thrown away: looking for cycles among them takes as long as building."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _file(cfg) -> str | None:
+    """Where timm would find the weights without a network: in the Hugging Face cache, or torch hub's folder."""
+    if not cfg.hf_hub_id:
+        path = os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(urlparse(cfg.url).path))
+        return path if os.path.isfile(path) else None
+    from huggingface_hub import try_to_load_from_cache
+
+    repository, _, revision = cfg.hf_hub_id.partition("@")
+    names = [cfg.hf_hub_filename] if cfg.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
+    for name in names:
+        found = try_to_load_from_cache(repository, name, revision=revision or None)
+        if isinstance(found, str):  # else not there, or known not to exist
+            return found
+    return None
