@@ -11,7 +11,7 @@ from torch import nn
 from evl.backbones import create_backbone
 from evl.config import BackboneConfig, ClipConfig, EvaluationConfig, ModelConfig, RunConfig
 from evl.errors import ConfigError
-from evl.models import ClassifierHead, EVLDecoder, MeanPool, VideoClassifier
+from evl.models import AttentiveProbe, ClassifierHead, EVLDecoder, MeanPool, VideoClassifier
 from evl.types import BackboneSpec, Preprocessing
 
 FORMAT_VERSION = 1
@@ -86,6 +86,17 @@ def build_decoder(config: ModelConfig, spec: BackboneSpec, num_taps: int, num_fr
     num_heads = config.num_heads or (qkv_width // 64 if qkv_width % 64 == 0 else spec.num_heads)
     if qkv_width % num_heads:
         raise ConfigError(f"model.num_heads {num_heads} does not divide the attention's width {qkv_width}")
+    if config.decoder == "attentive":
+        return AttentiveProbe(
+            spec.width,
+            num_blocks=config.probe_blocks or 4,
+            num_heads=num_heads,
+            num_frames=num_frames,
+            grid=spec.grid,
+            positions=config.probe_positions is not False,
+            mlp_ratio=config.mlp_ratio,
+            mlp_dropout=config.mlp_dropout,
+        )
     return EVLDecoder(
         spec.width,
         num_taps,
