@@ -43,7 +43,7 @@ class BackboneConfig:
 class ModelConfig:
     """The trainable part. None: taken from the backbone (heads 64 wide, or the backbone's own number)."""
 
-    decoder: Literal["evl", "linear"] = "evl"
+    decoder: Literal["evl", "linear", "attentive"] = "evl"
     # blocks that are read: "last 4", "all", or numbers counted from 1; evl has a layer for each, probes read the last
     taps: Annotated[str, Field(pattern=r"^(all|last [1-9]\d*)$")] | tuple[Positive, ...] = "last 4"
     num_heads: Positive | None = None
@@ -56,6 +56,8 @@ class ModelConfig:
     cross_frame: bool = True
     num_queries: Positive = 1
     query_init: Literal["zero", "normal"] = "normal"
+    probe_blocks: Positive | None = None  # of the attentive probe; None: 4, as V-JEPA 2; 1: the readout alone
+    probe_positions: bool | None = None  # whether it is told when and where tokens are; None: yes
 
     @model_validator(mode="before")
     @classmethod
@@ -74,6 +76,13 @@ class ModelConfig:
         if not isinstance(self.taps, str):
             rising = all(a < b for a, b in itertools.pairwise(self.taps))
             _require(rising and self.taps, "taps must be block numbers that rise, for example [3, 6, 9, 12]")
+        if self.decoder == "attentive":
+            _require(self.num_queries == 1, "the attentive probe has one query; leave num_queries at 1")
+            _require(self.qkv_width is None, "the attentive probe is as wide as the tokens; unset qkv_width")
+        else:
+            for name in ("probe_blocks", "probe_positions"):
+                only = f"{name} is the attentive probe's; set decoder=attentive with it, or unset it"
+                _require(getattr(self, name) is None, only)
 
 
 @_checked

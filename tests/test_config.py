@@ -47,12 +47,14 @@ def test_taps():
         ("training.steps", "expected section.field=value"),
         ("training.steps=abc", "training.steps: Input should be a valid integer"),
         ("training.steps=0", "greater than 0"),
-        ("model.decoder=conv", "'evl' or 'linear'"),
+        ("model.decoder=conv", "'evl', 'linear' or 'attentive'"),
         ("model.taps=[3, 2]", "numbers that rise"),
         ("model.taps=[]", "numbers that rise"),
         ("model.taps=[0, 1]", "greater than 0"),
         ("model.taps=last", "should match pattern"),
         ("model.num_layers=0", "should match pattern"),
+        ("model.probe_blocks=1", "probe_blocks is the attentive probe's; set decoder=attentive with it"),
+        ("model.probe_positions=false", "probe_positions is the attentive probe's"),
         ("augment.crop_area=[0.5, 0.1]", "crop_area must be"),
         ("training.label_smoothing=1", "less than 1"),
         ("training.lr=[1", "not readable"),
@@ -64,6 +66,23 @@ def test_mistakes(setting, sentence):
         RunConfig().with_settings([setting])
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_attentive_probes_settings():
+    attentive = RunConfig().with_settings(["model.decoder=attentive", "model.probe_blocks=1"])
+    assert attentive.model.probe_blocks == 1
+    for setting, sentence in (
+        ("model.decoder=linear", "probe_blocks is the attentive probe's"),
+        ("model.probe_blocks=0", "greater than 0"),
+        ("model.num_queries=2", "has one query"),
+        ("model.qkv_width=32", "unset qkv_width"),
+    ):
+        with pytest.raises(ConfigError, match=sentence):
+            attentive.with_settings([setting])
+    # every recipe's baselines are one setting away
+    for recipe in RECIPES.values():
+        for decoder in ("linear", "attentive"):
+            assert replace(recipe(), model={"decoder": decoder}).model.decoder == decoder
 
 
 def test_warm_up_is_shorter_than_training():

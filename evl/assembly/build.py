@@ -13,7 +13,7 @@ from evl.assembly.hub import VideoClassifier
 from evl.backbones import FrozenBackbone, Taps, create_backbone
 from evl.config import BackboneConfig, ClipConfig, EvaluationConfig, ModelConfig, RunConfig
 from evl.errors import ConfigError
-from evl.models import ClassifierHead, EVLDecoder, MeanPool
+from evl.models import AttentiveProbe, ClassifierHead, EVLDecoder, MeanPool
 from evl.types import BackboneSpec, Preprocessing, WeightsOrigin
 
 
@@ -102,6 +102,17 @@ def build_decoder(config: ModelConfig, spec: BackboneSpec, num_taps: int, num_fr
     qkv_width, num_heads = attention_sizes(config, spec)
     if qkv_width % num_heads:
         raise ConfigError(f"model.num_heads {num_heads} does not divide the attention's width {qkv_width}")
+    if config.decoder == "attentive":
+        return AttentiveProbe(
+            spec.width,
+            num_blocks=config.probe_blocks or 4,
+            num_heads=num_heads,
+            num_frames=num_frames,
+            grid=spec.grid,
+            positions=config.probe_positions is not False,
+            mlp_ratio=config.mlp_ratio,
+            mlp_dropout=config.mlp_dropout,
+        )
     return EVLDecoder(
         spec.width,
         num_taps,

@@ -203,10 +203,11 @@ def _refuse_inconsistent(model: VideoClassifier, path: Path) -> None:
 
 def _form(config: ModelConfig, spec: BackboneSpec) -> dict[str, object]:
     """What decides a decoder's form, with what is left to the backbone filled in."""
-    qkv_width, num_heads = attention_sizes(config, spec)
-    filled = replace(config, qkv_width=qkv_width, num_heads=num_heads, taps=tapped_blocks(config.taps, spec.depth))
+    filled = dict(zip(("qkv_width", "num_heads"), attention_sizes(config, spec), strict=True))
+    filled["taps"] = tapped_blocks(config.taps, spec.depth)
     only_training = ("mlp_dropout", "head_dropout", "query_init")
-    return {field.name: getattr(filled, field.name) for field in fields(filled) if field.name not in only_training}
+    names = [field.name for field in fields(config) if field.name not in only_training]
+    return {name: filled.get(name, getattr(config, name)) for name in names}
 
 
 def start_from(model: VideoClassifier, path: str | Path) -> None:

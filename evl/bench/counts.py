@@ -1,4 +1,4 @@
-"""Multiply-adds of backbone and decoder, counted from their sizes; docs/performance.md derives them.
+"""Multiply-adds of backbone, decoder and probes, counted from their sizes; docs/performance.md derives them.
 
 One multiply-add is what METHOD.md's table calls a FLOP; a machine's peak counts it as two.
 """
@@ -8,10 +8,13 @@ from __future__ import annotations
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from evl.assembly.build import build_decoder
+from evl.backbones import create_backbone
 from evl.backbones.base import FrozenBackbone
 from evl.backbones.counts import frame_macs
 from evl.bench.twin import plain_decoder
-from evl.models import EVLDecoder
+from evl.config import BackboneConfig, ModelConfig
+from evl.models import AttentiveProbe, EVLDecoder
 from evl.models.crossframe import block_sizes
 from evl.types import BackboneSpec, LayerFeatures
 
@@ -61,6 +64,46 @@ def decoder_macs(decoder: EVLDecoder, spec: BackboneSpec, num_frames: int) -> di
     names = ("plain", "fast", "fast backward")
     return {part: dict(zip(names, (len(decoder.layers) * n for n in counts), strict=True))
             for part, counts in parts.items()}  # fmt: skip
+
+
+def probe_macs(probe: AttentiveProbe, spec: BackboneSpec, num_frames: int) -> dict[str, dict[str, int]]:
+    """Of one clip, forward: part → {plain, fast}."""
+    tokens, width, hidden = num_frames * spec.num_tokens, spec.width, probe.mlp.fc1.out_features
+    heads, blocks = probe.attention.num_heads, len(probe.blocks)
+    small = width**2 + 2 * width * hidden  # q_proj, MLP
+    counts = {
+        "blocks: linear layers": 2 * (blocks * tokens * (4 * width**2 + 2 * width * hidden),),
+        "blocks: attention": 2 * (blocks * 2 * tokens**2 * width,),
+        "keys and values": (2 * tokens * width**2, 0),
+        "attention": (2 * tokens * width, 2 * heads * tokens * width),
+        "query, MLP": (small, small + 2 * width**2),  # W_kᵀ q, and W_v after the sum
+    }
+    return {part: dict(zip(("plain", "fast"), pair, strict=True)) for part, pair in counts.items()}
+
+
+def cost_table(backbone_name: str, num_frames: int) -> list[str]:
+    """Lines of a Markdown table: decoders on one backbone, their parameters and multiply-adds of a clip, forward."""
+    decoders = {
+        "EVL, 4 layers": ModelConfig(),
+        "linear": ModelConfig(decoder="linear"),
+        "attentive, 1 block": ModelConfig(decoder="attentive", probe_blocks=1),
+        "attentive, 4 blocks": ModelConfig(decoder="attentive", probe_blocks=4),
+    }
+    lines = ["| decoder | parameters | GFLOPs, plainly | as evl does it | of the backbone |", "|---|---|---|---|---|"]
+    with torch.device("meta"):
+        backbone = create_backbone(BackboneConfig(name=backbone_name, pretrained=False), 4)
+        for name, config in decoders.items():
+            decoder = build_decoder(config, backbone.spec, 4, num_frames)
+            counts = {}  # a mean multiplies nothing
+            if isinstance(decoder, EVLDecoder):
+                counts = decoder_macs(decoder, backbone.spec, num_frames)
+            elif isinstance(decoder, AttentiveProbe):
+                counts = probe_macs(decoder, backbone.spec, num_frames)
+            plain, fast = (total_macs(counts, form) / 1e9 for form in ("plain", "fast"))
+            share = 100 * fast * 1e9 / (num_frames * backbone_macs(backbone))
+            parameters = sum(p.numel() for p in decoder.parameters()) / 1e6
+            lines.append(f"| {name} | {parameters:.1f} M | {plain:.2f} | {fast:.2f} | {share:.2f} % |")
+    return lines
 
 
 def total_macs(parts: dict[str, dict[str, int]], name: str) -> int:

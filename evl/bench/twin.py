@@ -1,4 +1,4 @@
-"""The plain twin of the decoder: METHOD.md section 3 written down, term by term.
+"""The plain twins of the decoder (METHOD.md section 3) and of the attentive probe, written down term by term.
 
 Every token is convolved, gathered, normalised and projected as the equations stand, and autograd does the rest. Tests
 hold ``evl.models`` to its numbers and gradients, and ``evl bench`` measures against its time and memory. Parameters
@@ -7,13 +7,14 @@ have the same names, so that a state fits both.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evl.models import EVLDecoder
+from evl.models import AttentiveProbe, EVLDecoder
 from evl.types import LayerFeatures
 
 
@@ -27,6 +28,44 @@ def plain_decoder(decoder: EVLDecoder, features: Sequence[LayerFeatures]) -> Ten
     return x.mean(1)
 
 
+def plain_probe(probe: AttentiveProbe, features: Sequence[LayerFeatures]) -> Tensor:
+    """LayerFeatures of which the last is read -> (B,D), with the parameters of ``probe``."""
+    y = features[-1].tokens  # (B,T,L,D)
+    _, num_frames, num_tokens, width = y.shape
+    if probe.positions is not None or probe.blocks:
+        variance, mean = torch.var_mean(y, -1, correction=0, keepdim=True)
+        y = (y - mean) / (variance + 1e-5).sqrt()
+    if probe.positions is not None:
+        y = y + plain_positions(num_frames, num_tokens, probe.positions.grid, width).to(y)
+    y = y.flatten(1, 2)
+    for block in probe.blocks:
+        z = plain_linear(block.qkv_proj, block.norm_attention(y)).unflatten(-1, (3, block.num_heads, -1))
+        gathered = plain_attend(*z.unbind(-3))
+        y = y + plain_linear(block.out_proj, gathered.flatten(-2))
+        y = y + plain_gelu_mlp(block.mlp, block.norm_mlp(y))
+    x = probe.query_token.expand(len(y), -1, -1)  # (B,1,D)
+    x = x + plain_attention(probe.attention, x, probe.norm_tokens(y))
+    return (x + plain_gelu_mlp(probe.mlp, probe.norm_mlp(x)))[:, 0]
+
+
+def plain_positions(num_frames: int, num_tokens: int, grid: tuple[int, int], width: int) -> Tensor:
+    """(T,L,D): channel by channel, in double precision."""
+    (h, w), n = grid, width // 6
+    positions = torch.zeros(num_frames, num_tokens, width, dtype=torch.float64, device="cpu")
+    num_prefix = num_tokens - h * w
+    for i in range(n):
+        frequency = 10000 ** (-i / n)
+        for t in range(num_frames):
+            phase = (t + 0.5) * 16 / num_frames * frequency
+            positions[t, :, i], positions[t, :, n + i] = math.sin(phase), math.cos(phase)
+        for patch in range(h * w):
+            for first, place, count in ((2 * n, patch // w, h), (4 * n, patch % w, w)):
+                phase = (place + 0.5) * 16 / count * frequency
+                positions[:, num_prefix + patch, first + i] = math.sin(phase)
+                positions[:, num_prefix + patch, first + n + i] = math.cos(phase)
+    return positions
+
+
 def plain_attention(attention: nn.Module, query: Tensor, tokens: Tensor) -> Tensor:
     """query (B,Q,D) over normalised tokens (B,S,D) -> (B,Q,D)."""
 
@@ -36,9 +75,19 @@ def plain_attention(attention: nn.Module, query: Tensor, tokens: Tensor) -> Tens
     q = heads(plain_linear(attention.q_proj, query))  # (B,Q,N,K)
     k = heads(plain_linear(attention.k_proj, tokens))  # (B,S,N,K)
     v = heads(plain_linear(attention.v_proj, tokens))
+    gathered = plain_attend(q, k, v).flatten(-2)
+    return plain_linear(attention.out_proj, gathered) if isinstance(attention.out_proj, nn.Linear) else gathered
+
+
+def plain_attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """(B,Q,N,K), (B,S,N,K) twice -> (B,Q,N,K)."""
     scores = torch.einsum("bqnk,bsnk->bnqs", q, k) / q.shape[-1] ** 0.5
-    gathered = torch.einsum("bnqs,bsnk->bqnk", scores.softmax(dim=-1), v)
-    return plain_linear(attention.out_proj, gathered.flatten(-2))
+    return torch.einsum("bnqs,bsnk->bqnk", scores.softmax(dim=-1), v)
+
+
+def plain_gelu_mlp(mlp: nn.Module, x: Tensor) -> Tensor:
+    hidden = plain_linear(mlp.fc1, x)
+    return plain_linear(mlp.fc2, mlp.dropout(hidden * (1 + torch.erf(hidden / math.sqrt(2))) / 2))
 
 
 def plain_mlp(mlp: nn.Module, x: Tensor) -> Tensor:

@@ -2,6 +2,6 @@
 
 from evl.models.classifier import ClassifierHead, VideoClassifier
 from evl.models.decoder import EVLDecoder
-from evl.models.probes import MeanPool
+from evl.models.probes import AttentiveProbe, MeanPool
 
-__all__ = ["ClassifierHead", "EVLDecoder", "MeanPool", "VideoClassifier"]
+__all__ = ["AttentiveProbe", "ClassifierHead", "EVLDecoder", "MeanPool", "VideoClassifier"]

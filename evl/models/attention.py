@@ -27,10 +27,11 @@ class CrossAttention(nn.Module):
     """Multi-head attention: ``query`` (B,Q,D) over normalised ``tokens`` (B,S,D) -> (B,Q,D).
 
     Projections have a bias and map D to ``qkv_width``, and back; heads are ``qkv_width / num_heads`` wide. The norm of
-    the tokens is given to ``forward``, because it is folded in.
+    the tokens is given to ``forward``, because it is folded in. Without ``output`` there is no way back: the heads
+    side by side are the result, (B,Q,qkv_width).
     """
 
-    def __init__(self, width: int, qkv_width: int, num_heads: int):
+    def __init__(self, width: int, qkv_width: int, num_heads: int, *, output: bool = True):
         super().__init__()
         if qkv_width % num_heads:
             raise ValueError(f"qkv_width {qkv_width} is not a multiple of num_heads {num_heads}")
@@ -38,13 +39,14 @@ class CrossAttention(nn.Module):
         self.q_proj = Linear(width, qkv_width)
         self.k_proj = Linear(width, qkv_width)
         self.v_proj = Linear(width, qkv_width)
-        self.out_proj = Linear(qkv_width, width)
+        self.out_proj = Linear(qkv_width, width) if output else nn.Identity()
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        for proj in (self.q_proj, self.k_proj, self.v_proj, self.out_proj):
-            nn.init.xavier_uniform_(proj.weight)
-            nn.init.zeros_(proj.bias)
+        for proj in self.children():
+            if isinstance(proj, nn.Linear):
+                nn.init.xavier_uniform_(proj.weight)
+                nn.init.zeros_(proj.bias)
 
     @property
     def projects_tokens_from(self) -> float:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from evl.distributed import without_autocast
+from evl.models.attention import CrossAttention
+from evl.onednn import Linear, linear
 from evl.types import LayerFeatures
+
+AXIS_LENGTH = 16  # of time, height and width, in the units of positions
 
 
 class MeanPool(nn.Module):
@@ -24,3 +31,175 @@ class MeanPool(nn.Module):
     def forward(self, features: Sequence[LayerFeatures]) -> Tensor:
         tokens = features[-1].tokens[:, :, self.num_prefix_tokens :]
         return tokens.mean(dim=(1, 2), dtype=torch.promote_types(tokens.dtype, torch.float32))
+
+
+class AttentiveProbe(nn.Module):
+    """V-JEPA 2's attentive probe: self-attention blocks over all tokens of all frames, read by one learned query.
+
+        y = LN(tokens), without parameters; y = y + positions; y flattened to (B, T·L, D)
+        y = y + MHA(LN1 y);  y = y + MLP(LN2 y)           num_blocks − 1 times
+        x = x + MHA(q = x, k = v = LN1 y)                 x starts as the query token; no projection of the output
+        x = x + MLP(LN2 x)
+
+    MLP: Linear → GELU → Dropout → Linear. Source: Assran et al., "V-JEPA 2", arXiv:2506.09985, and its form in Hugging
+    Face transformers (``VJEPA2AttentivePooler``), to which a test holds all but the first line. That line is ours:
+    V-JEPA's encoder ends in a norm, tapped blocks do not, and positions need tokens of a known size. With one block and
+    no positions it is left out, because the readout's own norm does the same. Reads the deepest tapped block, prefix
+    tokens included.
+
+    Args:
+        width: D of the features.
+        num_blocks: 1 is the readout alone; V-JEPA 2 has 4.
+        num_heads: by default 64 wide.
+        num_frames, grid: T and (h, w) of the patches; only needed with ``positions``.
+        positions: whether tokens are told when and where they are, see ``SpaceTimePositions``.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        num_blocks: int = 4,
+        num_heads: int | None = None,
+        num_frames: int | None = None,
+        grid: tuple[int, int] | None = None,
+        positions: bool = True,
+        mlp_ratio: float = 4.0,
+        mlp_dropout: float = 0.0,
+    ):
+        super().__init__()
+        if num_blocks < 1:
+            raise ValueError(f"num_blocks {num_blocks}: a probe has at least one, which reads")
+        if positions and (num_frames is None or grid is None):
+            raise ValueError("positions need num_frames and the patch grid (h, w)")
+        num_heads = num_heads or max(1, width // 64)
+        if width % num_heads:
+            raise ValueError(f"width {width} is not a multiple of num_heads {num_heads}")
+        hidden = round(width * mlp_ratio)
+        self.width = width
+        self.positions = SpaceTimePositions(width, num_frames, grid) if positions else None
+        self.blocks = nn.ModuleList(
+            SelfAttentionBlock(width, num_heads, hidden, mlp_dropout) for _ in range(num_blocks - 1)
+        )
+        self.query_token = nn.Parameter(torch.empty(1, width))
+        self.norm_tokens = nn.LayerNorm(width, eps=1e-5)
+        self.attention = CrossAttention(width, width, num_heads, output=False)
+        self.norm_mlp = nn.LayerNorm(width, eps=1e-5)
+        self.mlp = MLP(width, hidden, mlp_dropout)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """As V-JEPA does: normal of std 0.02, biases zero, what is added to a residual smaller by √(2·depth)."""
+        nn.init.normal_(self.query_token, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        with torch.no_grad():
+            self.mlp.fc2.weight.div_(math.sqrt(2))
+            for number, block in enumerate(self.blocks, 1):
+                for last in (block.out_proj, block.mlp.fc2):
+                    last.weight.div_(math.sqrt(2 * (number + 1)))
+
+    def forward(self, features: Sequence[LayerFeatures]) -> Tensor:
+        """features: LayerFeatures with tokens (B,T,L,D), of which the last is read -> (B,D).
+
+        Features may be of a narrower type than the parameters: whatever is as large as they are stays in their type.
+        Autocast changes nothing.
+        """
+        tokens = features[-1].tokens
+        with without_autocast(tokens.device):
+            if self.positions is not None or self.blocks:
+                tokens = F.layer_norm(tokens, tokens.shape[-1:])
+            if self.positions is not None:
+                tokens = self.positions(tokens)
+            return self.pool(tokens.flatten(1, 2))
+
+    def pool(self, y: Tensor) -> Tensor:
+        """V-JEPA 2's own part: y (B,S,D), normalised, any tokens in any order -> (B,D)."""
+        for block in self.blocks:
+            y = block(y)
+        query = self.query_token.expand(len(y), -1, -1)  # (B,1,D)
+        x = query + self.attention(query, y, self.norm_tokens)
+        return (x + self.mlp(self.norm_mlp(x))).squeeze(1)
+
+
+class SelfAttentionBlock(nn.Module):
+    """Every token looks at every token: y + MHA(LN y), then y + MLP(LN y), for y (B,S,D) in the type of y."""
+
+    def __init__(self, width: int, num_heads: int, hidden: int, dropout: float):
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm_attention = nn.LayerNorm(width, eps=1e-5)
+        self.qkv_proj = Linear(width, 3 * width)
+        self.out_proj = Linear(width, width)
+        self.norm_mlp = nn.LayerNorm(width, eps=1e-5)
+        self.mlp = MLP(width, hidden, dropout)
+
+    def forward(self, y: Tensor) -> Tensor:
+        qkv = _linear(self.qkv_proj, _norm(self.norm_attention, y)).unflatten(-1, (3, self.num_heads, -1))
+        gathered = F.scaled_dot_product_attention(*qkv.permute(2, 0, 3, 1, 4))  # (B,N,S,K)
+        y = y + _linear(self.out_proj, gathered.transpose(1, 2).flatten(-2))
+        return y + self.mlp(_norm(self.norm_mlp, y))
+
+
+class MLP(nn.Module):
+    """Linear → GELU → Dropout → Linear, in the type of its input."""
+
+    def __init__(self, width: int, hidden: int, dropout: float):
+        super().__init__()
+        self.fc1 = Linear(width, hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.fc2 = Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _linear(self.fc2, self.dropout(F.gelu(_linear(self.fc1, x))))
+
+
+class SpaceTimePositions(nn.Module):
+    """Adds when and where a token is: tokens (B,T,L,D), prefix tokens first -> the same shape and type.
+
+    Fixed sines and cosines, without parameters: a sixth of the channels each for sin and cos of time, row and column,
+    at frequencies 10000^(−i/n), i = 0 … n−1, n = ⌊D/6⌋; the remaining channels get nothing, and prefix tokens time
+    only. Along each axis the clip is 16 units long, however many frames, rows or columns it has (element i of m stands
+    at 16·(i + ½)/m), so another number of them means a finer division of the same picture.
+    """
+
+    def __init__(self, width: int, num_frames: int, grid: tuple[int, int]):
+        super().__init__()
+        if width < 6:
+            raise ValueError(f"width {width} has no room for positions in space and time: at least 6 channels")
+        h, w = self.grid = tuple(grid)
+        n = width // 6
+        frequencies = 10000 ** (-torch.arange(n, dtype=torch.float64) / n)
+        time = torch.zeros(num_frames, 1, width)
+        space = torch.zeros(h * w, width)
+        time[:, 0, : 2 * n] = _waves(num_frames, frequencies)
+        space[:, 2 * n : 4 * n] = _waves(h, frequencies).repeat_interleave(w, 0)
+        space[:, 4 * n : 6 * n] = _waves(w, frequencies).repeat(h, 1)
+        self.register_buffer("time", time, persistent=False)  # (T,1,D)
+        self.register_buffer("space", space, persistent=False)  # (h·w,D)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        num_frames, num_tokens = tokens.shape[1:3]
+        num_prefix = num_tokens - len(self.space)
+        if num_frames != len(self.time):
+            raise ValueError(f"clips of {num_frames} frames, but this probe was made for {len(self.time)}")
+        if num_prefix < 0:
+            raise ValueError(f"{num_tokens} tokens a frame, but a grid of {self.grid} has {len(self.space)} patches")
+        space = F.pad(self.space, (0, 0, num_prefix, 0)).to(tokens.dtype)
+        return tokens + self.time.to(tokens.dtype) + space
+
+
+def _waves(count: int, frequencies: Tensor) -> Tensor:
+    """(count, 2n): sines, then cosines, of ``count`` places along an axis."""
+    phases = (torch.arange(count, dtype=torch.float64) + 0.5)[:, None] * (AXIS_LENGTH / count) * frequencies
+    return torch.cat([phases.sin(), phases.cos()], -1)
+
+
+def _linear(module: nn.Linear, x: Tensor) -> Tensor:
+    return linear(x, module.weight.to(x.dtype), module.bias.to(x.dtype))
+
+
+def _norm(module: nn.LayerNorm, x: Tensor) -> Tensor:
+    return F.layer_norm(x, module.normalized_shape, module.weight.to(x.dtype), module.bias.to(x.dtype), module.eps)

@@ -1,6 +1,7 @@
 """Counts against torch's own counter, and the command at its smallest size."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,9 +10,11 @@ from torch.utils.flop_counter import FlopCounterMode
 import evl
 from evl.backbones import create_backbone
 from evl.bench import SIZES
-from evl.bench.counts import backbone_macs, counted_by_torch, decoder_macs, total_macs
+from evl.bench.counts import backbone_macs, cost_table, counted_by_torch, decoder_macs, probe_macs, total_macs
 from evl.bench.measure import peak_bytes
+from evl.bench.twin import plain_probe
 from evl.config import BackboneConfig
+from evl.models import AttentiveProbe
 from evl.types import LayerFeatures
 from tests.helpers import run_command
 
@@ -61,6 +64,27 @@ def test_the_fast_forms_count_is_what_torch_sees_it_do(num_queries):
         readings = num_queries * decoder.layers[0].attention.num_heads
         seen += len(decoder.layers) * 2 * readings * num_frames * spec.num_tokens * spec.width
     assert total_macs(counts, "fast backward") == pytest.approx(seen, rel=0.01)
+
+
+@pytest.mark.parametrize("num_blocks", [1, 4])
+def test_a_probes_counts_are_those_of_torchs_counter(num_blocks):
+    backbone, _, num_frames = parts_of("b16-8f")
+    spec = backbone.spec
+    with torch.device("meta"):
+        probe = AttentiveProbe(spec.width, num_blocks=num_blocks, positions=False)
+        features = [LayerFeatures(torch.empty(1, num_frames, spec.num_tokens, spec.width), None, None)]
+        with FlopCounterMode(display=False) as plain:
+            plain_probe(probe, features)
+        with FlopCounterMode(display=False) as fast:
+            probe(features)
+    counts = probe_macs(probe, spec, num_frames)
+    assert total_macs(counts, "plain") == plain.get_total_flops() / 2
+    assert total_macs(counts, "fast") == fast.get_total_flops() / 2
+
+
+def test_the_table_of_costs_in_the_docs_is_what_is_counted():
+    docs = (Path(evl.__file__).parents[1] / "docs" / "probes.md").read_text()
+    assert "\n".join(cost_table("vit_base_patch16_clip_224", num_frames=8)) in docs
 
 
 def test_peak_memory_is_what_a_call_holds():
