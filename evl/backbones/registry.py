@@ -188,6 +188,10 @@ def _refuse_unknown(name: str) -> None:
         raise BackboneError(f"{architecture} has no weights named {tag!r}{near}")
 
 
+# trained with QuickGELU as open_clip's table (3.3) says, but timm (1.0.31) does not: found by comparing the two
+_QUICKGELU_WITHOUT_A_NAME = {"vit_base_patch16_clip_224.dfn2b"}
+
+
 def refuse_wrong_activation(name: str) -> None:
     """timm lists CLIP weights trained with QuickGELU under a GELU architecture too; there they give wrong features."""
     architecture, _, tag = name.partition(".")
@@ -196,6 +200,12 @@ def refuse_wrong_activation(name: str) -> None:
     twin = architecture.replace("_clip_", "_clip_quickgelu_")
     if not tag and (default := timm.get_pretrained_cfg(architecture)) is not None:
         tag = default.tag or ""  # what timm would take
+    if f"{architecture}.{tag}" in _QUICKGELU_WITHOUT_A_NAME:
+        raise BackboneError(
+            f"the weights {tag!r} were trained with QuickGELU, but {architecture} uses GELU: features would be wrong "
+            f"without any error, and timm has no name for both. Fetch model.safetensors of timm/{architecture}.{tag}, and "
+            f"use --backbone {twin} with backbone.weights=FILE"
+        )
     if tag and twin != architecture and f"{twin}.{tag}" in timm.list_pretrained(f"{twin}.*"):
         raise BackboneError(
             f"the weights {tag!r} were trained with QuickGELU, but {architecture} uses GELU: features would be wrong "
