@@ -203,8 +203,8 @@ def refuse_wrong_activation(name: str) -> None:
     if f"{architecture}.{tag}" in _QUICKGELU_WITHOUT_A_NAME:
         raise BackboneError(
             f"the weights {tag!r} were trained with QuickGELU, but {architecture} uses GELU: features would be wrong "
-            f"without any error, and timm has no name for both. Fetch model.safetensors of timm/{architecture}.{tag}, and "
-            f"use --backbone {twin} with backbone.weights=FILE"
+            f"without any error, and timm has no name for both. Fetch model.safetensors of timm/{architecture}.{tag}, "
+            f"and use --backbone {twin} with backbone.weights=FILE"
         )
     if tag and twin != architecture and f"{twin}.{tag}" in timm.list_pretrained(f"{twin}.*"):
         raise BackboneError(
