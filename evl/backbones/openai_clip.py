@@ -10,6 +10,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from evl.backbones.fit import misfits
 from evl.backbones.timm_vit import TimmBackbone
 from evl.backbones.weights import read_weights
 from evl.errors import BackboneError
@@ -44,10 +45,13 @@ def load_openai_clip(path: str | Path, num_taps: int, *, trust_origin: bool = Fa
     visual = {k.removeprefix("visual."): v.float() for k, v in state.items() if k.startswith("visual.")}
     try:
         vit = _build(visual)
-    except BackboneError:
-        raise
-    except (KeyError, RuntimeError, ValueError, IndexError) as error:
-        raise BackboneError(f"{path}: the image tower is incomplete or of unknown form: {error}") from None
+    except BackboneError as error:
+        raise BackboneError(f"{path}: {error}") from None
+    except KeyError as error:
+        raise BackboneError(f"{path}: the image tower is incomplete: missing visual.{error.args[0]}") from None
+    except (RuntimeError, ValueError, IndexError) as error:
+        reason = " ".join(str(error).split())
+        raise BackboneError(f"{path}: the image tower is of unknown form: {reason}") from None
     size = vit.patch_embed.img_size
     preprocessing = Preprocessing(tuple(size), CLIP_MEAN, CLIP_STD, interpolation="bicubic", antialias=True)
     backbone = TimmBackbone(vit, "openai_clip", preprocessing, num_taps)
@@ -75,7 +79,10 @@ def _build(visual: Mapping[str, Tensor]) -> VisionTransformer:
             norm_layer=partial(nn.LayerNorm, eps=1e-5),
             act_layer="quick_gelu",
         )
-    vit.load_state_dict(_to_timm(visual), assign=True)
+    state = _to_timm(visual)
+    if wrong := misfits(vit.state_dict(), state):
+        raise BackboneError("; ".join(wrong))
+    vit.load_state_dict(state, assign=True)
     return vit
 
 
