@@ -116,6 +116,7 @@ def _said(path: Path, layout: Layout) -> tuple[str | None, str]:
         config = _json_beside(path, "config.json")
         vision = config.get("vision_config", config)
         act = vision.get("hidden_act") if isinstance(vision, dict) else None
+        act = str(act) if act is not None else None
         if act is None and layout.is_clip and str(config.get("model_type", "")).startswith("clip"):
             act = "quick_gelu"  # what transformers takes where its config says nothing
         if layout.name.startswith("Hugging Face DINOv2") and config.get("use_swiglu_ffn"):
@@ -132,9 +133,9 @@ def _said(path: Path, layout: Layout) -> tuple[str | None, str]:
         config = _json_beside(path, "config.json")
         architecture, cfg = config.get("architecture"), config.get("pretrained_cfg")
         tag = cfg.get("tag") if isinstance(cfg, dict) else None
-        if isinstance(architecture, str) and isinstance(tag, str) and "_clip_" in architecture:
+        if isinstance(tag, str) and "_clip_" in str(architecture) and timm.is_model(str(architecture)):
             quick = "_clip_quickgelu_" in architecture or _is_quick(architecture, tag)
-            return ("quick_gelu" if quick else "gelu"), f"is, by the config.json beside it ({architecture}.{tag})"
+            return ("quick_gelu" if quick else "gelu"), f"is, by the config.json beside it ({architecture}.{tag:.60})"
     return None, ""
 
 

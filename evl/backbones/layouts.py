@@ -179,7 +179,7 @@ def from_hugging_face(
 
     ``wanted``: the names of the timm model, which say how it wants queries, keys and values.
     """
-    state: dict[str, Tensor] = {}
+    state = _Once()
     for key, value in tower.items():
         if _NOT_READ.match(key):
             continue
@@ -197,6 +197,7 @@ def from_hugging_face(
             state[f"attn_pool.q.{kind}"], state[f"attn_pool.kv.{kind}"] = value[:width], value[width:]
         else:
             state[_OUTSIDE.get(key, key)] = value
+    state = dict(state)
     _reshape(state, layout, patch_size)
     _join_attention(state, wanted)
     for name in [name for name in state if ".mlp.fc1_g." in name]:
@@ -204,6 +205,15 @@ def from_hugging_face(
         if joined in wanted and up in state:
             state[joined] = torch.cat([state.pop(name), state.pop(up)])
     return state
+
+
+class _Once(dict):
+    """Names that may be given once: a file with a tensor under two of its names does not say which one counts."""
+
+    def __setitem__(self, name: str, value: Tensor) -> None:
+        if name in self:
+            raise BackboneError(f"the file holds {name} under two of its names")
+        super().__setitem__(name, value)
 
 
 def _reshape(state: dict[str, Tensor], layout: Layout, patch_size: tuple[int, int]) -> None:

@@ -15,8 +15,9 @@ from timm.models import _builder
 from torch import Tensor, nn
 
 from evl.backbones.activation import activation_of, refuse_other_activation
-from evl.backbones.fetch import fetch, how_to_get, sources
-from evl.backbones.layouts import Layout, for_timm, from_hugging_face, in_groups, recognise, tower_of
+from evl.backbones.fetch import fetch, sources
+from evl.backbones.fit import misfits
+from evl.backbones.layouts import Layout, for_timm, from_hugging_face, recognise, tower_of
 from evl.backbones.openai_clip import comes_from_openai
 from evl.backbones.timm_vit import random_weights_, refuse_unsupported
 from evl.backbones.weights import read_weights
@@ -26,8 +27,6 @@ from evl.types import WeightsOrigin
 
 logger = logging.getLogger(__name__)
 
-_BEHIND = ("norm.", "fc_norm.", "head", "attn_pool.", "pre_logits.", "mask_token")  # behind the last block: not read
-_READ = ("blocks.", "patch_embed.", "pos_embed", "cls_token", "reg_token", "dist_token", "norm_pre.", "rope.")
 _POOLING = ("attn_pool.", "head")
 _PART = re.compile(r"-\d{5}-of-\d{5}\.")  # of a checkpoint in several files
 _timms_loader = threading.Lock()
@@ -118,9 +117,11 @@ def _converted(
     state: Mapping[str, Tensor], layout: Layout, vit: nn.Module, convert: Callable, config: BackboneConfig
 ) -> dict[str, Tensor]:
     if layout.is_hugging_face:
-        return from_hugging_face(
-            tower_of(state, layout), layout, vit.state_dict().keys(), tuple(vit.patch_embed.patch_size)
-        )
+        wanted, patch_size = vit.state_dict().keys(), tuple(vit.patch_embed.patch_size)
+        try:
+            return from_hugging_face(tower_of(state, layout), layout, wanted, patch_size)
+        except BackboneError as error:
+            raise BackboneError(f"{config.weights or config.name}: {error}") from None
     model = vit if config.weights is None else _WithoutPositions(vit)
     theirs = for_timm(state, layout)
     if layout.name == "DINOv3":
@@ -155,23 +156,12 @@ def _without_zero_biases(state: dict[str, Tensor], vit: nn.Module) -> dict[str, 
 def _put_in(vit: nn.Module, state: dict[str, Tensor], layout: Layout, config: BackboneConfig) -> None:
     """All weights into the model, or BackboneError with missing and unexpected names in groups."""
     _fit_positions(vit, state, config)
-    wanted = {name: tuple(tensor.shape) for name, tensor in vit.state_dict().items()}
-    missing = [name for name in wanted if name not in state and not name.startswith(_BEHIND)]
-    known = _BEHIND if config.weights is not None else ()
-    unexpected = [
-        name
-        for name in state
-        if name not in wanted and (name.startswith(_READ) or (known and not name.startswith(known)))
-    ]
-    other = [name for name in wanted if name in state and wanted[name] != tuple(state[name].shape)]
-    whole = [name for name in wanted if name in state and not state[name].is_floating_point()]
-    source = config.weights or "the downloaded file"
-    if whole:
-        raise BackboneError(f"{source} holds whole numbers, not weights as they were trained: {in_groups(whole)}")
-    if missing or unexpected or other:
+    wanted = vit.state_dict()
+    if wrong := misfits(wanted, state, strict=config.weights is not None):
+        source = config.weights or "the downloaded file"
         raise BackboneError(
             f"{source} (layout: {layout.name}) does not fit {config.name}: "
-            + "; ".join(_what_differs(wanted, state, missing, unexpected, other))
+            + "; ".join(wrong)
             + ("; give a file with all parts, not one of several" if _PART.search(source) else "")
             + "; give the name these weights belong to"
         )
@@ -180,28 +170,6 @@ def _put_in(vit: nn.Module, state: dict[str, Tensor], layout: Layout, config: Ba
         for name, parameter in vit.named_parameters():
             if name not in state and name.startswith(_POOLING):
                 parameter.zero_()  # not in the file, and not read: the same in every run rather than random
-
-
-def _what_differs(wanted: dict, state: dict, missing: list, unexpected: list, other: list) -> list[str]:
-    parts = []
-    ours, theirs = _size(wanted), _size({name: tuple(tensor.shape) for name, tensor in state.items()})
-    if theirs[0] and theirs[1] and ours != theirs:
-        parts.append(f"the file has {theirs[0]} blocks of width {theirs[1]}, the name has {ours[0]} of {ours[1]}")
-    if missing:
-        parts.append(f"missing: {in_groups(missing)}")
-    if unexpected:
-        parts.append(f"unexpected: {in_groups(unexpected)}")
-    if other:
-        shown = [f"{name} {wanted[name]} expected, {tuple(state[name].shape)} came" for name in other[:2]]
-        more = f", and {len(other) - 2} more" if len(other) > 2 else ""
-        parts.append(f"other shapes: {', '.join(shown)}{more}")
-    return parts
-
-
-def _size(shapes: Mapping[str, tuple]) -> tuple[int, int]:
-    blocks = {name.split(".")[1] for name in shapes if name.startswith("blocks.")}
-    kernel = shapes.get("patch_embed.proj.weight", (0,))
-    return len(blocks), kernel[0]
 
 
 def _fit_positions(vit: nn.Module, state: dict[str, Tensor], config: BackboneConfig) -> None:
@@ -242,6 +210,3 @@ def _refuse_other_patches(tower: Mapping[str, Tensor], patch_size: tuple[int, in
                 f"{config.weights} has patches of {height}×{width} pixels, but {config.name} takes "
                 f"{patch_size[0]}×{patch_size[1]}; give the name these weights belong to"
             )
-
-
-__all__ = ["how_to_get", "load_timm"]

@@ -10,6 +10,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from evl.backbones.fit import misfits
 from evl.backbones.weights import read_weights
 from evl.errors import BackboneError
 from evl.types import Preprocessing
@@ -46,7 +47,7 @@ def load_openai_clip(path: str | Path, *, trust_origin: bool = False) -> VisionT
     except BackboneError as error:
         raise BackboneError(f"{path}: {error}") from None
     except KeyError as error:
-        raise BackboneError(f"{path}: the image tower is incomplete: no {error}") from None
+        raise BackboneError(f"{path}: the image tower is incomplete: missing visual.{error.args[0]}") from None
 
 
 def build_openai_clip(
@@ -56,8 +57,10 @@ def build_openai_clip(
     ``image_size`` where positions were interpolated; None: a square. BackboneError where they do not fit."""
     try:
         return _build(state, image_size)
-    except (KeyError, RuntimeError, ValueError, IndexError) as error:
-        raise BackboneError(f"the image tower is incomplete or of unknown form: {error}") from None
+    except KeyError as error:
+        raise BackboneError(f"the image tower is incomplete: missing {error.args[0]}") from None
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise BackboneError(f"the image tower is of unknown form: {' '.join(str(error).split())}") from None
 
 
 def _build(state: Mapping[str, Tensor], image_size: int | tuple[int, int] | None) -> VisionTransformer:
@@ -83,6 +86,8 @@ def _build(state: Mapping[str, Tensor], image_size: int | tuple[int, int] | None
             norm_layer=partial(nn.LayerNorm, eps=1e-5),
             act_layer="quick_gelu",
         )
+    if wrong := misfits(vit.state_dict(), state):
+        raise BackboneError("; ".join(wrong))
     vit.load_state_dict(state, assign=True)
     return vit
 

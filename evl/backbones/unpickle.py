@@ -169,9 +169,9 @@ def _known(module, name) -> Name:
         or known.module.startswith("__torch__.")
     ):
         return known
+    asked = ascii(f"{known.module:.60}.{known.name:.60}")[1:-1]
     raise Refused(
-        f"the archive asks for {known.module:.60}.{known.name:.60}, which is no tensor: it holds code "
-        "(Python objects), which is never loaded"
+        f"the archive asks for {asked}, which is no tensor: it holds code (Python objects), which is never loaded"
     )
 
 
@@ -196,7 +196,7 @@ def _answer(called, arguments):
 def _storage(pid, storage: Callable[[torch.dtype, str, int], Tensor]) -> Tensor:
     kind, name, key, _, count = pid
     if kind != "storage" or type(name) is not Name or name.name not in STORAGES or type(count) is not int:
-        raise Refused(f"stored data of an unknown kind ({name!r:.60})")
+        raise Refused(f"stored data of an unknown kind ({name!a:.60})")
     return storage(STORAGES[name.name], str(key), count)
 
 

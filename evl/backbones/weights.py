@@ -24,6 +24,7 @@ from evl.errors import BackboneError, CheckpointError
 
 _OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _LARGEST_PICKLE = 64 << 20  # bytes of description, tensors not among them
+_LONGEST_NAME = 400
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "module", "teacher", "encoder")
 _UNKNOWN = (
     (b"version https://git-lfs", "a pointer of Git LFS, not the weights: fetch the file itself ('git lfs pull')"),
@@ -59,7 +60,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], bool]:
     except CheckpointError as error:
         raise BackboneError(str(error)) from None
     except (SafetensorError, OSError) as error:
-        raise BackboneError(f"{path}: not a readable weights file ({error})") from None
+        raise BackboneError(f"{path}: not a readable weights file ({_first_line(error)})") from None
     if not tensors:
         raise BackboneError(f"{path}: holds no named tensors")
     _refuse_odd(tensors, path)
@@ -167,14 +168,14 @@ def _read_zip(path: Path, root: str):
             if key not in stored:
                 entry = archive.getinfo(f"{root}/data/{key}")
                 if entry.compress_type != zipfile.ZIP_STORED or count * dtype.itemsize != entry.file_size:
-                    raise Refused(f"tensor data {key} is not {count} plain numbers of {dtype.itemsize} bytes")
+                    raise Refused(f"tensor data {key!a:.40} is not {count} plain numbers of {dtype.itemsize} bytes")
                 content = bytearray(entry.file_size)
                 with archive.open(entry) as file:
                     if file.readinto(content) != len(content) or file.read(1):
-                        raise Refused(f"tensor data {key} is not as long as it says")
+                        raise Refused(f"tensor data {key!a:.40} is not as long as it says")
                 stored[key] = torch.frombuffer(content, dtype=dtype) if count else torch.empty(0, dtype=dtype)
             if stored[key].dtype != dtype or len(stored[key]) != count:
-                raise Refused(f"tensor data {key} stands for two different kinds of numbers")
+                raise Refused(f"tensor data {key!a:.40} stands for two different kinds of numbers")
             return stored[key]
 
         try:
@@ -230,6 +231,8 @@ def _refuse_odd(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Only plain numbers in memory, and not many times more of them than the file has bytes."""
     size = path.stat().st_size
     for name, tensor in tensors.items():
+        if not name.isprintable() or len(name) > _LONGEST_NAME:
+            raise BackboneError(f"{path}: refused: a tensor with the name {name!a:.60}…")
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
             raise BackboneError(f"{path}: refused: {name} is no plain tensor ({tensor.layout}, {tensor.device})")
         if tensor.numel() * tensor.element_size() > size:

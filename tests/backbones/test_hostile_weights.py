@@ -154,8 +154,8 @@ def tensor(count, size, stride=(1,), offset=0, key="0", kind="FloatStorage"):
     ("made", "sentence"),
     [
         (tensor(4, (4,)), None),
-        (tensor(10**12, (4,)), "tensor data 0 is not 1000000000000 plain numbers"),
-        (tensor(5, (5,)), "tensor data 0 is not 5 plain numbers"),
+        (tensor(10**12, (4,)), "tensor data '0' is not 1000000000000 plain numbers"),
+        (tensor(5, (5,)), "tensor data '0' is not 5 plain numbers"),
         (tensor(4, (10**9, 10**9), (0, 0)), "out of 4 stored numbers"),
         (tensor(4, (4,), (2**40,)), "damaged archive"),
         (tensor(4, (2,), (1,), 3), "damaged archive"),
@@ -257,6 +257,14 @@ def test_tensors_that_are_none(tmp_path):
     torch.save({"a": torch.zeros(1).expand(1 << 40)}, tmp_path / "wide.pt", _use_new_zipfile_serialization=False)
     for name in ("sparse", "meta", "old", "wide"):
         assert "refused" in said_of(tmp_path / f"{name}.pt")
+
+
+def test_names_do_not_write_on_the_terminal(tmp_path):
+    for name in ("a\x1b[2Jb", "a\nb", "a\u202eb", "a" * 1000):
+        torch.save({name: torch.ones(1)}, tmp_path / "names.pt")
+        assert "refused: a tensor with the name 'a" in said_of(tmp_path / "names.pt")
+    evil = b"\x80\x04" + text("os\n\x1b[2J") + text("x\ny") + b"\x93."
+    assert said_of(zipped(tmp_path / "global.pt", evil)).isprintable()
 
 
 def test_every_loader_refuses(tmp_path, marker):

@@ -263,10 +263,33 @@ def test_parts_and_rounded_weights_are_told(tmp_path):
     save_file(half, tmp_path / "model-00001-of-00002.safetensors")
     assert "give a file with all parts" in refusal("tiny_vit_16", tmp_path / "model-00001-of-00002.safetensors")
     save_file({k: (v * 100).to(torch.int8) if "mlp" in k else v for k, v in state.items()}, tmp_path / "q.safetensors")
-    assert "q.safetensors holds whole numbers" in refusal("tiny_vit_16", tmp_path / "q.safetensors")
+    assert "whole numbers, not weights as they were trained: blocks.0–1 (8 tensors" in refusal(
+        "tiny_vit_16", tmp_path / "q.safetensors"
+    )
     save_file({key: value.half() for key, value in state.items()}, tmp_path / "half.safetensors")
     weight = load("tiny_vit_16", tmp_path / "half.safetensors").vit.blocks[0].attn.qkv.weight
     assert torch.equal(weight, state["blocks.0.attn.qkv.weight"].half().float())
+
+
+def test_a_tensor_under_two_names_is_refused(tmp_path):
+    state, *_ = open_golden(GOLDEN / "layouts" / "hf_vit.safetensors")
+    state["vit.encoder.layer.0.attention.q_proj.weight"] = torch.ones(16, 16)
+    save_file(state, tmp_path / "twice.safetensors")
+    assert "the file holds blocks.0.attn.q.weight under two of its names" in refusal(
+        "tiny_vit_16", tmp_path / "twice.safetensors"
+    )
+
+
+def test_an_openai_archive_in_parts_is_told(tmp_path):
+    from evl.backbones.weights import read_torchscript
+
+    state = {**read_torchscript(GOLDEN / "openai_clip_tiny.pt"), "input_resolution": torch.tensor(32)}
+    for lost, sentence in (
+        ("visual.transformer.resblocks.2.ln_1.bias", "missing: blocks.2.norm1.bias"),
+        ("visual.positional_embedding", "missing visual.positional_embedding"),
+    ):
+        torch.save({key: value for key, value in state.items() if key != lost}, tmp_path / "part.pt")
+        assert sentence in refusal("openai_clip", tmp_path / "part.pt")
 
 
 def test_unknown_layouts_and_several_towers(tmp_path):
