@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import nn
 
-from evl.backbones import create_backbone
+from evl.backbones import FrozenBackbone, ImageEmbedding, create_backbone
 from evl.config import BackboneConfig, ClipConfig, EvaluationConfig, ModelConfig, RunConfig
 from evl.errors import ConfigError
-from evl.models import ClassifierHead, EVLDecoder, MeanPool, VideoClassifier
+from evl.models import ClassifierHead, EVLDecoder, MeanPool, VideoClassifier, ZeroShot
 from evl.types import BackboneSpec, Preprocessing
 
 FORMAT_VERSION = 1
@@ -30,6 +31,7 @@ class ModelCard:
     class_names: tuple[str, ...]
     scores: dict[str, int | float | str] | None = None  # with their protocol
     precision: str = "fp32"  # of training, and of judging on the same kind of device
+    embedding_width: int | None = None  # of the space that images and text share, where zero-shot is part of the model
     format_version: int = FORMAT_VERSION
     evl_version: str = ""
 
@@ -46,13 +48,18 @@ class ModelCard:
         name = self.backbone.name
         if self.backbone.weights is not None:
             name += f" ({Path(self.backbone.weights).name})"
+        if self.model.decoder == "zero_shot":
+            name += ", zero-shot"
         return f"{frames} frames, {views}, {size} ({kind}), {name}, {precision or self.precision}, {num_videos} videos"
 
 
-def build_classifier(config: RunConfig, class_names: Sequence[str], *, trust_origin: bool = False) -> VideoClassifier:
+def build_classifier(
+    config: RunConfig, class_names: Sequence[str], *, trust_origin: bool = False, embedding_width: int | None = None
+) -> VideoClassifier:
     """An untrained classifier on its frozen backbone, on the CPU, with ``card`` filled in but for the hash.
 
-    ``trust_origin``: see ``create_backbone``. Raises BackboneError or ConfigError where parts do not fit.
+    ``trust_origin``: see ``create_backbone``. ``embedding_width``: a saved model's, whose zero-shot part will be
+    loaded; without it a text tower makes it. Raises BackboneError or ConfigError where parts do not fit.
     """
     if len(class_names) < 2:
         raise ConfigError(f"{len(class_names)} class: a classifier needs at least two")
@@ -60,9 +67,19 @@ def build_classifier(config: RunConfig, class_names: Sequence[str], *, trust_ori
     if config.model.decoder != "evl":  # a probe reads one block
         taps = 1 if isinstance(taps, str) else taps[-1:]
     backbone = create_backbone(config.backbone, taps, trust_origin=trust_origin)
-    decoder = build_decoder(config.model, backbone.spec, len(backbone.taps), config.clip.num_frames)
-    head = ClassifierHead(backbone.spec.width, len(class_names), config.model.head_dropout)
-    model = VideoClassifier(backbone, decoder, head, class_names)
+    zero_shot = None
+    if config.model.decoder == "zero_shot":
+        decoder, head = build_zero_shot(config, backbone, class_names, embedding_width), nn.Identity()
+        embedding_width = decoder.text.shape[1]
+    else:
+        decoder = build_decoder(config.model, backbone.spec, len(backbone.taps), config.clip.num_frames)
+        head = ClassifierHead(backbone.spec.width, len(class_names), config.model.head_dropout)
+        if config.model.zero_shot_start:
+            zero_shot = build_zero_shot(config, backbone, class_names, embedding_width)
+            embedding_width = zero_shot.text.shape[1]
+            nn.init.zeros_(head.linear.weight)  # so that the first step scores what zero-shot scores
+            nn.init.zeros_(head.linear.bias)
+    model = VideoClassifier(backbone, decoder, head, class_names, zero_shot=zero_shot)
     preprocessing = replace(backbone.preprocessing, antialias=config.clip.antialias)
     if config.clip.interpolation != "auto":
         preprocessing = replace(preprocessing, interpolation=config.clip.interpolation)
@@ -74,8 +91,22 @@ def build_classifier(config: RunConfig, class_names: Sequence[str], *, trust_ori
         evaluation=config.evaluation,
         preprocessing=preprocessing,
         class_names=tuple(class_names),
+        embedding_width=embedding_width,
     )
     return model
+
+
+def build_zero_shot(
+    config: RunConfig, backbone: FrozenBackbone, class_names: Sequence[str], width: int | None
+) -> ZeroShot:
+    """Classes by their names, through the backbone's text tower; with ``width``, an empty one to be loaded."""
+    if width is not None:
+        scalar, text = torch.zeros(()), torch.zeros(len(class_names), width)
+        return ZeroShot(ImageEmbedding(backbone, width), text, scalar, scalar.clone())
+    from evl.backbones.text import open_shared_space
+
+    space = open_shared_space(backbone, config.backbone, class_names, config.model.prompts)
+    return ZeroShot(space.embedding, space.text, space.logit_scale, space.logit_bias)
 
 
 def build_decoder(config: ModelConfig, spec: BackboneSpec, num_taps: int, num_frames: int) -> nn.Module:

@@ -80,7 +80,9 @@ def load(
     backbone = replace(card.backbone, weights=str(weights) if weights is not None else None)
     config = RunConfig(backbone=backbone, model=card.model, clip=card.clip, evaluation=card.evaluation)
     try:
-        model = build_classifier(config, card.class_names, trust_origin=True)  # the hash below tells
+        model = build_classifier(
+            config, card.class_names, trust_origin=True, embedding_width=card.embedding_width
+        )  # the hash below tells
     except BackboneError as error:
         raise CheckpointError(f"{path}: its backbone cannot be rebuilt: {error}") from error
     if model.backbone.weights_hash != card.backbone_hash:

@@ -3,5 +3,6 @@
 from evl.models.classifier import ClassifierHead, VideoClassifier
 from evl.models.decoder import EVLDecoder
 from evl.models.probes import MeanPool
+from evl.models.zero_shot import ZeroShot
 
-__all__ = ["ClassifierHead", "EVLDecoder", "MeanPool", "VideoClassifier"]
+__all__ = ["ClassifierHead", "EVLDecoder", "MeanPool", "VideoClassifier", "ZeroShot"]

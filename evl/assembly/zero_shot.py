@@ -1,0 +1,46 @@
+"""A classifier from class names alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from evl.assembly.build import build_classifier
+from evl.config import PROMPTS, BackboneConfig, ClipConfig, EvaluationConfig, ModelConfig, RunConfig
+from evl.errors import ConfigError
+from evl.models import VideoClassifier
+
+
+def zero_shot(
+    backbone: str | BackboneConfig,
+    class_names: Sequence[str],
+    *,
+    prompts: Sequence[str] = PROMPTS,
+    num_frames: int = 8,
+) -> VideoClassifier:
+    """A CLIP-like encoder as a classifier of videos, untrained: the mean of the frames' image embeddings against the
+    embeddings of class names. In evaluation mode, on the CPU; it can be asked, evaluated and saved like any other, and
+    once saved needs no text tower.
+
+    ``backbone``: a timm name, one of OpenAI's archives, or a config. ``prompts``: what stands around a name, ``{}``.
+    ``num_frames`` are spread over the whole video. Needs open_clip: ``pip install "evl[clip]"``.
+    Raises BackboneError for a backbone without text tower, ConfigError for class names that cannot be told apart.
+    """
+    names = tuple(class_names)
+    if not all(name.strip() for name in names):
+        raise ConfigError("a class name is empty")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"the class name {twice[0]!r} stands there twice")
+    if isinstance(backbone, str):
+        is_file = Path(backbone).suffix in (".pt", ".pth") or Path(backbone).is_file()
+        backbone = BackboneConfig("openai_clip", weights=backbone) if is_file else BackboneConfig(backbone)
+    config = RunConfig(
+        backbone=backbone,
+        model=ModelConfig(decoder="zero_shot", taps="last 1", prompts=tuple(prompts)),
+        clip=ClipConfig(sampling="segment", num_frames=num_frames),
+        evaluation=EvaluationConfig(num_clips=1, num_crops=1),
+    )
+    model = build_classifier(config, names)
+    model.card = replace(model.card, backbone_hash=model.backbone.weights_hash)
+    return model.eval()
