@@ -63,6 +63,11 @@ def build_classifier(
     """
     if len(class_names) < 2:
         raise ConfigError(f"{len(class_names)} class: a classifier needs at least two")
+    uses_text = config.model.decoder == "zero_shot" or config.model.zero_shot_start
+    if uses_text and embedding_width is None:
+        from evl.backbones.text import require_text_tower
+
+        require_text_tower(config.backbone)
     taps = config.model.taps
     if config.model.decoder != "evl":  # a probe reads one block
         taps = 1 if isinstance(taps, str) else taps[-1:]

@@ -68,12 +68,20 @@ def open_shared_space(
     return SharedSpace(embedding, text, model.logit_scale.exp().reshape(()), logit_bias.clone())
 
 
+def require_text_tower(config: BackboneConfig) -> None:
+    """BackboneError where open_clip is missing, or a backbone has no text tower by its name: before any download."""
+    _require_open_clip()
+    if config.weights is None and timm.is_model(config.name.partition(".")[0]):
+        _repository(config)
+
+
 def _require_open_clip():
     try:
         import open_clip
     except ImportError:
         raise BackboneError(
-            'zero-shot needs a text tower, which open_clip builds, and open_clip is not installed: pip install "evl[clip]"'
+            "zero-shot needs a text tower, which open_clip builds, and open_clip is not installed: "
+            'pip install "evl[clip]"'
         ) from None
     return open_clip
 
@@ -205,8 +213,8 @@ def _build(open_clip, settings: dict, state: dict[str, Tensor], backbone: TimmBa
 
 
 def _tokenizer(open_clip, text: Mapping, folder: Path):
-    """texts -> token numbers: CLIP's, whose vocabulary comes with open_clip, or one of Hugging Face's, such as SigLIP's,
-    from ``folder`` where it lies there."""
+    """texts -> token numbers: by CLIP's vocabulary, which comes with open_clip, or one of Hugging Face's, such as
+    SigLIP's, from ``folder`` where it lies there."""
     options = dict(context_length=text.get("context_length", 77), **text.get("tokenizer_kwargs", {}))
     if not text.get("hf_tokenizer_name"):
         return open_clip.SimpleTokenizer(**options)
