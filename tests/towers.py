@@ -116,7 +116,7 @@ def by_open_clip(clip, clips, class_names, prompts):
         frames = clip.encode_image(clips.flatten(0, 1), normalize=True).unflatten(0, clips.shape[:2])
         video = frames.mean(1)
         video = video / video.norm(dim=-1, keepdim=True)
-        text = open_clip.build_zero_shot_classifier(clip, open_clip.SimpleTokenizer(), class_names, prompts)
+        text = open_clip.build_zero_shot_classifier(clip, open_clip.tokenize, class_names, prompts)
         bias = 0.0 if clip.logit_bias is None else clip.logit_bias
         return frames, clip.logit_scale.exp() * video @ text + bias
 

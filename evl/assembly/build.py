@@ -72,6 +72,11 @@ def build_classifier(
     if config.model.decoder != "evl":  # a probe reads one block
         taps = 1 if isinstance(taps, str) else taps[-1:]
     backbone = create_backbone(config.backbone, taps, trust_origin=trust_origin)
+    if uses_text and backbone.taps[-1] != backbone.spec.depth:
+        raise ConfigError(
+            f"zero-shot reads the last block of {backbone.spec.name} ({backbone.spec.depth}), but the deepest in "
+            f"model.taps is {backbone.taps[-1]}"
+        )
     zero_shot = None
     if config.model.decoder == "zero_shot":
         decoder, head = build_zero_shot(config, backbone, class_names, embedding_width), nn.Identity()

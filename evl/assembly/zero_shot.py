@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from evl.assembly.build import build_classifier
-from evl.config import PROMPTS, BackboneConfig, ClipConfig, EvaluationConfig, ModelConfig, RunConfig
+from evl.config import PROMPTS, BackboneConfig, RunConfig
+from evl.config import replace as change
 from evl.errors import ConfigError
 from evl.models import VideoClassifier
 
@@ -35,11 +36,11 @@ def zero_shot(
     if isinstance(backbone, str):
         is_file = Path(backbone).suffix in (".pt", ".pth") or Path(backbone).is_file()
         backbone = BackboneConfig("openai_clip", weights=backbone) if is_file else BackboneConfig(backbone)
-    config = RunConfig(
-        backbone=backbone,
-        model=ModelConfig(decoder="zero_shot", taps="last 1", prompts=tuple(prompts)),
-        clip=ClipConfig(sampling="segment", num_frames=num_frames),
-        evaluation=EvaluationConfig(num_clips=1, num_crops=1),
+    config = change(
+        RunConfig(backbone=backbone),
+        model={"decoder": "zero_shot", "taps": "last 1", "prompts": list(prompts)},
+        clip={"sampling": "segment", "num_frames": num_frames},
+        evaluation={"num_clips": 1, "num_crops": 1},
     )
     model = build_classifier(config, names)
     model.card = replace(model.card, backbone_hash=model.backbone.weights_hash)

@@ -9,7 +9,6 @@ from timm.layers import global_pool_nlc
 from torch import Tensor, nn
 
 from evl.backbones.timm_vit import TimmBackbone
-from evl.errors import BackboneError
 
 
 class ImageEmbedding(nn.Module):
@@ -22,11 +21,6 @@ class ImageEmbedding(nn.Module):
     def __init__(self, backbone: TimmBackbone, width: int):
         super().__init__()
         vit = backbone.vit
-        if backbone.taps[-1] != backbone.spec.depth:
-            raise BackboneError(
-                f"zero-shot reads the last block of {backbone.spec.name} ({backbone.spec.depth}), but the deepest in "
-                f"model.taps is {backbone.taps[-1]}"
-            )
         self.norm, self.attn_pool, self.fc_norm = copy.deepcopy((vit.norm, vit.attn_pool, vit.fc_norm))
         self.pool_type = vit.global_pool
         self.num_prefix_tokens = vit.num_prefix_tokens

@@ -53,8 +53,8 @@ def open_shared_space(
     open_clip = _require_open_clip()
     with torch.random.fork_rng(devices=[]):
         model, tokenize, source = _open_tower(open_clip, backbone, config)
-    weight, bias = _projection(model.visual, source)
-    embedding = ImageEmbedding(backbone, backbone.spec.width if weight is None else len(weight))
+        weight, bias = _projection(model.visual, source)
+        embedding = ImageEmbedding(backbone, backbone.spec.width if weight is None else len(weight))
     if weight is not None:
         embedding.projection.weight.copy_(weight)
     if bias is not None:
