@@ -1,6 +1,8 @@
 """Text towers: what we say of class names, against open_clip alone, on tiny random CLIPs of each family."""
 
 import json
+import pathlib
+import pickle
 import sys
 
 import huggingface_hub.constants
@@ -41,6 +43,16 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+class Touch:
+    """A pickle that would run code."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return pathlib.Path.touch, (self.path,)
 
 
 def assert_same(model, clip, class_names=NAMES, prompts=PROMPTS):
@@ -125,7 +137,12 @@ def test_from_the_hub_s_cache_without_a_network(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     assert_same(evl.zero_shot("evltest_clip_quickgelu_32.x", NAMES), clip)
-    (snapshot / "open_clip_model.safetensors").rename(snapshot / "gone")
+    (snapshot / "open_clip_model.safetensors").unlink()
+    (snapshot / "open_clip_pytorch_model.bin").write_bytes(pickle.dumps({"text.x": Touch(tmp_path / "touched")}, 2))
+    with pytest.raises(BackboneError, match="holds code"):
+        evl.zero_shot("evltest_clip_quickgelu_32.x", NAMES)
+    assert not (tmp_path / "touched").exists()
+    (snapshot / "open_clip_pytorch_model.bin").unlink()
     with pytest.raises(BackboneError, match=r"could not be fetched from evl-tests/clip .*open_clip_config\.json"):
         evl.zero_shot("evltest_clip_quickgelu_32.x", NAMES)
 
@@ -140,6 +157,30 @@ def test_another_image_size(tmp_path):
     open_clip.model.resize_pos_embed(state, larger)
     larger.load_state_dict(state)
     assert_same(model, larger)
+
+
+def test_tokens_of_hugging_face(tmp_path, monkeypatch):
+    """SigLIP's: by the name in the settings, or from the folder where they lie there; told how to clean text."""
+    name, settings = FAMILIES["siglip"]
+    more = {"hf_tokenizer_name": "evl-tests/words", "tokenizer_kwargs": {"clean": "canonicalize"}}
+    file = towers.write(towers.make(settings), tmp_path, {**settings, "text_cfg": {**towers.TEXT, **more}})
+    asked = []
+
+    def hugging_face(source, **options):
+        asked.append((source, options))
+        return open_clip.SimpleTokenizer(context_length=options["context_length"])
+
+    monkeypatch.setattr(open_clip.tokenizer, "HFTokenizer", hugging_face)
+    config = BackboneConfig(name, weights=str(file))
+    text = evl.zero_shot(config, NAMES).decoder.text
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    assert torch.equal(evl.zero_shot(config, NAMES).decoder.text, text)
+    options = {"context_length": 77, "clean": "canonicalize", "tokenizer_mode": None}
+    assert asked == [("evl-tests/words", options), (str(tmp_path), options)]
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(BackboneError, match=r'another package .*pip install "evl\[clip\]"'):
+        evl.zero_shot(config, NAMES)
 
 
 def test_the_wrong_tower_is_refused(tmp_path):
