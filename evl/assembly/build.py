@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from evl.backbones import FrozenBackbone, ImageEmbedding, create_backbone
+from evl.backbones.text import open_shared_space, require_text_tower
 from evl.config import BackboneConfig, ClipConfig, EvaluationConfig, ModelConfig, RunConfig
 from evl.errors import ConfigError
 from evl.models import ClassifierHead, EVLDecoder, MeanPool, VideoClassifier, ZeroShot
@@ -65,8 +66,6 @@ def build_classifier(
         raise ConfigError(f"{len(class_names)} class: a classifier needs at least two")
     uses_text = config.model.decoder == "zero_shot" or config.model.zero_shot_start
     if uses_text and embedding_width is None:
-        from evl.backbones.text import require_text_tower
-
         require_text_tower(config.backbone)
     taps = config.model.taps
     if config.model.decoder != "evl":  # a probe reads one block
@@ -113,8 +112,6 @@ def build_zero_shot(
     if width is not None:
         scalar, text = torch.zeros(()), torch.zeros(len(class_names), width)
         return ZeroShot(ImageEmbedding(backbone, width), text, scalar, scalar.clone())
-    from evl.backbones.text import open_shared_space
-
     space = open_shared_space(backbone, config.backbone, class_names, config.model.prompts)
     return ZeroShot(space.embedding, space.text, space.logit_scale, space.logit_bias)
 

@@ -28,6 +28,8 @@ def zero_shot(
     ``num_frames`` are spread over the whole video. Needs open_clip: ``pip install "evl[clip]"``.
     Raises BackboneError for a backbone without text tower, ConfigError for class names that cannot be told apart.
     """
+    if isinstance(class_names, str):
+        raise ConfigError(f"class names {class_names!r}: expected a list of them, not one text")
     names = tuple(class_names)
     if not all(name.strip() for name in names):
         raise ConfigError("a class name is empty")

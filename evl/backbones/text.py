@@ -27,6 +27,7 @@ from evl.errors import BackboneError
 
 SETTINGS = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+VOCABULARY = 49408  # tokens of CLIP's
 SAME_TOWER = 1e-2  # how far unit embeddings of the same image may lie apart: other weights are off by about 1
 
 
@@ -152,12 +153,17 @@ def _fetch(repository: str, name: str) -> tuple[Path, Path]:
 
 
 def _settings_from_sizes(state: Mapping[str, Tensor], backbone: TimmBackbone, source: str) -> dict:
-    """open_clip's settings of a plain CLIP, as OpenAI's archives are: sizes from tensors, heads of text 64 wide."""
+    """open_clip's settings of a plain CLIP, as OpenAI's archives are: sizes from tensors, heads of text 64 wide.
+
+    All that open_clip publishes in this layout with CLIP's own vocabulary is built so (its CLIPA and multilingual
+    towers, which are not, have others).
+    """
     text = {key.removeprefix("text."): value for key, value in state.items() if not key.startswith("visual.")}
-    if "visual.class_embedding" not in state or "text_projection" not in text:
+    is_plain = "visual.class_embedding" in state and "text_projection" in text
+    if not is_plain or len(text["token_embedding.weight"]) != VOCABULARY:
         raise BackboneError(
-            f"{source} holds a text tower, but not in the layout of OpenAI's CLIP: put the {SETTINGS} of its "
-            "repository into the same folder, which says how it is built"
+            f"{source} holds a text tower that is not built as OpenAI's CLIP is: put the {SETTINGS} of its repository "
+            "into the same folder, which says how"
         )
     positions, width = text["positional_embedding"].shape
     spec, visual_fc = backbone.spec, state["visual.transformer.resblocks.0.mlp.c_fc.weight"]
@@ -174,7 +180,7 @@ def _settings_from_sizes(state: Mapping[str, Tensor], backbone: TimmBackbone, so
         "vision_cfg": vision,
         "text_cfg": {
             "context_length": positions,
-            "vocab_size": len(text["token_embedding.weight"]),
+            "vocab_size": VOCABULARY,
             "width": width,
             "heads": max(1, width // 64),
             "layers": len(layers),

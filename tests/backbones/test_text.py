@@ -78,10 +78,10 @@ def test_a_family_says_what_open_clip_says(family, tmp_path):
     assert_same(model, clip)
 
 
-@pytest.mark.parametrize("quick_gelu", [True, False])
-def test_a_plain_file_is_built_from_its_sizes(quick_gelu, tmp_path):
+@pytest.mark.parametrize(("quick_gelu", "custom_text"), [(True, False), (False, False), (False, True)])
+def test_a_plain_file_is_built_from_its_sizes(quick_gelu, custom_text, tmp_path):
     """No settings beside it: as OpenAI's archives are. The activation is the backbone's."""
-    settings = {**towers.PLAIN, "quick_gelu": quick_gelu}
+    settings = {**towers.PLAIN, "quick_gelu": quick_gelu, "custom_text": custom_text}
     settings["text_cfg"] = {**towers.TEXT, "width": 128, "heads": 2, "context_length": 20, "layers": 1}
     clip = towers.make(settings)
     if quick_gelu:
@@ -157,6 +157,13 @@ def test_another_image_size(tmp_path):
     open_clip.model.resize_pos_embed(state, larger)
     larger.load_state_dict(state)
     assert_same(model, larger)
+    for family in ("siglip", "pe core"):  # timm's towers
+        name, settings = FAMILIES[family]
+        clip = towers.make(settings)
+        config = BackboneConfig(name, weights=str(towers.write(clip, tmp_path / family, settings)), image_size=(48, 40))
+        model = evl.zero_shot(config, NAMES)
+        clip.visual.set_input_size((48, 40))
+        assert_same(model, clip)
 
 
 def test_tokens_of_hugging_face(tmp_path, monkeypatch):
@@ -218,6 +225,10 @@ def test_what_has_no_text_is_refused_before_anything_is_read(tmp_path, monkeypat
     siglip = towers.write(towers.make(FAMILIES["siglip"][1]), tmp_path / "siglip")
     with pytest.raises(BackboneError, match=r"put the open_clip_config\.json of its repository"):
         evl.zero_shot(BackboneConfig("evltest_siglip_32", weights=str(siglip)), NAMES)
+    words = {**towers.PLAIN, "text_cfg": {**towers.TEXT, "vocab_size": 1000}}
+    file = towers.write(towers.make(words), tmp_path / "words")
+    with pytest.raises(BackboneError, match="not built as OpenAI's CLIP is"):
+        evl.zero_shot(BackboneConfig("evltest_clip_32", weights=str(file)), NAMES)
     broken = json.dumps({"model_cfg": {**towers.PLAIN, "embed_dim": 47}})
     file = towers.write(clip, tmp_path / "broken")
     (tmp_path / "broken/open_clip_config.json").write_text(broken)
@@ -230,6 +241,7 @@ def test_what_has_no_text_is_refused_before_anything_is_read(tmp_path, monkeypat
 
 def test_class_names_that_cannot_be(tmp_path):
     for names, sentence in (
+        ("a, b", "a list of them"),
         (("a",), "at least two"),
         (("a", "b", "a"), "'a' stands there twice"),
         (("a", " "), "empty"),
