@@ -27,6 +27,7 @@ def _cfg(**more):
 default_cfgs = generate_default_cfgs(
     {
         "evltest_siglip_32.x": _cfg(hf_hub_id="evl-tests/siglip"),
+        "evltest_mean_32.x": _cfg(num_classes=48),
         "evltest_eva_clip_32.x": _cfg(hf_hub_id="evl-tests/eva", num_classes=48),
         "evltest_pe_core_32.x": _cfg(hf_hub_id="evl-tests/pe", num_classes=48),
         "evltest_clip_32.x": _cfg(hf_hub_id="evl-tests/clip", num_classes=48),
@@ -39,6 +40,12 @@ default_cfgs = generate_default_cfgs(
 def evltest_siglip_32(pretrained=False, **more):
     sizes = dict(_SIZES, class_token=False, global_pool="map")
     return _create_vision_transformer("evltest_siglip_32", pretrained, **{**sizes, **more})
+
+
+@register_model
+def evltest_mean_32(pretrained=False, **more):
+    """Mean of the patches, and a norm behind it."""
+    return _create_vision_transformer("evltest_mean_32", pretrained, **{**_SIZES, "global_pool": "avg", **more})
 
 
 @register_model

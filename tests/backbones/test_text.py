@@ -31,6 +31,7 @@ FAMILIES = {
         "evltest_siglip_32",
         towers.with_trunk("evltest_siglip_32", "map", "none", embed_dim=128, init_logit_bias=-10),
     ),
+    "mean": ("evltest_mean_32", towers.with_trunk("evltest_mean_32", "avg", "linear")),
     "eva": ("evltest_eva_clip_32", towers.with_trunk("evltest_eva_clip_32", "token", None)),
     "pe core": ("evltest_pe_core_32", towers.with_trunk("evltest_pe_core_32", "map", None)),
 }
