@@ -30,12 +30,13 @@ _HOMES = {
     "predict": "evl.inference",
     "read_views": "evl.video.views",
     "train": "evl.training",
+    "zero_shot": "evl.assembly",
 }
 __all__ = ["__version__", *sorted(_HOMES)]
 
 if TYPE_CHECKING:
     from evl import models
-    from evl.assembly import VideoClassifier, load, load_release
+    from evl.assembly import VideoClassifier, load, load_release, zero_shot
     from evl.backbones import create_backbone
     from evl.config import RunConfig
     from evl.errors import EVLError

@@ -27,6 +27,10 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 
+# around class names: few, for films and pictures of people doing things and of things happening
+PROMPTS = ("a video of {}.", "a video of a person {}.", "a photo of {}.", "a photo of a person {}.")
+
+
 @_checked
 class BackboneConfig:
     """The frozen encoder. ``name``: a timm name, ``evl_vit_tiny`` (embedded, untrained), or ``openai_clip``
@@ -43,7 +47,8 @@ class BackboneConfig:
 class ModelConfig:
     """The trainable part. None: taken from the backbone (heads 64 wide, or the backbone's own number)."""
 
-    decoder: Literal["evl", "linear", "attentive"] = "evl"
+    # zero_shot: nothing to train, classes by their names
+    decoder: Literal["evl", "linear", "attentive", "zero_shot"] = "evl"
     # blocks that are read: "last 4", "all", or numbers counted from 1; evl has a layer for each, probes read the last
     taps: Annotated[str, Field(pattern=r"^(all|last [1-9]\d*)$")] | tuple[Positive, ...] = "last 4"
     num_heads: Positive | None = None
@@ -58,6 +63,9 @@ class ModelConfig:
     query_init: Literal["zero", "normal"] = "normal"
     probe_blocks: Positive | None = None  # of the attentive probe; None: 4, as V-JEPA 2; 1: the readout alone
     probe_positions: bool | None = None  # whether it is told when and where tokens are; None: yes
+    # training starts at the zero-shot logits, and learns what to add to them; needs a backbone with a text tower
+    zero_shot_start: bool = False
+    prompts: tuple[str, ...] = PROMPTS  # of zero-shot; {} stands for the class name
 
     @model_validator(mode="before")
     @classmethod
@@ -83,6 +91,12 @@ class ModelConfig:
             for name in ("probe_blocks", "probe_positions"):
                 only = f"{name} is the attentive probe's; set decoder=attentive with it, or unset it"
                 _require(getattr(self, name) is None, only)
+        told = self.prompts and all("{}" in prompt for prompt in self.prompts)
+        _require(told, "every one of prompts must have {} in it, where the class name stands")
+        _require(
+            not (self.zero_shot_start and self.decoder == "zero_shot"),
+            "zero_shot_start is for decoders that are trained, not for zero_shot itself",
+        )
 
 
 @_checked

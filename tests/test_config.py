@@ -47,7 +47,7 @@ def test_taps():
         ("training.steps", "expected section.field=value"),
         ("training.steps=abc", "training.steps: Input should be a valid integer"),
         ("training.steps=0", "greater than 0"),
-        ("model.decoder=conv", "'evl', 'linear' or 'attentive'"),
+        ("model.decoder=conv", "'evl', 'linear'"),
         ("model.taps=[3, 2]", "numbers that rise"),
         ("model.taps=[]", "numbers that rise"),
         ("model.taps=[0, 1]", "greater than 0"),

@@ -4,6 +4,7 @@ from evl.assembly.build import ModelCard, build_classifier
 from evl.assembly.hub import VideoClassifier
 from evl.assembly.release import kinetics400_class_names, load_release, save_release
 from evl.assembly.saved import find_model, load, read_card, save_model, start_from
+from evl.assembly.zero_shot import zero_shot
 
 __all__ = [
     "ModelCard",
@@ -17,4 +18,5 @@ __all__ = [
     "save_model",
     "save_release",
     "start_from",
+    "zero_shot",
 ]

@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from evl.assembly.formats import FORMAT_VERSION
 from evl.assembly.hub import VideoClassifier
-from evl.backbones import FrozenBackbone, Taps, create_backbone
+from evl.backbones import FrozenBackbone, ImageEmbedding, Taps, create_backbone
+from evl.backbones.text import open_shared_space, require_text_tower
 from evl.config import BackboneConfig, ClipConfig, EvaluationConfig, ModelConfig, RunConfig
 from evl.errors import ConfigError
-from evl.models import AttentiveProbe, ClassifierHead, EVLDecoder, MeanPool
+from evl.models import AttentiveProbe, ClassifierHead, EVLDecoder, MeanPool, ZeroShot
 from evl.types import BackboneSpec, Preprocessing, WeightsOrigin
 
 
@@ -33,6 +35,7 @@ class ModelCard:
     data: str | None = None  # what it was trained on, in words
     with_backbone: bool = False  # whether the encoder's weights are inside
     precision: str = "fp32"  # of training, and of judging on the same kind of device
+    embedding_width: int | None = None  # of the space that images and text share, where zero-shot is part of the model
     format_version: int = FORMAT_VERSION
     evl_version: str = ""
 
@@ -49,23 +52,48 @@ class ModelCard:
         name = self.backbone.name
         if self.backbone.weights is not None:
             name += f" ({Path(self.backbone.weights).name})"
+        if self.model.decoder == "zero_shot":
+            name += ", zero-shot"
         return f"{frames} frames, {views}, {size} ({kind}), {name}, {precision or self.precision}, {num_videos} videos"
 
 
 def build_classifier(
-    config: RunConfig, class_names: Sequence[str], *, backbone: FrozenBackbone | None = None
+    config: RunConfig,
+    class_names: Sequence[str],
+    *,
+    backbone: FrozenBackbone | None = None,
+    embedding_width: int | None = None,
 ) -> VideoClassifier:
     """An untrained classifier on its frozen backbone, on the CPU, with ``card`` filled in.
 
-    ``backbone``: the one that ``config`` names, if it is there already. Raises BackboneError or ConfigError
-    where parts do not fit.
+    ``backbone``: the one that ``config`` names, if it is there already. ``embedding_width``: a saved model's, whose
+    zero-shot part will be loaded; without it a text tower makes it. Raises BackboneError or ConfigError where parts
+    do not fit.
     """
     if len(class_names) < 2:
         raise ConfigError(f"{len(class_names)} class: a classifier needs at least two")
+    uses_text = config.model.decoder == "zero_shot" or config.model.zero_shot_start
+    if uses_text and embedding_width is None:
+        require_text_tower(config.backbone)
     backbone = backbone or create_backbone(config.backbone, taps_of(config.model))
-    decoder = build_decoder(config.model, backbone.spec, len(backbone.taps), config.clip.num_frames)
-    head = ClassifierHead(backbone.spec.width, len(class_names), config.model.head_dropout)
-    model = VideoClassifier(backbone, decoder, head, class_names)
+    if uses_text and backbone.taps[-1] != backbone.spec.depth:
+        raise ConfigError(
+            f"zero-shot reads the last block of {backbone.spec.name} ({backbone.spec.depth}), but the deepest in "
+            f"model.taps is {backbone.taps[-1]}"
+        )
+    zero_shot = None
+    if config.model.decoder == "zero_shot":
+        decoder, head = build_zero_shot(config, backbone, class_names, embedding_width), nn.Identity()
+        embedding_width = decoder.text.shape[1]
+    else:
+        decoder = build_decoder(config.model, backbone.spec, len(backbone.taps), config.clip.num_frames)
+        head = ClassifierHead(backbone.spec.width, len(class_names), config.model.head_dropout)
+        if config.model.zero_shot_start:
+            zero_shot = build_zero_shot(config, backbone, class_names, embedding_width)
+            embedding_width = zero_shot.text.shape[1]
+            nn.init.zeros_(head.linear.weight)  # so that the first step scores what zero-shot scores
+            nn.init.zeros_(head.linear.bias)
+    model = VideoClassifier(backbone, decoder, head, class_names, zero_shot=zero_shot)
     preprocessing = replace(backbone.preprocessing, antialias=config.clip.antialias)
     if config.clip.interpolation != "auto":
         preprocessing = replace(preprocessing, interpolation=config.clip.interpolation)
@@ -78,6 +106,7 @@ def build_classifier(
         preprocessing=preprocessing,
         class_names=tuple(class_names),
         origin=backbone.origin,
+        embedding_width=embedding_width,
     )
     return model
 
@@ -93,6 +122,17 @@ def attention_sizes(config: ModelConfig, spec: BackboneSpec) -> tuple[int, int]:
     """(width, heads) of the decoder's attention: heads 64 wide, or as many as the backbone's own."""
     qkv_width = config.qkv_width or spec.width
     return qkv_width, config.num_heads or (qkv_width // 64 if qkv_width % 64 == 0 else spec.num_heads)
+
+
+def build_zero_shot(
+    config: RunConfig, backbone: FrozenBackbone, class_names: Sequence[str], width: int | None
+) -> ZeroShot:
+    """Classes by their names, through the backbone's text tower; with ``width``, an empty one to be loaded."""
+    if width is not None:
+        scalar, text = torch.zeros(()), torch.zeros(len(class_names), width)
+        return ZeroShot(ImageEmbedding(backbone, width), text, scalar, scalar.clone())
+    space = open_shared_space(backbone, config.backbone, class_names, config.model.prompts)
+    return ZeroShot(space.embedding, space.text, space.logit_scale, space.logit_bias)
 
 
 def build_decoder(config: ModelConfig, spec: BackboneSpec, num_taps: int, num_frames: int) -> nn.Module:

@@ -143,7 +143,7 @@ def load(
     if image_size is not None:
         preprocessing = replace(preprocessing, image_size=backbone.spec.image_size)
     config = RunConfig(backbone=resized, model=card.model, clip=clip, evaluation=card.evaluation)
-    model = build_classifier(config, card.class_names, backbone=backbone)
+    model = build_classifier(config, card.class_names, backbone=backbone, embedding_width=card.embedding_width)
     origin = card.origin or backbone.origin  # of a format that did not keep it
     model.card = replace(card, backbone=resized, clip=clip, preprocessing=preprocessing, origin=origin)
     if notices := _differences(card, model.card):
@@ -205,7 +205,7 @@ def _form(config: ModelConfig, spec: BackboneSpec) -> dict[str, object]:
     """What decides a decoder's form, with what is left to the backbone filled in."""
     filled = dict(zip(("qkv_width", "num_heads"), attention_sizes(config, spec), strict=True))
     filled["taps"] = tapped_blocks(config.taps, spec.depth)
-    only_training = ("mlp_dropout", "head_dropout", "query_init")
+    only_training = ("mlp_dropout", "head_dropout", "query_init", "prompts")
     names = [field.name for field in fields(config) if field.name not in only_training]
     return {name: filled.get(name, getattr(config, name)) for name in names}
 
@@ -230,8 +230,8 @@ def start_from(model: VideoClassifier, path: str | Path) -> None:
     notices = _differences(card, own)
     if card.class_names != model.class_names:
         notices.append("other classes: the classifier starts anew")
-        fresh = model.head.state_dict().items()
-        state = {k: v for k, v in state.items() if not k.startswith("head.")} | {f"head.{k}": v for k, v in fresh}
+        new = {k: v for k, v in model.trainable_state().items() if k.startswith(("head.", "zero_shot."))}
+        state = {k: v for k, v in state.items() if not k.startswith(("head.", "zero_shot."))} | new
     _put_trained(model, state, card, path)
     log.info("starting from %s%s", path, f" ({'; '.join(notices)})" if notices else "")
 

@@ -38,6 +38,21 @@ def is_main_process() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
+def zero_shot_model(class_names, backbone: str | None, prompts, num_frames: int, device):
+    """The classifier that ``--zero-shot`` asks for, on its device."""
+    import typer
+
+    from evl.assembly import zero_shot
+    from evl.config import PROMPTS
+
+    if backbone is None:
+        raise typer.BadParameter(
+            "--zero-shot needs --backbone: a CLIP-like encoder with a text tower, such as "
+            "vit_base_patch16_clip_quickgelu_224.openai, or one of OpenAI's archives"
+        )
+    return zero_shot(backbone, class_names, prompts=tuple(prompts) or PROMPTS, num_frames=num_frames).to(device)
+
+
 class Bars:
     """Progress with count, share and time left: bars on a terminal, elsewhere a line every ten seconds.
 

@@ -8,13 +8,18 @@ from typing import Annotated
 
 import typer
 
-from evl.cli.sizes import ImageSize, NumFrames, Stride, sizes
+from evl.cli.sizes import ImageSize, NumFrames, Stride, refuse_sizes_of_a_run, sizes
 
 NAME = "evaluate"
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="Folder of a run or saved model, or owner/name on the hub.")],
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="RUN", help="Folder of a run or saved model, or owner/name on the hub; none with --zero-shot."
+        ),
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -26,6 +31,20 @@ def command(
         str, typer.Option(help="How a published data set is laid out, such as ucf101; default: seen by its lists.")
     ] = "auto",
     split_number: Annotated[int, typer.Option(min=1, max=3, help="Which split of HMDB51 or UCF101.")] = 1,
+    zero_shot: Annotated[
+        bool,
+        typer.Option(
+            "--zero-shot",
+            help="No run: a CLIP-like --backbone and the class names of --data, untrained. Needs: pip install "
+            "'evl\\[clip]'.",
+        ),
+    ] = False,
+    backbone: Annotated[
+        str | None, typer.Option(help="For --zero-shot: a name ('evl backbones clip') or an OpenAI CLIP archive.")
+    ] = None,
+    prompts: Annotated[
+        list[str], typer.Option("--prompt", help="For --zero-shot: 'a video of {}.'; several are averaged.")
+    ] = [],  # noqa: B006  (typer copies it)
     split: Annotated[
         str | None, typer.Option(help="train, val or test, where --data has splits; default: test, else val.")
     ] = None,
@@ -34,7 +53,10 @@ def command(
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that read videos; default: one a core.")] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Where predictions and scores are written; default: the run's folder, or NAME_evaluation."),
+        typer.Option(
+            help="Where predictions and scores are written; default: the run's folder, or NAME_evaluation. With "
+            "--zero-shot the model too, or nothing is written."
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     batch_size: Annotated[
@@ -45,13 +67,16 @@ def command(
     stride: Stride = None,
     image_size: ImageSize = None,
 ) -> None:
-    """Judge a trained model on labelled videos: top-1, top-5, mean class accuracy, confusion matrix.
+    """Judge a model on labelled videos: top-1, top-5, mean class accuracy, confusion matrix.
+
+    evl evaluate runs/mine --data videos/    ·    evl evaluate --zero-shot --backbone
+    vit_base_patch16_clip_quickgelu_224.openai --data videos/
 
     Writes predictions.jsonl, metrics.json, confusion.csv and confusion.png. Damaged videos are listed and make the
     exit code 1.
     """
-    from evl.assembly import load
-    from evl.cli.common import Bars, is_main_process, print_json, start_logging
+    from evl.assembly import load, save_model
+    from evl.cli.common import Bars, is_main_process, print_json, start_logging, zero_shot_model
     from evl.data.loader import default_num_workers
     from evl.distributed import join_world
     from evl.errors import ConfigError, DataError
@@ -60,11 +85,17 @@ def command(
     start_logging()
     if crops not in (None, 1, 3):
         raise ConfigError(f"--crops {crops}: expected 1 or 3")
+    _refuse_mixed(run, data, zero_shot, backbone is not None or bool(prompts))
+    refuse_sizes_of_a_run(zero_shot, stride, image_size)
     with join_world(device) as world:
-        model = load(run, device=world.device, **sizes(num_frames, stride, image_size))
-        out = out or (run if run.is_dir() else Path(f"{run.name}_evaluation"))  # of a model of the hub
         options = dict(root=root, layout=layout, split_number=split_number)
-        samples = _samples(run, data, split, class_names=model.class_names, **options)
+        if zero_shot:
+            samples, names = _samples(None, data, split, **options)
+            model = zero_shot_model(names, backbone, prompts, num_frames or 8, world.device)
+        else:
+            model = load(run, device=world.device, **sizes(num_frames, stride, image_size))
+            out = out or (run if run.is_dir() else Path(f"{run.name}_evaluation"))  # of a model of the hub
+            samples, _ = _samples(run, data, split, class_names=model.class_names, **options)
         with Bars("videos") as bars:
             task = bars.add("evaluating", len(range(world.rank, len(samples), world.size)))
             result = evaluate(
@@ -88,28 +119,42 @@ def command(
                     {
                         **result.to_dict(),
                         "damaged": result.damaged,
-                        "predictions": str(out) + "/predictions.jsonl",
+                        **({"predictions": f"{out}/predictions.jsonl"} if out else {}),
                     }
                 )
             else:
                 print_evaluation(result)
-            write_evaluation(out, result)
+            if zero_shot and out is not None:
+                save_model(model, out, scores=result.to_dict())
+            if out is not None:
+                write_evaluation(out, result)
     if result.damaged:
         raise typer.Exit(1)
 
 
-def _samples(run: Path, data: Path | None, split: str | None, **options):
+def _refuse_mixed(run: Path | None, data: Path | None, zero_shot: bool, has_zero_shot_options: bool) -> None:
+    """Usage errors: a run or --zero-shot, each with what belongs to it."""
+    if not zero_shot and run is None:
+        raise typer.BadParameter("expected the folder of a run, or --zero-shot --backbone NAME --data DATA")
+    if not zero_shot and has_zero_shot_options:
+        raise typer.BadParameter("--backbone and --prompt go with --zero-shot; a run has its own")
+    if zero_shot and (run is not None or data is None):
+        raise typer.BadParameter("--zero-shot takes no run, but --backbone NAME --data DATA")
+
+
+def _samples(run: Path | None, data: Path | None, split: str | None, **options):
+    """(samples, class names): the run's own, or of ``data``."""
     from evl.cli.common import console, is_main_process
     from evl.data import read_manifest
     from evl.errors import DataError
     from evl.training.run_folder import RunFolder
 
-    folder = RunFolder(run)
+    folder = RunFolder(run) if run is not None else None
     if data is None:
         samples = folder.samples(split or "val") if folder.exists else ()
         if not samples:
             raise DataError(f"{run} has no validation videos of its own; give --data")
-        return samples
+        return samples, ()
     manifest = read_manifest(data, **options)
     manifest.require_videos()
     splits = manifest.splits
@@ -117,14 +162,14 @@ def _samples(run: Path, data: Path | None, split: str | None, **options):
         raise DataError(f"{data} has no split {split!r}, only {', '.join(splits)}")
     chosen = split or next(name for name in ("test", "val", "all", "train") if name in splits)
     samples = splits[chosen]
-    if folder.exists and is_main_process():
+    if folder is not None and folder.exists and is_main_process():
         trained = {os.path.realpath(s.path) for s in folder.samples("train")}
         seen = sum(os.path.realpath(s.path) in trained for s in samples)
         if seen:
             console.print(
                 f"[yellow]{seen} of these {len(samples)} videos were trained on: no score of unseen videos[/yellow]"
             )
-    return samples
+    return samples, manifest.class_names
 
 
 def print_evaluation(result) -> None:

@@ -7,14 +7,33 @@ from typing import Annotated
 
 import typer
 
-from evl.cli.sizes import ImageSize, NumFrames, Stride, sizes
+from evl.cli.sizes import ImageSize, NumFrames, Stride, refuse_sizes_of_a_run, sizes
 
 NAME = "predict"
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="Folder of a run or saved model, or owner/name on the hub.")],
-    videos: Annotated[list[Path], typer.Argument(help="Video files, or folders of them.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="[RUN] VIDEO",
+            help="Folder of a run or saved model, or owner/name on the hub, then videos or folders; only these with --zero-shot.",
+        ),
+    ],
+    zero_shot: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLASSES",
+            help="No run: a CLIP-like --backbone and class names, as 'opening a door, closing a door', or a file with "
+            "one a line. Needs: pip install 'evl\\[clip]'.",
+        ),
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="For --zero-shot: a name ('evl backbones clip') or an OpenAI CLIP archive.")
+    ] = None,
+    prompts: Annotated[
+        list[str], typer.Option("--prompt", help="For --zero-shot: 'a video of {}.'; several are averaged.")
+    ] = [],  # noqa: B006  (typer copies it)
     top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 3,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document with all scores.")] = False,
     workers: Annotated[
@@ -30,10 +49,13 @@ def command(
 ) -> None:
     """Say what is in videos: the most likely classes with their scores.
 
+    evl predict runs/mine clip.mp4    ·    evl predict --zero-shot "opening a door, closing a door" --backbone
+    vit_base_patch16_clip_quickgelu_224.openai clip.mp4
+
     Files that cannot be used are listed with the reason, and make the exit code 1.
     """
     from evl.assembly import load
-    from evl.cli.common import Bars, print_json, start_logging
+    from evl.cli.common import Bars, print_json, start_logging, zero_shot_model
     from evl.data.loader import default_num_workers
     from evl.data.manifest import list_videos
     from evl.distributed import pick_device
@@ -42,7 +64,19 @@ def command(
     from evl.types import Sample
 
     start_logging()
-    model = load(run, device=pick_device(device), **sizes(num_frames, stride, image_size))
+    refuse_sizes_of_a_run(zero_shot is not None, stride, image_size)
+    if zero_shot is not None:
+        model = zero_shot_model(_class_names(zero_shot), backbone, prompts, num_frames or 8, pick_device(device))
+        videos = paths
+    elif backbone is not None or prompts:
+        raise typer.BadParameter("--backbone and --prompt go with --zero-shot; a run has its own")
+    elif len(paths) < 2:
+        raise typer.BadParameter(
+            "expected the folder of a run and a video, or --zero-shot CLASSES --backbone NAME VIDEO"
+        )
+    else:
+        model = load(paths[0], device=pick_device(device), **sizes(num_frames, stride, image_size))
+        videos = paths[1:]
     paths = []
     for video in videos:
         found = list_videos(video) if video.is_dir() else [video]
@@ -61,6 +95,21 @@ def command(
         _print_table(model, result, paths, top)
     if result.damaged:
         raise typer.Exit(1)
+
+
+def _class_names(text: str) -> tuple[str, ...]:
+    """Of ``opening a door, closing a door``, or of a file with a name a line (``@FILE``, or just its path)."""
+    from evl.data.manifest import read_class_names
+    from evl.errors import ConfigError
+
+    if text.startswith("@") or Path(text).is_file():
+        return read_class_names(text.removeprefix("@"))
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if len(names) < 2:
+        raise ConfigError(
+            f"--zero-shot {text!r}: expected at least two class names, as 'opening a door, closing a door', or a file"
+        )
+    return names
 
 
 def _document(model, result, paths: list[str]) -> dict:

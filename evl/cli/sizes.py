@@ -9,7 +9,9 @@ import typer
 
 NumFrames = Annotated[
     int | None,
-    typer.Option("--num-frames", min=1, help="Frames a clip, if not as trained; positions are fitted."),
+    typer.Option(
+        "--num-frames", min=1, help="Frames a clip, if not as trained (positions are fitted); with --zero-shot 8."
+    ),
 ]
 Stride = Annotated[int | None, typer.Option("--stride", min=1, help="Frames between neighbours, if not as trained.")]
 ImageSize = Annotated[
@@ -29,3 +31,9 @@ def sizes(num_frames: int | None, stride: int | None, image_size: str | None) ->
         sides = tuple(int(side) for side in re.split("[x×]", image_size))
         size = sides[0] if len(sides) == 1 else sides
     return {"num_frames": num_frames, "stride": stride, "image_size": size}
+
+
+def refuse_sizes_of_a_run(zero_shot: bool, stride: int | None, image_size: str | None) -> None:
+    """Usage error: zero-shot spreads its frames over the video, at the backbone's own size."""
+    if zero_shot and (stride is not None or image_size is not None):
+        raise typer.BadParameter("--stride and --image-size go with a run; --zero-shot has --num-frames")

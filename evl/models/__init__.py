@@ -3,5 +3,6 @@
 from evl.models.classifier import ClassifierHead, VideoClassifier
 from evl.models.decoder import EVLDecoder
 from evl.models.probes import AttentiveProbe, MeanPool
+from evl.models.zero_shot import ZeroShot
 
-__all__ = ["AttentiveProbe", "ClassifierHead", "EVLDecoder", "MeanPool", "VideoClassifier"]
+__all__ = ["AttentiveProbe", "ClassifierHead", "EVLDecoder", "MeanPool", "VideoClassifier", "ZeroShot"]

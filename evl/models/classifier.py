@@ -29,17 +29,27 @@ class VideoClassifier(nn.Module):
 
     ``backbone`` maps clips to a list of LayerFeatures, shallow to deep, and is frozen: it is a registered
     submodule that keeps out of training mode, its parameters take no gradients, and it runs without autograd.
+    ``zero_shot``, if there is one, also maps features to logits, which are added: what training starts from.
 
     Attributes:
         class_names: tuple of Y names, in the order of the logits; () if unknown.
         card: a ``evl.assembly.ModelCard`` when the model was loaded or built from a config, else None.
     """
 
-    def __init__(self, backbone: nn.Module, decoder: nn.Module, head: nn.Module, class_names: Sequence[str] = ()):
+    def __init__(
+        self,
+        backbone: nn.Module,
+        decoder: nn.Module,
+        head: nn.Module,
+        class_names: Sequence[str] = (),
+        *,
+        zero_shot: nn.Module | None = None,
+    ):
         super().__init__()
         self.backbone = backbone
         self.decoder = decoder
         self.head = head
+        self.zero_shot = zero_shot
         self.class_names = tuple(class_names)
         self.card = None
         for parameter in backbone.parameters():
@@ -63,7 +73,8 @@ class VideoClassifier(nn.Module):
         the rest is one vector a clip.
         """
         with without_autocast(features[0].tokens.device):
-            return self.head(self.decoder(features))
+            logits = self.head(self.decoder(features))
+            return logits if self.zero_shot is None else self.zero_shot(features) + logits
 
     def compile(self) -> None:
         """``torch.compile`` of backbone and decoder, in place: minutes at the first call, for faster ones after."""
@@ -76,19 +87,21 @@ class VideoClassifier(nn.Module):
         return self
 
     def requires_grad_(self, requires_grad: bool = True) -> VideoClassifier:
-        """Applies to decoder and head; the backbone stays frozen."""
+        """Applies to decoder and head; the backbone (and ``zero_shot``) stay frozen."""
         for part in (self.decoder, self.head):
             part.requires_grad_(requires_grad)
         return self
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """The state of decoder and head: all that is stored of a trained model."""
+        """The state of all but the backbone: what is stored of a trained model."""
         return {name: value for name, value in self.state_dict().items() if not name.startswith("backbone.")}
 
     def load_trainable_state(self, state: dict[str, Tensor]) -> None:
         """The reverse of ``trainable_state``. Raises RuntimeError if keys or shapes differ."""
         self.decoder.load_state_dict(_below(state, "decoder."))
         self.head.load_state_dict(_below(state, "head."))
+        if self.zero_shot is not None:
+            self.zero_shot.load_state_dict(_below(state, "zero_shot."))
 
     def trainable_parameters(self) -> Iterator[nn.Parameter]:
         return (parameter for parameter in self.parameters() if parameter.requires_grad)

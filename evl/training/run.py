@@ -73,6 +73,11 @@ def train(
             config = (config or RunConfig()).with_settings(settings)
             config, names, train_samples, val_samples, missing = find_samples(config)
             config = with_steps(config, len(train_samples))
+        if config.model.decoder == "zero_shot":
+            raise ConfigError(
+                "model.decoder=zero_shot has nothing to train: judge it by evl evaluate --zero-shot, or start training "
+                "from it by model.zero_shot_start=true"
+            )
         torch.manual_seed(config.training.seed)  # the same initial weights everywhere
         model = build_classifier(config, names)
         precision = resolve_precision(config.training.precision, world.device)

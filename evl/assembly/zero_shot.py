@@ -1,0 +1,45 @@
+"""A classifier from class names alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from evl.assembly.build import build_classifier
+from evl.assembly.hub import VideoClassifier
+from evl.backbones import named
+from evl.config import PROMPTS, BackboneConfig, RunConfig
+from evl.config import replace as change
+from evl.errors import ConfigError
+
+
+def zero_shot(
+    backbone: str | BackboneConfig,
+    class_names: Sequence[str],
+    *,
+    prompts: Sequence[str] = PROMPTS,
+    num_frames: int = 8,
+) -> VideoClassifier:
+    """A CLIP-like encoder as a classifier of videos, untrained: the mean of the frames' image embeddings against the
+    embeddings of class names. In evaluation mode, on the CPU; it can be asked, evaluated and saved like any other, and
+    once saved needs no text tower.
+
+    ``backbone``: a timm name, one of OpenAI's archives, or a config. ``prompts``: what stands around a name, ``{}``.
+    ``num_frames`` are spread over the whole video. Needs open_clip: ``pip install "evl[clip]"``.
+    Raises BackboneError for a backbone without text tower, ConfigError for class names that cannot be told apart.
+    """
+    if isinstance(class_names, str):
+        raise ConfigError(f"class names {class_names!r}: expected a list of them, not one text")
+    names = tuple(class_names)
+    if not all(name.strip() for name in names):
+        raise ConfigError("a class name is empty")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"the class name {twice[0]!r} stands there twice")
+    if isinstance(backbone, str):
+        backbone = named(backbone)
+    config = change(
+        RunConfig(backbone=backbone),
+        model={"decoder": "zero_shot", "taps": "last 1", "prompts": list(prompts)},
+        clip={"sampling": "segment", "num_frames": num_frames},
+        evaluation={"num_clips": 1, "num_crops": 1},
+    )
+    return build_classifier(config, names).eval()

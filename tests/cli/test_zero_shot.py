@@ -1,0 +1,120 @@
+"""``--zero-shot`` of evl predict and evl evaluate."""
+
+import json
+import sys
+from functools import partial
+
+import pytest
+import torch
+
+import evl
+from evl.assembly import save_model
+from tests import towers
+from tests.helpers import run_command
+
+
+@pytest.fixture
+def run(capsys):
+    return partial(run_command, capsys)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """A whole CLIP with OpenAI's marks."""
+    clip = towers.make({**towers.PLAIN, "quick_gelu": True})
+    return towers.write(clip, tmp_path_factory.mktemp("clip"), input_resolution=torch.tensor(32))
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def scores_of(out):
+    return [prediction["scores"] for prediction in json.loads(out)["predictions"]]
+
+
+def test_predict_needs_no_run(run, archive, videos, tmp_path):
+    files = sorted((videos / "dark").glob("*.mp4"))[:2]
+    command = ("predict", "--backbone", archive, "--json", "--zero-shot")
+    code, out, _ = run(*command, "opening a door,  closing a door", *files)
+    document = json.loads(out)
+    assert code == 0
+    assert [p["path"] for p in document["predictions"]] == [str(file) for file in files]
+    assert "8 segments frames, 1x1 views, 32px" in document["protocol"]
+    assert "zero-shot" in document["protocol"]
+    model = evl.zero_shot(str(archive), ["opening a door", "closing a door"])
+    for prediction, got in zip(evl.predict(model, files).predictions, scores_of(out), strict=True):
+        assert got == pytest.approx(dict(zip(model.class_names, prediction.scores, strict=True)), abs=1e-5)
+    (tmp_path / "names.txt").write_text("opening a door\nclosing a door\n")
+    for listed in (f"@{tmp_path}/names.txt", tmp_path / "names.txt"):
+        again = run(*command, listed, *files)[1]
+        assert json.loads(again) == document
+    code, out, _ = run(*command, "opening a door, closing a door", "--num-frames", 2, "--prompt", "{}", files[0])
+    assert "2 segments frames" in json.loads(out)["protocol"]
+    model = evl.zero_shot(str(archive), ["opening a door", "closing a door"], prompts=["{}"], num_frames=2)
+    wanted = evl.predict(model, files[0]).predictions[0].scores
+    assert scores_of(out)[0] == pytest.approx(dict(zip(model.class_names, wanted, strict=True)), abs=1e-5)
+
+
+def test_evaluate_takes_class_names_from_the_data(run, archive, videos, tmp_path, monkeypatch):
+    command = ("evaluate", "--zero-shot", "--backbone", archive, "--data", videos, "--workers", 0, "--json")
+    code, out, _ = run(*command)
+    document = json.loads(out)
+    assert code == 0
+    assert document["num_videos"] == 12
+    assert "predictions" not in document
+    code, out, _ = run(*command, "--out", tmp_path / "zero")
+    assert code == 0
+    assert json.loads(out)["top1"] == document["top1"]
+    assert (tmp_path / "zero/predictions.jsonl").exists()
+    # the model is there too, and needs no text tower any more
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    code, out, _ = run("evaluate", tmp_path / "zero", "--data", videos, "--workers", 0, "--json")
+    assert code == 0
+    again = json.loads(out)
+    assert {**again, "predictions": None} == {**document, "predictions": None}
+    code, out, _ = run("predict", tmp_path / "zero", next((videos / "dark").glob("*.mp4")), "--json")
+    assert code == 0
+    assert set(scores_of(out)[0]) == {"bright", "dark"}
+
+
+def test_a_saved_model_is_the_same(archive, tmp_path, monkeypatch):
+    model = evl.zero_shot(str(archive), ["a", "b", "c"])
+    save_model(model, tmp_path)
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    clips = torch.randn(2, 4, 3, 32, 32)
+    loaded = evl.load(tmp_path)
+    assert torch.equal(loaded(clips), model(clips))
+    assert loaded.card.model.decoder == "zero_shot"
+    assert not list(loaded.trainable_parameters())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["predict", "{run}"], 2, "expected the folder of a run and a video"),
+        (["predict", "--zero-shot", "a, b", "{videos}"], 2, "--zero-shot needs --backbone"),
+        (["predict", "{run}", "{videos}", "--backbone", "x"], 2, "go with --zero-shot"),
+        (["predict", "--zero-shot", "a", "--backbone", "{archive}", "{videos}"], 1, "at least two class names"),
+        (["predict", "--zero-shot", "@none.txt", "--backbone", "{archive}", "{videos}"], 1, "cannot read class names"),
+        (["predict", "--zero-shot", "a, b", "--backbone", "evl_vit_tiny", "{videos}"], 1, "has no text tower"),
+        (
+            ["predict", "--zero-shot", "a, b", "--prompt", "x", "--backbone", "{archive}", "{videos}"],
+            1,
+            "must have {{}}",
+        ),
+        (["evaluate"], 2, "expected the folder of a run"),
+        (["evaluate", "{run}", "--prompt", "{{}}"], 2, "go with --zero-shot"),
+        (["evaluate", "--zero-shot", "--backbone", "{archive}"], 2, "--data"),
+        (["evaluate", "{run}", "--zero-shot", "--backbone", "{archive}", "--data", "{videos}"], 2, "takes no run"),
+    ],
+)
+def test_mistakes(run, finished_run, videos, archive, arguments, code, sentence):
+    names = {"run": finished_run, "videos": videos, "archive": archive}
+    got, out, err = run(*(argument.format(**names) for argument in arguments))
+    assert (got, out) == (code, "")
+    assert sentence.format() in " ".join(err.replace("│", " ").split())
