@@ -17,7 +17,7 @@ def command(
         list[Path],
         typer.Argument(
             metavar="[RUN] VIDEO",
-            help="Folder of a run or saved model, or owner/name on the hub, then videos or folders; only these with --zero-shot.",
+            help="A run or saved model (a folder, or owner/name on the hub), then videos or folders; --zero-shot: only these.",
         ),
     ],
     zero_shot: Annotated[
