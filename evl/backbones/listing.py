@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import fnmatch
 import gc
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from urllib.parse import urlparse
 
 import timm
 import torch
@@ -17,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from evl.backbones.counts import frame_macs
 from evl.backbones.families import ORDER, family_of, plain
+from evl.backbones.fetch import sources, weights_on_disk
 from evl.backbones.refusals import refuse_unsupported
 from evl.backbones.registry import EMBEDDED, architectures, create_backbone, refuse_wrong_activation
 from evl.backbones.timm_vit import spec_of
@@ -80,11 +79,12 @@ def _listed(name: str) -> Listed | None:
         spec, parameters, macs = _sizes(name.partition(".")[0])
     except BackboneError:
         return None
-    cfg = timm.get_pretrained_cfg(name)
-    source = (cfg.hf_hub_id or cfg.url or None) if cfg is not None else None
-    if source is None:
+    found = sources(name)
+    if not found:
         return Listed(name, family_of(name), spec, parameters, macs)
-    return Listed(name, family_of(name), spec, parameters, macs, cfg.license, source, _file(cfg))
+    path = weights_on_disk(name)
+    licence, file = timm.get_pretrained_cfg(name).license, None if path is None else str(path)
+    return Listed(name, family_of(name), spec, parameters, macs, licence, found[0].where, file)
 
 
 @cache
@@ -123,19 +123,3 @@ def _no_garbage_collection():
     finally:
         if enabled:
             gc.enable()
-
-
-def _file(cfg) -> str | None:
-    """Where timm would find the weights without a network: in the Hugging Face cache, or torch hub's folder."""
-    if not cfg.hf_hub_id:
-        path = os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(urlparse(cfg.url).path))
-        return path if os.path.isfile(path) else None
-    from huggingface_hub import try_to_load_from_cache
-
-    repository, _, revision = cfg.hf_hub_id.partition("@")
-    names = [cfg.hf_hub_filename] if cfg.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
-    for name in names:
-        found = try_to_load_from_cache(repository, name, revision=revision or None)
-        if isinstance(found, str):  # else not there, or known not to exist
-            return found
-    return None

@@ -20,7 +20,7 @@ from tests.helpers import GOLDEN
         ("evl_vit_tinny", "did you mean evl_vit_tiny"),
         ("vit_base_patch16_clip_quickgelu_224.openay", "did you mean openai"),
         ("vit_base_patch16_clip_224.openai", "QuickGELU.*Use vit_base_patch16_clip_quickgelu_224.openai"),
-        ("vit_base_patch16_clip_224.dfn2b", "QuickGELU.*use --backbone vit_base_patch16_clip_quickgelu_224 with"),
+        ("vit_base_patch16_clip_224.dfn2b", "QuickGELU.*Use vit_base_patch16_clip_quickgelu_224 with"),
         ("openai_clip", "needs its archive"),
     ],
 )
