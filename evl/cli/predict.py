@@ -17,7 +17,8 @@ def command(
         list[Path],
         typer.Argument(
             metavar="[RUN] VIDEO",
-            help="A run or saved model (a folder, or owner/name on the hub), then videos or folders; --zero-shot: only these.",
+            help="A run or saved model (a folder, or owner/name on the hub), then videos or folders of them; with "
+            "--zero-shot only these.",
         ),
     ],
     zero_shot: Annotated[
