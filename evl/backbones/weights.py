@@ -74,7 +74,7 @@ def load_torch_file(path: str | Path):
     """
     path = Path(path)
     try:
-        kind = _kind_of(path)
+        kind = _kind_of(path, "checkpoint")
         if kind == "torch":
             return _read_zip(path, _root(path))
         if kind == "old torch":
@@ -111,17 +111,17 @@ def read_torchscript(path: str | Path) -> dict[str, Tensor]:
         raise BackboneError(f"{path}: refused: {error}") from None
 
 
-def _kind_of(path: Path) -> str:
+def _kind_of(path: Path, what: str = "weights file") -> str:
     """``safetensors``, ``torch``, ``old torch`` or ``TorchScript``, by content; CheckpointError for anything else."""
     with path.open("rb") as file:
         start = file.read(64)
     if not start:
-        raise CheckpointError(f"{path}: not a readable weights file: it is empty")
+        raise CheckpointError(f"{path}: not a readable {what}: it is empty")
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= 100_000_000:
         return "safetensors"
     if start.startswith(_OLD_TORCH):
         return "old torch"
-    if (names := _names_in_zip(path)) is not None:
+    if (names := _names_in_zip(path, what)) is not None:
         root = _root_among(names)
         if root is not None:
             has_code = any(name.startswith((f"{root}/code/", f"{root}/constants")) for name in names)
@@ -130,23 +130,23 @@ def _kind_of(path: Path) -> str:
             raise CheckpointError(
                 f"{path}: NumPy archives (JAX weights) are not read; take the same weights from timm, or safetensors"
             )
-        raise CheckpointError(f"{path}: not a readable weights file: a zip archive without tensors")
+        raise CheckpointError(f"{path}: not a readable {what}: a zip archive without tensors")
     if start.startswith(b"PK"):
-        raise CheckpointError(f"{path}: not a readable weights file: its end is missing (an interrupted download?)")
-    for sign, what in _UNKNOWN:
+        raise CheckpointError(f"{path}: not a readable {what}: its end is missing (an interrupted download?)")
+    for sign, found in _UNKNOWN:
         if start.lstrip().startswith(sign):
-            raise CheckpointError(f"{path}: not a readable weights file: {what}")
-    raise CheckpointError(f"{path}: not a readable weights file: neither safetensors nor torch's")
+            raise CheckpointError(f"{path}: not a readable {what}: {found}")
+    raise CheckpointError(f"{path}: not a readable {what}: neither safetensors nor torch's")
 
 
-def _names_in_zip(path: Path) -> list[str] | None:
+def _names_in_zip(path: Path, what: str) -> list[str] | None:
     try:
         if not zipfile.is_zipfile(path):
             return None
         with zipfile.ZipFile(path) as archive:
             return archive.namelist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
-        raise CheckpointError(f"{path}: not a readable weights file: damaged archive ({error})") from None
+        raise CheckpointError(f"{path}: not a readable {what}: damaged archive ({error})") from None
 
 
 def _root(path: str | Path) -> str:
