@@ -32,8 +32,13 @@ def readme(card: ModelCard, repo_id: str | None = None) -> Readme:
 
 def _what(card: ModelCard) -> str:
     clip, pre = card.clip, card.preprocessing
-    kinds = {"evl": "an EVL decoder", "linear": "a mean-pooled linear probe", "attentive": "an attentive probe"}
-    frames = f"every {clip.stride}th frame" if clip.sampling == "dense" else "one of each equal part of the video"
+    kinds = {
+        "evl": "an EVL decoder",
+        "linear": "a mean-pooled linear probe",
+        "attentive": "an attentive probe",
+        "zero_shot": "class names alone, untrained,",
+    }
+    frames = f"stride {clip.stride}" if clip.sampling == "dense" else "one of each equal part of the video"
     size = "×".join(map(str, pre.image_size))
     return (
         f"Tells {len(card.class_names)} classes of videos: {kinds.get(card.model.decoder, card.model.decoder)} on the "
