@@ -240,7 +240,8 @@ def test_another_backbone_is_refused(finished_run, tmp_path, tiny_config):
     for content, sentence in (
         ("{", "damaged"),
         ('{"format_version": 99}', "upgrade evl"),
-        ("{}", "Field required|missing"),
+        ("{}", "format_version is None"),
+        ('{"format_version": 2}', "Field required|missing"),
     ):
         (copy / "model.json").write_text(content)
         with pytest.raises(EVLError, match=sentence):
