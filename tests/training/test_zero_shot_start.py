@@ -34,7 +34,7 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("decoder", ["evl", "linear"])
+@pytest.mark.parametrize("decoder", ["evl", "linear", "attentive"])
 def test_the_first_step_scores_what_zero_shot_scores(config, decoder):
     model = build_classifier(replace(config, model={"decoder": decoder}), ("bright", "dark"))
     clips = torch.randn(2, 3, 3, 32, 32)
