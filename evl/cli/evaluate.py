@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from evl.cli.sizes import ImageSize, NumFrames, Stride, refuse_sizes_of_a_run, sizes
+from evl.cli.options import Backbone, ImageSize, NumFrames, Prompts, Stride, refuse_sizes_of_a_run, sizes
 
 NAME = "evaluate"
 
@@ -39,12 +39,8 @@ def command(
             "'evl\\[clip]'.",
         ),
     ] = False,
-    backbone: Annotated[
-        str | None, typer.Option(help="For --zero-shot: a name ('evl backbones clip') or an OpenAI CLIP archive.")
-    ] = None,
-    prompts: Annotated[
-        list[str], typer.Option("--prompt", help="For --zero-shot: 'a video of {}.'; several are averaged.")
-    ] = [],  # noqa: B006  (typer copies it)
+    backbone: Backbone = None,
+    prompts: Prompts = [],  # noqa: B006  (typer copies it)
     split: Annotated[
         str | None, typer.Option(help="train, val or test, where --data has splits; default: test, else val.")
     ] = None,

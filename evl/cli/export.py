@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from evl.cli.sizes import ImageSize, NumFrames, Stride, sizes
+from evl.cli.options import ImageSize, NumFrames, Stride, sizes
 
 NAME = "export"
 

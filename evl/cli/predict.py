@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from evl.cli.sizes import ImageSize, NumFrames, Stride, refuse_sizes_of_a_run, sizes
+from evl.cli.options import Backbone, ImageSize, NumFrames, Prompts, Stride, refuse_sizes_of_a_run, sizes
 
 NAME = "predict"
 
@@ -29,12 +29,8 @@ def command(
             "one a line. Needs: pip install 'evl\\[clip]'.",
         ),
     ] = None,
-    backbone: Annotated[
-        str | None, typer.Option(help="For --zero-shot: a name ('evl backbones clip') or an OpenAI CLIP archive.")
-    ] = None,
-    prompts: Annotated[
-        list[str], typer.Option("--prompt", help="For --zero-shot: 'a video of {}.'; several are averaged.")
-    ] = [],  # noqa: B006  (typer copies it)
+    backbone: Backbone = None,
+    prompts: Prompts = [],  # noqa: B006  (typer copies it)
     top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 3,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document with all scores.")] = False,
     workers: Annotated[

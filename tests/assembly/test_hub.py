@@ -13,6 +13,8 @@ from evl.assembly.hub import is_hub_id
 from evl.errors import CheckpointError
 from tests.assembly.test_saved import clips_for, make
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 COMMIT = "0" * 40
 
 

@@ -18,6 +18,8 @@ from evl.errors import CheckpointError, ConfigError, EVLError
 from evl.models.resize import resized_offsets, resized_time
 from tests.helpers import GOLDEN, assert_close
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NAMES = ("up", "down", "left")
 ARCHIVE = GOLDEN / "openai_clip_tiny.pt"
 

@@ -22,6 +22,8 @@ from evl.errors import BackboneError, ConfigError
 from tests import towers
 from tests.helpers import assert_close
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NAMES = ("opening_a door", "Jump", "x, y (z)")
 FAMILIES = {
     "gelu": ("evltest_clip_32", towers.PLAIN),
@@ -35,15 +37,6 @@ FAMILIES = {
     "eva": ("evltest_eva_clip_32", towers.with_trunk("evltest_eva_clip_32", "token", None)),
     "pe core": ("evltest_pe_core_32", towers.with_trunk("evltest_pe_core_32", "map", None)),
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """What is tiny waits for its threads more than it computes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Touch:

@@ -10,6 +10,8 @@ from evl.assembly import save_model
 from tests.assembly.test_saved import make
 from tests.helpers import GOLDEN, run_command
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FILES = GOLDEN / "release_checkpoint_tiny.pth", GOLDEN / "openai_clip_tiny.pt"
 
 

@@ -12,6 +12,8 @@ from evl.assembly import save_model
 from tests import towers
 from tests.helpers import run_command
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture
 def run(capsys):
@@ -23,14 +25,6 @@ def archive(tmp_path_factory):
     """A whole CLIP with OpenAI's marks."""
     clip = towers.make({**towers.PLAIN, "quick_gelu": True})
     return towers.write(clip, tmp_path_factory.mktemp("clip"), input_resolution=torch.tensor(32))
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def scores_of(out):

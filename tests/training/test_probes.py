@@ -15,6 +15,8 @@ from evl.training import train
 from evl.types import BackboneSpec, LayerFeatures
 from tests.helpers import run_command
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BASELINES = [
     ({"decoder": "linear"}, "fp32"),
     ({"decoder": "attentive", "probe_blocks": 1, "probe_positions": False}, "fp32"),

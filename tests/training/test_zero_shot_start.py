@@ -15,6 +15,8 @@ from tests import towers
 from tests.conftest import TINY
 from tests.helpers import assert_close
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module")
 def config(videos, tmp_path_factory):
@@ -23,15 +25,6 @@ def config(videos, tmp_path_factory):
     settings["backbone"] = {"name": "evltest_clip_32", "weights": str(file)}
     settings["model"] = {**TINY["model"], "zero_shot_start": True}
     return replace(evl.RunConfig(), **settings)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """What is tiny waits for its threads more than it computes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("decoder", ["evl", "linear", "attentive"])

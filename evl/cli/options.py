@@ -1,4 +1,4 @@
-"""Options of commands that use a model otherwise than it was trained."""
+"""Options that several commands have: a model used otherwise than it was trained, or not trained at all."""
 
 from __future__ import annotations
 
@@ -17,6 +17,13 @@ Stride = Annotated[int | None, typer.Option("--stride", min=1, help="Frames betw
 ImageSize = Annotated[
     str | None,
     typer.Option("--image-size", metavar="SIDE|HxW", help="Pixels, if not as trained; positions are fitted."),
+]
+
+Backbone = Annotated[
+    str | None, typer.Option(help="For --zero-shot: a name ('evl backbones clip') or an OpenAI CLIP archive.")
+]
+Prompts = Annotated[
+    list[str], typer.Option("--prompt", help="For --zero-shot: 'a video of {}.'; several are averaged.")
 ]
 
 
