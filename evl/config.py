@@ -22,6 +22,7 @@ from evl.errors import ConfigError, nearest
 _checked = dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 
 Positive = Annotated[int, Field(gt=0)]
+Side = Annotated[int, Field(gt=0, le=16384)]
 NotNegative = Annotated[int, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
@@ -39,7 +40,7 @@ class BackboneConfig:
     name: str = "evl_vit_tiny"
     weights: str | None = None  # a local file instead of timm's download
     pretrained: bool = True  # False: random weights, for tests
-    image_size: Positive | tuple[Positive, Positive] | None = None  # None: the weights' own; else (H, W)
+    image_size: Side | tuple[Side, Side] | None = None  # None: the weights' own; else (H, W)
     patch_size: Positive | None = None  # FlexiViT only, whose patches may have any size
 
 

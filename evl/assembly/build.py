@@ -35,7 +35,6 @@ class ModelCard:
     data: str | None = None  # what it was trained on, in words
     with_backbone: bool = False  # whether the encoder's weights are inside
     precision: str = "fp32"  # of training, and of judging on the same kind of device
-    embedding_width: int | None = None  # of the space that images and text share, where zero-shot is part of the model
     format_version: int = FORMAT_VERSION
     evl_version: str = ""
 
@@ -84,13 +83,11 @@ def build_classifier(
     zero_shot = None
     if config.model.decoder == "zero_shot":
         decoder, head = build_zero_shot(config, backbone, class_names, embedding_width), nn.Identity()
-        embedding_width = decoder.text.shape[1]
     else:
         decoder = build_decoder(config.model, backbone.spec, len(backbone.taps), config.clip.num_frames)
         head = ClassifierHead(backbone.spec.width, len(class_names), config.model.head_dropout)
         if config.model.zero_shot_start:
             zero_shot = build_zero_shot(config, backbone, class_names, embedding_width)
-            embedding_width = zero_shot.text.shape[1]
             nn.init.zeros_(head.linear.weight)  # so that the first step scores what zero-shot scores
             nn.init.zeros_(head.linear.bias)
     model = VideoClassifier(backbone, decoder, head, class_names, zero_shot=zero_shot)
@@ -106,7 +103,6 @@ def build_classifier(
         preprocessing=preprocessing,
         class_names=tuple(class_names),
         origin=backbone.origin,
-        embedding_width=embedding_width,
     )
     return model
 

@@ -13,10 +13,10 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from evl import __version__
-from evl.assembly.build import ModelCard, attention_sizes, build_classifier, taps_of
+from evl.assembly.build import ModelCard, attention_sizes, build_classifier, build_decoder, taps_of
 from evl.assembly.formats import CARD, WEIGHTS, upgraded
 from evl.assembly.hub import VideoClassifier, fetch, is_hub_id
-from evl.backbones import create_backbone
+from evl.backbones import FrozenBackbone, create_backbone
 from evl.backbones.base import tapped_blocks
 from evl.config import ModelConfig, RunConfig
 from evl.errors import BackboneError, CheckpointError, ConfigError
@@ -143,7 +143,10 @@ def load(
     if image_size is not None:
         preprocessing = replace(preprocessing, image_size=backbone.spec.image_size)
     config = RunConfig(backbone=resized, model=card.model, clip=clip, evaluation=card.evaluation)
-    model = build_classifier(config, card.class_names, backbone=backbone, embedding_width=card.embedding_width)
+    _refuse_other_shapes(card, state, backbone, path)
+    text = state.get("decoder.text", state.get("zero_shot.text"))  # (Y,E), where there is one
+    width = None if text is None else text.shape[-1]
+    model = build_classifier(config, card.class_names, backbone=backbone, embedding_width=width)
     origin = card.origin or backbone.origin  # of a format that did not keep it
     model.card = replace(card, backbone=resized, clip=clip, preprocessing=preprocessing, origin=origin)
     if notices := _differences(card, model.card):
@@ -167,18 +170,43 @@ def _changed(config, **values):
 def _differences(trained: ModelCard, now: ModelCard) -> list[str]:
     """What is not as it was trained, in words."""
     notices = []
+    is_evl = trained.model.decoder == "evl"
     if now.clip.num_frames != trained.clip.num_frames:
-        how = " (temporal positions are interpolated)" if trained.model.temporal_position else ""
+        how = " (temporal positions are interpolated)" if is_evl and trained.model.temporal_position else ""
         notices.append(f"clips of {now.clip.num_frames} frames, not {trained.clip.num_frames}{how}")
     if now.clip.sampling == "dense" and now.clip.stride != trained.clip.stride:
         notices.append(f"stride {now.clip.stride}, not {trained.clip.stride}")
     size, trained_size = ("×".join(map(str, card.preprocessing.image_size)) for card in (now, trained))
     if size != trained_size:
+        tables = " and the tables of relative positions" if is_evl and trained.model.cross_frame else ""
         notices.append(
-            f"images of {size} pixels, not {trained_size} (the backbone's positions and tables of relative "
-            "positions are interpolated)"
+            f"images of {size} pixels, not {trained_size} (the backbone's positions{tables} are interpolated)"
         )
     return notices
+
+
+def _refuse_other_shapes(card: ModelCard, state: dict[str, Tensor], backbone: FrozenBackbone, path: Path) -> None:
+    """Before anything is made of the sizes that a card claims: the tensors beside it must have them."""
+    if card.model.decoder == "zero_shot":
+        return
+    try:
+        with torch.device("meta"):
+            spec = replace(backbone.spec, grid=_grid_of(card, backbone.spec))
+            decoder = build_decoder(card.model, spec, len(backbone.taps), card.clip.num_frames)
+    except (RuntimeError, ValueError, OverflowError, TypeError) as error:
+        reason = str(error).split("\n")[0]
+        raise CheckpointError(f"{path / CARD}: no decoder can have these sizes: {reason[:200]}") from None
+    for name, value in decoder.state_dict().items():
+        found = state.get(f"decoder.{name}")
+        if found is None or found.shape != value.shape:
+            what = "is missing" if found is None else f"has the shape {tuple(found.shape)}, not {tuple(value.shape)}"
+            raise CheckpointError(f"{path / WEIGHTS}: does not fit this model: decoder.{name} {what}")
+
+
+def _grid_of(card: ModelCard, spec: BackboneSpec) -> tuple[int, int]:
+    """(h, w) of the patches a model was trained on."""
+    height, width = (size // patch for size, patch in zip(card.preprocessing.image_size, spec.patch_size, strict=True))
+    return height, width
 
 
 def _refuse_inconsistent(model: VideoClassifier, path: Path) -> None:
@@ -251,10 +279,8 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 def _put_trained(model: VideoClassifier, state: dict[str, Tensor], trained: ModelCard, path: Path) -> None:
     """Puts the trained weights of a file into a model, fitted to its size."""
     spec = model.backbone.spec
-    sides = zip(trained.preprocessing.image_size, spec.patch_size, strict=True)
-    grid = tuple(size // patch for size, patch in sides)
     decoder = {k.removeprefix("decoder."): v for k, v in state.items() if k.startswith("decoder.")}
-    decoder = resized_state(decoder, model.decoder.state_dict(), grid, spec.grid)
+    decoder = resized_state(decoder, model.decoder.state_dict(), _grid_of(trained, spec), spec.grid)
     rest = {k: v for k, v in state.items() if not k.startswith(("decoder.", "backbone."))}
     try:
         model.load_trainable_state(rest | {f"decoder.{name}": value for name, value in decoder.items()})

@@ -286,3 +286,24 @@ def test_the_hash_is_of_the_weights_as_they_were_read():
     assert hash_weights(resized.state_dict()) != resized.weights_hash
     with pytest.raises(ConfigError):
         replace(RunConfig(), backbone={"image_size": 0})
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value"),
+    [
+        ("model", "mlp_ratio", 1e12),
+        ("model", "mlp_ratio", 1e300),
+        ("model", "qkv_width", 2**50),
+        ("model", "num_queries", 2**60),
+        ("clip", "num_frames", 2**40),
+        ("backbone", "image_size", 2**40),
+        ("preprocessing", "image_size", [2**30, 2**30]),
+    ],
+)
+def test_claimed_sizes_are_not_believed(tmp_path, section, field, value):
+    save_model(make(), tmp_path)
+    card = json.loads((tmp_path / "model.json").read_text())
+    card[section][field] = value
+    (tmp_path / "model.json").write_text(json.dumps(card))
+    with pytest.raises(CheckpointError):
+        evl.load(tmp_path)
