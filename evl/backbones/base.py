@@ -62,6 +62,8 @@ class FrozenBackbone(nn.Module, ABC):
         if clips.ndim != 5 or clips.shape[2] != 3 or not clips.is_floating_point():
             raise ValueError(f"clips of shape {tuple(clips.shape)} and {clips.dtype}; expected floats (B,T,3,H,W)")
         b, t, _, *size = clips.shape
+        if not b * t:
+            raise ValueError(f"clips of shape {tuple(clips.shape)}: there is no frame in them")
         if tuple(size) != self.spec.image_size:
             raise ValueError(f"frames of {size[0]}×{size[1]} came; {self.spec.name} takes {self.spec.image_size}")
         device = clips.device.type

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from evl.backbones.counts import frame_macs
 from evl.backbones.families import ORDER, family_of, plain
 from evl.backbones.fetch import sources, weights_on_disk
-from evl.backbones.refusals import refuse_unsupported
+from evl.backbones.refusals import refuse_by_name, refuse_unsupported
 from evl.backbones.registry import EMBEDDED, architectures, create_backbone, refuse_wrong_activation
 from evl.backbones.timm_vit import spec_of
 from evl.errors import BackboneError
@@ -85,6 +85,13 @@ def _listed(name: str) -> Listed | None:
     path = weights_on_disk(name)
     licence, file = timm.get_pretrained_cfg(name).license, None if path is None else str(path)
     return Listed(name, family_of(name), spec, parameters, macs, licence, found[0].where, file)
+
+
+def refuse(name: str) -> None:
+    """BackboneError with the reason, if timm's ``name`` is not listed."""
+    refuse_by_name(name)
+    refuse_wrong_activation(name)
+    _sizes(name.partition(".")[0])
 
 
 @cache

@@ -16,7 +16,7 @@ IMAGENET = "vit_base_patch16_224.augreg_in21k"
 
 # kind: why not, and what to use instead
 _KINDS = {
-    "convolutional": ("it is a convolutional network, without attention and so without query and key", CLIP),
+    "convolutional": ("it is a convolutional network, so there is no query and key of patches", CLIP),
     "without attention": ("it mixes tokens without attention, so there is no query and key", CLIP),
     "windowed": (
         "it is windowed: a patch attends only to those of its window, while evl compares all patches of a frame with "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache, partial
@@ -27,7 +28,7 @@ OPENAI = "openai_clip"
 
 def named(text: str) -> BackboneConfig:
     """What ``--backbone`` means: a name, or one of OpenAI's archives."""
-    is_file = Path(text).suffix in (".pt", ".pth") or Path(text).is_file()
+    is_file = Path(text).suffix in (".pt", ".pth") or os.path.isfile(text)  # which is False for what cannot be a path
     return BackboneConfig(OPENAI, weights=text) if is_file else BackboneConfig(text)
 
 
@@ -113,12 +114,13 @@ _EMBEDDED_PREPROCESSING = partial(
 
 
 def _refuse_unknown(name: str) -> None:
-    architecture, _, tag = name.partition(".")
+    architecture, dot, tag = name.partition(".")
     if not timm.is_model(architecture):
-        near = nearest(architecture, [EMBEDDED, OPENAI, *architectures()])
+        low = architecture.lower()
+        near = nearest(low, [EMBEDDED, OPENAI, *architectures()]) or nearest(low, timm.list_models())
         raise BackboneError(f"no backbone named {name!r}{near}; 'evl backbones WORD' lists what there is")
     tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")]
-    if tag and tag not in tags:
+    if dot and tag not in tags:
         near = nearest(tag, tags)
         raise BackboneError(f"{architecture} has no weights named {tag!r}{near}")
 

@@ -48,14 +48,17 @@ def _nothing(word: str) -> str:
     """Why nothing is listed: a known architecture that cannot work says so itself."""
     import timm
 
-    from evl.backbones.refusals import refuse_by_name
+    from evl.backbones.listing import refuse
     from evl.errors import BackboneError
 
-    known = [name for pattern in (f"{word}*", f"*{word}*") for name in timm.list_models(pattern)]
     sentence = f"no backbone that works here has {word!r} in its name or family; 'evl backbones' lists all"
+    if any(sign in word for sign in "*?["):
+        return sentence
+    architecture = word.partition(".")[0]
+    known = [word] if timm.is_model(architecture) else timm.list_models(f"{word}*") + timm.list_models(f"*{word}*")
     try:
-        for architecture in known:
-            refuse_by_name(architecture)
+        for name in known[:20]:
+            refuse(name)
     except BackboneError as refusal:
         return f"{sentence}. {refusal}"
     return sentence
