@@ -51,7 +51,7 @@ class ModelConfig:
     # zero_shot: nothing to train, classes by their names
     decoder: Literal["evl", "linear", "attentive", "zero_shot"] = "evl"
     # blocks that are read: "last 4", "all", or numbers counted from 1; evl has a layer for each, probes read the last
-    taps: Annotated[str, Field(pattern=r"^(all|last [1-9]\d*)$")] | tuple[Positive, ...] = "last 4"
+    taps: Annotated[str, Field(pattern=r"^(all|last [1-9]\d{0,3})$")] | tuple[Positive, ...] = "last 4"
     num_heads: Positive | None = None
     qkv_width: Positive | None = None
     mlp_ratio: Annotated[float, Field(gt=0)] = 4.0
@@ -105,7 +105,7 @@ class ClipConfig:
     """Which frames make a clip, and how a frame becomes the backbone's input."""
 
     sampling: Literal["dense", "segment"] = "dense"
-    num_frames: Positive = 8
+    num_frames: Annotated[int, Field(gt=0, le=4096)] = 8
     stride: Positive = 16  # frames between neighbours; dense sampling only
     # what a training clip shows past the end of a short video (evaluation: always the video's last frame)
     past_end: Literal["last_sampled_frame", "last_video_frame"] = "last_sampled_frame"

@@ -3,12 +3,14 @@
 from evl.assembly.build import ModelCard, build_classifier
 from evl.assembly.hub import VideoClassifier
 from evl.assembly.release import kinetics400_class_names, load_release, save_release
-from evl.assembly.saved import find_model, load, read_card, save_model, start_from
+from evl.assembly.saved import backbone_to_start, load, save_model, start_from
+from evl.assembly.stored import find_model, read_card
 from evl.assembly.zero_shot import zero_shot
 
 __all__ = [
     "ModelCard",
     "VideoClassifier",
+    "backbone_to_start",
     "build_classifier",
     "find_model",
     "kinetics400_class_names",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
@@ -33,8 +34,11 @@ class ModelCard:
     origin: WeightsOrigin | None = None  # of the backbone's weights; None where an older evl saved it
     scores: dict[str, int | float | str] | None = None  # with their protocol
     data: str | None = None  # what it was trained on, in words
+    used_otherwise: tuple[str, ...] = ()  # than it was trained, in words: more frames, other pixels
     with_backbone: bool = False  # whether the encoder's weights are inside
-    precision: str = "fp32"  # of training, and of judging on the same kind of device
+    inside_hash: str | None = None  # of those; ``backbone_hash`` is of the weights before they were fitted to a size
+    dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"  # of the weights, and of what loading gives
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of training, and of judging on the same kind of device
     format_version: int = FORMAT_VERSION
     evl_version: str = ""
 

@@ -12,6 +12,7 @@ from evl.errors import CheckpointError
 
 FORMAT_VERSION = 2
 WEIGHTS, CARD = "model.safetensors", "model.json"
+MADE = "<!-- made by evl from model.json, and again when the model is saved; without this line it stays -->"
 
 
 def upgraded(content: Any) -> dict[str, Any]:

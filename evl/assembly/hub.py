@@ -13,8 +13,8 @@ from huggingface_hub import ModelHubMixin, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from evl import __version__, models
-from evl.assembly.formats import CARD, WEIGHTS
-from evl.errors import CheckpointError
+from evl.assembly.formats import CARD, MADE, WEIGHTS
+from evl.errors import CheckpointError, EVLError, SaveError
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard as Readme
@@ -39,18 +39,30 @@ class VideoClassifier(
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self._hub_mixin_config = None  # model.json says it all
-        self._with_backbone, self._hub_id = False, None  # while it is being saved
+        self._with_backbone: bool | None = None  # while it is being saved
+        self._hub_id: str | None = None
 
     def save_pretrained(self, save_directory: str | Path, *, with_backbone: bool | None = None, **options):
         """Writes the model into a folder. ``with_backbone``: also the frozen encoder's weights, so that nothing else
-        is needed to load it; mind their licence. ``options``: huggingface_hub's."""
+        is needed to load it (mind their licence); None: as it came. ``options``: huggingface_hub's."""
         with self._saving(with_backbone, self._hub_id):
             return super().save_pretrained(save_directory, **options)
 
     def push_to_hub(self, repo_id: str, *, with_backbone: bool | None = None, **options) -> str:
-        """Saves to the hub (``hf auth login`` first). ``options``: huggingface_hub's, such as ``private=True``."""
-        with self._saving(with_backbone, repo_id):
-            return super().push_to_hub(repo_id, **options)  # which calls save_pretrained
+        """Saves to the hub (``hf auth login`` first). ``options``: huggingface_hub's, such as ``private=True``.
+
+        Raises SaveError where the hub cannot be reached or does not take it.
+        """
+        if not re.fullmatch(r"(\w[\w.-]*/)?\w[\w.-]*", repo_id):
+            raise SaveError(f"{repo_id!r} is no name on the hub; expected owner/name")
+        try:
+            with self._saving(with_backbone, repo_id):
+                return super().push_to_hub(repo_id, **options)  # which calls save_pretrained
+        except EVLError:
+            raise
+        except Exception as error:  # hub, network and disk errors come in a dozen types
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise SaveError(f"could not be pushed to {repo_id}: {reason[:300]} (logged in? hf auth login)") from error
 
     @contextmanager
     def _saving(self, with_backbone: bool | None, hub_id: str | None) -> Iterator[None]:
@@ -65,7 +77,10 @@ class VideoClassifier(
     def _save_pretrained(self, save_directory: Path) -> None:
         from evl.assembly.saved import save_model
 
-        save_model(self, save_directory, with_backbone=self._with_backbone)
+        save_model(self, save_directory, with_backbone=self._with_backbone, full_path=self._hub_id is None)
+        page = save_directory / "README.md"
+        if page.is_file() and MADE in page.read_text(encoding="utf-8", errors="replace"):
+            page.unlink()  # it will be made anew; one that a person wrote stays
 
     @classmethod
     def from_pretrained(
@@ -97,7 +112,8 @@ class VideoClassifier(
         """The ``README.md``: classes, protocol, scores, data, and the backbone with its licence."""
         from evl.assembly.readme import readme
 
-        card = replace(self.card, with_backbone=self._with_backbone, evl_version=__version__)
+        inside = self.card.with_backbone if self._with_backbone is None else self._with_backbone
+        card = replace(self.card, with_backbone=inside, evl_version=__version__)
         return readme(card, kwargs.get("repo_id", self._hub_id))
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from huggingface_hub import ModelCard as Readme
 from huggingface_hub import ModelCardData
+
+from evl.assembly.formats import MADE
 
 if TYPE_CHECKING:
     from evl.assembly.build import ModelCard
@@ -26,7 +29,7 @@ def readme(card: ModelCard, repo_id: str | None = None) -> Readme:
         base_model=card.origin.source if card.origin and card.origin.kind == "hub" else None,
     )
     parts = [f"---\n{data.to_yaml()}\n---\n", f"# {repo_id or 'A video classifier'}\n", _what(card)]
-    parts += [_use(repo_id or "FOLDER"), _scores(card), _classes(card), _backbone(card)]
+    parts += [_use(repo_id or "FOLDER"), _scores(card), _classes(card), _backbone(card), MADE]
     return Readme("\n".join(part for part in parts if part))
 
 
@@ -40,12 +43,16 @@ def _what(card: ModelCard) -> str:
     }
     frames = f"stride {clip.stride}" if clip.sampling == "dense" else "one of each equal part of the video"
     size = "×".join(map(str, pre.image_size))
-    return (
+    lines = [
         f"Tells {len(card.class_names)} classes of videos: {kinds.get(card.model.decoder, card.model.decoder)} on the "
         f"frozen image encoder `{card.backbone.name}`. It looks at clips of {clip.num_frames} frames ({frames}) of "
         f"{size} pixels (H×W). Made with [evl](https://pypi.org/project/evl/) {card.evl_version}.\n"
-        + (f"\nTrained on: {card.data}.\n" if card.data else "")
-    )
+    ]
+    if card.data:
+        lines.append(f"Trained on: {_plain(card.data)}.\n")
+    if card.used_otherwise:
+        lines.append(f"Used otherwise than it was trained: {_plain('; '.join(card.used_otherwise))}.\n")
+    return "\n".join(lines)
 
 
 def _use(where: str) -> str:
@@ -59,10 +66,11 @@ def _use(where: str) -> str:
 def _scores(card: ModelCard) -> str:
     if not card.scores:
         return "## Scores\n\nNone were measured.\n"
-    rows = [f"| {text} | {card.scores[name]:.2f} |" for name, text in _SCORES.items() if name in card.scores]
-    protocol = card.scores.get("protocol", "not written down")
+    numbers = {name: value for name, value in card.scores.items() if isinstance(value, int | float)}
+    rows = [f"| {text} | {numbers[name]:.2f} |" for name, text in _SCORES.items() if name in numbers]
+    protocol = " ".join(str(card.scores.get("protocol", "not written down")).replace("`", "").split())
     table = "\n".join(["| | |", "|---|---|", *rows, ""]) if rows else ""
-    return f"## Scores\n\n{table}\nProtocol: {protocol}.\n"
+    return f"## Scores\n\n{table}\nProtocol: `{protocol}`\n"
 
 
 def _classes(card: ModelCard) -> str:
@@ -70,9 +78,10 @@ def _classes(card: ModelCard) -> str:
     return f"## Classes\n\n{names}\n"
 
 
-def _plain(name: str) -> str:
-    """A class name that Markdown leaves as it is."""
-    return "".join(f"\\{sign}" if sign in r"\`*_{}[]<>()#+-.!|" else sign for sign in " ".join(name.split()))
+def _plain(text: str) -> str:
+    """Text that Markdown leaves as it is: on one line, its signs escaped."""
+    text = "".join(f"\\{sign}" if sign in r"\`*_{}[]<>#|&!~$" else sign for sign in " ".join(text.split()))
+    return re.sub(r"^(\d*)([-+=.)])", r"\1\\\2", text)  # no list within a list, no line beneath a heading
 
 
 def _backbone(card: ModelCard) -> str:

@@ -1,10 +1,10 @@
-"""A model on disk: ``model.safetensors`` (what was trained) and ``model.json`` (all that belongs to it)."""
+"""A model to and from disk: ``model.safetensors`` (what was trained) and ``model.json`` (all that belongs to it)."""
 
 from __future__ import annotations
 
 import json
 import logging
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import safetensors.torch
@@ -13,18 +13,20 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from evl import __version__
-from evl.assembly.build import ModelCard, attention_sizes, build_classifier, build_decoder, taps_of
-from evl.assembly.formats import CARD, WEIGHTS, upgraded
-from evl.assembly.hub import VideoClassifier, fetch, is_hub_id
-from evl.backbones import FrozenBackbone, create_backbone
-from evl.backbones.base import tapped_blocks
+from evl.assembly.build import ModelCard, attention_sizes, build_classifier
+from evl.assembly.formats import CARD, WEIGHTS
+from evl.assembly.hub import VideoClassifier
+from evl.assembly.stored import find_model, grid_of, open_backbone, read_card, read_tensors, refuse_other_shapes
+from evl.backbones import FrozenBackbone
+from evl.backbones.base import hash_weights, tapped_blocks
 from evl.config import ModelConfig, RunConfig
-from evl.errors import BackboneError, CheckpointError, ConfigError
+from evl.errors import CheckpointError, ConfigError
 from evl.files import write_atomically
 from evl.models.resize import resized_state
 from evl.types import BackboneSpec
 
 log = logging.getLogger("evl")
+_TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
 
 def save_model(
@@ -32,28 +34,39 @@ def save_model(
     folder: str | Path,
     *,
     scores: dict[str, float | str] | None = None,
-    with_backbone: bool = False,
+    with_backbone: bool | None = None,
+    full_path: bool = True,
 ) -> None:
-    """Writes the trained weights and the card. ``with_backbone``: the frozen encoder's too, so that it is whole.
+    """Writes the trained weights and the card. ``with_backbone``: the frozen encoder's too, so that it is whole; None:
+    as it came, where it was loaded.
 
-    ``scores``: None keeps what the card says. Raises SaveError if the disk refuses; old files then remain.
+    ``scores``: None keeps what the card says. ``full_path``: whether the card tells where the backbone's file is on
+    this machine, or only its name. Raises SaveError if the disk refuses; old files then remain.
     """
     folder = Path(folder)
     if model.card is None:
         raise CheckpointError("this model says nothing of its backbone and pixels (no card), so it cannot be saved")
+    types = {str(parameter.dtype).removeprefix("torch.") for parameter in model.parameters()}
+    if len(types) > 1 or not types <= set(_TYPES):
+        raise CheckpointError(f"a model with weights of {' and '.join(sorted(types))} is not saved; make them one type")
+    if with_backbone is None:
+        with_backbone = model.card.with_backbone
     weights = model.card.backbone.weights
+    if weights is not None:
+        weights = str(Path(weights).absolute()) if full_path else Path(weights).name
+    state = {name: value.detach().cpu() for name, value in model.backbone.state_dict().items()} if with_backbone else {}
     card = replace(
         model.card,
-        backbone=replace(model.card.backbone, weights=str(Path(weights).absolute()) if weights else None),
+        backbone=replace(model.card.backbone, weights=weights),
         backbone_hash=model.backbone.weights_hash,
         with_backbone=with_backbone,
+        inside_hash=hash_weights(state) if with_backbone else None,
+        dtype=types.pop(),
         scores=model.card.scores if scores is None else scores,
         evl_version=__version__,
     )
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.trainable_state().items()}
-    if with_backbone:
-        backbone = model.backbone.state_dict().items()
-        tensors |= {f"backbone.{name}": _narrowest(value.detach().cpu()).contiguous() for name, value in backbone}
+    tensors |= {f"backbone.{name}": _narrowest(value).contiguous() for name, value in state.items()}
     with write_atomically(folder / WEIGHTS) as file:
         file.write(safetensors.torch.save(tensors, metadata={"format": "pt", "evl": __version__}))
     with write_atomically(folder / CARD, text=True) as file:
@@ -66,26 +79,6 @@ def _narrowest(value: Tensor) -> Tensor:
         if value.dtype == torch.float32 and torch.equal((narrow := value.to(dtype)).float(), value):
             return narrow
     return value
-
-
-def read_card(folder: str | Path) -> ModelCard:
-    """``model.json`` of a run or model folder, of any version. Raises CheckpointError with the reason."""
-    path = Path(folder) / CARD
-    if not path.is_file():
-        if (Path(folder) / "config.yaml").is_file():
-            raise CheckpointError(f"{folder}: this run is not finished; go on with: evl train --out {folder} --resume")
-        raise CheckpointError(f"{folder}: no saved model here (no {CARD}); expected the folder of a finished run")
-    try:
-        return TypeAdapter(ModelCard).validate_python(upgraded(json.loads(path.read_text(encoding="utf-8"))))
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise CheckpointError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    except (ValueError, RecursionError) as error:  # no JSON, no text
-        raise CheckpointError(f"{path}: damaged ({error})") from None
 
 
 def load(
@@ -111,50 +104,32 @@ def load(
     """
     path = find_model(path, revision)
     card = read_card(path)
-    weights = backbone_weights or card.backbone.weights
-    if weights is not None and not Path(weights).is_file() and (path / Path(weights).name).is_file():
-        weights = path / Path(weights).name
-    state = _read_tensors(path / WEIGHTS)
-    inside = {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
-    taps = taps_of(card.model)
-    moved = replace(card.backbone, weights=str(weights) if weights is not None else None)
-    resized = moved if image_size is None else _changed(moved, image_size=image_size)
-    try:
-        if inside and backbone_weights is None:
-            backbone = create_backbone(moved, taps, state=inside)
-            backbone.origin = card.origin
-            if moved.image_size is not None:  # the hash is of positions before they were fitted to that size
-                backbone._hash = card.backbone_hash
-            if image_size is not None:
-                backbone.resize(image_size)
-        else:
-            backbone = create_backbone(resized, taps, trust_origin=True)  # the hash below tells
-    except BackboneError as error:
-        raise CheckpointError(f"{path}: its backbone cannot be rebuilt: {error}") from error
-    if backbone.weights_hash != card.backbone_hash:
-        raise CheckpointError(
-            f"{path} was trained on other backbone weights: {card.backbone.name} with hash "
-            f"{card.backbone_hash[:12]}…, but {weights or 'what that name gives here'} has "
-            f"{backbone.weights_hash[:12]}…"
-        )
+    state = read_tensors(path / WEIGHTS)
     wanted = {"num_frames": num_frames, "stride": stride}
     clip = _changed(card.clip, **{name: value for name, value in wanted.items() if value is not None})
-    preprocessing = card.preprocessing
-    if image_size is not None:
-        preprocessing = replace(preprocessing, image_size=backbone.spec.image_size)
-    config = RunConfig(backbone=resized, model=card.model, clip=clip, evaluation=card.evaluation)
-    _refuse_other_shapes(card, state, backbone, path)
+    sized = card.backbone if image_size is None else _changed(card.backbone, image_size=image_size)
+    backbone, weights = open_backbone(path, card, state, backbone_weights=backbone_weights, image_size=image_size)
+    refuse_other_shapes(card, state, backbone, path)
+    if image_size is None and card.preprocessing.image_size != backbone.spec.image_size:
+        claimed, taken = card.preprocessing.image_size, backbone.spec.image_size
+        raise CheckpointError(f"{path / CARD}: images of {claimed} for a backbone that takes {taken}")
+    config = RunConfig(backbone=sized, model=card.model, clip=clip, evaluation=card.evaluation)
     text = state.get("decoder.text", state.get("zero_shot.text"))  # (Y,E), where there is one
     width = None if text is None else text.shape[-1]
     model = build_classifier(config, card.class_names, backbone=backbone, embedding_width=width)
-    origin = card.origin or backbone.origin  # of a format that did not keep it
-    model.card = replace(card, backbone=resized, clip=clip, preprocessing=preprocessing, origin=origin)
+    model.card = replace(
+        card,
+        backbone=replace(sized, weights=weights),
+        clip=clip,
+        preprocessing=replace(card.preprocessing, image_size=backbone.spec.image_size),
+        origin=card.origin or backbone.origin,  # of a format that did not keep it
+    )
     if notices := _differences(card, model.card):
         log.warning("%s is used otherwise than it was trained: %s", path, "; ".join(notices))
-        model.card = replace(model.card, scores=None)  # which were of the model as it was
-    _refuse_inconsistent(model, path)
+        # scores were of the model as it was
+        model.card = replace(model.card, scores=None, used_otherwise=(*card.used_otherwise, *notices))
     _put_trained(model, state, card, path)
-    return model.to(device).eval()
+    return model.to(device, _TYPES[card.dtype]).eval()
 
 
 def _changed(config, **values):
@@ -185,64 +160,29 @@ def _differences(trained: ModelCard, now: ModelCard) -> list[str]:
     return notices
 
 
-def _refuse_other_shapes(card: ModelCard, state: dict[str, Tensor], backbone: FrozenBackbone, path: Path) -> None:
-    """Before anything is made of the sizes that a card claims: the tensors beside it must have them."""
-    if card.model.decoder == "zero_shot":
-        return
-    try:
-        with torch.device("meta"):
-            spec = replace(backbone.spec, grid=_grid_of(card, backbone.spec))
-            decoder = build_decoder(card.model, spec, len(backbone.taps), card.clip.num_frames)
-    except (RuntimeError, ValueError, OverflowError, TypeError) as error:
-        reason = str(error).split("\n")[0]
-        raise CheckpointError(f"{path / CARD}: no decoder can have these sizes: {reason[:200]}") from None
-    for name, value in decoder.state_dict().items():
-        found = state.get(f"decoder.{name}")
-        if found is None or found.shape != value.shape:
-            what = "is missing" if found is None else f"has the shape {tuple(found.shape)}, not {tuple(value.shape)}"
-            raise CheckpointError(f"{path / WEIGHTS}: does not fit this model: decoder.{name} {what}")
-
-
-def _grid_of(card: ModelCard, spec: BackboneSpec) -> tuple[int, int]:
-    """(h, w) of the patches a model was trained on."""
-    height, width = (size // patch for size, patch in zip(card.preprocessing.image_size, spec.patch_size, strict=True))
-    return height, width
-
-
-def _refuse_inconsistent(model: VideoClassifier, path: Path) -> None:
-    card, spec = model.card, model.backbone.spec
-    pre = card.preprocessing
-    wrong = [
-        what
-        for what, is_wrong in (
-            (
-                f"images of {pre.image_size} for a backbone that takes {spec.image_size}",
-                pre.image_size != spec.image_size,
-            ),
-            (f"interpolation {pre.interpolation!r}", pre.interpolation not in ("bilinear", "bicubic")),
-            (f"std {pre.std}", min(pre.std) <= 0),
-            ("a class name that stands there twice", len(set(card.class_names)) != len(card.class_names)),
-        )
-        if is_wrong
-    ]
-    if wrong:
-        raise CheckpointError(f"{path / CARD}: {'; '.join(wrong)}")
-
-
-def _form(config: ModelConfig, spec: BackboneSpec) -> dict[str, object]:
-    """What decides a decoder's form, with what is left to the backbone filled in."""
-    filled = dict(zip(("qkv_width", "num_heads"), attention_sizes(config, spec), strict=True))
-    filled["taps"] = tapped_blocks(config.taps, spec.depth)
-    only_training = ("mlp_dropout", "head_dropout", "query_init", "prompts")
-    names = [field.name for field in fields(config) if field.name not in only_training]
-    return {name: filled.get(name, getattr(config, name)) for name in names}
+def backbone_to_start(config: RunConfig) -> FrozenBackbone | None:
+    """The backbone of ``config.training.init``, if the config names the same: out of the model where it is inside, or
+    from a file beside it. None where the config names another, or there is nothing to start from."""
+    if config.training.init is None:
+        return None
+    path = find_model(config.training.init)
+    card = read_card(path)
+    own, theirs = config.backbone, card.backbone
+    if replace(own, image_size=None, weights=None) != replace(theirs, image_size=None, weights=None):
+        return None
+    if Path(own.weights or "").name != Path(theirs.weights or "").name:
+        return None
+    size = None if own.image_size == theirs.image_size else own.image_size
+    card = replace(card, model=config.model)  # its taps
+    return open_backbone(path, card, read_tensors(path / WEIGHTS), image_size=size)[0]
 
 
 def start_from(model: VideoClassifier, path: str | Path) -> None:
     """Puts a saved model's trained weights into ``model``, made for other classes, clips or image sizes.
 
     Sizes are fitted as ``load`` does; the classifier is taken over only where the class names are the same, in the
-    same order. Both are logged. Raises CheckpointError where backbone or decoder are not the same.
+    same order. Both are logged. A backbone that came inside stays inside when the model is saved.
+    Raises CheckpointError where backbone or decoder are not the same.
     """
     path = find_model(path)
     card, own = read_card(path), model.card
@@ -250,38 +190,49 @@ def start_from(model: VideoClassifier, path: str | Path) -> None:
         raise CheckpointError(f"{path} stands on another backbone, {card.backbone.name}: it cannot be the start here")
     here, there = (_form(one.model, model.backbone.spec) for one in (own, card))
     differing = [
-        f"model.{name} is {there[name]} there and {here[name]} here" for name in here if here[name] != there[name]
+        f"model.{name} is {there.get(name)} there and {here.get(name)} here"
+        for name in here | there
+        if here.get(name) != there.get(name)
     ]
     if differing:
         raise CheckpointError(f"{path} has a decoder of another form: {', '.join(differing)}")
-    state = _read_tensors(path / WEIGHTS)
+    state = read_tensors(path / WEIGHTS)
+    refuse_other_shapes(card, state, model.backbone, path)
     notices = _differences(card, own)
     if card.class_names != model.class_names:
         notices.append("other classes: the classifier starts anew")
         new = {k: v for k, v in model.trainable_state().items() if k.startswith(("head.", "zero_shot."))}
         state = {k: v for k, v in state.items() if not k.startswith(("head.", "zero_shot."))} | new
     _put_trained(model, state, card, path)
+    model.card = replace(own, with_backbone=card.with_backbone)
     log.info("starting from %s%s", path, f" ({'; '.join(notices)})" if notices else "")
 
 
-def find_model(path: str | Path, revision: str | None = None) -> Path:
-    """The folder of a model: ``path`` itself, or where the hub's ``owner/name`` lies in the cache."""
-    return fetch(str(path), revision) if not Path(path).exists() and is_hub_id(path) else Path(path)
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return safetensors.torch.load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path}: missing or damaged ({error})") from None
+def _form(config: ModelConfig, spec: BackboneSpec) -> dict[str, object]:
+    """What decides a decoder's form, with what is left to the backbone or to a default filled in."""
+    form = {"decoder": config.decoder, "taps": tapped_blocks(config.taps, spec.depth)}
+    form["zero_shot_start"] = config.zero_shot_start
+    if config.decoder in ("evl", "attentive"):
+        form["qkv_width"], form["num_heads"] = attention_sizes(config, spec)
+        form["mlp_ratio"] = config.mlp_ratio
+    if config.decoder == "evl":
+        names = ("num_queries", "temporal_conv", "temporal_position", "cross_frame")
+        form |= {name: getattr(config, name) for name in names}
+    if config.decoder == "attentive":
+        form["probe_blocks"] = config.probe_blocks or 4
+        form["probe_positions"] = config.probe_positions is not False
+    return form
 
 
 def _put_trained(model: VideoClassifier, state: dict[str, Tensor], trained: ModelCard, path: Path) -> None:
     """Puts the trained weights of a file into a model, fitted to its size."""
     spec = model.backbone.spec
     decoder = {k.removeprefix("decoder."): v for k, v in state.items() if k.startswith("decoder.")}
-    decoder = resized_state(decoder, model.decoder.state_dict(), _grid_of(trained, spec), spec.grid)
+    decoder = resized_state(decoder, model.decoder.state_dict(), grid_of(trained, spec), spec.grid)
     rest = {k: v for k, v in state.items() if not k.startswith(("decoder.", "backbone."))}
+    known = {name.split(".")[0] for name in model.trainable_state()}
+    if extra := [name for name in rest if name.split(".")[0] not in known]:
+        raise CheckpointError(f"{path / WEIGHTS}: does not fit this model, which has no {extra[0]}")
     try:
         model.load_trainable_state(rest | {f"decoder.{name}": value for name, value in decoder.items()})
     except RuntimeError as error:

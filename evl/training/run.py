@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from evl.assembly import build_classifier, save_model, start_from
+from evl.assembly import backbone_to_start, build_classifier, save_model, start_from
 from evl.config import RunConfig
 from evl.config import replace as replace_settings
 from evl.data.listing import missing_samples
@@ -19,6 +19,7 @@ from evl.distributed import World, join_world, resolve_precision
 from evl.errors import ConfigError, DataError, EVLError, RunError
 from evl.evaluation import Evaluation, write_evaluation
 from evl.models import VideoClassifier
+from evl.training.checkpoint import list_checkpoints
 from evl.training.loop import Progress, evaluate_once, fit, make_files, make_sampler, stop_if_too_many
 from evl.training.run_folder import RunFolder
 from evl.types import Sample
@@ -79,10 +80,11 @@ def train(
                 "from it by model.zero_shot_start=true"
             )
         torch.manual_seed(config.training.seed)  # the same initial weights everywhere
-        model = build_classifier(config, names)
+        model = build_classifier(config, names, backbone=backbone_to_start(config))
         precision = resolve_precision(config.training.precision, world.device)
         model.card = replace(model.card, precision=precision, data=_described(config, train_samples, val_samples))
-        if config.training.init is not None and not resume:
+        # a run that was stopped before its first checkpoint starts from there again
+        if config.training.init is not None and not (resume and list_checkpoints(folder.checkpoints)):
             start_from(model, config.training.init)
         model.to(world.device)
         # whatever can be refused is refused before there is a folder

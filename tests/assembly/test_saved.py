@@ -4,8 +4,10 @@ import json
 import logging
 import shutil
 from dataclasses import replace as with_fields
+from functools import partial
 
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -65,7 +67,7 @@ def test_the_same_logits_bit_for_bit(tmp_path, backbone, with_backbone):
         assert torch.equal(loaded(clips), model(clips))
         assert loaded.class_names == NAMES
         assert loaded.card.with_backbone is with_backbone
-        assert with_fields(loaded.card, evl_version="", with_backbone=False) == model.card
+        assert with_fields(loaded.card, evl_version="", with_backbone=False, inside_hash=None) == model.card
         assert loaded.backbone.weights_hash == model.backbone.weights_hash
         save_model(loaded, tmp_path, with_backbone=with_backbone)  # again, from what was loaded
 
@@ -307,3 +309,93 @@ def test_claimed_sizes_are_not_believed(tmp_path, section, field, value):
     (tmp_path / "model.json").write_text(json.dumps(card))
     with pytest.raises(CheckpointError):
         evl.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "backbone", [{}, {"image_size": 32}, {"name": "flexivit_small", "pretrained": False, "patch_size": 48}], ids=str
+)
+def test_what_is_inside_is_checked_whatever_its_size(tmp_path, backbone, monkeypatch):
+    if "name" in backbone:
+        monkeypatch.setattr("timm.create_model", partial(timm.create_model, embed_dim=32, num_heads=2))
+    model = make(backbone=backbone, model={"taps": "last 1"})
+    model.save_pretrained(tmp_path, with_backbone=True)
+    assert torch.equal(evl.load(tmp_path)(clips_for(model)), model(clips_for(model)))
+    state = load_file(tmp_path / "model.safetensors")
+    name = "backbone.vit.blocks.1.attn.qkv.weight"
+    state[name] = state[name].float() + 1e-3
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"other backbone weights.*what is inside has"):
+        evl.load(tmp_path)
+
+
+def test_a_backbone_that_came_inside_stays_inside(tmp_path):
+    shutil.copy(ARCHIVE, tmp_path / "clip.pt")
+    model = make(backbone={"name": "openai_clip", "weights": str(tmp_path / "clip.pt")})
+    model.save_pretrained(tmp_path / "one", with_backbone=True)
+    (tmp_path / "clip.pt").unlink()
+    evl.load(tmp_path / "one").save_pretrained(tmp_path / "two")
+    assert torch.equal(evl.load(tmp_path / "two")(clips_for(model)), model(clips_for(model)))
+    assert "are inside" in (tmp_path / "two" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("with_backbone", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_model_of_another_type_comes_back_as_one(tmp_path, dtype, with_backbone):
+    model = make().to(dtype)
+    clips = clips_for(model).to(dtype)
+    model.save_pretrained(tmp_path, with_backbone=with_backbone)
+    loaded = evl.load(tmp_path)
+    assert next(loaded.parameters()).dtype == dtype
+    assert torch.equal(loaded(clips), model(clips))
+    model.decoder.float()
+    with pytest.raises(CheckpointError, match="make them one type"):
+        save_model(model, tmp_path)
+
+
+def test_card_and_tensors_must_agree(tmp_path):
+    """Nothing is resized that nobody asked for, and nothing left out."""
+    save_model(make(), tmp_path)
+    whole = load_file(tmp_path / "model.safetensors")
+
+    def refused(sentence, **changes):
+        save_file({**whole, **changes}, tmp_path / "model.safetensors")
+        with pytest.raises(CheckpointError, match=sentence):
+            evl.load(tmp_path)
+
+    table = "decoder.layers.0.temporal.position"
+    refused(r"has the shape \(8, 128\), not \(3, 128\)", **{table: torch.zeros(8, 128)})
+    refused(r"has the shape \(0, 128\)", **{table: torch.zeros(0, 128)})
+    refused("which has no foo", foo=torch.zeros(1))
+    refused("which has no zero_shot.text", **{"zero_shot.text": torch.zeros(3, 8)})
+    refused("numbers of torch.int8", **{table: torch.zeros(3, 128, dtype=torch.int8)})
+    refused("numbers that are not finite", **{table: torch.full((3, 128), torch.nan)})
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda text: text.replace('"std": [', '"std": [0.0, 0.25, 0.25], "was": ['), "std"),
+        (lambda text: text.replace('"std": [', '"std": [NaN, 0.25, 0.25], "was": ['), "NaN is no number"),
+        (lambda text: text.replace('"mean": [', '"mean": [1e999, 0.5, 0.5], "was": ['), "mean"),
+        (lambda text: text.replace('"up"', '"\\ud800"'), "a class name that is no text"),
+        (lambda text: text.replace('"precision": "fp32"', '"precision": "fp64"'), "precision"),
+        (lambda text: text.replace('"dtype": "float32"', '"dtype": "int8"'), "dtype"),
+        (lambda text: text.replace('"num_frames": 3', '"num_frames": 3, "num_frames": 4'), "a name stands there twice"),
+    ],
+)
+def test_cards_that_lie(tmp_path, change, sentence):
+    save_model(make(), tmp_path)
+    text = (tmp_path / "model.json").read_text()
+    assert change(text) != text
+    (tmp_path / "model.json").write_text(change(text))
+    with pytest.raises(CheckpointError, match=sentence):
+        evl.load(tmp_path)
+
+
+def test_what_is_used_otherwise_says_so_to_the_next(tmp_path):
+    make().save_pretrained(tmp_path / "one")
+    evl.load(tmp_path / "one", num_frames=6).save_pretrained(tmp_path / "two")
+    evl.load(tmp_path / "two", image_size=32).save_pretrained(tmp_path / "three")
+    page = (tmp_path / "three" / "README.md").read_text()
+    assert "clips of 6 frames, not 3" in page
+    assert "images of 32×32 pixels, not 64×64" in page

@@ -1,0 +1,155 @@
+"""What lies in the folder of a model, read and not believed: its card, its tensors, its backbone."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
+
+from evl.assembly.build import ModelCard, build_decoder, taps_of
+from evl.assembly.formats import CARD, WEIGHTS, upgraded
+from evl.assembly.hub import fetch, is_hub_id
+from evl.backbones import FrozenBackbone, create_backbone
+from evl.backbones.base import hash_weights
+from evl.errors import BackboneError, CheckpointError
+from evl.types import BackboneSpec
+
+
+def find_model(path: str | Path, revision: str | None = None) -> Path:
+    """The folder of a model: ``path`` itself, or where the hub's ``owner/name`` lies in the cache."""
+    return fetch(str(path), revision) if not os.path.exists(path) and is_hub_id(path) else Path(path)
+
+
+def read_card(folder: str | Path) -> ModelCard:
+    """``model.json`` of a run or model folder, of any version. Raises CheckpointError with the reason."""
+    path = Path(folder) / CARD
+    if not path.is_file():
+        if (Path(folder) / "config.yaml").is_file():
+            raise CheckpointError(f"{folder}: this run is not finished; go on with: evl train --out {folder} --resume")
+        raise CheckpointError(f"{folder}: no saved model here (no {CARD}); expected the folder of a finished run")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once, parse_constant=_no_number)
+        card = TypeAdapter(ModelCard).validate_python(upgraded(content))
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise CheckpointError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    except (ValueError, RecursionError) as error:  # no JSON, no text
+        raise CheckpointError(f"{path}: damaged ({error})") from None
+    if wrong := _what_cannot_be(card):
+        raise CheckpointError(f"{path}: {'; '.join(wrong)}")
+    return card
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict:
+    """A JSON object whose names stand there once: with two, readers would differ in which they take."""
+    if len(content := dict(pairs)) != len(pairs):
+        raise ValueError("a name stands there twice")
+    return content
+
+
+def _no_number(text: str):
+    raise ValueError(f"{text} is no number")
+
+
+def _what_cannot_be(card: ModelCard) -> list[str]:
+    pre, names = card.preprocessing, card.class_names
+    wrong = {
+        f"interpolation {pre.interpolation!r}": pre.interpolation not in ("bilinear", "bicubic"),
+        f"mean {pre.mean}": not all(map(math.isfinite, pre.mean)),
+        f"std {pre.std}": not all(math.isfinite(one) and one > 0 for one in pre.std),
+        "a class name that stands there twice": len(set(names)) != len(names),
+        "a class name that is no text": any("\ud800" <= sign <= "\udfff" for name in names for sign in name),
+    }
+    return [what for what, is_wrong in wrong.items() if is_wrong]
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """A ``model.safetensors``. Raises CheckpointError where it is damaged, or holds what no model has."""
+    try:
+        state = safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path}: missing or damaged ({error})") from None
+    for name, value in state.items():
+        if not value.is_floating_point() or not value.isfinite().all():
+            what = "numbers that are not finite" if value.is_floating_point() else f"numbers of {value.dtype}"
+            raise CheckpointError(f"{path}: {name} holds {what}")
+    return state
+
+
+def open_backbone(
+    folder: Path,
+    card: ModelCard,
+    state: dict[str, Tensor],
+    *,
+    backbone_weights: str | Path | None = None,
+    image_size: int | tuple[int, int] | None = None,
+) -> tuple[FrozenBackbone, str | None]:
+    """The backbone of a saved model, and its weights' file if it is made of one: out of ``state`` where it is inside,
+    else by name, or from the file the card names: where it was, or beside the model.
+
+    ``image_size``: for another one than it was saved with. Raises CheckpointError where it cannot be made, or is not
+    the one the model was trained on.
+    """
+    config, taps = card.backbone, taps_of(card.model)
+    weights = str(backbone_weights or config.weights or "") or None
+    if weights is not None and not os.path.isfile(weights) and (folder / Path(weights).name).is_file():
+        weights = str(folder / Path(weights).name)
+    config = replace(config, weights=weights)
+    inside = {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
+    try:
+        if inside and backbone_weights is None:
+            backbone = create_backbone(config, taps, state=inside)
+            backbone.origin = card.origin
+            found, known = hash_weights(backbone.state_dict()), card.inside_hash
+            backbone._hash = card.backbone_hash  # of the weights as they were read, before any fitting
+            if image_size is not None:
+                backbone.resize(image_size)
+        else:
+            sized = config if image_size is None else replace(config, image_size=image_size)
+            backbone = create_backbone(sized, taps, trust_origin=True)  # the hash tells
+            found, known = backbone.weights_hash, card.backbone_hash
+    except BackboneError as error:
+        raise CheckpointError(f"{folder}: its backbone cannot be rebuilt: {error}") from error
+    if found != known:
+        what = "what is inside" if inside and backbone_weights is None else weights or "what that name gives here"
+        raise CheckpointError(
+            f"{folder} was trained on other backbone weights: {config.name} with hash {str(known)[:12]}…, but {what} "
+            f"has {found[:12]}…"
+        )
+    return backbone, weights
+
+
+def refuse_other_shapes(card: ModelCard, state: dict[str, Tensor], backbone: FrozenBackbone, path: Path) -> None:
+    """Before anything is made of the sizes that a card claims: the tensors beside it must have them."""
+    expected = grid_of(card, backbone.spec)
+    if card.model.decoder == "zero_shot":
+        return
+    try:
+        with torch.device("meta"):
+            spec = replace(backbone.spec, grid=expected)
+            decoder = build_decoder(card.model, spec, len(backbone.taps), card.clip.num_frames)
+    except (RuntimeError, ValueError, OverflowError, TypeError) as error:
+        reason = str(error).split("\n")[0]
+        raise CheckpointError(f"{path / CARD}: no decoder can have these sizes: {reason[:200]}") from None
+    for name, value in decoder.state_dict().items():
+        found = state.get(f"decoder.{name}")
+        if found is None or found.shape != value.shape:
+            what = "is missing" if found is None else f"has the shape {tuple(found.shape)}, not {tuple(value.shape)}"
+            raise CheckpointError(f"{path / WEIGHTS}: does not fit this model: decoder.{name} {what}")
+
+
+def grid_of(card: ModelCard, spec: BackboneSpec) -> tuple[int, int]:
+    """(h, w) of the patches a model was trained on."""
+    height, width = (size // patch for size, patch in zip(card.preprocessing.image_size, spec.patch_size, strict=True))
+    return height, width
