@@ -4,7 +4,7 @@ from evl.assembly.build import ModelCard, build_classifier
 from evl.assembly.hub import VideoClassifier
 from evl.assembly.release import kinetics400_class_names, load_release, save_release
 from evl.assembly.saved import backbone_to_start, load, save_model, start_from
-from evl.assembly.stored import find_model, read_card
+from evl.assembly.stored import find_model, read_card, weights_file
 from evl.assembly.zero_shot import zero_shot
 
 __all__ = [
@@ -20,5 +20,6 @@ __all__ = [
     "save_model",
     "save_release",
     "start_from",
+    "weights_file",
     "zero_shot",
 ]

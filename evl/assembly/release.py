@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ from evl.backbones import FrozenBackbone, create_backbone, named
 from evl.backbones.openai_clip import HEAD_WIDTH
 from evl.backbones.weights import load_torch_file
 from evl.config import BackboneConfig, ClipConfig, EvaluationConfig, ModelConfig
-from evl.errors import CheckpointError
+from evl.errors import CheckpointError, EVLError
 from evl.files import write_atomically
 from evl.models import ClassifierHead, EVLDecoder
 from evl.models.decoder import own_key_to_release
@@ -40,6 +41,25 @@ def load_release(
 
     Raises CheckpointError or BackboneError where files are not what they should be, or do not fit each other.
     """
+    for name, value in (("num_frames", num_frames), ("stride", stride)):
+        if value is not None and value < 1:
+            raise CheckpointError(f"{name} {value}: expected at least 1")
+    try:
+        return _load(checkpoint, backbone, class_names, num_frames, stride)
+    except EVLError:
+        raise
+    except (ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:  # tensors of odd shapes
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{checkpoint}: its tensors do not fit each other ({reason[:200]})") from error
+
+
+def _load(
+    checkpoint: str | Path,
+    backbone: str | Path | BackboneConfig | FrozenBackbone,
+    class_names: Sequence[str] | None,
+    num_frames: int | None,
+    stride: int | None,
+) -> VideoClassifier:
     state = _model_state(checkpoint)
     decoder_state = {k.removeprefix("decoder."): v for k, v in state.items() if k.startswith("decoder.")}
     layers = [int(m[1]) for k in decoder_state if (m := re.match(r"decoder_layers\.(\d+)\.", k))]
@@ -65,17 +85,27 @@ def load_release(
     names = tuple(class_names) if class_names is not None else tuple(str(y) for y in range(num_classes))
     if len(names) != num_classes:
         raise CheckpointError(f"{checkpoint} has {num_classes} classes, but {len(names)} names were given")
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise CheckpointError(f"the class name {twice!r} was given twice")
     positions = decoder_state.get("temporal_pos_embed.0")
     qkv_width = len(decoder_state.get("decoder_layers.0.attn.q_proj.weight", ()))
+    if qkv_width % HEAD_WIDTH:
+        raise CheckpointError(
+            f"{checkpoint} has an attention of width {qkv_width}, which is no multiple of {HEAD_WIDTH}, the width of "
+            "the release's heads"
+        )
     if positions is not None and num_frames not in (None, len(positions)):
         raise CheckpointError(f"{checkpoint} is for {len(positions)} frames, not {num_frames}; load it, then change it")
     num_frames = len(positions) if positions is not None else num_frames
-    decoder = EVLDecoder.from_release(
-        decoder_state,
-        num_heads=qkv_width // HEAD_WIDTH or 1,
-        num_frames=num_frames,
-        grid=backbone.spec.grid,
-    )
+    try:
+        decoder = EVLDecoder.from_release(
+            decoder_state,
+            num_heads=qkv_width // HEAD_WIDTH or 1,  # 0: from_release tells what is missing
+            num_frames=num_frames,
+            grid=backbone.spec.grid,
+        )
+    except CheckpointError as error:
+        raise CheckpointError(f"{checkpoint}: {error}") from None
     head = ClassifierHead(width, num_classes)
     try:
         head.load_state_dict({ours: state[key] for key, ours in _HEAD_KEYS.items()})
@@ -104,7 +134,7 @@ def _card(
         backbone_hash=model.backbone.weights_hash,
         model=ModelConfig(
             taps=f"last {len(model.decoder.layers)}",
-            num_heads=qkv_width // HEAD_WIDTH or 1,
+            num_heads=qkv_width // HEAD_WIDTH,
             qkv_width=qkv_width,
             mlp_ratio=mlp.fc1.out_features / mlp.fc1.in_features,
             temporal_conv=temporal.conv is not None,
@@ -189,8 +219,10 @@ def save_release(model: VideoClassifier, path: str | Path) -> None:
         "loss_scaler": {},
         "next_step": 0,
     }
+    archive = io.BytesIO()  # torch's own writer does not tell a full disk as one
+    torch.save(content, archive)
     with write_atomically(path) as file:
-        torch.save(content, file)
+        file.write(archive.getbuffer())
 
 
 def kinetics400_class_names() -> tuple[str, ...]:

@@ -87,6 +87,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return state
 
 
+def weights_file(folder: Path, card: ModelCard) -> str | None:
+    """Where the backbone's file is, if it is made of one: where it was when the model was saved, else beside it."""
+    weights = card.backbone.weights
+    if weights is not None and not os.path.isfile(weights) and (folder / Path(weights).name).is_file():
+        return str(folder / Path(weights).name)
+    return weights
+
+
 def open_backbone(
     folder: Path,
     card: ModelCard,
@@ -102,9 +110,7 @@ def open_backbone(
     the one the model was trained on.
     """
     config, taps = card.backbone, taps_of(card.model)
-    weights = str(backbone_weights or config.weights or "") or None
-    if weights is not None and not os.path.isfile(weights) and (folder / Path(weights).name).is_file():
-        weights = str(folder / Path(weights).name)
+    weights = str(backbone_weights) if backbone_weights else weights_file(folder, card)
     config = replace(config, weights=weights)
     inside = {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
     try:

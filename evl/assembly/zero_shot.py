@@ -32,8 +32,9 @@ def zero_shot(
     names = tuple(class_names)
     if not all(name.strip() for name in names):
         raise ConfigError("a class name is empty")
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(f"the class name {twice[0]!r} stands there twice")
+    spoken = [" ".join(name.replace("_", " ").split()) for name in names]
+    if twice := next((name for name in spoken if spoken.count(name) > 1), None):
+        raise ConfigError(f"the class name {twice!r} stands there twice, as a text tower reads it")
     if isinstance(backbone, str):
         backbone = named(backbone)
     config = change(

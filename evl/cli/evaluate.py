@@ -75,7 +75,7 @@ def command(
     from evl.cli.common import Bars, is_main_process, print_json, start_logging, zero_shot_model
     from evl.data.loader import default_num_workers
     from evl.distributed import join_world
-    from evl.errors import ConfigError, DataError
+    from evl.errors import ConfigError, DataError, SaveError
     from evl.evaluation import evaluate, write_evaluation
 
     start_logging()
@@ -83,6 +83,8 @@ def command(
         raise ConfigError(f"--crops {crops}: expected 1 or 3")
     _refuse_mixed(run, data, zero_shot, backbone is not None or bool(prompts))
     refuse_sizes_of_a_run(zero_shot, stride, image_size)
+    if zero_shot and out is not None and any((out / name).exists() for name in ("model.json", "config.yaml")):
+        raise SaveError(f"{out} holds a model already, which --zero-shot would write over; choose another --out")
     with join_world(device) as world:
         options = dict(root=root, layout=layout, split_number=split_number)
         if zero_shot:

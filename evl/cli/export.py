@@ -59,9 +59,9 @@ def command(
     if format is Format.release:
         save_release(model, out)
     elif out is not None:
-        model.save_pretrained(out, with_backbone=with_backbone)
+        model.save_pretrained(out, with_backbone=with_backbone or None)
     if push is not None:
-        url = model.push_to_hub(push, with_backbone=with_backbone, private=private or None)
+        url = model.push_to_hub(push, with_backbone=with_backbone or None, private=private or None)
         output.print(f"pushed to {url}", highlight=False, markup=False, soft_wrap=True)
     if out is not None:
         output.print(f"exported to {out}", highlight=False, markup=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -53,7 +54,11 @@ def command(
     if config.backbone.weights is not None:
         config = replace(config, backbone={"weights": str(Path(config.backbone.weights).absolute())})
     RunFolder(out).create(config, model.class_names, (), (), {})
-    save_model(model, out, with_backbone=with_backbone)
+    try:
+        save_model(model, out, with_backbone=with_backbone)
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)  # it was made just now, and half a run would be taken for one
+        raise
     output.print(
         f"{out}: {len(model.class_names)} classes, {card.clip.num_frames} frames, {card.model.taps} blocks of "
         f"{model.backbone.spec.name}; next: evl predict {out} VIDEO",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -99,7 +100,7 @@ def _class_names(text: str) -> tuple[str, ...]:
     from evl.data.manifest import read_class_names
     from evl.errors import ConfigError
 
-    if text.startswith("@") or Path(text).is_file():
+    if text.startswith("@") or os.path.isfile(text):  # which is False for what is too long to be a path
         return read_class_names(text.removeprefix("@"))
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     if len(names) < 2:

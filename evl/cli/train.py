@@ -100,12 +100,13 @@ def make_config(
         raise ConfigError("give --recipe or --config, not both")
     start = get_recipe(recipe) if recipe else RunConfig.from_yaml(config) if config else RunConfig()
     if init is not None:
-        from evl.assembly import find_model, read_card
+        from evl.assembly import find_model, read_card, weights_file
 
         folder = find_model(init)
         card = read_card(folder)
         if not recipe and not config:  # what is not said is as it was there
             start = RunConfig(backbone=card.backbone, model=card.model, clip=card.clip, evaluation=card.evaluation)
+            start = replace(start, backbone={"weights": weights_file(folder, card)})
         start = replace(start, training={"init": str(folder.absolute())})
     if backbone is not None:
         chosen = named(backbone)

@@ -10,8 +10,9 @@ from huggingface_hub import ModelCard as Readme
 
 import evl
 from evl.assembly.hub import is_hub_id
-from evl.errors import CheckpointError
+from evl.errors import CheckpointError, SaveError
 from tests.assembly.test_saved import clips_for, make
+from tests.helpers import GOLDEN
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -122,3 +123,45 @@ def test_the_page_says_what_a_person_must_know(hub, tmp_path):
     unscored = make()
     unscored.save_pretrained(tmp_path / "unscored")
     assert "None were measured" in (tmp_path / "unscored" / "README.md").read_text()
+
+
+def test_a_page_that_a_person_wrote_stays(hub, tmp_path):
+    model = make()
+    model.save_pretrained(tmp_path / "model")
+    model.save_pretrained(tmp_path / "model", with_backbone=True)
+    page = tmp_path / "model" / "README.md"
+    assert "are inside" in page.read_text()  # made anew
+    page.write_text("# Mine")
+    model.save_pretrained(tmp_path / "model", with_backbone=False)
+    assert page.read_text() == "# Mine"
+
+
+def test_nothing_gets_into_the_page_by_the_back_door(hub, tmp_path):
+    model = make()
+    scores = {"top1": "93", "protocol": "x`\n# Heading\n<b>"}
+    data = "v\n# Injected\n---\nlicense: mit, 3 videos"
+    model.card = model.card.__class__(**{**vars(model.card), "scores": scores, "data": data})
+    model.save_pretrained(tmp_path / "model")
+    page = Readme.load(tmp_path / "model" / "README.md")
+    assert page.data.license is None
+    assert [line for line in page.text.splitlines() if line.startswith("# ")] == ["# A video classifier"]
+    assert "<b>" not in page.text.replace("`x # Heading <b>`", "")
+
+
+def test_a_hub_that_cannot_be_reached_is_one_sentence(hub, monkeypatch):
+    model = make()
+    for name in ("bad id!!", "", "a/b/c"):
+        with pytest.raises(SaveError, match="no name on the hub"):
+            model.push_to_hub(name)
+    with pytest.raises(SaveError, match="could not be pushed to someone/doors"):
+        model.push_to_hub("someone/doors")
+
+
+def test_a_pushed_card_says_nothing_of_this_machine(hub, tmp_path):
+    model = make(backbone={"name": "openai_clip", "weights": str(GOLDEN / "openai_clip_tiny.pt")})
+    with model._saving(False, "someone/doors"):
+        model.save_pretrained(tmp_path / "pushed")
+    assert json.loads((tmp_path / "pushed" / "model.json").read_text())["backbone"]["weights"] == "openai_clip_tiny.pt"
+    assert str(GOLDEN.parent) not in (tmp_path / "pushed" / "model.json").read_text()
+    shutil.copy(GOLDEN / "openai_clip_tiny.pt", tmp_path / "pushed")
+    assert torch.equal(evl.load(tmp_path / "pushed")(clips_for(model)), model(clips_for(model)))

@@ -208,3 +208,35 @@ def test_kinetics_400_names():
     assert len(names) == len(set(names)) == 400
     assert (names[0], names[1], names[399]) == ("abseiling", "air drumming", "zumba")
     assert list(names) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("proj.2.weight", torch.zeros(7)),
+        ("proj.2.weight", None),
+        ("decoder.decoder_layers.0.mlp.fc1.weight", torch.zeros(5)),
+        ("decoder.decoder_layers.0.attn.q_proj.weight", torch.zeros(())),
+        ("decoder.decoder_layers.0.attn.q_proj.weight", torch.zeros(96, 128)),
+        ("decoder.temporal_pos_embed.0", torch.zeros(())),
+        ("decoder.temporal_pos_embed.0", torch.zeros(0, 128)),
+    ],
+)
+def test_tensors_of_odd_shapes_are_told(tmp_path, key, value):
+    whole = torch.load(FILES[0], weights_only=True)
+    torch.save({"model": {**whole["model"], f"module.{key}": value}}, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match=r"odd\.pth"):
+        evl.load_release(tmp_path / "odd.pth", FILES[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"num_frames": 0}, "num_frames 0: expected at least 1"),
+        ({"stride": 0}, "stride 0: expected at least 1"),
+        ({"class_names": ["a"] * 7}, "'a' was given twice"),
+    ],
+)
+def test_what_cannot_be_meant(options, sentence):
+    with pytest.raises(CheckpointError, match=sentence):
+        evl.load_release(*FILES, **options)

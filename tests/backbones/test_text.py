@@ -238,6 +238,7 @@ def test_class_names_that_cannot_be(tmp_path):
         ("a, b", "a list of them"),
         (("a",), "at least two"),
         (("a", "b", "a"), "'a' stands there twice"),
+        (("a b", "a_b"), "'a b' stands there twice"),
         (("a", " "), "empty"),
     ):
         with pytest.raises(ConfigError, match=sentence):
