@@ -166,6 +166,8 @@ def backbone_to_start(config: RunConfig) -> FrozenBackbone | None:
     if config.training.init is None:
         return None
     path = find_model(config.training.init)
+    if not (path / CARD).is_file():  # gone since: a run that has a checkpoint can do without
+        return None
     card = read_card(path)
     own, theirs = config.backbone, card.backbone
     if replace(own, image_size=None, weights=None) != replace(theirs, image_size=None, weights=None):

@@ -101,6 +101,12 @@ def test_a_saved_model_is_the_same(archive, tmp_path, monkeypatch):
             1,
             "must have {{}}",
         ),
+        (
+            ["evaluate", "--zero-shot", "--backbone", "{archive}", "--data", "{videos}", "--out", "{run}"],
+            1,
+            "holds a model already",
+        ),
+        (["predict", "--zero-shot", "a, " * 200, "--backbone", "{archive}", "{videos}"], 1, "'a' stands there twice"),
         (["evaluate"], 2, "expected the folder of a run"),
         (["evaluate", "{run}", "--prompt", "{{}}"], 2, "go with --zero-shot"),
         (["evaluate", "--zero-shot", "--backbone", "{archive}"], 2, "--data"),

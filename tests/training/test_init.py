@@ -45,8 +45,13 @@ def test_stopped_before_its_first_checkpoint_it_starts_there_again(tiny_config, 
     with pytest.raises(SystemExit):
         train(config, tmp_path / "killed")
     monkeypatch.undo()
+    shutil.copytree(tmp_path / "killed", tmp_path / "lost")
     resumed = train(None, tmp_path / "killed", resume=True).model
     assert distance(resumed, straight) == 0
+    shutil.rmtree(tmp_path / "model")
+    with pytest.raises(CheckpointError, match="no saved model here"):  # rather than from random weights
+        train(None, tmp_path / "lost", resume=True)
+    train(None, tmp_path / "killed", resume=True)  # which has its own checkpoint
 
 
 @pytest.mark.parametrize("inside", [True, False])
