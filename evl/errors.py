@@ -35,6 +35,10 @@ class BackboneError(EVLError, ValueError):
     """A backbone that is unknown, cannot work here, or whose weights do not fit."""
 
 
+class MissingWeightsError(BackboneError):
+    """Weights that are not on this machine and could not be fetched."""
+
+
 class CheckpointError(EVLError, ValueError):
     """A saved model or checkpoint that is missing, damaged, or belongs to something else."""
 

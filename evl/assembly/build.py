@@ -47,7 +47,7 @@ class ModelCard:
     ) -> str:
         """How a score was measured, on one line: no score is printed without it."""
         clip, pre = self.clip, self.preprocessing
-        frames = f"{clip.num_frames}x{clip.stride}" if clip.sampling == "dense" else f"{clip.num_frames} segments"
+        frames = f"{clip.num_frames}x{clip.stride}" if clip.sampling == "dense" else f"{clip.num_frames} segment"
         views = f"{num_clips or self.evaluation.num_clips}x{num_crops or self.evaluation.num_crops} views"
         height, width = pre.image_size
         size = f"{height}px" if height == width else f"{height}×{width}px"

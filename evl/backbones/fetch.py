@@ -18,7 +18,7 @@ import torch
 from huggingface_hub import constants
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-from evl.errors import BackboneError
+from evl.errors import BackboneError, MissingWeightsError
 
 
 class Source(NamedTuple):
@@ -102,9 +102,9 @@ def fetch(name: str) -> tuple[Path, str]:
             return path, source.where
     first = found[0]
     if constants.HF_HUB_OFFLINE:
-        raise BackboneError(_what_to_fetch(name, first, "HF_HUB_OFFLINE is set, so nothing was asked for"))
+        raise MissingWeightsError(_what_to_fetch(name, first, "HF_HUB_OFFLINE is set, so nothing was asked for"))
     if (reason := _no_way_to(first.address)) is not None:
-        raise BackboneError(_what_to_fetch(name, first, reason))
+        raise MissingWeightsError(_what_to_fetch(name, first, reason))
     for source in found:
         try:
             return source.download(), source.where
@@ -113,8 +113,8 @@ def fetch(name: str) -> tuple[Path, str]:
                 continue  # the repository is there, this file is not
             cause = error.__cause__ or error
             reason = ": ".join([type(cause).__name__, *str(cause).strip().splitlines()[:1]])
-            raise BackboneError(_what_to_fetch(name, first, reason)) from error
-    raise BackboneError(_what_to_fetch(name, first, "the repository has no such file"))
+            raise MissingWeightsError(_what_to_fetch(name, first, reason)) from error
+    raise MissingWeightsError(_what_to_fetch(name, first, "the repository has no such file"))
 
 
 def _no_way_to(address: str) -> str | None:

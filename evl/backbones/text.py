@@ -23,7 +23,7 @@ from evl.backbones.text_towers import TEXT_TOWERS
 from evl.backbones.timm_vit import TimmBackbone
 from evl.backbones.weights import read_weights
 from evl.config import BackboneConfig
-from evl.errors import BackboneError
+from evl.errors import BackboneError, MissingWeightsError
 
 SETTINGS = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -74,6 +74,11 @@ def require_text_tower(config: BackboneConfig) -> None:
     _require_open_clip()
     if config.weights is None and timm.is_model(config.name.partition(".")[0]):
         _repository(config)
+
+
+def whole_clip_files(config: BackboneConfig) -> list[str]:
+    """Addresses of the files that hold the whole CLIP of a timm name, for who must fetch them by hand."""
+    return [f"https://huggingface.co/{_repository(config)}/resolve/main/{file}" for file in (WEIGHTS[0], SETTINGS)]
 
 
 def _require_open_clip():
@@ -144,7 +149,7 @@ def _fetch(repository: str, name: str) -> tuple[Path, Path]:
             weights = hf_hub_download(repository, WEIGHTS[1])
     except Exception as error:  # network, hub and disk errors come in a dozen types
         reason = str(error).strip().split("\n")[0]
-        raise BackboneError(
+        raise MissingWeightsError(
             f"the text tower of {name} could not be fetched from {repository} ({type(error).__name__}: {reason}). "
             f"Without a network, fetch {SETTINGS} and {WEIGHTS[0]} from there elsewhere, put them into one folder, and "
             f"set backbone.weights=FOLDER/{WEIGHTS[0]}"

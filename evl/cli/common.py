@@ -38,7 +38,7 @@ def is_main_process() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
-def zero_shot_model(class_names, backbone: str | None, prompts, num_frames: int, device):
+def zero_shot_model(class_names, backbone: str | None, weights, prompts, num_frames: int, device):
     """The classifier that ``--zero-shot`` asks for, on its device."""
     import typer
 
@@ -50,7 +50,8 @@ def zero_shot_model(class_names, backbone: str | None, prompts, num_frames: int,
             "--zero-shot needs --backbone: a CLIP-like encoder with a text tower, such as "
             "vit_base_patch16_clip_quickgelu_224.openai, or one of OpenAI's archives"
         )
-    return zero_shot(backbone, class_names, prompts=tuple(prompts) or PROMPTS, num_frames=num_frames).to(device)
+    options = dict(weights=weights, prompts=tuple(prompts) or PROMPTS, num_frames=num_frames)
+    return zero_shot(backbone, class_names, **options).to(device)
 
 
 class Bars:

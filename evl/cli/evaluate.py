@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from evl.cli.options import Backbone, ImageSize, NumFrames, Prompts, Stride, refuse_sizes_of_a_run, sizes
+from evl.cli.options import Backbone, ImageSize, NumFrames, Prompts, Stride, Weights, refuse_sizes_of_a_run, sizes
 
 NAME = "evaluate"
 
@@ -40,6 +40,7 @@ def command(
         ),
     ] = False,
     backbone: Backbone = None,
+    weights: Weights = None,
     prompts: Prompts = [],  # noqa: B006  (typer copies it)
     split: Annotated[
         str | None, typer.Option(help="train, val or test, where --data has splits; default: test, else val.")
@@ -81,7 +82,7 @@ def command(
     start_logging()
     if crops not in (None, 1, 3):
         raise ConfigError(f"--crops {crops}: expected 1 or 3")
-    _refuse_mixed(run, data, zero_shot, backbone is not None or bool(prompts))
+    _refuse_mixed(run, data, zero_shot, bool(backbone or weights or prompts))
     refuse_sizes_of_a_run(zero_shot, stride, image_size)
     if zero_shot and out is not None and any((out / name).exists() for name in ("model.json", "config.yaml")):
         raise SaveError(f"{out} holds a model already, which --zero-shot would write over; choose another --out")
@@ -89,7 +90,7 @@ def command(
         options = dict(root=root, layout=layout, split_number=split_number)
         if zero_shot:
             samples, names = _samples(None, data, split, **options)
-            model = zero_shot_model(names, backbone, prompts, num_frames or 8, world.device)
+            model = zero_shot_model(names, backbone, weights, prompts, num_frames or 8, world.device)
         else:
             model = load(run, device=world.device, **sizes(num_frames, stride, image_size))
             out = out or (run if run.is_dir() else Path(f"{run.name}_evaluation"))  # of a model of the hub
@@ -135,7 +136,7 @@ def _refuse_mixed(run: Path | None, data: Path | None, zero_shot: bool, has_zero
     if not zero_shot and run is None:
         raise typer.BadParameter("expected the folder of a run, or --zero-shot --backbone NAME --data DATA")
     if not zero_shot and has_zero_shot_options:
-        raise typer.BadParameter("--backbone and --prompt go with --zero-shot; a run has its own")
+        raise typer.BadParameter("--backbone, --weights and --prompt go with --zero-shot; a run has its own")
     if zero_shot and (run is not None or data is None):
         raise typer.BadParameter("--zero-shot takes no run, but --backbone NAME --data DATA")
 

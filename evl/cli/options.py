@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,6 +22,9 @@ ImageSize = Annotated[
 
 Backbone = Annotated[
     str | None, typer.Option(help="For --zero-shot: a name ('evl backbones clip') or an OpenAI CLIP archive.")
+]
+Weights = Annotated[
+    Path | None, typer.Option(help="For --zero-shot: a file with the whole CLIP of --backbone, instead of the hub's.")
 ]
 Prompts = Annotated[
     list[str], typer.Option("--prompt", help="For --zero-shot: 'a video of {}.'; several are averaged.")

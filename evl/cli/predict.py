@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from evl.cli.options import Backbone, ImageSize, NumFrames, Prompts, Stride, refuse_sizes_of_a_run, sizes
+from evl.cli.options import Backbone, ImageSize, NumFrames, Prompts, Stride, Weights, refuse_sizes_of_a_run, sizes
 
 NAME = "predict"
 
@@ -31,6 +31,7 @@ def command(
         ),
     ] = None,
     backbone: Backbone = None,
+    weights: Weights = None,
     prompts: Prompts = [],  # noqa: B006  (typer copies it)
     top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 3,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document with all scores.")] = False,
@@ -64,10 +65,11 @@ def command(
     start_logging()
     refuse_sizes_of_a_run(zero_shot is not None, stride, image_size)
     if zero_shot is not None:
-        model = zero_shot_model(_class_names(zero_shot), backbone, prompts, num_frames or 8, pick_device(device))
+        names = _class_names(zero_shot)
+        model = zero_shot_model(names, backbone, weights, prompts, num_frames or 8, pick_device(device))
         videos = paths
-    elif backbone is not None or prompts:
-        raise typer.BadParameter("--backbone and --prompt go with --zero-shot; a run has its own")
+    elif backbone is not None or weights is not None or prompts:
+        raise typer.BadParameter("--backbone, --weights and --prompt go with --zero-shot; a run has its own")
     elif len(paths) < 2:
         raise typer.BadParameter(
             "expected the folder of a run and a video, or --zero-shot CLASSES --backbone NAME VIDEO"

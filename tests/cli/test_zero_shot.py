@@ -38,7 +38,7 @@ def test_predict_needs_no_run(run, archive, videos, tmp_path):
     document = json.loads(out)
     assert code == 0
     assert [p["path"] for p in document["predictions"]] == [str(file) for file in files]
-    assert "8 segments frames, 1x1 views, 32px" in document["protocol"]
+    assert "8 segment frames, 1x1 views, 32px" in document["protocol"]
     assert "zero-shot" in document["protocol"]
     model = evl.zero_shot(str(archive), ["opening a door", "closing a door"])
     for prediction, got in zip(evl.predict(model, files).predictions, scores_of(out), strict=True):
@@ -48,10 +48,29 @@ def test_predict_needs_no_run(run, archive, videos, tmp_path):
         again = run(*command, listed, *files)[1]
         assert json.loads(again) == document
     code, out, _ = run(*command, "opening a door, closing a door", "--num-frames", 2, "--prompt", "{}", files[0])
-    assert "2 segments frames" in json.loads(out)["protocol"]
+    assert "2 segment frames" in json.loads(out)["protocol"]
     model = evl.zero_shot(str(archive), ["opening a door", "closing a door"], prompts=["{}"], num_frames=2)
     wanted = evl.predict(model, files[0]).predictions[0].scores
     assert scores_of(out)[0] == pytest.approx(dict(zip(model.class_names, wanted, strict=True)), abs=1e-5)
+
+
+def test_a_file_with_the_whole_clip_of_a_name(run, videos, tmp_path, monkeypatch):
+    file = towers.write(towers.make(towers.PLAIN), tmp_path)
+    video = next(videos.rglob("*.mp4"))
+    command = ("predict", "--json", "--zero-shot", "opening a door, jumping", "--backbone", "evltest_clip_32", video)
+    code, out, err = run(*command, "--weights", file)
+    assert code == 0, err
+    model = evl.zero_shot("evltest_clip_32", ["opening a door", "jumping"], weights=file)
+    wanted = evl.predict(model, video).predictions[0].scores
+    assert scores_of(out)[0] == pytest.approx(dict(zip(model.class_names, wanted, strict=True)), abs=1e-5)
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("evl.backbones.fetch.weights_on_disk", lambda name: None)
+    known = ("--backbone", "vit_base_patch16_siglip_224.webli")
+    code, _, err = run("predict", "--zero-shot", "opening a door, jumping", *known, video)
+    assert code == 1
+    assert "timm/ViT-B-16-SigLIP/resolve/main/open_clip_model.safetensors and" in " ".join(err.split())
+    assert "give --weights FOLDER/open_clip_model.safetensors" in " ".join(err.split())
 
 
 def test_evaluate_takes_class_names_from_the_data(run, archive, videos, tmp_path, monkeypatch):
