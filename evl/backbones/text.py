@@ -2,12 +2,14 @@
 
 open_clip builds the tower and cuts text into tokens; it is an optional extra, needed once: what comes out is a matrix
 that is saved with the model. Weights are read by ``read_weights``, as everywhere: open_clip gets tensors, never files.
+Hugging Face's tokenizers and text models may bring Python of their own: those are refused unread.
 """
 
 from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +112,7 @@ def _open_tower(open_clip, backbone: TimmBackbone, config: BackboneConfig):
             chosen = chosen.get("model_cfg", chosen)
         else:
             chosen = _settings_from_sizes(state, backbone, source)
+        _refuse_code(chosen["text_cfg"], path.parent, source)
         model = _build(open_clip, chosen, state, backbone)
         return model, _tokenizer(open_clip, chosen["text_cfg"], path.parent), source
     except BackboneError:
@@ -194,6 +197,57 @@ def _settings_from_sizes(state: Mapping[str, Tensor], backbone: TimmBackbone, so
     }
 
 
+_NAME_ON_HUB = re.compile(r"(?!\.)[\w.-]+(/(?!\.)[\w.-]+)?", re.ASCII)  # "owner/name"; some old ones have no owner
+_TOKENIZER_OPTIONS = {"clean", "strip_sep_token", "language"}
+
+
+def _refuse_code(text: Mapping, folder: Path, source: str) -> None:
+    """BackboneError where transformers would be led to Python beside the weights, or would ask whether to run it.
+
+    Without transformers, by the settings alone: names that are none of the hub's, options that are handed on to it,
+    and ``auto_map``, which names classes in Python files, anywhere in the settings that it reads from ``folder``.
+    """
+    for key in ("hf_model_name", "hf_tokenizer_name"):
+        name = text.get(key)
+        if name and not (isinstance(name, str) and _NAME_ON_HUB.fullmatch(name) and not Path(name).exists()):
+            raise BackboneError(
+                f"the text tower of {source} is refused: its {key} is {ascii(name)[:80]}, and only a name on the hub "
+                "(owner/name) that is no file or folder here is taken, since what lies in a folder may hold code"
+            )
+    if others := sorted(set(text.get("tokenizer_kwargs") or {}) - _TOKENIZER_OPTIONS):
+        raise BackboneError(
+            f"the text tower of {source} is refused: its tokenizer_kwargs have {ascii(others)[:80]}; "
+            f"only {', '.join(sorted(_TOKENIZER_OPTIONS))} are taken, since others may load code"
+        )
+    if not text.get("hf_tokenizer_name"):
+        return
+
+    def seen(pairs: list) -> dict:
+        if any(key == "auto_map" for key, _ in pairs):
+            raise BackboneError(
+                f"the text tower of {source} is refused: {file.name} beside it has an auto_map, which loads code "
+                "(Python files); take the same model without it"
+            )
+        return dict(pairs)
+
+    for file in sorted(folder.glob("*config*.json")):
+        json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=seen)
+
+
+def _refuse_code_on_hub(name: str) -> None:
+    """BackboneError where a text model of the hub brings Python. open_clip would let transformers ask for it."""
+    from transformers import AutoConfig
+
+    try:
+        needed = getattr(AutoConfig.from_pretrained(name, trust_remote_code=False), "auto_map", None)
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        needed = True
+    if needed:
+        raise BackboneError(f"the text model {name} is refused: it loads code (Python files) of its own")
+
+
 def _build(open_clip, settings: dict, state: dict[str, Tensor], backbone: TimmBackbone) -> nn.Module:
     """open_clip's model from settings and tensors; RuntimeError where keys or shapes do not fit."""
     from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed
@@ -203,6 +257,8 @@ def _build(open_clip, settings: dict, state: dict[str, Tensor], backbone: TimmBa
     if "multimodal_cfg" in settings:
         raise BackboneError("CoCa's text towers are not read; take a CLIP or SigLIP")
     custom = settings.pop("custom_text", False) or "hf_model_name" in text or "text.token_embedding.weight" in state
+    if text.get("hf_model_name"):
+        _refuse_code_on_hub(text["hf_model_name"])
     text["hf_model_pretrained"] = vision["timm_model_pretrained"] = False
     if "timm_model_name" not in vision:
         vision["image_size"] = backbone.spec.image_size
@@ -226,11 +282,13 @@ def _build(open_clip, settings: dict, state: dict[str, Tensor], backbone: TimmBa
 def _tokenizer(open_clip, text: Mapping, folder: Path):
     """texts -> token numbers: by CLIP's vocabulary, which comes with open_clip, or one of Hugging Face's, such as
     SigLIP's, from ``folder`` where it lies there."""
-    options = dict(context_length=text.get("context_length", 77), **text.get("tokenizer_kwargs", {}))
+    options = dict(context_length=text.get("context_length", 77), **(text.get("tokenizer_kwargs") or {}))
     if not text.get("hf_tokenizer_name"):
         return open_clip.SimpleTokenizer(**options)
     name = str(folder) if (folder / "tokenizer_config.json").is_file() else text["hf_tokenizer_name"]
-    return open_clip.tokenizer.HFTokenizer(name, tokenizer_mode=text.get("tokenizer_mode"), **options)
+    return open_clip.tokenizer.HFTokenizer(
+        name, tokenizer_mode=text.get("tokenizer_mode"), trust_remote_code=False, **options
+    )
 
 
 def _projection(visual: nn.Module, source: str) -> tuple[Tensor | None, Tensor | None]:

@@ -1,14 +1,12 @@
 """Weight files, read for their tensors only: safetensors, torch's own, and TorchScript archives.
 
-What a file is decides its content, never its name. No pickle in it is executed (``unpickle``); the old format of
-torch before 1.6 is read by torch's own restricted unpickler (``weights_only``).
+What a file is decides its content, never its name. No pickle in it is executed (``unpickle``), torch's format from
+before 1.6 included; torch's own loader is not used.
 """
 
 from __future__ import annotations
 
-import argparse
-import pickle
-import re
+import io
 import struct
 import zipfile
 from collections.abc import Mapping
@@ -78,21 +76,15 @@ def load_torch_file(path: str | Path):
         if kind == "torch":
             return _read_zip(path, _root(path))
         if kind == "old torch":
-            # a namespace is inert, and common in training checkpoints; a path would be judged by its ending
-            with torch.serialization.safe_globals([argparse.Namespace]), path.open("rb") as file:
-                return torch.load(file, map_location="cpu", weights_only=True)
+            return _read_old(path)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except pickle.UnpicklingError as error:
-        asked = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"it asks for {asked[1]}: " if asked else "damaged, or "
-        raise CheckpointError(
-            f"{path}: not a readable checkpoint: {what}it holds code (Python objects), which is never loaded"
-        ) from None
     except CheckpointError:
         raise
+    except Refused as error:
+        raise CheckpointError(f"{path}: refused: {error}") from None
     except Exception as error:  # a damaged file can raise nearly anything
         raise CheckpointError(f"{path}: not a readable checkpoint: damaged ({_first_line(error)})") from None
     raise CheckpointError(f"{path}: not a torch checkpoint, but {kind}")
@@ -187,21 +179,69 @@ def _read_zip(path: Path, root: str):
             raise CheckpointError(f"{path}: damaged archive ({_first_line(error)})") from None
 
 
+def _read_old(path: Path):
+    """Torch's format before 1.6: five pickles (magic number, protocol, system, the object, keys), then the numbers.
+
+    The numbers stand behind what describes them, so that memory is made first, for no more than the file has, and then
+    filled.
+    """
+    size, stored = path.stat().st_size, {}
+    claimed = 0
+
+    def storage(dtype: torch.dtype, key: str, count: int) -> Tensor:
+        nonlocal claimed
+        if key not in stored:
+            claimed += count * dtype.itemsize
+            if claimed > size:
+                raise Refused("its tensor data have more bytes than the file")
+            stored[key] = torch.empty(count, dtype=dtype)
+        if stored[key].dtype != dtype or len(stored[key]) != count:
+            raise Refused(f"tensor data {key!a:.40} stands for two different kinds of numbers")
+        return stored[key]
+
+    with path.open("rb") as file:
+        pickles = io.BytesIO(file.read(_LARGEST_PICKLE))
+        _, protocol, system = (read_pickle(pickles, storage) for _ in range(3))
+        if protocol != 1001 or type(system) is not dict or system.get("little_endian") is not True:
+            raise Refused("its numbers are in the byte order of other machines, or its protocol is not 1001")
+        content, keys = (read_pickle(pickles, storage) for _ in range(2))
+        if type(keys) is not list or not all(type(key) in (str, int) for key in keys):
+            raise Refused("a list of tensor data that is none")
+        keys = [str(key) for key in keys]
+        if len(set(keys)) != len(keys) or set(keys) != set(stored):
+            raise Refused("its tensor data are not those that its tensors ask for")
+        file.seek(pickles.tell())
+        for key in keys:
+            if int.from_bytes(file.read(8), "little") != len(stored[key]):
+                raise Refused(f"tensor data {key!a:.40} is not as long as it says")
+            if len(stored[key]) and file.readinto(bytes_of := stored[key].view(torch.uint8).numpy()) != len(bytes_of):
+                raise Refused(f"tensor data {key!a:.40} is cut off")
+    return content
+
+
 def _first_line(error: Exception) -> str:
-    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])[:300]
 
 
 def _refuse_bombs(archive: zipfile.ZipFile, path: Path, root: str) -> None:
-    """Before anything is unpacked: no more bytes than the file has, each name once."""
+    """Before anything is read: no more bytes than the file has, each name once, nothing that has to be unpacked.
+
+    Torch compresses neither tensors nor their description; a scripted module's code is compressed, and not read.
+    """
     entries = archive.infolist()
     names = {entry.filename for entry in entries}
     if len(names) != len(entries):
         raise Refused("entries of the archive stand there twice")
-    if archive.getinfo(f"{root}/data.pkl").file_size > _LARGEST_PICKLE:
-        raise Refused(f"its description is larger than {_LARGEST_PICKLE >> 20} MiB")
     data = sum(entry.file_size for entry in entries if entry.filename.startswith(f"{root}/data/"))
     if data > path.stat().st_size:
         raise Refused("its tensor data have more bytes than the file")
+    if archive.getinfo(f"{root}/data.pkl").file_size > _LARGEST_PICKLE:
+        raise Refused(f"its description is larger than {_LARGEST_PICKLE >> 20} MiB")
+    for name in {f"{root}/data.pkl", f"{root}/byteorder"} & names:
+        if (
+            entry := archive.getinfo(name)
+        ).compress_type != zipfile.ZIP_STORED or entry.file_size > entry.compress_size:
+            raise Refused(f"{name!a:.60} is compressed, which torch never does")
     if f"{root}/byteorder" in names:
         with archive.open(f"{root}/byteorder") as file:
             if file.read(8) != b"little":

@@ -187,6 +187,13 @@ def test_archives_that_unpack_to_more(tmp_path):
     bomb = zipped(tmp_path / "bomb.pt", bytes(65 << 20), compress=zipfile.ZIP_DEFLATED)
     assert bomb.stat().st_size < 1 << 20
     assert "description is larger than 64 MiB" in said_of(bomb)
+    for compress in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        dicts = zipped(tmp_path / "dicts.pt", b"}" * (63 << 20) + b".", compress=compress)
+        assert "data.pkl' is compressed, which torch never does" in said_of(dicts)
+    order = zipped(tmp_path / "order.pt", good, more=[four])
+    with zipfile.ZipFile(order, "a", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("x/byteorder", b"little" * 9999)
+    assert "byteorder' is compressed, which torch never does" in said_of(order)
     data = zipped(tmp_path / "data.pt", good, more=[("x/data/0", bytes(50 << 20))], compress=zipfile.ZIP_DEFLATED)
     assert "more bytes than the file" in said_of(data)
     with pytest.warns(UserWarning, match="Duplicate name"):

@@ -4,6 +4,7 @@ import json
 import pathlib
 import pickle
 import sys
+import types
 
 import huggingface_hub.constants
 import open_clip
@@ -176,12 +177,97 @@ def test_tokens_of_hugging_face(tmp_path, monkeypatch):
     text = evl.zero_shot(config, NAMES).decoder.text
     (tmp_path / "tokenizer_config.json").write_text("{}")
     assert torch.equal(evl.zero_shot(config, NAMES).decoder.text, text)
-    options = {"context_length": 77, "clean": "canonicalize", "tokenizer_mode": None}
+    options = {"context_length": 77, "clean": "canonicalize", "tokenizer_mode": None, "trust_remote_code": False}
     assert asked == [("evl-tests/words", options), (str(tmp_path), options)]
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(BackboneError, match=r'another package .*pip install "evl\[clip\]"'):
         evl.zero_shot(config, NAMES)
+
+
+CODE_BESIDE = {
+    "tokenizer": ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["evil.EvilTokenizer", None]}}),
+    "configuration": ("config.json", {"auto_map": {"AutoConfig": "evil.EvilConfig"}}),
+    "another version": ("config.4.0.0.json", {"auto_map": {"AutoConfig": "evil.EvilConfig"}}),
+    "below": ("config.json", {"text_config": [{"auto_map": None}]}),
+    "of another repository": ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["a/b--evil.Evil", None]}}),
+}
+
+
+@pytest.fixture
+def unasked(monkeypatch):
+    """Neither transformers nor the terminal may be asked."""
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    monkeypatch.setattr(open_clip.tokenizer, "HFTokenizer", lambda *_, **__: pytest.fail("transformers was asked"))
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("somebody was asked"))
+
+
+@pytest.mark.parametrize("case", CODE_BESIDE)
+def test_code_beside_the_weights_is_refused_unasked(case, tmp_path, unasked):
+    name, settings = FAMILIES["siglip"]
+    text = {**towers.TEXT, "hf_tokenizer_name": "evl-tests/words"}
+    config = BackboneConfig(name, weights=str(towers.write(towers.make(settings), tmp_path, settings)))
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    file, content = CODE_BESIDE[case]
+    written = json.dumps(content).replace("auto_map", "auto\\u005fmap")
+    (tmp_path / file).write_text(written)
+    evl.zero_shot(config, NAMES)  # CLIP's own words come with open_clip: nothing beside the weights is read for them
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {**settings, "text_cfg": text}}))
+    with pytest.raises(BackboneError, match=rf"refused: {file} beside it has an auto_map, which loads code"):
+        evl.zero_shot(config, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ({"hf_model_name": "HERE"}, "its hf_model_name is '.*only a name on the hub"),
+        ({"hf_model_name": "HERE/tower"}, "its hf_model_name"),
+        ({"hf_model_name": "./tower"}, "its hf_model_name"),
+        ({"hf_model_name": ".."}, "its hf_model_name"),
+        ({"hf_model_name": "owner/../tower"}, "its hf_model_name"),
+        ({"hf_model_name": "local/tower"}, "its hf_model_name"),  # lies in the working directory
+        ({"hf_model_name": "a\\b"}, "its hf_model_name"),
+        ({"hf_model_name": "owner/name\n"}, "its hf_model_name"),
+        ({"hf_model_name": ["owner/name"]}, "its hf_model_name"),
+        ({"hf_tokenizer_name": "HERE"}, "its hf_tokenizer_name"),
+        ({"hf_tokenizer_name": "~/words"}, "its hf_tokenizer_name"),
+        ({"hf_tokenizer_name": "a/b", "tokenizer_kwargs": {"trust_remote_code": True}}, "have .'trust_remote_code'"),
+        ({"tokenizer_kwargs": {"clean": "lower", "bpe_path": "/etc/passwd"}}, "have .'bpe_path'.; only clean"),
+    ],
+)  # fmt: skip
+def test_settings_cannot_lead_to_code(more, sentence, tmp_path, unasked, monkeypatch):
+    name, settings = FAMILIES["siglip"]
+    (tmp_path / "local/tower").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    more = {key: value.replace("HERE", str(tmp_path)) if type(value) is str else value for key, value in more.items()}
+    text = {"text_cfg": {**towers.TEXT, **more}}
+    file = towers.write(towers.make(settings), tmp_path, {**settings, **text})
+    with pytest.raises(BackboneError, match=sentence):
+        evl.zero_shot(BackboneConfig(name, weights=str(file)), NAMES)
+
+
+@pytest.mark.parametrize("found", ["a class of its own", "more than the configuration", "nothing"])
+def test_a_text_model_of_the_hub_brings_no_code(found, tmp_path, monkeypatch):
+    """open_clip asks transformers for it in words that let it ask back; so it is looked at first."""
+    asked = []
+
+    class AutoConfig:
+        @staticmethod
+        def from_pretrained(name, trust_remote_code=None):
+            asked.append((name, trust_remote_code))
+            if found == "a class of its own":
+                raise ValueError("contains custom code … pass the argument `trust_remote_code=True` …")
+            return types.SimpleNamespace(**({} if found == "nothing" else {"auto_map": {"AutoModel": "evil.Evil"}}))
+
+    monkeypatch.setitem(sys.modules, "transformers", types.SimpleNamespace(AutoConfig=AutoConfig))
+    name, settings = FAMILIES["siglip"]
+    text = {"text_cfg": {**towers.TEXT, "hf_model_name": "evl-tests/tower"}}
+    file = towers.write(towers.make(settings), tmp_path, {**settings, **text})
+    # open_clip was imported without transformers, and says so: it was reached
+    sentence = "could not be built" if found == "nothing" else "evl-tests/tower is refused: it loads code"
+    with pytest.raises(BackboneError, match=sentence):
+        evl.zero_shot(BackboneConfig(name, weights=str(file)), NAMES)
+    assert asked == [("evl-tests/tower", False)]
 
 
 def test_the_wrong_tower_is_refused(tmp_path):
