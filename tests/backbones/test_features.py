@@ -1,5 +1,6 @@
 """Tokens, query and key against what is observed inside the real block."""
 
+import copy
 from functools import partial
 
 import pytest
@@ -106,6 +107,19 @@ def test_features_are_the_blocks_own(name):
 @pytest.mark.parametrize(
     ("taps", "blocks"), [(2, [2, 3]), ("last 1", [3]), ("all", [1, 2, 3]), ([1, 3], [1, 3]), ((2,), [2]), ([1], [1])]
 )
+@pytest.mark.parametrize("name", MODELS)
+def test_timms_attention_without_its_fused_form_gives_the_same(name):
+    """With TIMM_FUSED_ATTN=0 blocks compute attention by hand, where no query and key would be seen."""
+    model = randomised(MODELS[name]())
+    clips = torch.randn(1, 2, 3, 24, 40)
+    expected = TimmBackbone(copy.deepcopy(model), name, PREPROCESSING, 2)(clips)
+    for block in model.blocks:
+        block.attn.fused_attn = False
+    for ours, theirs in zip(TimmBackbone(model, name, PREPROCESSING, 2)(clips), expected, strict=True):
+        for part in ("tokens", "query", "key"):
+            assert torch.equal(getattr(ours, part), getattr(theirs, part))
+
+
 @pytest.mark.parametrize("name", ["plain", "EVA: rotary, fused"])
 def test_any_blocks_can_be_tapped(name, taps, blocks):
     torch.manual_seed(len(blocks))
