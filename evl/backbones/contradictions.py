@@ -24,7 +24,7 @@ _SAME_EPSILON = 1e-6
 
 
 def refuse_other_layout(path: Path, layout: Layout, keys: Collection[str], vit: nn.Module, name: str) -> None:
-    """BackboneError where the blocks of a layout are rotary and the architecture's are not, or the reverse."""
+    """BackboneError where a layout belongs to another family: rotary blocks to plain ones or the reverse, or SigLIP."""
     has_rotary = getattr(vit, "rope", None) is not None
     if layout.name == "Perception Encoder" and not has_rotary:
         raise BackboneError(
@@ -35,6 +35,8 @@ def refuse_other_layout(path: Path, layout: Layout, keys: Collection[str], vit: 
         raise BackboneError(
             f"{path} has the layout of {layout.name}, without rotary positions, but {name} has such: {_SILENT}"
         )
+    if layout.name == "Hugging Face SigLIP" and "siglip" not in name:  # vit_base_patch16_gap_224 has other heads
+        raise BackboneError(f"{path} has the layout of SigLIP, but {name} is none: {_SILENT}")
 
 
 _LAST_NORMS = ("ln_post", "post_layernorm")

@@ -226,9 +226,8 @@ def _reshape(state: dict[str, Tensor], layout: Layout, patch_size: tuple[int, in
         if name in state and state[name].ndim < 3:
             state[name] = state[name].reshape(1, -1, state[name].shape[-1])
     kernel = state.get("patch_embed.proj.weight")
-    is_flat = layout.has_flat_patches and kernel is not None and kernel.ndim == 2
-    if is_flat and kernel.shape[1] == 3 * patch_size[0] * patch_size[1]:
-        # patches come flattened as (height, width, channel)
+    if kernel is not None and kernel.ndim == 2 and kernel.shape[1] == 3 * patch_size[0] * patch_size[1]:
+        # ``has_flat_patches``: they come flattened as (height, width, channel); others were refused before
         state["patch_embed.proj.weight"] = kernel.reshape(-1, *patch_size, 3).permute(0, 3, 1, 2)
     if layout.name.endswith("with registers") and {"cls_token", "pos_embed"} <= state.keys():
         # timm has no position for the class token here: it is added to it

@@ -39,14 +39,13 @@ def scripted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scripts")
     for quick in (False, True):
         torch.jit.script(clip_of(quick)).save(str(folder / f"script{quick:d}.pt"))
+        torch.jit.script(clip_of(quick, 64, 64).half()).save(str(folder / f"half{quick:d}.pt"))
     frames = torch.zeros(1, 3, 16, 16)
     torch.jit.trace_module(clip_of(False), {"encode_image": frames}, check_trace=False).save(str(folder / "trace0.pt"))
-    half = torch.jit.script(clip_of(False, 64, 64).half())
-    half.save(str(folder / "half0.pt"))
     return folder
 
 
-@pytest.mark.parametrize("file", ["script0.pt", "script1.pt", "trace0.pt", "half0.pt"])
+@pytest.mark.parametrize("file", ["script0.pt", "script1.pt", "trace0.pt", "half0.pt", "half1.pt"])
 def test_open_clips_torchscript_is_not_taken_for_openais(scripted, file):
     assert "nothing says that it is OpenAI's" in refusal("openai_clip", scripted / file)
 
@@ -142,6 +141,11 @@ def test_perception_encoders_spatial_towers_have_clips_names_and_load(tmp_path):
 def test_siglip_is_the_same_with_and_without_its_pooling(tmp_path):
     path, frames, tokens, _ = written(tmp_path / "hf", LAYOUTS / "hf_siglip.safetensors")
     assert_close(load("tiny_siglip_gap_16", path)(frames[:, None])[1].tokens[:, 0], tokens[1])
+    headless = {
+        key: value for key, value in open_golden(LAYOUTS / "hf_siglip.safetensors")[0].items() if "head" not in key
+    }
+    save_file(headless, path)
+    assert "has the layout of SigLIP, but tiny_gap_16 is none" in refusal("tiny_gap_16", path)
     save_file(timm_state("tiny_siglip_16"), tmp_path / "map.safetensors")
     save_file(timm_state("tiny_siglip_gap_16"), tmp_path / "gap.safetensors")
     for name in ("tiny_siglip_16", "tiny_siglip_gap_16"):
