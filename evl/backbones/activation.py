@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
+from collections.abc import Collection
 from pathlib import Path
 
 import timm
 from torch import nn
 
+from evl.backbones.beside import json_beside, vision_config
 from evl.backbones.layouts import Layout
+from evl.backbones.weights import class_names
 from evl.errors import BackboneError
 
 logger = logging.getLogger(__name__)
@@ -111,11 +113,10 @@ _FOR_PEOPLE = {"gelu": "GELU", "gelu_tanh": "GELU (tanh)", "quick_gelu": "QuickG
 def _said(path: Path, layout: Layout) -> tuple[str | None, str]:
     """The activation a file's origin tells, or None, and how it does."""
     if layout.name == "OpenAI CLIP":
-        return "quick_gelu", "is an OpenAI archive"
+        return "quick_gelu", "has the form of OpenAI's archives"
     if layout.is_hugging_face:
-        config = _json_beside(path, "config.json")
-        vision = config.get("vision_config", config)
-        act = vision.get("hidden_act") if isinstance(vision, dict) else None
+        config = json_beside(path, "config.json")
+        act = vision_config(config).get("hidden_act")
         act = str(act) if act is not None else None
         if act is None and layout.is_clip and str(config.get("model_type", "")).startswith("clip"):
             act = "quick_gelu"  # what transformers takes where its config says nothing
@@ -123,14 +124,16 @@ def _said(path: Path, layout: Layout) -> tuple[str | None, str]:
             act = "silu"  # whatever hidden_act says
         return _HUGGING_FACE.get(act), f"is, by the config.json beside it (hidden_act {act})"
     if layout.name in ("open_clip", "open_clip with timm's tower"):
-        config = _json_beside(path, "open_clip_config.json").get("model_cfg")
+        config = json_beside(path, "open_clip_config.json").get("model_cfg")
         if isinstance(config, dict) and (layout.is_clip or "timm_model_name" not in str(config)):
             quick = bool(config.get("quick_gelu", False))
             return (
                 "quick_gelu" if quick else "gelu"
             ), f"is, by open_clip_config.json (quick_gelu {str(quick).lower()})"
+        if found := activation_in_script(class_names(path)):
+            return found, "is, by the classes its TorchScript names"
     if layout.name == "timm":
-        config = _json_beside(path, "config.json")
+        config = json_beside(path, "config.json")
         architecture, cfg = config.get("architecture"), config.get("pretrained_cfg")
         tag = cfg.get("tag") if isinstance(cfg, dict) else None
         if isinstance(tag, str) and "_clip_" in str(architecture) and timm.is_model(str(architecture)):
@@ -139,14 +142,8 @@ def _said(path: Path, layout: Layout) -> tuple[str | None, str]:
     return None, ""
 
 
-def _json_beside(path: Path, name: str) -> dict:
-    """A small JSON object in the file's folder; {} if there is none."""
-    file = path.parent / name
-    try:
-        if not file.is_file() or file.stat().st_size > 1 << 20:
-            return {}
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        logger.warning("%s cannot be read, so it does not say what %s is", file, path.name)
-        return {}
-    return content if isinstance(content, dict) else {}
+def activation_in_script(classes: Collection[str]) -> str | None:
+    """What the classes of a TorchScript archive's modules say; None where they say nothing, or two things."""
+    names = {name.rpartition(".")[2] for name in classes}
+    found = {ours for theirs, ours in (("GELU", "gelu"), ("QuickGELU", "quick_gelu")) if theirs in names}
+    return found.pop() if len(found) == 1 else None

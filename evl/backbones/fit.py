@@ -27,7 +27,8 @@ def misfits(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], *, strict
     ]
     shared = [name for name in wanted if name in state]
     other = [name for name in shared if wanted[name].shape != state[name].shape]
-    whole = [name for name in shared if wanted[name].is_floating_point() and not state[name].is_floating_point()]
+    odd = [name for name in shared if wanted[name].is_floating_point() and not state[name].is_floating_point()]
+    complex_, whole = ([name for name in odd if state[name].is_complex() is kind] for kind in (True, False))
     ours, theirs = _size(wanted), _size(state)
     if theirs[0] and theirs[1] and ours != theirs:
         parts.append(f"the file has {theirs[0]} blocks of width {theirs[1]}, the name has {ours[0]} of {ours[1]}")
@@ -41,6 +42,8 @@ def misfits(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], *, strict
         parts.append(f"other shapes: {', '.join(shown)}{more}")
     if whole:
         parts.append(f"whole numbers, not weights as they were trained: {in_groups(whole)}")
+    if complex_:
+        parts.append(f"complex numbers, not weights as they were trained: {in_groups(complex_)}")
     return parts
 
 

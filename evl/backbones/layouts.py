@@ -27,6 +27,11 @@ class Layout(NamedTuple):
         return self.name.startswith("Hugging Face")
 
     @property
+    def has_flat_patches(self) -> bool:
+        """Whether kernels of patches may come as matrices, in a known order: SigLIP 2 with free aspect (NaFlex)."""
+        return self.name == "Hugging Face SigLIP"
+
+    @property
     def is_clip(self) -> bool:
         """Whether the same names are used with QuickGELU and with GELU."""
         return self.name in ("OpenAI CLIP", "open_clip", "Hugging Face CLIP")
@@ -222,7 +227,7 @@ def _reshape(state: dict[str, Tensor], layout: Layout, patch_size: tuple[int, in
             state[name] = state[name].reshape(1, -1, state[name].shape[-1])
     kernel = state.get("patch_embed.proj.weight")
     if kernel is not None and kernel.ndim == 2 and kernel.shape[1] == 3 * patch_size[0] * patch_size[1]:
-        # SigLIP 2 with free aspect (NaFlex): patches come flattened as (height, width, channel)
+        # ``has_flat_patches``: they come flattened as (height, width, channel); others were refused before
         state["patch_embed.proj.weight"] = kernel.reshape(-1, *patch_size, 3).permute(0, 3, 1, 2)
     if layout.name.endswith("with registers") and {"cls_token", "pos_embed"} <= state.keys():
         # timm has no position for the class token here: it is added to it

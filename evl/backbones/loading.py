@@ -15,6 +15,7 @@ from timm.models import _builder
 from torch import Tensor, nn
 
 from evl.backbones.activation import activation_of, refuse_other_activation
+from evl.backbones.contradictions import refuse_other_config, refuse_other_end, refuse_other_layout
 from evl.backbones.fetch import fetch, sources
 from evl.backbones.fit import misfits
 from evl.backbones.layouts import Layout, for_timm, from_hugging_face, recognise, tower_of
@@ -48,7 +49,7 @@ def load_timm(config: BackboneConfig, *, trust_origin: bool = False) -> tuple[nn
         return vit.float(), WeightsOrigin("random", "", "timm", activation_of(vit))
     path, origin = _find(config)
     state, is_torchscript = read_weights(path)
-    is_openai = comes_from_openai(state, is_torchscript)
+    is_openai = comes_from_openai(state, path, is_torchscript)
     try:
         layout = recognise(state, path, is_openai)
     except BackboneError:
@@ -56,8 +57,10 @@ def load_timm(config: BackboneConfig, *, trust_origin: bool = False) -> tuple[nn
             raise
         layout = Layout("timm", "")  # timm knows its own
     if origin.kind == "file":
+        refuse_other_layout(path, layout, state.keys(), shape, config.name)
         refuse_other_activation(path, layout, shape, config.name, notice=not trust_origin)
-        _refuse_other_patches(tower_of(state, layout), tuple(shape.patch_embed.patch_size), config)
+        refuse_other_config(path, layout, shape, config.name)
+        _refuse_other_patches(state, layout, tuple(shape.patch_embed.patch_size), config)
     vit, convert = _build(config.name)
     _put_in(vit, _converted(state, layout, vit, convert, config), layout, config)
     origin = WeightsOrigin(origin.kind, origin.source, layout.name, activation_of(vit), origin.licence)
@@ -157,6 +160,8 @@ def _put_in(vit: nn.Module, state: dict[str, Tensor], layout: Layout, config: Ba
     """All weights into the model, or BackboneError with missing and unexpected names in groups."""
     _fit_positions(vit, state, config)
     wanted = vit.state_dict()
+    if config.weights is not None:
+        refuse_other_end(Path(config.weights), state.keys(), wanted.keys(), vit, config.name)
     if wrong := misfits(wanted, state, strict=config.weights is not None):
         source = config.weights or "the downloaded file"
         raise BackboneError(
@@ -198,10 +203,18 @@ def _of_other_size(name: str, size: int, other: int) -> str | None:
     return twin if head and timm.is_model(twin) else None
 
 
-def _refuse_other_patches(tower: Mapping[str, Tensor], patch_size: tuple[int, int], config: BackboneConfig) -> None:
-    """timm resamples patch kernels of another size without a word; only FlexiViT is made for that."""
-    for name, tensor in tower.items():
+def _refuse_other_patches(
+    state: Mapping[str, Tensor], layout: Layout, patch_size: tuple[int, int], config: BackboneConfig
+) -> None:
+    """timm resamples patch kernels of another size without a word (only FlexiViT is made for that), and takes a matrix
+    for one of (channel, height, width), whatever its order is."""
+    for name, tensor in tower_of(state, layout).items():
         is_kernel = name.startswith(("patch_embed", "conv1.", "embeddings.patch_embed", "preprocessor.patchifier.proj"))
+        if is_kernel and tensor.ndim == 2 and not layout.has_flat_patches:
+            raise BackboneError(
+                f"{config.weights}: {name} is a matrix {tuple(tensor.shape)}, and nothing says in which order it holds "
+                "channels, rows and columns; give it as a kernel (width, 3, height, width of a patch)"
+            )
         if not is_kernel or tensor.ndim != 4 or "flexivit" in config.name:
             continue
         if tuple(tensor.shape[2:]) != patch_size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -10,20 +11,39 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from evl.backbones.activation import activation_in_script
 from evl.backbones.fit import misfits
-from evl.backbones.weights import read_weights
+from evl.backbones.weights import class_names, read_weights
 from evl.errors import BackboneError
 from evl.types import Preprocessing
+
+logger = logging.getLogger(__name__)
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 HEAD_WIDTH = 64
 
 
-def comes_from_openai(state: Mapping[str, Tensor], is_torchscript: bool) -> bool:
-    """Whether weights are OpenAI's own, trained with QuickGELU: open_clip's have the same keys, but are neither
-    TorchScript nor carry the archive's three numbers."""
-    return "visual.class_embedding" in state and (is_torchscript or "input_resolution" in state)
+def carries_numbers(state: Mapping[str, Tensor]) -> bool:
+    """Whether the numbers stand beside the weights that OpenAI's archives have, and open_clip's files have not."""
+    return "input_resolution" in state
+
+
+def comes_from_openai(state: Mapping[str, Tensor], path: str | Path, is_torchscript: bool) -> bool:
+    """Whether weights have the form of OpenAI's own, which were trained with QuickGELU; open_clip's have the same keys.
+
+    OpenAI's archives carry three numbers (input_resolution, context_length, vocab_size). Without them, only what is
+    TorchScript in half precision, and not made of open_clip's classes or of GELU's, is taken for one.
+    """
+    if "visual.class_embedding" not in state:
+        return False
+    if carries_numbers(state):
+        return True
+    kernel = state.get("visual.conv1.weight")
+    if not is_torchscript or kernel is None or kernel.dtype != torch.float16:
+        return False
+    classes = class_names(path)
+    return not any("open_clip." in name for name in classes) and activation_in_script(classes) != "gelu"
 
 
 def load_openai_clip(path: str | Path, *, trust_origin: bool = False) -> VisionTransformer:
@@ -35,11 +55,17 @@ def load_openai_clip(path: str | Path, *, trust_origin: bool = False) -> VisionT
     state, is_torchscript = read_weights(path)
     if "visual.class_embedding" not in state or "visual.conv1.weight" not in state:
         raise BackboneError(f"{path}: not an OpenAI CLIP with a vision transformer (no visual.class_embedding)")
-    if not trust_origin and not comes_from_openai(state, is_torchscript):
+    if not trust_origin and not comes_from_openai(state, path, is_torchscript):
         raise BackboneError(
             f"{path} has the layout of OpenAI's CLIP, but nothing says that it is OpenAI's: open_clip's weights look "
             "the same and mostly use GELU, not QuickGELU. Give a timm name with backbone.weights=FILE, for example "
             "--backbone vit_base_patch16_clip_224.laion2b (or …_clip_quickgelu_224)"
+        )
+    if not trust_origin and not carries_numbers(state):
+        logger.warning(
+            "%s: taken for OpenAI's by its form (TorchScript in half precision), but it lacks the numbers of OpenAI's "
+            "archives (input_resolution, …); openai_clip computes quick_gelu and heads 64 wide",
+            path,
         )
     visual = {k.removeprefix("visual."): v.float() for k, v in state.items() if k.startswith("visual.")}
     try:

@@ -7,6 +7,8 @@ before 1.6 included; torch's own loader is not used.
 from __future__ import annotations
 
 import io
+import pickletools
+import re
 import struct
 import zipfile
 from collections.abc import Mapping
@@ -23,7 +25,9 @@ from evl.errors import BackboneError, CheckpointError
 _OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _LARGEST_PICKLE = 64 << 20  # bytes of description, tensors not among them
 _LONGEST_NAME = 400
-_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "module", "teacher", "encoder")
+_WRAPPERS = (
+    *("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net", "module", "teacher", "encoder"),
+)
 _UNKNOWN = (
     (b"version https://git-lfs", "a pointer of Git LFS, not the weights: fetch the file itself ('git lfs pull')"),
     (b"<", "a web page, not weights: the download went wrong"),
@@ -54,7 +58,13 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], bool]:
         elif kind == "TorchScript":
             tensors = read_torchscript(path)
         else:
-            tensors = _unwrapped(load_torch_file(path))
+            content = load_torch_file(path)
+            tensors = _unwrapped(content)
+            if not tensors and isinstance(content, Mapping) and content:
+                came = ", ".join(ascii(key)[:40] for key in list(content)[:6])
+                raise BackboneError(
+                    f"{path}: holds no named tensors, neither itself nor where wrappers are; it has {came}"
+                )
     except CheckpointError as error:
         raise BackboneError(str(error)) from None
     except (SafetensorError, OSError) as error:
@@ -101,6 +111,18 @@ def read_torchscript(path: str | Path) -> dict[str, Tensor]:
         raise BackboneError(str(error)) from None
     except Refused as error:
         raise BackboneError(f"{path}: refused: {error}") from None
+
+
+def class_names(path: str | Path) -> set[str]:
+    """The classes of the modules in a TorchScript archive ("__torch__.open_clip.model.CLIP"), without the numbers that
+    TorchScript puts into them; none for other files. For files that ``read_weights`` has read."""
+    path = Path(path)
+    if _kind_of(path) != "TorchScript":
+        return set()
+    with zipfile.ZipFile(path) as archive:
+        description = archive.read(f"{_root(path)}/data.pkl")
+    found = (asked for code, asked, _ in pickletools.genops(description) if code.name == "GLOBAL")
+    return {re.sub(r"\.___torch_mangle_\d+", "", asked.replace(" ", ".")) for asked in found}
 
 
 def _kind_of(path: Path, what: str = "weights file") -> str:

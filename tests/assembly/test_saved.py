@@ -171,6 +171,7 @@ def test_another_size_on_purpose(tmp_path, caplog, with_backbone):
     model = make(backbone={"name": "openai_clip", "weights": str(ARCHIVE)})  # 32 px, a grid of 4×4
     model.card = with_fields(model.card, scores={"top1": 50.0})
     save_model(model, tmp_path, with_backbone=with_backbone)
+    caplog.clear()  # of what is said of the archive
     with caplog.at_level(logging.WARNING, "evl"):
         larger = evl.load(tmp_path, num_frames=5, stride=1, image_size=(48, 64))
     assert len(caplog.messages) == 1

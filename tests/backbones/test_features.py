@@ -1,5 +1,6 @@
 """Tokens, query and key against what is observed inside the real block."""
 
+import copy
 from functools import partial
 
 import pytest
@@ -101,6 +102,19 @@ def test_features_are_the_blocks_own(name):
             for part in (got.query, got.key):  # nothing but itself is kept alive
                 assert part.untyped_storage().nbytes() == part.numel() * part.element_size()
     assert_close(model.forward_features(clips.flatten(0, 1)), untouched)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_timms_attention_without_its_fused_form_gives_the_same(name):
+    """With TIMM_FUSED_ATTN=0 blocks compute attention by hand, where no query and key would be seen."""
+    model = randomised(MODELS[name]())
+    clips = torch.randn(1, 2, 3, 24, 40)
+    expected = TimmBackbone(copy.deepcopy(model), name, PREPROCESSING, 2)(clips)
+    for block in model.blocks:
+        block.attn.fused_attn = False
+    for ours, theirs in zip(TimmBackbone(model, name, PREPROCESSING, 2)(clips), expected, strict=True):
+        for part in ("tokens", "query", "key"):
+            assert torch.equal(getattr(ours, part), getattr(theirs, part))
 
 
 @pytest.mark.parametrize(

@@ -86,13 +86,15 @@ CLIP_NAMES = (
 )  # fmt: skip
 
 
-def as_perception_encoder(state):
+def as_perception_encoder(state, pools=True):
     pool = {key: state.pop(key) for key in list(state) if key.startswith("attn_pool.")}
     state = renamed(state, *CLIP_NAMES, ("norm.", "ln_post."))
     state["class_embedding"], state["positional_embedding"] = (
         state["class_embedding"][0, 0],
         state["positional_embedding"][0],
     )
+    if not pools:  # the spatial towers: the image tower alone
+        return state
     state["attn_pool.probe"] = pool.pop("attn_pool.latent")
     for kind in ("weight", "bias"):
         state[f"attn_pool.attn.in_proj_{kind}"] = torch.cat(

@@ -28,11 +28,19 @@ _DINOV3 = dict(
     norm_layer=partial(LayerNorm, eps=1e-5),
 )
 
+_SIGLIP = dict(class_token=False, act_layer="gelu_tanh")
+_PE = dict(
+    attn_type="rope", use_pre_transformer_norm=True, use_rot_pos_emb=True, ref_feat_shape=(4, 4), rope_grid_offset=1.0,
+    rope_grid_indexing="xy", norm_layer=partial(LayerNorm, eps=1e-5),
+)  # fmt: skip
+
 VITS = {
     "tiny_clip_16": _CLIP,
     "tiny_clip_32": {**_CLIP, "img_size": 32},
     "tiny_clip_quickgelu_16": {**_CLIP, "act_layer": "quick_gelu"},
-    "tiny_siglip_16": dict(class_token=False, global_pool="map", act_layer="gelu_tanh"),
+    "tiny_siglip_16": dict(global_pool="map", **_SIGLIP),
+    "tiny_siglip_gap_16": dict(global_pool="avg", fc_norm=False, **_SIGLIP),
+    "tiny_gap_16": dict(class_token=False, global_pool="avg", fc_norm=False, num_heads=4),
     "tiny_dinov2": dict(init_values=1e-5),
     "tiny_dinov2_gated": dict(init_values=1e-5, **_GATED),
     "tiny_reg4_dinov2": dict(init_values=1e-5, **_REGISTERS),
@@ -51,11 +59,8 @@ EVAS = {
     "tiny_eva02": dict(
         qkv_fused=False, mlp_ratio=4, swiglu_mlp=True, scale_mlp=True, use_rot_pos_emb=True, ref_feat_shape=(4, 4)
     ),
-    "tiny_pe_core": dict(
-        global_pool="map", attn_type="rope", use_pre_transformer_norm=True, use_rot_pos_emb=True, ref_feat_shape=(4, 4),
-        rope_grid_offset=1.0, rope_grid_indexing="xy", attn_pool_num_heads=2, attn_pool_mlp_ratio=4.0,
-        norm_layer=partial(LayerNorm, eps=1e-5),
-    ),
+    "tiny_pe_core": dict(global_pool="map", attn_pool_num_heads=2, attn_pool_mlp_ratio=4.0, **_PE),
+    "tiny_pe_spatial": dict(global_pool="token", use_post_transformer_norm=False, use_fc_norm=False, **_PE),
 }  # fmt: skip
 
 
