@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -74,7 +75,7 @@ def _find(config: BackboneConfig) -> tuple[Path, WeightsOrigin]:
         kind = "url" if "://" in where else "hub"
         return path, WeightsOrigin(kind, where, "", "", timm.get_pretrained_cfg(config.name).license)
     path = Path(config.weights)
-    if not path.exists():
+    if not os.path.exists(path):  # False, too, for what is too long to be a path
         found = sources(config.name)
         more = f". timm's weights of that name: {found[0].address}" if found else ""
         raise BackboneError(
