@@ -11,7 +11,7 @@ demo: $(READY)
 test: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2
 
 test-all: $(READY)
 	$(VENV)/bin/python -m pytest -m "not gpu and not network"

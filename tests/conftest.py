@@ -1,5 +1,7 @@
 """Fixtures: a small labelled folder of real files, and a trained run."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from evl.config import RunConfig, replace
 from tests.helpers import write_video
 
-torch.set_num_threads(2)
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 torch.backends.cudnn.allow_tf32 = False  # gpu tests compare with float32 on the CPU
 
 TINY = {

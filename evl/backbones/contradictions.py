@@ -120,9 +120,7 @@ def _refuse_other_architecture(path: Path, vit: nn.Module, name: str) -> None:
             other = timm.create_model(theirs, pretrained=False, num_classes=0)
         sizes = [(model.embed_dim, len(model.blocks)) for model in (other, vit)]
         said, built = _computes(other), _computes(vit)
-    except (
-        Exception
-    ):  # no vision transformer, or one of timm's that cannot be built bare: says nothing of these tensors
+    except Exception:  # no vision transformer, or one that timm cannot build bare: it says nothing of these tensors
         return
     if sizes[0] != sizes[1]:
         return  # told by the tensors, or not this file's
