@@ -73,7 +73,7 @@ def _create(
         origin = WeightsOrigin("file", Path(config.weights).name, "OpenAI CLIP", activation_of(vit))
     elif config.name == EMBEDDED:
         vit, preprocessing_for = _embedded(config), _EMBEDDED_PREPROCESSING
-        origin = WeightsOrigin("embedded", EMBEDDED, "timm", activation_of(vit))
+        origin = WeightsOrigin("embedded", EMBEDDED, "timm", activation_of(vit), "apache-2.0")
     else:
         _refuse_unknown(config.name)
         refuse_by_name(config.name)
