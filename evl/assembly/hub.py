@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from huggingface_hub import ModelHubMixin, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from evl import __version__, models
 from evl.assembly.formats import CARD, MADE, WEIGHTS
@@ -136,7 +136,7 @@ def fetch(hub_id: str, revision: str | None = None, **options) -> Path:
             f"{at} is no folder here, and cannot be fetched from the Hugging Face Hub (no network, or "
             f"HF_HUB_OFFLINE is set). Where there is one: hf download {hub_id} {WEIGHTS} {CARD} --local-dir FOLDER"
         ) from None
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except Exception as error:  # hub, network and disk errors come in a dozen types
         reason = str(error).strip().splitlines()
         raise CheckpointError(
             f"{hub_id} is no folder here, and could not be fetched from the Hugging Face Hub: "

@@ -16,7 +16,15 @@ from evl import __version__
 from evl.assembly.build import ModelCard, attention_sizes, build_classifier
 from evl.assembly.formats import CARD, WEIGHTS
 from evl.assembly.hub import VideoClassifier
-from evl.assembly.stored import find_model, grid_of, open_backbone, read_card, read_tensors, refuse_other_shapes
+from evl.assembly.stored import (
+    embedding_width,
+    find_model,
+    grid_of,
+    open_backbone,
+    read_card,
+    read_tensors,
+    refuse_other_shapes,
+)
 from evl.backbones import FrozenBackbone
 from evl.backbones.base import hash_weights, tapped_blocks
 from evl.config import ModelConfig, RunConfig
@@ -114,8 +122,7 @@ def load(
         claimed, taken = card.preprocessing.image_size, backbone.spec.image_size
         raise CheckpointError(f"{path / CARD}: images of {claimed} for a backbone that takes {taken}")
     config = RunConfig(backbone=sized, model=card.model, clip=clip, evaluation=card.evaluation)
-    text = state.get("decoder.text", state.get("zero_shot.text"))  # (Y,E), where there is one
-    width = None if text is None else text.shape[-1]
+    width = embedding_width(card, state, path)
     model = build_classifier(config, card.class_names, backbone=backbone, embedding_width=width)
     model.card = replace(
         card,
@@ -173,6 +180,8 @@ def backbone_to_start(config: RunConfig) -> FrozenBackbone | None:
     if replace(own, image_size=None, weights=None) != replace(theirs, image_size=None, weights=None):
         return None
     if Path(own.weights or "").name != Path(theirs.weights or "").name:
+        return None
+    if own.image_size is None and theirs.image_size is not None:  # back to the weights' own size: made anew
         return None
     size = None if own.image_size == theirs.image_size else own.image_size
     card = replace(card, model=config.model)  # its taps

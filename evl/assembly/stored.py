@@ -155,6 +155,16 @@ def refuse_other_shapes(card: ModelCard, state: dict[str, Tensor], backbone: Fro
             raise CheckpointError(f"{path / WEIGHTS}: does not fit this model: decoder.{name} {what}")
 
 
+def embedding_width(card: ModelCard, state: dict[str, Tensor], path: Path) -> int | None:
+    """E of the class vectors (Y,E) of a model that has some: with it no text tower is asked."""
+    if card.model.decoder != "zero_shot" and not card.model.zero_shot_start:
+        return None
+    name = "decoder.text" if card.model.decoder == "zero_shot" else "zero_shot.text"
+    if name not in state or state[name].ndim != 2:
+        raise CheckpointError(f"{path / WEIGHTS}: does not fit this model: no class vectors ({name})")
+    return state[name].shape[1]
+
+
 def grid_of(card: ModelCard, spec: BackboneSpec) -> tuple[int, int]:
     """(h, w) of the patches a model was trained on."""
     height, width = (size // patch for size, patch in zip(card.preprocessing.image_size, spec.patch_size, strict=True))

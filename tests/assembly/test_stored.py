@@ -54,6 +54,8 @@ def test_format_1():
         (lambda card: [card], "found list"),
         (lambda card: card | {"model": card["model"] | {"taps": "first 2"}}, "model.taps"),
         (lambda card: card | {"model": card["model"] | {"new": 1}}, "model.new"),
+        (lambda card: card | {"model": card["model"] | {"zero_shot_start": True}}, "no class vectors (zero_shot.text)"),
+        (lambda card: card | {"model": card["model"] | {"decoder": "zero_shot"}}, "no class vectors (decoder.text)"),
         (lambda card: card | {"class_names": ["a", "a", "b"]}, "stands there twice"),
         (lambda card: card | {"class_names": ["a", "b"]}, "does not fit this model"),
         (lambda card: card | {"backbone_hash": "0"}, "other backbone weights"),
