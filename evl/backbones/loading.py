@@ -9,10 +9,11 @@ import threading
 from collections.abc import Callable, Mapping
 from math import isqrt
 from pathlib import Path
+from types import SimpleNamespace
 
 import timm
 import torch
-from timm.models import _builder
+from timm.models import _builder, vision_transformer
 from torch import Tensor, nn
 
 from evl.backbones.activation import activation_of, refuse_other_activation
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 _POOLING = ("attn_pool.", "head")
 _PART = re.compile(r"-\d{5}-of-\d{5}\.")  # of a checkpoint in several files
 _timms_loader = threading.Lock()
+_NONE_IS_NONE = hasattr(vision_transformer, "get_pretrained_grid_size")
 
 
 def load_timm(config: BackboneConfig, *, trust_origin: bool = False) -> tuple[nn.Module, WeightsOrigin]:
@@ -106,12 +108,17 @@ def _build(name: str) -> tuple[nn.Module, Callable]:
 
 
 class _WithoutPositions:
-    """A model for timm's converters, which fit positions of another image size without a word if they find any."""
+    """A model for timm's converters, which fit positions of another image size without a word if it has any.
 
-    pos_embed = None
+    Those before timm 1.0.27 ask for a shape whether there is one or not: they get that of the file's own.
+    """
 
-    def __init__(self, vit: nn.Module):
+    def __init__(self, vit: nn.Module, state: Mapping[str, Tensor]):
         self._vit = vit
+        self.pos_embed = None
+        if not _NONE_IS_NONE:
+            tables = (value for key, value in state.items() if key.endswith(("pos_embed", "positional_embedding")))
+            self.pos_embed = SimpleNamespace(shape=(1, *next(tables, torch.empty(0, 0)).shape[-2:]))
 
     def __getattr__(self, name: str):
         return getattr(self._vit, name)
@@ -126,8 +133,8 @@ def _converted(
             return from_hugging_face(tower_of(state, layout), layout, wanted, patch_size)
         except BackboneError as error:
             raise BackboneError(f"{config.weights or config.name}: {error}") from None
-    model = vit if config.weights is None else _WithoutPositions(vit)
     theirs = for_timm(state, layout)
+    model = vit if config.weights is None else _WithoutPositions(vit, theirs)
     if layout.name == "DINOv3":
         theirs = _without_zero_biases(theirs, vit)
     try:

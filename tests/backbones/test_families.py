@@ -84,7 +84,7 @@ def reference(model, frames):
         scores = (query @ key.transpose(-1, -2) * attention.head_dim**-0.5).softmax(-1)
         assert scores.std() > 1e-3  # not the same everywhere, which would prove nothing
         mixed = attention.norm((scores @ value).transpose(1, 2).flatten(2))
-        if attention.gate is not None:
+        if getattr(attention, "gate", None) is not None:
             mixed = mixed * attention.gate(notes["attends_to"]).sigmoid()
         assert_close(attention.proj(mixed), notes["attended"], relative=1e-5)
         results.append((notes["tokens"], query.transpose(1, 2), key.transpose(1, 2)))
