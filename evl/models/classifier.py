@@ -21,7 +21,7 @@ class ClassifierHead(nn.Module):
         self.linear = nn.Linear(width, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(self.dropout(self.norm(x)))
+        return self.linear(self.dropout(self.norm(x.to(self.norm.weight.dtype))))  # decoders may give a wider type
 
 
 class VideoClassifier(nn.Module):

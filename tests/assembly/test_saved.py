@@ -234,14 +234,15 @@ def test_a_backbone_that_came_inside_stays_inside(tmp_path):
 
 @pytest.mark.parametrize("with_backbone", [False, True])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_a_model_of_another_type_comes_back_as_one(tmp_path, dtype, with_backbone):
-    model = make().to(dtype)
+@pytest.mark.parametrize("decoder", ["evl", "linear", "attentive"])
+def test_a_model_of_another_type_comes_back_as_one(tmp_path, decoder, dtype, with_backbone):
+    model = make(decoder).to(dtype)
     clips = clips_for(model).to(dtype)
     model.save_pretrained(tmp_path, with_backbone=with_backbone)
     loaded = evl.load(tmp_path)
     assert next(loaded.parameters()).dtype == dtype
     assert torch.equal(loaded(clips), model(clips))
-    model.decoder.float()
+    model.head.half()
     with pytest.raises(CheckpointError, match="make them one type"):
         save_model(model, tmp_path)
 
