@@ -162,11 +162,13 @@ def test_narrow_features_are_near_float32(case, dtype):
     wanted = exact(decoder, features, direction)
     got = run(decoder, decoder, features, direction)
     assert got[0].dtype == torch.float32
-    assert (got[0] - wanted[0]).norm() < 2e-2 * wanted[0].norm()
+    # of 1,200 draws the median was off by less than one eps, the worst by four
+    tolerance = 8 * torch.finfo(dtype).eps
+    assert (got[0] - wanted[0]).norm() < tolerance * wanted[0].norm()
     largest = max(gradient.norm() for gradient in wanted[1].values())
     for name, gradient in wanted[1].items():
         error = (got[1][name] - gradient).norm() / max(gradient.norm(), 1e-2 * largest)
-        assert error < 2e-2, f"{name}: {error:.3g}"
+        assert error < tolerance, f"{name}: {error:.3g}"
 
 
 @pytest.mark.parametrize("shift", [0, 100])
