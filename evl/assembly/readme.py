@@ -46,7 +46,7 @@ def _what(card: ModelCard) -> str:
     lines = [
         f"Tells {len(card.class_names)} classes of videos: {kinds.get(card.model.decoder, card.model.decoder)} on the "
         f"frozen image encoder `{card.backbone.name}`. It looks at clips of {clip.num_frames} frames ({frames}) of "
-        f"{size} pixels (H×W). Made with [evl](https://pypi.org/project/evl/) {card.evl_version}.\n"
+        f"{size} pixels (H×W). Made with evl {card.evl_version}.\n"
     ]
     if card.data:
         lines.append(f"Trained on: {_plain(card.data)}.\n")

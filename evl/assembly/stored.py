@@ -17,7 +17,6 @@ from evl.assembly.build import ModelCard, build_decoder, taps_of
 from evl.assembly.formats import CARD, WEIGHTS, upgraded
 from evl.assembly.hub import fetch, is_hub_id
 from evl.backbones import FrozenBackbone, create_backbone
-from evl.backbones.base import hash_weights
 from evl.errors import BackboneError, CheckpointError
 from evl.types import BackboneSpec
 
@@ -117,7 +116,7 @@ def open_backbone(
         if inside and backbone_weights is None:
             backbone = create_backbone(config, taps, state=inside)
             backbone.origin = card.origin
-            found, known = hash_weights(backbone.state_dict()), card.inside_hash
+            found, known = backbone.weights_hash, card.inside_hash
             backbone._hash = card.backbone_hash  # of the weights as they were read, before any fitting
             if image_size is not None:
                 backbone.resize(image_size)

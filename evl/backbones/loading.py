@@ -43,9 +43,7 @@ def load_timm(config: BackboneConfig, *, trust_origin: bool = False) -> tuple[nn
     ``trust_origin``: no notice where nothing tells the activation, because a known hash will tell.
     Raises BackboneError for architectures that cannot work, and weights that are missing or do not fit in all parts.
     """
-    with torch.device("meta"):  # refuse before anything is read or downloaded
-        shape = timm.create_model(config.name, pretrained=False, num_classes=0)
-    refuse_unsupported(shape, config.name)
+    shape = shape_of(config.name)  # refuse before anything is read or downloaded
     if config.weights is None and not config.pretrained:
         vit = timm.create_model(config.name, pretrained=False, num_classes=0)
         random_weights_(vit, seed=0)
@@ -69,6 +67,20 @@ def load_timm(config: BackboneConfig, *, trust_origin: bool = False) -> tuple[nn
     origin = WeightsOrigin(origin.kind, origin.source, layout.name, activation_of(vit), origin.licence)
     logger.info("%s: weights of %s in the layout of %s, %s", path, config.name, layout.name, origin.activation)
     return vit.float(), origin
+
+
+def shape_of(name: str) -> nn.Module:
+    """A timm model without content. BackboneError for one that cannot be a backbone."""
+    with torch.device("meta"):
+        shape = timm.create_model(name, pretrained=False, num_classes=0)
+    refuse_unsupported(shape, name)
+    return shape
+
+
+def unfilled_timm(name: str) -> nn.Module:
+    """A timm vision transformer in float32 whose weights are still to be put in."""
+    shape_of(name)
+    return timm.create_model(name, pretrained=False, num_classes=0).float()
 
 
 def _find(config: BackboneConfig) -> tuple[Path, WeightsOrigin]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from evl.backbones.activation import activation_of, refuse_wrong_activation
 from evl.backbones.base import FrozenBackbone, Taps
-from evl.backbones.loading import load_timm
+from evl.backbones.loading import load_timm, unfilled_timm
 from evl.backbones.openai_clip import build_openai_clip, load_openai_clip, preprocessing_of_clip
 from evl.backbones.refusals import refuse_by_name
 from evl.backbones.timm_vit import TimmBackbone, preprocessing_of, random_weights_
@@ -79,11 +78,16 @@ def _create(
         refuse_by_name(config.name)
         if "." in config.name or (config.weights is None and config.pretrained):
             refuse_wrong_activation(config.name)
-        shell = config if state is None else replace(config, pretrained=False, weights=None)
-        vit, origin = load_timm(shell, trust_origin=trust_origin)
+        if state is None:
+            vit, origin = load_timm(config, trust_origin=trust_origin)
+        else:
+            vit, origin = unfilled_timm(config.name), None
         preprocessing_for = partial(preprocessing_of, vit.pretrained_cfg)
     backbone = TimmBackbone(vit, config.name, preprocessing_for(vit.patch_embed.img_size), taps)
-    backbone.origin = origin if state is None else None  # whoever has the state knows
+    if state is None:
+        backbone.origin = origin
+    else:
+        backbone._hash = ""  # until the state is in; whoever has it knows its origin
     if config.image_size is not None or config.patch_size is not None:
         backbone.resize(config.image_size, config.patch_size)
     if state is not None:
