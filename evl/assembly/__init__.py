@@ -1,4 +1,8 @@
-"""Backbone + decoder + head → a classifier; to and from disk, hub and the original release."""
+"""Backbone + decoder + head → a classifier; to and from disk, hub and the original release.
+
+build (a config → a model and its card), saved (there and back), stored (a folder, read and not believed), formats
+(versions), hub, readme (a model's page), release (the original's checkpoints), zero_shot
+"""
 
 from evl.assembly.build import ModelCard, build_classifier
 from evl.assembly.hub import VideoClassifier

@@ -1,4 +1,11 @@
-"""Frames → features: frozen image encoders."""
+"""Frames → features: frozen image encoders.
+
+features   base (the contract), timm_vit, openai_clip, positions (other sizes)
+names      registry, families, listing, counts (cost), refusals
+weights    fetch (where they are) → weights, unpickle (files, not believed) → layouts (whose names) → loading, fit;
+           what no tensor tells: activation, contradictions, beside (JSON in the same folder)
+text       embedding, text, text_towers: the other half of a CLIP, for zero-shot
+"""
 
 from evl.backbones.base import FrozenBackbone, Taps
 from evl.backbones.embedding import ImageEmbedding
