@@ -34,12 +34,12 @@ PROMPTS = ("a video of {}.", "a video of a person {}.", "a photo of {}.", "a pho
 
 @_checked
 class BackboneConfig:
-    """The frozen encoder. ``name``: a timm name, ``evl_vit_tiny`` (embedded, untrained), or ``openai_clip``
-    (any of OpenAI's archives, sizes read from its tensors; needs ``weights``)."""
+    """The frozen encoder. ``name``: a timm name, ``evl_clip_tiny`` (embedded: small, trained on drawings), or
+    ``openai_clip`` (any of OpenAI's archives, sizes read from its tensors; needs ``weights``)."""
 
-    name: str = "evl_vit_tiny"
+    name: str = "evl_clip_tiny"
     weights: str | None = None  # a local file instead of timm's download
-    pretrained: bool = True  # False: random weights, for tests
+    pretrained: bool = True  # False: random weights, to compare with
     image_size: Side | tuple[Side, Side] | None = None  # None: the weights' own; else (H, W)
     patch_size: Positive | None = None  # FlexiViT only, whose patches may have any size
 

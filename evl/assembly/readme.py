@@ -88,7 +88,7 @@ def _backbone(card: ModelCard) -> str:
     origin = card.origin
     lines = [f"- name: `{card.backbone.name}`"]
     if origin is not None:
-        kind = {"embedded": "come with evl, untrained", "random": "random, untrained"}.get(origin.kind, origin.source)
+        kind = {"embedded": "come with evl", "random": "random, untrained"}.get(origin.kind, origin.source)
         lines += [f"- weights: {kind} (layout: {origin.layout})", f"- activation: {origin.activation}"]
     licence = (origin.licence if origin else None) or "not known: see where its weights come from"
     lines += [f"- licence of its weights: {licence}", f"- hash of its weights (SHA-256): `{card.backbone_hash}`", ""]

@@ -14,10 +14,11 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from evl.backbones.counts import frame_macs
+from evl.backbones.embedded import NAMES as EMBEDDED_NAMES
 from evl.backbones.families import ORDER, family_of, plain
 from evl.backbones.fetch import sources, weights_on_disk
 from evl.backbones.refusals import refuse_by_name, refuse_unsupported
-from evl.backbones.registry import EMBEDDED, architectures, create_backbone, refuse_wrong_activation
+from evl.backbones.registry import architectures, create_backbone, refuse_wrong_activation
 from evl.backbones.timm_vit import spec_of
 from evl.errors import BackboneError
 from evl.types import BackboneSpec
@@ -62,7 +63,7 @@ def _names(word: str) -> Iterator[str]:
     for full in timm.list_pretrained():
         tags.setdefault(full.partition(".")[0], []).append(full)
     pattern = word.lower() if any(sign in word for sign in "*?[") else f"*{word.lower()}*"
-    for architecture in (EMBEDDED, *architectures()):
+    for architecture in (*EMBEDDED_NAMES, *architectures()):
         for name in tags.get(architecture, [architecture]):
             in_family = plain(word) and plain(word) in plain(family_of(name))
             if fnmatch.fnmatchcase(name, pattern) or in_family:
@@ -70,7 +71,7 @@ def _names(word: str) -> Iterator[str]:
 
 
 def _listed(name: str) -> Listed | None:
-    if name == EMBEDDED:
+    if name in EMBEDDED_NAMES:
         backbone = create_backbone(name, 1)
         sizes = backbone.spec, *_cost(backbone.vit, backbone.spec)
         return Listed(name, family_of(name), *sizes, licence="apache-2.0", source="evl")

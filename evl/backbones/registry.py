@@ -1,4 +1,4 @@
-"""Names → backbones: timm's, the embedded one, and OpenAI's archives."""
+"""Names → backbones: timm's, the embedded ones, and OpenAI's archives."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from functools import cache, partial
 from pathlib import Path
 
 import timm
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from evl.backbones.activation import activation_of, refuse_wrong_activation
 from evl.backbones.base import FrozenBackbone, Taps
+from evl.backbones.embedded import NAMES as EMBEDDED_NAMES
+from evl.backbones.embedded import load_embedded, preprocessing_of_embedded
 from evl.backbones.loading import load_timm, unfilled_timm
 from evl.backbones.openai_clip import build_openai_clip, load_openai_clip, preprocessing_of_clip
 from evl.backbones.refusals import refuse_by_name
-from evl.backbones.timm_vit import TimmBackbone, preprocessing_of, random_weights_
+from evl.backbones.timm_vit import TimmBackbone, preprocessing_of
 from evl.config import BackboneConfig
 from evl.errors import BackboneError, nearest
-from evl.types import Preprocessing, WeightsOrigin
+from evl.types import WeightsOrigin
 
-EMBEDDED = "evl_vit_tiny"
 OPENAI = "openai_clip"
 
 
@@ -70,9 +70,8 @@ def _create(
             raise BackboneError("openai_clip needs its archive: set backbone.weights=ViT-B-16.pt")
         vit, preprocessing_for = load_openai_clip(config.weights, trust_origin=trust_origin), preprocessing_of_clip
         origin = WeightsOrigin("file", Path(config.weights).name, "OpenAI CLIP", activation_of(vit))
-    elif config.name == EMBEDDED:
-        vit, preprocessing_for = _embedded(config), _EMBEDDED_PREPROCESSING
-        origin = WeightsOrigin("embedded", EMBEDDED, "timm", activation_of(vit), "apache-2.0")
+    elif config.name in EMBEDDED_NAMES:
+        (vit, origin), preprocessing_for = load_embedded(config, empty=state is not None), preprocessing_of_embedded
     else:
         _refuse_unknown(config.name)
         refuse_by_name(config.name)
@@ -103,25 +102,11 @@ def _put_in(backbone: TimmBackbone, state: Mapping[str, Tensor]) -> None:
         raise BackboneError(f"the weights that were saved do not fit {backbone.spec.name}: {lines}") from None
 
 
-def _embedded(config: BackboneConfig) -> VisionTransformer:
-    """A small untrained ViT with weights from a fixed seed: for first steps and tests, not for good scores."""
-    if config.weights is not None:
-        raise BackboneError(f"{EMBEDDED} has weights of its own; leave backbone.weights unset")
-    vit = VisionTransformer(img_size=64, patch_size=8, embed_dim=128, depth=4, num_heads=2, num_classes=0)
-    random_weights_(vit, seed=0)
-    return vit
-
-
-_EMBEDDED_PREPROCESSING = partial(
-    Preprocessing, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), interpolation="bilinear", antialias=True
-)
-
-
 def _refuse_unknown(name: str) -> None:
     architecture, dot, tag = name.partition(".")
     if not timm.is_model(architecture):
         low = architecture.lower()
-        near = nearest(low, [EMBEDDED, OPENAI, *architectures()]) or nearest(low, timm.list_models())
+        near = nearest(low, [*EMBEDDED_NAMES, OPENAI, *architectures()]) or nearest(low, timm.list_models())
         raise BackboneError(f"no backbone named {name!r}{near}; 'evl backbones WORD' lists what there is")
     tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")]
     if dot and tag not in tags:

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from timm.layers.activations import QuickGELU
 from torch import Tensor, nn
 
+from evl.backbones.embedded import EMBEDDED, open_embedded_text
 from evl.backbones.embedding import ImageEmbedding
 from evl.backbones.text_towers import TEXT_TOWERS
 from evl.backbones.timm_vit import TimmBackbone
@@ -51,8 +52,12 @@ def open_shared_space(
 
     A class is the mean of its prompts' unit embeddings, made a unit vector again (Radford et al. 2021, section 3.1.4);
     ``{}`` in a prompt stands for the name, with spaces for underscores. Leaves torch's random state as it is.
-    Raises BackboneError where open_clip is missing, there is no text tower, or it belongs to another image tower.
+    The embedded CLIP brings its own. Raises BackboneError where open_clip is missing, there is no text tower, or it
+    belongs to another image tower.
     """
+    texts = [prompt.replace("{}", name.replace("_", " ").strip()) for name in class_names for prompt in prompts]
+    if config.name == EMBEDDED:
+        return _embedded_space(backbone, config, class_names, texts)
     open_clip = _require_open_clip()
     with torch.random.fork_rng(devices=[]):
         model, tokenize, source = _open_tower(open_clip, backbone, config)
@@ -63,16 +68,35 @@ def open_shared_space(
     if bias is not None:
         embedding.projection.bias.copy_(bias)
     _refuse_other_tower(model.visual, backbone, embedding, source)
-    texts = [prompt.replace("{}", name.replace("_", " ").strip()) for name in class_names for prompt in prompts]
     parts = [texts[start : start + 64] for start in range(0, len(texts), 64)]
     rows = torch.cat([model.encode_text(tokenize(part), normalize=True) for part in parts])  # (Y·prompts,E)
-    text = F.normalize(rows.unflatten(0, (len(class_names), len(prompts))).mean(1), dim=-1)
+    text = _one_a_class(rows, len(class_names))
     logit_bias = torch.zeros(()) if model.logit_bias is None else model.logit_bias.reshape(())
     return SharedSpace(embedding, text, model.logit_scale.exp().reshape(()), logit_bias.clone())
 
 
+def _embedded_space(
+    backbone: TimmBackbone, config: BackboneConfig, class_names: Sequence[str], texts: Sequence[str]
+) -> SharedSpace:
+    if not config.pretrained:
+        raise BackboneError(f"{config.name} without its weights has no text tower; leave backbone.pretrained unset")
+    tower, projection, logit_scale = open_embedded_text(class_names)
+    embedding = ImageEmbedding(backbone, len(projection))
+    embedding.projection.weight.copy_(projection)
+    return SharedSpace(
+        embedding, _one_a_class(tower(tower.numbers(texts)), len(class_names)), logit_scale, torch.zeros(())
+    )
+
+
+def _one_a_class(rows: Tensor, num_classes: int) -> Tensor:
+    """Unit vectors of all prompts (Y·prompts,E) -> of the classes (Y,E)."""
+    return F.normalize(rows.unflatten(0, (num_classes, -1)).mean(1), dim=-1)
+
+
 def require_text_tower(config: BackboneConfig) -> None:
     """BackboneError where open_clip is missing, or a backbone has no text tower by its name: before any download."""
+    if config.name == EMBEDDED:
+        return
     _require_open_clip()
     if config.weights is None and timm.is_model(config.name.partition(".")[0]):
         _repository(config)

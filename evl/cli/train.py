@@ -91,6 +91,7 @@ def make_config(
 ):
     """The config that options describe: recipe, file or model first, then --backbone and --data, then --set."""
     from evl.backbones import named
+    from evl.backbones.embedded import NAMES as EMBEDDED_NAMES
     from evl.cli.common import console, is_main_process
     from evl.config import RunConfig, replace
     from evl.errors import ConfigError
@@ -114,10 +115,11 @@ def make_config(
     if data is not None:
         start = replace(start, data={"path": str(data)})
     start = start.with_settings(settings)
-    if start.backbone.name == "evl_vit_tiny" and is_main_process():
+    if start.backbone.name in EMBEDDED_NAMES and is_main_process():
         console.print(
-            "[yellow]backbone: evl_vit_tiny, small and untrained, made for first steps. For real scores take a "
-            "pretrained one, such as --backbone vit_base_patch16_clip_quickgelu_224.openai[/yellow]"
+            f"[yellow]backbone: {start.backbone.name}, very small, made for first steps: it knows drawings, not the "
+            "world. For real scores take a large one, such as --backbone vit_base_patch16_clip_quickgelu_224.openai"
+            "[/yellow]"
         )
     return start
 

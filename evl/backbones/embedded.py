@@ -1,0 +1,96 @@
+"""The encoders that come with evl: a small CLIP, trained on drawings (docs/embedded-clip.md), and an untrained ViT."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from evl.backbones.activation import activation_of
+from evl.backbones.timm_vit import random_weights_
+from evl.backbones.word_text import WordTextTower, words_of
+from evl.config import BackboneConfig
+from evl.errors import BackboneError
+from evl.types import Preprocessing, WeightsOrigin
+
+EMBEDDED = "evl_clip_tiny"
+UNTRAINED = "evl_vit_tiny"  # what evl brought before, on which older models stand
+NAMES = (EMBEDDED, UNTRAINED)
+FILE = Path(__file__).parents[1] / "assets" / f"{EMBEDDED}.safetensors"
+
+preprocessing_of_embedded = partial(
+    Preprocessing, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), interpolation="bilinear", antialias=True
+)
+
+
+def load_embedded(config: BackboneConfig, *, empty: bool = False) -> tuple[VisionTransformer, WeightsOrigin]:
+    """The encoder of images and where its weights are from. ``pretrained=False``: random ones from a fixed seed.
+
+    ``empty``: whoever asks will fill it. Raises BackboneError where ``config`` has weights of its own.
+    """
+    if config.weights is not None:
+        raise BackboneError(f"{config.name} has weights of its own; leave backbone.weights unset")
+    trained = config.name == EMBEDDED and config.pretrained
+    vit = _vit(config.name)
+    if not empty:
+        if trained:
+            vit.load_state_dict(_tensors("visual."))
+        else:
+            random_weights_(vit, seed=0)
+    kind = "embedded" if trained or config.name == UNTRAINED else "random"
+    return vit, WeightsOrigin(kind, config.name, "timm", activation_of(vit), "apache-2.0")
+
+
+def open_embedded_text(class_names: Sequence[str]) -> tuple[WordTextTower, Tensor, Tensor]:
+    """(text tower in evaluation mode, projection of images (E,D), logit scale). BackboneError for a class name of
+    which no word is known."""
+    told = _told()
+    sizes = told["sizes"]
+    tower = WordTextTower(told["words"], sizes["text_width"], sizes["text_layers"], sizes["embed_width"]).eval()
+    tower.load_state_dict(_tensors("text."))
+    for name in class_names:
+        if not any(word in tower.number_of for word in words_of(name)):
+            raise BackboneError(
+                f"the embedded CLIP knows no word of the class name {name!r}: it learned {len(tower.vocabulary):,} "
+                "words, mostly of animals, food, vehicles and things; for others take a larger CLIP with --backbone"
+            )
+    own = _tensors("")
+    return tower, own["projection.weight"], own["logit_scale"].exp().clamp(max=100)  # as in training.clamp(max=100)
+
+
+def _vit(name: str) -> VisionTransformer:
+    if name == UNTRAINED:
+        return VisionTransformer(img_size=64, patch_size=8, embed_dim=128, depth=4, num_heads=2, num_classes=0)
+    sizes = _told()["sizes"]
+    return VisionTransformer(
+        img_size=sizes["image_size"],
+        patch_size=sizes["patch_size"],
+        embed_dim=sizes["width"],
+        depth=sizes["depth"],
+        num_heads=sizes["width"] // 64,
+        num_classes=0,
+        global_pool=sizes["pool"],
+        fc_norm=False,
+    )
+
+
+def _told() -> dict:
+    """What the file says of itself: ``sizes`` and ``words``."""
+    with safe_open(FILE, "pt") as file:
+        return json.loads(file.metadata()["clip"])
+
+
+def _tensors(prefix: str) -> dict[str, Tensor]:
+    """Those whose name begins so, without it, in float32: the file has half precision."""
+    with safe_open(FILE, "pt") as file:
+        return {
+            key.removeprefix(prefix): file.get_tensor(key).to(torch.float32)
+            for key in file.keys()  # noqa: SIM118 (it is no dict)
+            if key.startswith(prefix)
+        }

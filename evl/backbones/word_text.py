@@ -1,0 +1,59 @@
+"""The text tower of the embedded CLIP: words → directions among its image embeddings."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LENGTH = 24  # words at most, the end included
+PAD, END = 0, 1  # numbers of no word
+
+
+def words_of(text: str) -> list[str]:
+    """Lower case, without accents; letters and digits only."""
+    ascii_only = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.findall(r"[a-z0-9]+", ascii_only.lower())
+
+
+class WordTextTower(nn.Module):
+    """Words (B,LENGTH) as numbers -> unit vectors (B,E): a causal pre-norm Transformer, read at the end, as CLIP's
+    (Radford et al. 2021, section 2.4), with whole words for tokens.
+
+    ``vocabulary``: the words, whose numbers start at 2.
+    """
+
+    def __init__(self, vocabulary: Sequence[str], width: int, num_layers: int, embed_width: int):
+        super().__init__()
+        self.vocabulary = tuple(vocabulary)
+        self.number_of = {word: number for number, word in enumerate(self.vocabulary, 2)}
+        self.token_embedding = nn.Embedding(len(self.vocabulary) + 2, width)
+        self.positional_embedding = nn.Parameter(torch.empty(LENGTH, width))
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+        nn.init.normal_(self.positional_embedding, std=0.01)
+        layer = nn.TransformerEncoderLayer(
+            width, max(1, width // 64), 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.blocks = nn.TransformerEncoder(layer, num_layers, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.projection = nn.Linear(width, embed_width, bias=False)
+        self.register_buffer("mask", torch.full((LENGTH, LENGTH), float("-inf")).triu(1), persistent=False)
+
+    def numbers(self, texts: Sequence[str]) -> Tensor:
+        """(B,LENGTH) int64. Words that are not known are left out, as is what is too long."""
+        rows = torch.full((len(texts), LENGTH), PAD)
+        for row, text in zip(rows, texts, strict=True):
+            known = [self.number_of[word] for word in words_of(text) if word in self.number_of][: LENGTH - 1]
+            row[: len(known) + 1] = torch.tensor([*known, END])
+        return rows
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        length = int((numbers != PAD).sum(1).max())  # what stands behind the end is never read
+        numbers = numbers[:, :length]
+        x = self.token_embedding(numbers) + self.positional_embedding[:length]
+        x = self.blocks(x, mask=self.mask[:length, :length], is_causal=True)
+        ends = (numbers == END).int().argmax(1)
+        return F.normalize(self.projection(x[torch.arange(len(x), device=x.device), ends]), dim=-1)
