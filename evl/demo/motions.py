@@ -117,8 +117,9 @@ def _make(job: tuple[Path, str, int, int, list[tuple[str, str]]]) -> int:
     folder, split, seed, first, pairs = job
     for index, (template, category) in enumerate(pairs, first):
         frames, rate_factor, _ = draw_motion(template, category, split, index, seed)
+        data = encode(frames, rate_factor)
         with write_atomically(folder / f"{index:06d}.mp4", sync=False) as file:
-            file.write(encode(frames, rate_factor))
+            file.write(data)
     return len(pairs)
 
 

@@ -1,8 +1,8 @@
 """The templates of `motions`: what is where in each frame of a video, as numbers, before anything is drawn.
 
-What keeps single frames from telling the class is here. A motion is drawn as a middle and an extent, never as a start,
-and its timing is as likely as its reverse, so that two opposite classes have the same frames in opposite order. And what
-stands still stands as one frame of a motion: each object's size, angle and place come from the same draw in all
+What keeps single frames from telling the class is here. A motion is drawn as a middle and an extent, never as a
+start, and its timing is as likely as its reverse, so that two opposite classes have the same frames in opposite order.
+And what stands still stands as one frame of a motion: each object's size, angle and place come from the same draw in all
 classes, which either runs or is stopped at a random frame.
 
 Places are pixels of a SIZE × SIZE frame from its centre, x to the right, y down; angles are degrees, clockwise as seen.
@@ -11,7 +11,7 @@ Places are pixels of a SIZE × SIZE frame from its centre, x to the right, y dow
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.random import Generator
@@ -22,7 +22,7 @@ MIDDLE_SIZE = (24.0, 31.0)  # pixels: side of a picture's cell, in the middle of
 LOG_ZOOM = (0.22, 0.34)  # half the change of the logarithm of size: 1.6 to 2 times from one end to the other
 HALF_TURN = (28.0, 55.0)  # degrees
 MIDDLE_ANGLE = (-30.0, 30.0)  # degrees
-HALF_WAY = (11.0, 18.0)  # pixels
+HALF_WAY = (11.0, 18.0)  # pixels, to the left, right, up or down
 PALE = 0.1  # share of objects that stand there half transparent, as if they were just appearing
 TOUCH = 0.85  # share of two outlines' reach at which they are taken to touch: outlines are not flat
 
@@ -93,7 +93,7 @@ def draw_scene(template: str, reaches: Sequence[np.ndarray], rng: Generator) -> 
         places.append(_aside(places, room[place], rng))
     tracks = []
     for place, (where, size, angle) in enumerate(zip(places, sizes, angles, strict=True)):
-        opacity = np.full(count, rng.uniform(0.3, 1) if rng.random() < PALE else 1.0)
+        opacity = np.full(count, rng.uniform(0.45, 1) if rng.random() < PALE else 1.0)
         if place == 0 and kind == "opacity":
             opacity = opacity * _fade(sign, count, rng)
         tracks.append(Track(where[:, 0], where[:, 1], size, angle, opacity))
@@ -161,7 +161,7 @@ def _alone(pair: _Pair, kind: str, sign: int, room: Sequence[float], count: int,
             direction = _unit(rng.uniform(0, 2 * np.pi))
             direction[axis], direction[1 - axis] = np.sign(second[axis] - middle[axis]) or 1, 0
             touch = pair.contact(direction)
-            if along < touch and aside < 1.2 * touch:
+            if along < 0 and aside < 1.1 * touch:
                 continue
         break
     return first, np.repeat(second[None], count, 0)
@@ -171,7 +171,7 @@ def _past(pair: _Pair, count: int, rng: Generator):
     """The first moves past the second, before or behind it or just beside it."""
     along = _unit(rng.uniform(0, 2 * np.pi))
     across = np.array([-along[1], along[0]]) * rng.choice([-1, 1])
-    half = rng.uniform(19, 26)
+    half = rng.uniform(22, 31)
     way = rng.uniform(-0.2, 0.2) * half + half * _ramp(count, rng)
     first = way[:, None] * along + rng.uniform(0.45, 0.95) * pair.contact(across) * across
     return first, np.zeros((count, 2))
@@ -259,9 +259,3 @@ def _shake(count: int, rng: Generator) -> np.ndarray:
     for i in range(1, count):
         shake[i] = memory * shake[i - 1] + np.sqrt(1 - memory**2) * shake[i]
     return strength * shake
-
-
-def backwards(scene: Scene, template: str) -> Scene:
-    """The same scene from its last frame to its first, by the name of the opposite template."""
-    tracks = tuple(Track(*(getattr(t, key)[::-1] for key in Track.__dataclass_fields__)) for t in scene.tracks)
-    return replace(scene, template=template, tracks=tracks, shake=scene.shake[::-1])
