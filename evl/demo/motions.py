@@ -67,7 +67,7 @@ def plan(split: str, count: int, seed: int = 0) -> list[tuple[str, str]]:
     However many videos there are, templates are as frequent as each other but for one, and so are categories.
     """
     templates, categories = tuple(TEMPLATES), category_names()
-    once = math.lcm(len(templates), len(categories))
+    once = math.lcm(len(templates), len(categories))  # pairs until the same pair would come again
     pairs: list[tuple[str, str]] = []
     while len(pairs) < count:
         rng = np.random.default_rng([seed, SPLITS.index(split), len(pairs), 1])  # 1: apart from the videos' own
