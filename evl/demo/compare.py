@@ -1,7 +1,8 @@
 """Decoders of several kinds, trained and judged on the same frozen features.
 
 Features are there already, so training is all there is: gather a batch of them once, and let every decoder learn from
-it. Each has an optimizer, a seed and random draws of its own; that they take turns changes none of their numbers.
+it, side by side, a thread each. Their numbers are those of training alone: each has its own optimizer, and the one
+thing that they would share, torch's random numbers, is not used, because nothing here has dropout.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from itertools import repeat
 from pathlib import Path
 
 import torch
@@ -39,6 +42,7 @@ class Contender:
         self.labels = torch.tensor([names.index(sample.label) for sample in samples])
         torch.manual_seed(config.training.seed)
         self.model = build_classifier(config, names, backbone=backbone)
+        assert config.model.mlp_dropout == config.model.head_dropout == 0, "threads share torch's random numbers"
         self.optimizer = make_optimizer(self.model, config.training)
         self.curve: list[tuple[int, float, float]] = []
         self.seconds = 0.0
@@ -50,10 +54,9 @@ class Contender:
 
     def learn(self, step: int, features: Sequence, rows: Sequence[int]) -> None:
         """One step of AdamW on the features of the clips ``rows``."""
-        training = self.config.training
+        started, training = time.perf_counter(), self.config.training
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, training)
-        torch.manual_seed(training.seed * 1_000_003 + step)  # its dropout is the same whoever else learns
         labels = self.labels[rows]
         logits = self.model.classify(features)
         loss = F.cross_entropy(logits, labels, label_smoothing=training.label_smoothing)
@@ -67,15 +70,17 @@ class Contender:
                 raise RunError(f"the loss of {self.variant} on {self.task} is {loss} at step {step + 1}")
             self.curve.append((step + 1, loss, 100 * hits))
             self._since = []
+        self.seconds += time.perf_counter() - started
 
 
 def train(
     contenders: Sequence[Contender],
     features: StoredFeatures,
     rows: Sequence[int],
+    pool: Executor,
     progress: Callable[[int], None] = lambda done: None,
 ) -> None:
-    """Trains all of them on the clips ``rows``. Steps, size and order of batches are the first one's config's."""
+    """Trains all of them on the clips ``rows``, on the same batches: as many as the first one's config says."""
     training = contenders[0].config.training
     order = StepSampler(
         len(rows), batch_size=training.batch_size, first_step=0, last_step=training.steps, seed=training.seed
@@ -83,14 +88,9 @@ def train(
     for one in contenders:
         one.model.train()
     for step, batch in enumerate(order):
-        started = time.perf_counter()
         picked = [rows[place] for _, place in batch]
-        gathered = features.batch(picked)
-        shared = (time.perf_counter() - started) / len(contenders)
-        for one in contenders:
-            started = time.perf_counter()
-            one.learn(step, gathered, picked)
-            one.seconds += shared + time.perf_counter() - started
+        gathered = features.batch(picked, pool)
+        list(pool.map(Contender.learn, contenders, repeat(step), repeat(gathered), repeat(picked)))
         progress(step + 1)
 
 

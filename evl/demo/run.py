@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,28 +21,25 @@ from evl.data.loader import default_num_workers
 from evl.data.manifest import read_manifest
 from evl.demo.clips import read_clips
 from evl.demo.compare import Contender, judge, outcome, save_run, train
-from evl.demo.features import StoredFeatures, extract, pooled
+from evl.demo.features import StoredFeatures, extract, pooled, threads
 from evl.demo.motions import make_motions
-from evl.demo.results import (
-    ATTENTIVE, EVL, LINEAR, NO_TEMPORAL, TASKS, UNTRAINED, VARIANTS, DemoResult, Example, Outcome,
-)  # fmt: skip
+from evl.demo.results import ATTENTIVE, EVL, LINEAR, NO_TEMPORAL, TASKS, UNTRAINED, VARIANTS, DemoResult, Outcome
 from evl.inference import predict
 from evl.types import Sample
 
-log = logging.getLogger("evl")
-BACKBONE = "evl_clip_tiny"
+BACKBONE = "evl_vit_tiny"
 TAPS = "last 3"
 NUM_FRAMES = 8
-# what differs from EVL, by section of a config; chosen on other objects than are judged (docs/evidence.md)
+# how each variant differs from EVL, by section of a config; chosen on other objects than are judged (docs/evidence.md)
 CHANGES: dict[str, dict[str, dict]] = {
     EVL: {},
     NO_TEMPORAL: {"model": {"temporal_conv": False, "temporal_position": False, "cross_frame": False}},
     ATTENTIVE: {"model": {"decoder": "attentive", "probe_blocks": 1}},
-    LINEAR: {"model": {"decoder": "linear", "head_dropout": 0.0}, "training": {"lr": 5e-3, "weight_decay": 0.0}},
+    LINEAR: {"model": {"decoder": "linear"}, "training": {"lr": 5e-3, "weight_decay": 0.0}},
     UNTRAINED: {"backbone": {"pretrained": False}},
 }
-LINEAR_STEPS = 5  # of the linear probe for each of the others': it costs nothing
-Bar = Callable[[str, int], Callable[..., None]]
+LINEAR_STEPS = 5  # of the linear probe for each of the others': it costs next to nothing
+Bar = Callable[[str, int], Callable[[int, str], None]]
 
 
 @dataclass(frozen=True)
@@ -59,13 +56,13 @@ DEFAULT = Size()
 FULL = Size(train=3000, test=1000, steps=700, seeds=5)
 
 
-def config_of(variant: str, videos: Path, task: str, steps: int, seed: int) -> RunConfig:
-    """All settings of one variant; ``videos``: the folder with the tasks' manifests."""
+def config_of(variant: str, task: str, videos: Path, steps: int, seed: int) -> RunConfig:
+    """All settings of one variant on one task; ``videos``: the folder of the tasks' manifests."""
     config = replace(
         RunConfig(),
         backbone={"name": BACKBONE},
         data={"path": str(videos / f"{task}.csv")},
-        model={"taps": TAPS, "mlp_dropout": 0.3, "head_dropout": 0.3},
+        model={"taps": TAPS, "mlp_dropout": 0.0, "head_dropout": 0.0},
         clip={"sampling": "segment", "num_frames": NUM_FRAMES},
         augment={"rand_augment": None, "crop_area": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip": 0.0},
         training={
@@ -78,111 +75,128 @@ def config_of(variant: str, videos: Path, task: str, steps: int, seed: int) -> R
 
 
 def run_demo(
-    folder: str | Path, *, size: Size = DEFAULT, seed: int = 0, bar: Bar = lambda description, total: lambda *_: None
+    folder: str | Path,
+    *,
+    size: Size = DEFAULT,
+    seed: int = 0,
+    bar: Bar = lambda description, total: lambda done, note="": None,
 ) -> DemoResult:
-    """Everything lands below ``folder/<date-time>``; with several seeds, each makes videos, initial values and order
-    anew. ``bar(description, total)`` -> a function that hears of counts, and a note."""
+    """Makes, trains, judges and predicts; everything lands below ``folder/<date-time>``.
+
+    ``seed`` decides videos, initial values and order; with several seeds they are ``seed``, ``seed + 1``, …, all made
+    anew. Runs are saved of the first. ``bar(description, total)`` -> a function that hears of counts.
+    """
     folder = Path(folder).absolute() / time.strftime("%Y%m%d-%H%M%S")
-    clock = _Clock()
+    clock = Clock()
     outcomes: list[Outcome] = []
-    examples: tuple[Example, ...] = ()
     for number in range(size.seeds):
-        one = _Seed(folder, size, seed + number, number == 0, bar, clock)
-        outcomes.extend(one.compare())
-        if number == 0:
-            with clock.part("examples"):
-                examples = one.explain()
-    first = next(one for one in outcomes if (one.variant, one.task) == (EVL, "motion"))
-    with clock.part("examples"):  # by the saved run, from the file, as 'evl predict' does
-        model = load(first.folder)
-        (prediction,) = predict(model, [examples[0].path]).predictions
-    chance = {task: 100 / len(next(x for x in outcomes if x.task == task).evaluation.class_names) for task in TASKS}
-    settings = _settings(size, seed, one.num_bytes)
+        videos = folder / ("motions" if number == 0 else f"motions-seed-{seed + number}")
+        with clock.part("making videos"):
+            data = make_data(videos, size, seed + number, bar)
+        with clock.part("decoding"):
+            data.decode(bar)
+        with threads() as pool:
+            made, num_bytes = _compare(data, folder if number == 0 else None, pool, bar, clock)
+        outcomes.extend(made)
+    run = next(one.folder for one in outcomes if (one.variant, one.task) == (EVL, "motion"))
+    with clock.part("predicting"):  # from the file, as 'evl predict' does
+        model = load(run)
+        (prediction,) = predict(model, [outcomes[0].evaluation.predictions[0].path]).predictions
+    chance = {one.task: 100 / len(one.evaluation.class_names) for one in outcomes}
+    outcomes.sort(key=lambda one: (VARIANTS.index(one.variant), TASKS.index(one.task), one.seed))
     return DemoResult(
-        folder, _sorted(outcomes), chance, examples, prediction, model.class_names, settings, clock.seconds
+        folder=folder,
+        outcomes=tuple(outcomes),
+        chance=chance,
+        examples=(),
+        prediction=prediction,
+        class_names=model.class_names,
+        settings=_settings(size, seed, num_bytes),
+        seconds=clock.seconds,
     )
 
 
-class _Seed:
-    """Videos, features and outcomes of one seed."""
+class Data:
+    """The videos of one seed. ``samples``: by task, the same videos in the same order, those to train on first.
 
-    def __init__(self, folder: Path, size: Size, seed: int, is_first: bool, bar: Bar, clock: _Clock):
-        self.folder, self.size, self.seed, self.is_first, self.bar, self.clock = (
-            folder,
-            size,
-            seed,
-            is_first,
-            bar,
-            clock,
-        )
-        self.videos = folder / ("motions" if is_first else f"motions-seed-{seed}")
-        self.num_bytes = 0
+    ``clips`` (n,T,3,H,W) are there once ``decode`` has run.
+    """
 
-    def compare(self) -> Iterator[Outcome]:
-        with self.clock.part("making videos"):
-            advance = self.bar("making videos", self.size.train + self.size.test)
-            counts = {"train": self.size.train, "val": 0, "test": self.size.test}
-            make_motions(self.videos, counts, self.seed, workers=default_num_workers(), progress=advance)
-        self.samples = {task: self._samples(task) for task in TASKS}
-        self.train_rows = range(self.size.train)
-        self.test_rows = range(self.size.train, self.size.train + self.size.test)
-        backbone = create_backbone(self._config(EVL, "motion").backbone, TAPS)
-        self.clips = self._read_clips(backbone)
-        features = self._extract(backbone, "features, pretrained")
-        yield from self._train_and_judge([EVL, NO_TEMPORAL, ATTENTIVE], backbone, features)
-        yield from self._train_and_judge([LINEAR], backbone, pooled(features, backbone.spec.num_prefix_tokens))
-        del features  # before those of the twin are made
-        backbone = create_backbone(self._config(UNTRAINED, "motion").backbone, TAPS)
-        yield from self._train_and_judge([UNTRAINED], backbone, self._extract(backbone, "features, untrained"))
+    def __init__(self, videos: Path, size: Size, seed: int):
+        self.videos, self.size, self.seed = videos, size, seed
+        splits = {task: read_manifest(videos / f"{task}.csv").splits for task in TASKS}
+        self.samples: dict[str, tuple[Sample, ...]] = {
+            task: (*split["train"], *split["val"]) for task, split in splits.items()
+        }
+        self.train_rows = range(len(splits["motion"]["train"]))
+        self.test_rows = range(len(self.train_rows), len(self.samples["motion"]))
+        self.clips: Tensor | None = None
 
-    def explain(self) -> tuple[Example, ...]:
-        """The first judged video of each motion, eight at most."""
-        return ()
+    def config(self, variant: str, task: str) -> RunConfig:
+        return config_of(variant, task, self.videos, self.size.steps, self.seed)
 
-    def _samples(self, task: str) -> tuple[Sample, ...]:
-        """All of a task's videos, those to train on first; the same videos in the same order for both tasks."""
-        splits = read_manifest(self.videos / f"{task}.csv").splits
-        return (*splits["train"], *splits["val"])
+    def backbone(self, variant: str) -> FrozenBackbone:
+        return create_backbone(self.config(variant, "motion").backbone, TAPS)
 
-    def _config(self, variant: str, task: str) -> RunConfig:
-        return config_of(variant, self.videos, task, self.size.steps, self.seed)
+    def decode(self, bar: Bar) -> None:
+        samples, clip = self.samples["motion"], self.config(EVL, "motion").clip
+        preprocessing, workers = self.backbone(EVL).preprocessing, default_num_workers()
+        advance = bar("decoding", len(samples))
+        self.clips = read_clips(samples, clip, preprocessing, num_workers=workers, progress=advance)
 
-    def _read_clips(self, backbone: FrozenBackbone) -> Tensor:
-        samples, clip = self.samples["motion"], self._config(EVL, "motion").clip
-        with self.clock.part("decoding"):
-            advance = self.bar("decoding", len(samples))
-            return read_clips(
-                samples, clip, backbone.preprocessing, num_workers=default_num_workers(), progress=advance
-            )
-
-    def _extract(self, backbone: FrozenBackbone, what: str) -> StoredFeatures:
-        with self.clock.part(what):
-            features = extract(backbone, self.clips, progress=self.bar(what, len(self.clips)))
-        self.num_bytes = max(self.num_bytes, features.num_bytes)
-        return features
-
-    def _train_and_judge(
-        self, variants: Sequence[str], backbone: FrozenBackbone, features: StoredFeatures
-    ) -> Iterator[Outcome]:
-        contenders = [
-            Contender(variant, task, self._config(variant, task), self.samples[task], backbone)
+    def contenders(self, variants: Sequence[str], backbone: FrozenBackbone) -> list[Contender]:
+        return [
+            Contender(variant, task, self.config(variant, task), self.samples[task], backbone)
             for variant in variants
             for task in TASKS
         ]
-        steps = contenders[0].config.training.steps
-        with self.clock.part("training and judging"):
-            train(contenders, features, self.train_rows, self.bar(f"training {', '.join(variants)}", steps))
-            for one in contenders:
-                evaluation = judge(one, features, self.test_rows)
-                run = None
-                if self.is_first:
-                    run = self.folder / f"{one.variant}-{one.task}".lower().replace(",", "").replace(" ", "-")
-                    save_run(one, evaluation, run, self.train_rows, self.test_rows)
-                yield outcome(one, evaluation, run)
 
 
-class _Clock:
-    """Part of the work -> seconds it took, all seeds together."""
+def make_data(videos: Path, size: Size, seed: int, bar: Bar) -> Data:
+    advance = bar("making videos", size.train + size.test)
+    counts = {"train": size.train, "test": size.test}
+    make_motions(
+        videos, counts, seed=seed, workers=default_num_workers(), progress=lambda done, total: advance(done, "")
+    )
+    return Data(videos, size, seed)
+
+
+def _compare(data: Data, folder: Path | None, pool: Executor, bar: Bar, clock: Clock) -> tuple[list[Outcome], int]:
+    """Every variant on both tasks, and the bytes that features take at most; runs are saved below ``folder``."""
+
+    def features_of(backbone: FrozenBackbone, what: str) -> StoredFeatures:
+        with clock.part(what):
+            return extract(backbone, data.clips, pool, progress=bar(what, len(data.clips)))
+
+    def results(variants: Sequence[str], backbone: FrozenBackbone, features: StoredFeatures) -> list[Outcome]:
+        contenders = data.contenders(variants, backbone)
+        advance = bar(f"training {', '.join(variants)}", contenders[0].config.training.steps)
+        with clock.part("training and judging"):
+            train(contenders, features, data.train_rows, pool, advance)
+            return [_result(one, features, data, folder) for one in contenders]
+
+    backbone = data.backbone(EVL)
+    features = features_of(backbone, "features")
+    num_bytes = features.num_bytes
+    outcomes = results([EVL, NO_TEMPORAL, ATTENTIVE], backbone, features)
+    outcomes += results([LINEAR], backbone, pooled(features, backbone.spec.num_prefix_tokens))
+    del features  # before those of the untrained twin are made
+    backbone = data.backbone(UNTRAINED)
+    outcomes += results([UNTRAINED], backbone, features_of(backbone, "features, untrained backbone"))
+    return outcomes, num_bytes
+
+
+def _result(one: Contender, features: StoredFeatures, data: Data, folder: Path | None) -> Outcome:
+    evaluation = judge(one, features, data.test_rows)
+    run = None
+    if folder is not None:
+        run = folder / f"{one.variant}-{one.task}".lower().replace(",", "").replace(" ", "-")
+        save_run(one, evaluation, run, data.train_rows, data.test_rows)
+    return outcome(one, evaluation, run)
+
+
+class Clock:
+    """``seconds``: part of the work -> time it took, all seeds together."""
 
     def __init__(self):
         self.seconds: dict[str, float] = {}
@@ -190,22 +204,16 @@ class _Clock:
     @contextmanager
     def part(self, name: str):
         started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
-
-
-def _sorted(outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
-    return tuple(sorted(outcomes, key=lambda one: (VARIANTS.index(one.variant), TASKS.index(one.task), one.seed)))
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
 
 def _settings(size: Size, seed: int, num_bytes: int) -> dict[str, str]:
     return {
-        "videos": f"{size.train} to train on, {size.test} to judge by, of other objects drawn by another artist",
+        "videos": f"{size.train} to train on, {size.test} to judge by: other objects, drawn by another artist",
         "seeds": ", ".join(str(seed + number) for number in range(size.seeds)),
-        "clips": f"{NUM_FRAMES} frames, one from the middle of each eighth of a video",
-        "backbone": f"{BACKBONE}, {TAPS} blocks",
+        "clips": f"{NUM_FRAMES} frames, from the middles of equal parts of a video; one view",
+        "backbone": f"{BACKBONE}, frozen, {TAPS} blocks",
         "training": f"{size.steps} steps of 32 clips",
         "features": f"{num_bytes / 1e9:.2f} GB in memory, 16 bits a number",
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
