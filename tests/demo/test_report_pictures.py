@@ -9,7 +9,8 @@ from PIL import Image
 
 from evl.demo.report import pictures
 from evl.demo.report.figures import ticks
-from evl.demo.report.scores import Score, interval, mean_interval, relation
+from evl.demo.report.scores import Score, relation
+from evl.evaluation import mean_interval, wilson_interval
 
 
 def frames_of(uri):
@@ -101,7 +102,7 @@ def test_a_sheet_shows_frames_row_by_row():
     [(8, 10, 49.0, 94.3), (0, 10, 0.0, 27.8), (10, 10, 72.2, 100.0), (263, 300, 83.5, 90.9), (0, 0, 0.0, 100.0)],
 )
 def test_wilsons_interval(hits, videos, low, high):
-    assert interval(hits, videos) == pytest.approx((low, high), abs=0.05)
+    assert wilson_interval(hits, videos) == pytest.approx((low, high), abs=0.05)
 
 
 def test_t_interval_over_seeds():
