@@ -113,9 +113,14 @@ def test_numbers_that_do_not_fit_are_refused(pool):
 
 def test_threads_compute_alone_and_leave_no_trace():
     before = torch.get_num_threads()
-    with pytest.raises(KeyboardInterrupt), threads() as pool:
-        assert pool.submit(torch.get_num_threads).result() == torch.get_num_threads() == 1
-        raise KeyboardInterrupt
+
+    def interrupted():
+        with threads() as pool:
+            assert pool.submit(torch.get_num_threads).result() == torch.get_num_threads() == 1
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert torch.get_num_threads() == before
 
 
