@@ -26,6 +26,7 @@ from evl.files import write_atomically
 RATE = 12  # frames a second
 RATE_FACTORS = (20, 34)  # x264's, from … to: less is better
 CHUNK = 16  # videos a worker makes before it tells
+MANIFESTS = ("motion.csv", "object.csv")  # labels: the template, the category
 
 
 def make_motions(
@@ -52,8 +53,8 @@ def make_motions(
         for first in range(0, len(pairs), CHUNK)
     ]
     total, done = sum(map(len, plans.values())), 0
-    for split in plans:
-        (folder / "videos" / split).mkdir(parents=True, exist_ok=True)
+    for name in MANIFESTS:  # of a set that stood here before: stopped half way, they would name what is there no more
+        (folder / name).unlink(missing_ok=True)
     for made in _work(jobs, workers):
         done += made
         progress(done, total)
@@ -66,7 +67,7 @@ def plan(split: str, count: int, seed: int = 0) -> list[tuple[str, str]]:
     However many videos there are, templates are as frequent as each other but for one, and so are categories.
     """
     templates, categories = tuple(TEMPLATES), category_names()
-    once = math.lcm(len(templates), len(categories))
+    once = math.lcm(len(templates), len(categories))  # pairs until the same pair would come again
     pairs: list[tuple[str, str]] = []
     while len(pairs) < count:
         rng = np.random.default_rng([seed, SPLITS.index(split), len(pairs), 1])  # 1: apart from the videos' own
@@ -151,7 +152,7 @@ def _write_manifests(folder: Path, plans: Mapping[str, list[tuple[str, str]]]) -
         for split, pairs in plans.items()
         for index, pair in enumerate(pairs)
     ]
-    for place, name in enumerate(("motion.csv", "object.csv")):
+    for place, name in enumerate(MANIFESTS):
         samples = [Sample(path, pair[place]) for path, pair, _ in rows]
         write_manifest(folder / name, samples, [split for _, _, split in rows])
 

@@ -2,8 +2,8 @@
 
 What keeps single frames from telling the class is here. A motion is drawn as a middle and an extent, never as a
 start, and its timing is as likely as its reverse, so that two opposite classes have the same frames in opposite order.
-And what stands still stands as one frame of a motion: each object's size, angle and place come from the same draw in all
-classes, which either runs or is stopped at a random frame.
+And what stands still stands as one frame of a motion: each object's size, angle and place come from the same draw in
+all classes, which either runs or is stopped at a random frame.
 
 Places are pixels of a SIZE × SIZE frame from its centre, x to the right, y down; angles are degrees, clockwise as seen.
 """
@@ -18,7 +18,7 @@ from numpy.random import Generator
 
 SIZE = 96  # pixels, height and width of a video
 NUM_FRAMES = (16, 24)  # of a video, from … to
-MIDDLE_SIZE = (24.0, 31.0)  # pixels: side of a picture's cell, in the middle of its change of size
+MIDDLE_SIZE = (26.0, 34.0)  # pixels: side of a picture's cell, in the middle of its change of size
 LOG_ZOOM = (0.22, 0.34)  # half the change of the logarithm of size: 1.6 to 2 times from one end to the other
 HALF_TURN = (28.0, 55.0)  # degrees
 MIDDLE_ANGLE = (-30.0, 30.0)  # degrees

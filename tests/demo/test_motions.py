@@ -41,6 +41,17 @@ def test_another_seed_makes_other_videos(made, tmp_path):
     assert not before & set(files(tmp_path).values())
 
 
+def test_a_set_that_is_not_finished_has_no_manifest(made, tmp_path):
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    make_motions(tmp_path, {"val": 2}, workers=0)
+    with pytest.raises(KeyboardInterrupt):
+        make_motions(tmp_path, {"val": 20}, seed=1, workers=2, progress=stop)
+    assert not list(tmp_path.glob("*.csv"))
+    assert list(tmp_path.glob("videos/val/*.mp4"))
+
+
 def test_progress_hears_every_video(made):
     counts = [done for done, _ in made[1]]
     assert counts == sorted(counts)

@@ -127,7 +127,7 @@ def frame_statistics(found):
         first, second = scene.tracks[:2]
         apart = places(second) - places(first)
         shown = np.stack(
-            [first.x / 30, first.y / 30, np.log(first.size / 27), first.angle / 50, first.opacity, second.angle / 50,
+            [first.x / 30, first.y / 30, np.log(first.size / 30), first.angle / 50, first.opacity, second.angle / 50,
              *apart.T / 30], 1
         )  # fmt: skip
         products = [shown[:, 0] * shown[:, 6], shown[:, 1] * shown[:, 7], shown[:, 3] * shown[:, 6],
@@ -179,7 +179,7 @@ def test_sizes_and_angles_are_drawn_alike_in_all_classes():
         found = list(scenes(template, 200, seed=7))
         size = np.concatenate([np.log(scene.tracks[0].size) for scene in found])
         angle = np.concatenate([scene.tracks[0].angle for scene in found])
-        assert size.mean() == pytest.approx(np.log(27.4), abs=0.08), template
+        assert size.mean() == pytest.approx(np.log(29.9), abs=0.08), template
         assert size.std() == pytest.approx(0.235, abs=0.05), template
         assert angle.mean() == pytest.approx(0, abs=14), template
         assert angle.std() == pytest.approx(38, abs=8), template
