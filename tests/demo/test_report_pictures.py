@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 
 import numpy as np
 import pytest
@@ -127,4 +128,4 @@ def test_ticks_are_few_round_and_within(top):
     assert found[0] == 0
     assert 0.6 * top < found[-1] <= top * (1 + 1e-9)
     assert 3 <= len(found) <= 7
-    assert len({round(b - a, 8) for a, b in zip(found, found[1:], strict=False)}) == 1
+    assert len({round(b - a, 8) for a, b in itertools.pairwise(found)}) == 1
