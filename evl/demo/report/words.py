@@ -55,14 +55,19 @@ def headline(result: DemoResult) -> tuple[str, str]:
     return first, f"That is {listed(clauses)}."
 
 
-def difference(result: DemoResult, other: str, task: str) -> tuple[str, str] | None:
-    """EVL minus another variant in points, and whether the intervals are apart; None where one is missing."""
+def difference(result: DemoResult, other: str, task: str) -> tuple[str, str, str] | None:
+    """EVL minus another variant in points, whether the intervals are apart, in words and as a class of the style.
+
+    None where one is missing.
+    """
     scores = scores_of(result, task)
     if EVL not in scores or other not in scores:
         return None
     points = scores[EVL].value - scores[other].value
     sure = relation(scores[EVL], scores[other]) != "level"
-    return f"{points:+.1f}".replace("-", "−"), "intervals apart" if sure else "intervals overlap"
+    return f"{points:+.1f}".replace("-", "−"), *(
+        ("intervals apart", "sure") if sure else ("intervals overlap", "unsure")
+    )
 
 
 def confused(class_names: Sequence[str], counts: np.ndarray, most: int = 3) -> str:
