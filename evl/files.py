@@ -13,8 +13,10 @@ from evl.errors import SaveError
 
 
 @contextmanager
-def write_atomically(path: str | Path, *, text: bool = False) -> Iterator:
+def write_atomically(path: str | Path, *, text: bool = False, sync: bool = True) -> Iterator:
     """A file object; ``path`` appears, whole, when the block ends, and is untouched if it fails.
+
+    ``sync=False`` does not wait for the disk: whole still when the program is killed, but not when the power fails.
 
     Raises SaveError where the system refuses (disk full, no permission).
     """
@@ -25,7 +27,8 @@ def write_atomically(path: str | Path, *, text: bool = False) -> Iterator:
         with open(temporary, "w" if text else "wb", **({"encoding": "utf-8", "newline": ""} if text else {})) as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except SaveError:
         raise
