@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from evl.demo.report import write_report
-from evl.demo.report.scores import interval
 from evl.demo.results import ATTENTIVE, EVL, LINEAR, NO_TEMPORAL, TASKS, UNTRAINED, VARIANTS
+from evl.evaluation.metrics import wilson_interval
 from tests.demo.fake import ACCURACY, CATEGORIES, MOTIONS, fake_result
 
 VOID = {"br", "img", "link", "meta", "source"}
@@ -124,7 +124,7 @@ def test_every_number_of_the_table_is_the_results(tmp_path, num_seeds):
             outcomes = result.of(variant, task)
             hits = [sum(p.label == p.top(1)[0] for p in one.evaluation.predictions) for one in outcomes]
             shares = np.array(hits) / 150 * 100
-            low, high = interval(hits[0], 150)
+            low, high = wilson_interval(hits[0], 150)
             if num_seeds == 3:
                 half = 4.302653 * shares.std(ddof=1) / 3**0.5
                 low, high = max(0, shares.mean() - half), min(100, shares.mean() + half)

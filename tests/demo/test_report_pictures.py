@@ -10,7 +10,7 @@ from PIL import Image
 
 from evl.demo.report import pictures
 from evl.demo.report.figures import ticks
-from evl.demo.report.scores import Score, interval, mean_interval, relation
+from evl.demo.report.scores import Score, relation
 
 
 def frames_of(uri):
@@ -95,22 +95,6 @@ def test_a_sheet_shows_frames_row_by_row():
     for t in range(6):
         value = sheet[int(height * (t // 4 + 0.5)), int(width * (t % 4 + 0.5))]
         assert np.abs(value - (20 + 40 * t)).max() < 8
-
-
-@pytest.mark.parametrize(
-    ("hits", "videos", "low", "high"),
-    [(8, 10, 49.0, 94.3), (0, 10, 0.0, 27.8), (10, 10, 72.2, 100.0), (263, 300, 83.5, 90.9), (0, 0, 0.0, 100.0)],
-)
-def test_wilsons_interval(hits, videos, low, high):
-    assert interval(hits, videos) == pytest.approx((low, high), abs=0.05)
-
-
-def test_t_interval_over_seeds():
-    mean, low, high = mean_interval([70.0, 72.0, 77.0])
-    half = 4.3027 * np.std([70, 72, 77], ddof=1) / 3**0.5
-    assert (mean, low, high) == pytest.approx((73, 73 - half, 73 + half), abs=1e-3)
-    assert mean_interval([99.0, 100.0])[2] == 100
-    assert mean_interval([50.0] * 4) == (50, 50, 50)
 
 
 def test_two_scores_are_told_apart_only_where_intervals_do_not_touch():

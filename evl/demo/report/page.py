@@ -104,8 +104,7 @@ def _scores(result: DemoResult) -> Html:
     )
     num_seeds = max((len(score.each) for scores in by_task.values() for score in scores.values()), default=1)
     interval = (
-        f"the 95 % t-interval over {num_seeds} trainings that differ in their seed, each of which is a dot; luck of the "
-        "test videos is not in it"
+        f"the 95 % t-interval over {num_seeds} seeds, each of which is a dot and had videos and a training of its own"
         if num_seeds > 1
         else "the 95 % interval over videos (Wilson’s; one training, so luck of the seed is not in it)"
     )
