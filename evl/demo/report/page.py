@@ -83,7 +83,7 @@ def _scores(result: DemoResult) -> Html:
             element("td", words.duration(seconds), class_="count", data_label="training time", role="cell"),
         ]
         rows.append(element("tr", element("th", variant, scope="row", role="rowheader"), cells, role="row"))
-    heads = ["", *(NOUNS[task] for task in TASKS), "trainable parameters", "time"]
+    heads = ["variant", *(NOUNS[task] for task in TASKS), "trainable parameters", "time"]
     table = element(
         "table",
         element(
