@@ -23,13 +23,27 @@ from evl.demo.clips import read_clips
 from evl.demo.compare import Contender, judge, outcome, save_run, train
 from evl.demo.features import StoredFeatures, extract, pooled, threads
 from evl.demo.motions import make_motions
-from evl.demo.results import ATTENTIVE, EVL, LINEAR, NO_TEMPORAL, TASKS, UNTRAINED, VARIANTS, DemoResult, Outcome
-from evl.inference import predict
+from evl.demo.report import write_report
+from evl.demo.results import (
+    ATTENTIVE,
+    EVL,
+    LINEAR,
+    NO_TEMPORAL,
+    TASKS,
+    UNTRAINED,
+    VARIANTS,
+    DemoResult,
+    Example,
+    Outcome,
+)
+from evl.inference import explain, predict
+from evl.models import VideoClassifier
 from evl.types import Sample
 
 BACKBONE = "evl_vit_tiny"
 TAPS = "last 3"
 NUM_FRAMES = 8
+NUM_EXAMPLES = 8
 # how each variant differs from EVL, by section of a config; chosen on other objects than are judged (docs/evidence.md)
 CHANGES: dict[str, dict[str, dict]] = {
     EVL: {},
@@ -98,22 +112,26 @@ def run_demo(
         with threads() as pool:
             made, num_bytes = _compare(data, folder if number == 0 else None, pool, bar, clock)
         outcomes.extend(made)
-    run = next(one.folder for one in outcomes if (one.variant, one.task) == (EVL, "motion"))
-    with clock.part("predicting"):  # from the file, as 'evl predict' does
-        model = load(run)
-        (prediction,) = predict(model, [outcomes[0].evaluation.predictions[0].path]).predictions
+        if number == 0:
+            with clock.part("examples"):
+                model = load(next(one.folder for one in made if (one.variant, one.task) == (EVL, "motion")))
+                examples = make_examples(model, data)
+                # from the file, as 'evl predict' does
+                (prediction,) = predict(model, [examples[0].path]).predictions
     chance = {one.task: 100 / len(one.evaluation.class_names) for one in outcomes}
     outcomes.sort(key=lambda one: (VARIANTS.index(one.variant), TASKS.index(one.task), one.seed))
-    return DemoResult(
+    result = DemoResult(
         folder=folder,
         outcomes=tuple(outcomes),
         chance=chance,
-        examples=(),
+        examples=examples,
         prediction=prediction,
         class_names=model.class_names,
         settings=_settings(size, seed, num_bytes),
         seconds=clock.seconds,
     )
+    write_report(folder / "report.html", result)
+    return result
 
 
 class Data:
@@ -193,6 +211,30 @@ def _result(one: Contender, features: StoredFeatures, data: Data, folder: Path |
         run = folder / f"{one.variant}-{one.task}".lower().replace(",", "").replace(" ", "-")
         save_run(one, evaluation, run, data.train_rows, data.test_rows)
     return outcome(one, evaluation, run)
+
+
+def make_examples(model: VideoClassifier, data: Data) -> tuple[Example, ...]:
+    """The first judged videos of ``NUM_EXAMPLES`` classes, whatever the model makes of them, and its attention."""
+    samples, preprocessing = data.samples["motion"], model.card.preprocessing
+    first = {samples[row].label: row for row in reversed(data.test_rows)}
+    rows = sorted(first.values())[:NUM_EXAMPLES]
+    clips = data.clips[rows].float()  # (B,T,3,H,W)
+    found = explain(model, clips)
+    mean, std = (torch.tensor(x)[:, None, None] for x in (preprocessing.mean, preprocessing.std))
+    pictures = ((clips * std + mean) * 255).round().clamp(0, 255).to(torch.uint8).movedim(2, -1).numpy()
+    scores = found.logits.double().softmax(-1).tolist()
+    return tuple(
+        Example(
+            path=Path(samples[row].path),
+            frames=pictures[b],
+            attention=found.attention[:, b].numpy(),
+            prefix_share=found.prefix_share[:, b].numpy(),
+            label=samples[row].label,
+            scores=tuple(scores[b]),
+            class_names=model.class_names,
+        )
+        for b, row in enumerate(rows)
+    )
 
 
 class Clock:

@@ -35,8 +35,6 @@ class Metrics:
     @property
     def top1_interval(self) -> tuple[float, float]:
         """95 % confidence, percent: where top-1 may lie over many more videos like these (``wilson_interval``)."""
-        if not self.num_videos:
-            return 0.0, 100.0
         return wilson_interval(int(self.confusion.trace()), self.num_videos)
 
     @property
@@ -79,10 +77,12 @@ def compute_metrics(predictions: Sequence[Prediction], num_classes: int) -> Metr
 def wilson_interval(hits: int, total: int) -> tuple[float, float]:
     """95 % confidence interval of a share, in percent: Wilson's, which holds for few videos and near 0 and 100 too.
 
-    It is about chance in drawing ``total`` videos, not about other seeds of training.
+    It is about chance in drawing ``total`` videos, not about other seeds of training. No videos tell nothing: 0 to 100.
     """
-    if not 0 <= hits <= total or total < 1:
-        raise ValueError(f"{hits} hits of {total} videos: expected at least one video, and no more hits than videos")
+    if not 0 <= hits <= total:
+        raise ValueError(f"{hits} hits of {total} videos: expected no more hits than videos")
+    if not total:
+        return 0.0, 100.0
     share, z = hits / total, _NORMAL
     middle = (share + z**2 / (2 * total)) / (1 + z**2 / total)
     half = z / (1 + z**2 / total) * math.sqrt(share * (1 - share) / total + (z / (2 * total)) ** 2)
@@ -90,9 +90,12 @@ def wilson_interval(hits: int, total: int) -> tuple[float, float]:
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """(mean, low, high): of a score over seeds, with Student's 95 % confidence interval of the mean. 2 to 20 values."""
+    """(mean, low, high): of percents over seeds, with Student's 95 % confidence interval of the mean, cut to 0–100.
+
+    2 to 20 values, or ValueError.
+    """
     if not 2 <= len(values) <= len(_STUDENT) + 1:
         raise ValueError(f"{len(values)} values: expected 2 to {len(_STUDENT) + 1}")
     mean = float(np.mean(values))
     half = _STUDENT[len(values) - 2] * float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    return mean, mean - half, mean + half
+    return mean, max(0.0, mean - half), min(100.0, mean + half)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from evl.demo.report import write_report
 from evl.demo.results import ATTENTIVE, EVL, LINEAR, NO_TEMPORAL, TASKS, UNTRAINED, VARIANTS
-from evl.evaluation.metrics import wilson_interval
+from evl.evaluation import wilson_interval
 from tests.demo.fake import ACCURACY, CATEGORIES, MOTIONS, fake_result
 
 VOID = {"br", "img", "link", "meta", "source"}

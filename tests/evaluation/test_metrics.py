@@ -80,16 +80,19 @@ def test_wilson_interval_is_where_the_normal_score_is_the_quantile():
             assert abs(hits / total - p0) == pytest.approx(1.959963985 * (p0 * (1 - p0) / total) ** 0.5, rel=1e-7)
 
 
-def test_an_interval_needs_videos():
-    for hits, total in ((0, 0), (3, 2), (-1, 5)):
+def test_no_videos_tell_nothing():
+    assert wilson_interval(0, 0) == (0, 100)
+    assert compute_metrics([], 3).top1_interval == (0, 100)
+    for hits, total in ((3, 2), (-1, 5)):
         with pytest.raises(ValueError, match="hits of"):
             wilson_interval(hits, total)
 
 
 def test_mean_interval_over_seeds():
-    # by hand: mean 4, deviation √2.5, t(4) = 2.77645
-    assert mean_interval([2, 3, 4, 5, 6]) == pytest.approx((4, 4 - 1.96324, 4 + 1.96324), abs=1e-4)
-    assert mean_interval([1.0, 3.0]) == pytest.approx((2, 2 - 12.7062, 2 + 12.7062), abs=1e-4)
+    # by hand: mean 44, deviation √2.5, t(4) = 2.77645
+    assert mean_interval([42, 43, 44, 45, 46]) == pytest.approx((44, 44 - 1.96324, 44 + 1.96324), abs=1e-4)
+    assert mean_interval([1.0, 3.0]) == pytest.approx((2, 0, 2 + 12.7062), abs=1e-4)
+    assert mean_interval([97.0, 99.0]) == pytest.approx((98, 98 - 12.7062, 100), abs=1e-4)
     for values in ([1.0], [0.0] * 21):
         with pytest.raises(ValueError, match="expected 2 to 20"):
             mean_interval(values)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evl.demo.results import Outcome
-from evl.evaluation.metrics import mean_interval
+from evl.evaluation import mean_interval
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,7 @@ def score_of(outcomes: Sequence[Outcome]) -> Score | None:
         return None
     each = tuple(outcome.evaluation.metrics.top1 for outcome in outcomes)
     if len(each) > 1:
-        mean, low, high = mean_interval(each)
-        return Score(mean, max(0.0, low), min(100.0, high), each)
+        return Score(*mean_interval(each), each)
     return Score(each[0], *outcomes[0].evaluation.metrics.top1_interval, each)
 
 
