@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import re
 from html.parser import HTMLParser
 
@@ -103,7 +104,7 @@ def test_it_reads_without_looking(page):
     levels = [int(tag[1]) for tag, _, _ in page.elements if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
     assert all(one[1]["alt"] and one[1]["width"] for one in page.all("img"))
     for tag, attributes, _ in page.all("svg"):
         assert attributes.get("aria-hidden") == "true" or attributes["aria-label"], tag
@@ -242,7 +243,7 @@ def test_the_headline_follows_from_the_numbers(tmp_path):
 def test_differences_carry_their_sign(tmp_path):
     result = fake_result(accuracy={**ACCURACY, "motion": (0.3, 0.6, 0.3, 0.1, 0.1)}, num_examples=0)
     page = page_of(tmp_path, result)
-    text = [one[2] for one in page.all("table", "worth")][0]
+    text = next(one[2] for one in page.all("table", "worth"))
     top1 = {variant: result.of(variant, "motion")[0].evaluation.metrics.top1 for variant in VARIANTS}
     for variant in (NO_TEMPORAL, ATTENTIVE, LINEAR, UNTRAINED):
         points = top1[EVL] - top1[variant]

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 
 import numpy as np
 import pytest
@@ -10,7 +11,6 @@ from PIL import Image
 from evl.demo.report import pictures
 from evl.demo.report.figures import ticks
 from evl.demo.report.scores import Score, relation
-from evl.evaluation import mean_interval, wilson_interval
 
 
 def frames_of(uri):
@@ -97,22 +97,6 @@ def test_a_sheet_shows_frames_row_by_row():
         assert np.abs(value - (20 + 40 * t)).max() < 8
 
 
-@pytest.mark.parametrize(
-    ("hits", "videos", "low", "high"),
-    [(8, 10, 49.0, 94.3), (0, 10, 0.0, 27.8), (10, 10, 72.2, 100.0), (263, 300, 83.5, 90.9), (0, 0, 0.0, 100.0)],
-)
-def test_wilsons_interval(hits, videos, low, high):
-    assert wilson_interval(hits, videos) == pytest.approx((low, high), abs=0.05)
-
-
-def test_t_interval_over_seeds():
-    mean, low, high = mean_interval([70.0, 72.0, 77.0])
-    half = 4.3027 * np.std([70, 72, 77], ddof=1) / 3**0.5
-    assert (mean, low, high) == pytest.approx((73, 73 - half, 73 + half), abs=1e-3)
-    assert mean_interval([99.0, 100.0])[2] == 100
-    assert mean_interval([50.0] * 4) == (50, 50, 50)
-
-
 def test_two_scores_are_told_apart_only_where_intervals_do_not_touch():
     def score(low, high):
         return Score((low + high) / 2, low, high, ((low + high) / 2,))
@@ -128,4 +112,4 @@ def test_ticks_are_few_round_and_within(top):
     assert found[0] == 0
     assert 0.6 * top < found[-1] <= top * (1 + 1e-9)
     assert 3 <= len(found) <= 7
-    assert len({round(b - a, 8) for a, b in zip(found, found[1:], strict=False)}) == 1
+    assert len({round(b - a, 8) for a, b in itertools.pairwise(found)}) == 1

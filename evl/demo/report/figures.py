@@ -11,7 +11,7 @@ from evl.demo.report.html import Html, element, join, number
 from evl.demo.report.scores import Score
 
 Curve = Sequence[tuple[float, float]]
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 400, 230, 38, 8, 12, 34  # of a figure of curves, in its own units
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 400, 240, 38, 14, 12, 40  # of a figure of curves, in its own units
 
 
 def bar(score: Score, chance: float | None, kind: str) -> Html:
@@ -99,8 +99,8 @@ def curves(
             )
             for y in y_ticks
         ],
-        [element("text", f"{x:g}", x=across(x), y=floor + 16, text_anchor="middle") for x in x_ticks[:-1]],
-        element("text", f"{x_ticks[-1]:g} steps", x=WIDTH - RIGHT, y=floor + 16, text_anchor="end"),
+        [element("text", f"{x:g}", x=across(x), y=floor + 16, text_anchor="middle") for x in x_ticks],
+        element("text", "training steps", x=WIDTH - RIGHT, y=floor + 32, text_anchor="end"),
         None
         if chance is None
         else element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=down(chance), y2=down(chance), class_="chance"),

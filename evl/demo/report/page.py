@@ -83,7 +83,7 @@ def _scores(result: DemoResult) -> Html:
             element("td", words.duration(seconds), class_="count", data_label="training time", role="cell"),
         ]
         rows.append(element("tr", element("th", variant, scope="row", role="rowheader"), cells, role="row"))
-    heads = ["", *(NOUNS[task] for task in TASKS), "trainable parameters", "time"]
+    heads = ["variant", *(NOUNS[task] for task in TASKS), "trainable parameters", "time"]
     table = element(
         "table",
         element(
@@ -104,7 +104,7 @@ def _scores(result: DemoResult) -> Html:
     )
     num_seeds = max((len(score.each) for scores in by_task.values() for score in scores.values()), default=1)
     interval = (
-        f"the 95 % t-interval over {num_seeds} trainings that differ in their seed, each of which is a dot"
+        f"the 95 % t-interval over {num_seeds} seeds, each of which is a dot and had videos and a training of its own"
         if num_seeds > 1
         else "the 95 % interval over videos (Wilson’s; one training, so luck of the seed is not in it)"
     )
@@ -131,7 +131,7 @@ def _worth(result: DemoResult) -> Html | None:
     for part, other in words.PARTS:
         found = [words.difference(result, other, task) for task in TASKS]
         if any(found):
-            cells = [element("td", one and (one[0], element("small", one[1]))) for one in found]
+            cells = [element("td", one and (one[0], element("small", one[1])), class_=one and one[2]) for one in found]
             rows.append(element("tr", element("th", part, scope="row"), cells))
     if not rows:
         return None
@@ -228,7 +228,13 @@ def _next(result: DemoResult) -> Html:
             top_scores(prediction.scores, result.class_names, label),
             class_="single",
         ),
-        _section("On your own videos", element("pre", [join(line, "\n") for line in lines])),
+        _section(
+            "On your own videos",
+            element("pre", [join(line, "\n") for line in lines]),
+            element(
+                "p", "After ", element("code", "make demo"), " the command is ", element("code", ".venv/bin/evl"), "."
+            ),
+        ),
     )
 
 

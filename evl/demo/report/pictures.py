@@ -12,8 +12,8 @@ from PIL import Image
 
 LONG_SIDE = 168  # pixels of a picture in the page
 FRAME_MS, LAST_FRAME_MS = 260, 900  # the last stays, so that one sees where a clip ends
-COLOURS, FIRST = "inferno", 0.45  # from which of its shades: even steps of brightness, readable without colour vision
-DIMMED = 0.6  # how bright the grey frames stay: so that more attention is brighter, from the first step on
+COLOURS, FIRST = "inferno", 0.5  # from which of its shades: even steps of brightness, readable without colour vision
+BLACK, WHITE = 30, 158  # of the grey frames: dark enough that more attention is brighter, light enough to see things
 GAP = 4  # pixels between frames side by side
 STRONGEST = 0.92  # how much of the picture the brightest colour hides
 
@@ -33,7 +33,7 @@ def painted_pictures(frames: np.ndarray, attention: np.ndarray) -> list[Image.Im
     heat = heat / max(float(attention.max()), np.finfo(np.float64).tiny)
     painted = []
     for picture, strength in zip(clip_pictures(frames), heat.clip(0, 1), strict=True):
-        grey = DIMMED * np.asarray(picture.convert("L"), np.float64)[..., None]
+        grey = _grey(np.asarray(picture.convert("L"), np.float64)[..., None])
         colour = _colour(strength)
         alpha = STRONGEST * strength[..., None]
         painted.append(Image.fromarray((grey * (1 - alpha) + colour * alpha).round().astype(np.uint8)))
@@ -43,12 +43,12 @@ def painted_pictures(frames: np.ndarray, attention: np.ndarray) -> list[Image.Im
 def legend_colours(steps: int = 9) -> list[str]:
     """The colours of ``painted_pictures`` on mid-grey, from none to most, as ``#rrggbb``."""
     strength = np.linspace(0, 1, steps)[:, None]
-    mixed = DIMMED * 128 * (1 - STRONGEST * strength) + _colour(strength[:, 0]) * STRONGEST * strength
+    mixed = _grey(128.0) * (1 - STRONGEST * strength) + _colour(strength[:, 0]) * STRONGEST * strength
     return ["#{:02x}{:02x}{:02x}".format(*(round(value) for value in row)) for row in mixed]
 
 
 def animated(pictures: list[Image.Image]) -> str:
-    """A data URI of an animated WebP: all browsers since 2020 show it, at a fifth of a GIF's size."""
+    """A data URI of an animated WebP: all browsers since 2020 show it, at a fifteenth of a GIF’s size."""
     durations = [FRAME_MS] * (len(pictures) - 1) + [LAST_FRAME_MS]
     first, *rest = pictures
     return _uri(first, quality=72, save_all=True, append_images=rest, duration=durations, loop=0)
@@ -69,6 +69,10 @@ def sheet(pictures: list[Image.Image], columns: int = 4) -> str:
 def _colour(strength: np.ndarray) -> np.ndarray:
     """(…) of 0–1 -> (…,3) of 0–255."""
     return 255 * colormaps[COLOURS](FIRST + (1 - FIRST) * strength)[..., :3]
+
+
+def _grey(value):
+    return BLACK + value * (WHITE - BLACK) / 255
 
 
 def _size(height: int, width: int) -> tuple[int, int]:

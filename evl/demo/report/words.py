@@ -33,10 +33,11 @@ def headline(result: DemoResult) -> tuple[str, str]:
     """Two sentences: what EVL reached on motions, and how that compares with the others."""
     scores = scores_of(result, "motion")
     evaluation, evl, chance = result.of(EVL, "motion")[0].evaluation, scores[EVL], result.chance["motion"]
-    seeds = f", mean of {len(evl.each)} trainings" if len(evl.each) > 1 else ""
+    seeds = f", mean of {len(evl.each)} seeds" if len(evl.each) > 1 else ""
+    num_videos = f"{len(evl.each)} × " * bool(seeds) + f"{evaluation.metrics.num_videos:,}"
     guessing = "where guessing gives" if evl.low > chance else "not told apart from guessing, which gives"
     first = (
-        f"On {evaluation.metrics.num_videos:,} test videos, of objects and by an artist that training never showed, "
+        f"On {num_videos} test videos, of objects and by an artist that training never showed, "
         f"EVL’s decoder on a frozen image encoder names the right one of {len(evaluation.class_names)} motions in "
         f"{evl.percent} (95 % interval {evl.interval}{seeds}), {guessing} {chance:.1f} %."
     )
@@ -55,14 +56,19 @@ def headline(result: DemoResult) -> tuple[str, str]:
     return first, f"That is {listed(clauses)}."
 
 
-def difference(result: DemoResult, other: str, task: str) -> tuple[str, str] | None:
-    """EVL minus another variant in points, and whether the intervals are apart; None where one is missing."""
+def difference(result: DemoResult, other: str, task: str) -> tuple[str, str, str] | None:
+    """EVL minus another variant in points, whether the intervals are apart, in words and as a class of the style.
+
+    None where one is missing.
+    """
     scores = scores_of(result, task)
     if EVL not in scores or other not in scores:
         return None
     points = scores[EVL].value - scores[other].value
     sure = relation(scores[EVL], scores[other]) != "level"
-    return f"{points:+.1f}".replace("-", "−"), "intervals apart" if sure else "intervals overlap"
+    return f"{points:+.1f}".replace("-", "−"), *(
+        ("intervals apart", "sure") if sure else ("intervals overlap", "unsure")
+    )
 
 
 def confused(class_names: Sequence[str], counts: np.ndarray, most: int = 3) -> str:
