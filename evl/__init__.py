@@ -24,6 +24,7 @@ _HOMES = {
     "clip_starts": "evl.video.sampling",
     "create_backbone": "evl.backbones",
     "evaluate": "evl.evaluation",
+    "explain": "evl.inference",
     "load": "evl.assembly",
     "load_release": "evl.assembly",
     "models": "evl.models",
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from evl.config import RunConfig
     from evl.errors import EVLError
     from evl.evaluation import evaluate
-    from evl.inference import predict
+    from evl.inference import explain, predict
     from evl.models.decoder import EVLDecoder
     from evl.training import train
     from evl.types import BackboneSpec, LayerFeatures, Prediction

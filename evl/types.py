@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
 
@@ -76,6 +78,16 @@ class LayerFeatures(NamedTuple):
     tokens: Tensor
     query: Tensor
     key: Tensor
+
+
+class MappedFeatures(NamedTuple):
+    """LayerFeatures whose query and key are made into what a decoder needs of them already: nothing in that learns.
+
+    tokens (B,T,L,D), and ``maps`` as ``evl.models.crossframe.neighbour_maps`` makes them, in the type of the tokens.
+    """
+
+    tokens: Tensor
+    maps: Sequence[Tensor]
 
 
 @dataclass(frozen=True)

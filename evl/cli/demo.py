@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -11,36 +12,67 @@ NAME = "demo"
 
 
 def command(
-    out: Annotated[Path, typer.Option(help="Where videos and runs go, in a folder of their own.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Where videos, runs and the report go, in a folder of their own.")] = Path(
+        "demo"
+    ),
+    full: Annotated[bool, typer.Option("--full", help="More videos, more steps, five seeds: half an hour.")] = False,
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Decides videos, initial values and order.")] = 0,
+    videos: Annotated[
+        int | None, typer.Option(min=32, help="Videos to train on; a third as many more are made to judge by.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of training.")] = None,
 ) -> None:
-    """Make a small labelled set of videos, train on it, judge, and predict one: in minutes, without downloads."""
-    from rich.table import Table
+    """Make videos of things that move, train five decoders on one frozen image model, and compare: in minutes, without
+    downloads."""
+    from dataclasses import replace
 
-    from evl.cli.common import Bars, output, start_logging
-    from evl.cli.evaluate import print_evaluation
-    from evl.demo.run import run_demo
+    from evl.cli.common import Bars, start_logging
+    from evl.demo.run import DEFAULT, FULL, run_demo
 
     start_logging()
+    size = FULL if full else DEFAULT
+    if videos is not None:
+        size = replace(size, train=videos, test=max(1, videos // 3))
+    if steps is not None:
+        size = replace(size, steps=steps)
     with Bars("") as bars:
-        result = run_demo(out, bar=lambda description, total: bars.add(description, total).to)
-    evl, probe = result.evaluations.values()
-    print_evaluation(evl)
-    table = Table("on the same frozen features", "top-1 on unseen videos")
-    table.add_row("[bold]EVL decoder[/bold]", f"[bold]{evl.metrics.top1:.1f} %[/bold]")
-    table.add_row("mean-pooled linear probe", f"{probe.metrics.top1:.1f} %")
-    table.add_row("chance", f"{result.chance:.1f} %")
+        result = run_demo(out, size=size, seed=seed, bar=lambda description, total: bars.add(description, total).to)
+    print_result(result)
+
+
+def print_result(result) -> None:
+    """The table of scores, a prediction, and what to do next."""
+    from rich.table import Table
+
+    from evl.cli.common import output
+    from evl.demo.report.scores import score_of
+    from evl.demo.results import EVL, TASKS, VARIANTS
+
+    table = Table("", *(f"which {task}" for task in TASKS), "trainable parameters", "seconds")
+    for variant in VARIANTS:
+        found = [result.of(variant, task) for task in TASKS]
+        cells = [f"{score.percent}  ({score.interval})" for score in map(score_of, found)]
+        seconds = sum(one.seconds for outcomes in found for one in outcomes)
+        bold = "bold" if variant == EVL else None
+        table.add_row(variant, *cells, f"{found[0][0].trainable:,}", f"{seconds:.0f}", style=bold)
+    table.add_row("chance", *(f"{result.chance[task]:.1f} %" for task in TASKS), "", "")
     output.print(table)
-    best = result.example.top(1)[0]
-    output.print(
-        f"predicted {result.example.path}: {result.class_names[best]} ({100 * result.example.scores[best]:.1f} %)",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
-    folder = result.folder
-    output.print(
-        f"\nvideos        {folder}/videos\n"
-        f"trained run   {folder}/evl  (metrics.json, predictions.jsonl, confusion.png)\n"
-        f"linear probe  {folder}/linear-probe\n\n"
-        f"try           evl predict {folder}/evl {folder}/videos/val\n"
-        "your own      evl train --data FOLDER_WITH_A_FOLDER_PER_CLASS --out runs/mine",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
+    (first, *_), (other, *_) = (result.of(EVL, task) for task in TASKS)
+    num_seeds = len(result.of(EVL, "motion"))
+    intervals = f"t-intervals over {num_seeds} seeds" if num_seeds > 1 else "Wilson's, over videos; one seed"
+    prediction, folder = result.prediction, result.folder
+    best = prediction.top(1)[0]
+    lines = [
+        "top-1 on videos of objects and artists never trained on, with 95 % intervals "
+        f"({intervals}); seconds: training and judging, both tasks",
+        f"({first.evaluation.protocol})",
+        "",
+        f"predicted  {prediction.path}: {result.class_names[best]} ({100 * prediction.scores[best]:.1f} %)",
+        f"report     {folder / 'report.html'}",
+        f"videos     {folder / 'motions'}  (motion.csv, object.csv)",
+        f"runs       {first.folder}, {other.folder.name}, …",
+        "",
+        f"try        evl predict {shlex.quote(str(first.folder))} {shlex.quote(prediction.path)}",
+        "your own   evl train --data FOLDER_WITH_A_FOLDER_PER_CLASS --out runs/mine",
+    ]
+    output.print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)

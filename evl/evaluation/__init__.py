@@ -1,7 +1,15 @@
 """Models against labelled videos: views, counts, reports."""
 
 from evl.evaluation.evaluate import Evaluation, evaluate
-from evl.evaluation.metrics import Metrics, compute_metrics
+from evl.evaluation.metrics import Metrics, compute_metrics, mean_interval, wilson_interval
 from evl.evaluation.report import write_evaluation
 
-__all__ = ["Evaluation", "Metrics", "compute_metrics", "evaluate", "write_evaluation"]
+__all__ = [
+    "Evaluation",
+    "Metrics",
+    "compute_metrics",
+    "evaluate",
+    "mean_interval",
+    "wilson_interval",
+    "write_evaluation",
+]

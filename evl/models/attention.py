@@ -64,14 +64,26 @@ class CrossAttention(nn.Module):
         q = self._heads(self.q_proj(query))  # (B,Q,N,K)
         if query.shape[1] >= self.projects_tokens_from:
             return self.out_proj(self._project_tokens(q, tokens, norm).flatten(-2))
-        k_weight = self.k_proj.weight.unflatten(0, (self.num_heads, -1))  # (N,K,D)
         v_weight = self.v_proj.weight.unflatten(0, (self.num_heads, -1))
-        reading = torch.einsum("bqnk,nkd->bqnd", q, k_weight) / q.shape[-1] ** 0.5
-        pooled = pool_tokens(tokens, _centred(reading * norm.weight).flatten(1, 2), norm.eps)  # (B,Q·N,D)
+        reading = self._reading(q, norm)  # (B,Q,N,D)
+        pooled = pool_tokens(tokens, reading.flatten(1, 2), norm.eps)  # (B,Q·N,D)
         pooled = _centred(pooled.view(reading.shape)) * norm.weight + norm.bias
-        gathered = torch.einsum("bqnd,nkd->bqnk", pooled.to(reading.dtype), v_weight) + self._heads(self.v_proj.bias)
+        gathered = torch.einsum("bqnd,nkd->bqnk", pooled.to(q.dtype), v_weight) + self._heads(self.v_proj.bias)
         # the key's bias is the constant that softmax drops: its gradient is zero, but there is one, as DDP wants it
         return self.out_proj(gathered.flatten(-2)) + 0 * self.k_proj.bias.sum()
+
+    @torch.no_grad()
+    def weights(self, query: Tensor, tokens: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """What ``forward`` with the same arguments weighs tokens by: (B,Q,N,S), over S a sum of 1; float32 at least."""
+        reading = self._reading(self._heads(self.q_proj(query)), norm)  # (B,Q,N,D)
+        _, attention = _attend(tokens, reading.flatten(1, 2), *token_statistics(tokens, norm.eps))
+        return attention.unflatten(1, reading.shape[1:3])
+
+    def _reading(self, q: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """û of the module's docstring for q (B,Q,N,K), with the 1/√K scale: (B,Q,N,D)."""
+        k_weight = self.k_proj.weight.unflatten(0, (self.num_heads, -1))  # (N,K,D)
+        reading = torch.einsum("bqnk,nkd->bqnd", q, k_weight) / q.shape[-1] ** 0.5
+        return _centred(reading * norm.weight)
 
     def _project_tokens(self, q: Tensor, tokens: Tensor, norm: nn.LayerNorm) -> Tensor:
         """The usual way, for many queries: q (B,Q,N,K) over tokens (B,S,D), in their own type -> (B,Q,N,K)."""
@@ -112,8 +124,7 @@ class _PoolTokens(torch.autograd.Function):
     def forward(ctx, tokens: Tensor, query: Tensor, eps: float) -> Tensor:
         wide = _wide(tokens.dtype)
         mean, inverse = token_statistics(tokens, eps)  # (B,S) each
-        scores = _products(query, tokens, mean) * inverse[:, None]  # (B,R,S)
-        attention = scores.softmax(-1)
+        scores, attention = _attend(tokens, query, mean, inverse)
         ctx.save_for_backward(tokens, query, mean, inverse, scores, attention)
         return bmm((attention * inverse[:, None]).to(tokens.dtype), tokens).to(wide)
 
@@ -137,6 +148,12 @@ class _PoolTokens(torch.autograd.Function):
             vectors = torch.cat([query.to(dtype), grad], 1)
             grad_tokens = (tokens - mean[..., None].to(dtype)).mul_(-through[..., None].to(dtype))
             return grad_tokens.baddbmm_(weights.to(dtype).mT, vectors), grad_query, None
+
+
+def _attend(tokens: Tensor, query: Tensor, mean: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores r_s query_r·x_s and their softmax over s: (B,R,S) twice, float32 at least."""
+    scores = _products(query, tokens, mean) * inverse[:, None]
+    return scores, scores.softmax(-1)
 
 
 def _products(vectors: Tensor, tokens: Tensor, mean: Tensor) -> Tensor:

@@ -65,6 +65,23 @@ def neighbour_maps(query: Tensor, key: Tensor, grid: Grid, dtype: torch.dtype) -
     return maps
 
 
+def packed_maps(maps: list[Tensor], dtype: torch.dtype) -> Tensor:
+    """Skewed maps without the zeros between, to be kept: (B, T, h, w, h, 2, w) of ``dtype``, query row and column, key
+    row, before/after, key column."""
+    w = sum(one.shape[3] for one in maps)
+    return torch.cat([_unskewed(one, w) for one in maps], 3).permute(1, 2, 0, 3, 4, 5, 6).to(dtype).contiguous()
+
+
+def unpacked_maps(packed: Tensor, dtype: torch.dtype) -> list[Tensor]:
+    """The reverse of ``packed_maps``: what ``neighbour_maps`` gave, in ``dtype``."""
+    b, t, h, w = packed.shape[:4]
+    maps = [packed.new_zeros((h, b, t, c, h, 2, w + c - 1), dtype=dtype) for c in block_sizes(w)]
+    parts = packed.permute(2, 0, 1, 3, 4, 5, 6).split(block_sizes(w), 3)
+    for one, part in zip(maps, parts, strict=True):
+        _unskewed(one, w).copy_(part)
+    return maps
+
+
 def _unskewed(skewed: Tensor, w: int) -> Tensor:
     """A view (h,B,T,c,h,2,w) of a skewed map whose element j, j' is that of offset j' + c−1 − j."""
     c = skewed.shape[3]

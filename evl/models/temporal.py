@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from evl.distributed import without_autocast
 from evl.models.crossframe import add_moved, neighbour_maps, table_gradients
-from evl.types import LayerFeatures
+from evl.types import LayerFeatures, MappedFeatures
 
 
 class TemporalConv(nn.Module):
@@ -42,8 +42,8 @@ class LocalTemporalModule(nn.Module):
 
     A = tokens + TemporalConv(tokens); A += position[t]; A += CrossFrame(query, key)
 
-    A has the type of ``tokens``. Gradients go to the parameters, and to ``tokens`` if it asks; query and key are
-    frozen and take none.
+    A has the type of ``tokens``. Gradients go to the parameters, and to ``tokens`` if it asks; query and key (or the
+    maps made of them, in MappedFeatures) are frozen and take none.
     """
 
     def __init__(
@@ -65,8 +65,8 @@ class LocalTemporalModule(nn.Module):
         self.position = nn.Parameter(torch.zeros(num_frames, width)) if position else None  # (T,D)
         self.cross_frame = CrossFrameAttention(width, grid) if cross_frame else None
 
-    def forward(self, features: LayerFeatures) -> Tensor:
-        tokens, query, key = features
+    def forward(self, features: LayerFeatures | MappedFeatures) -> Tensor:
+        tokens = features.tokens
         if self.position is not None and tokens.shape[1] != len(self.position):
             raise ValueError(f"clips of {tokens.shape[1]} frames, but this decoder was made for {len(self.position)}")
         weight = bias = before = after = grid = None
@@ -78,7 +78,10 @@ class LocalTemporalModule(nn.Module):
             if tokens.shape[2] < grid[0] * grid[1]:
                 patches = grid[0] * grid[1]
                 raise ValueError(f"{tokens.shape[2]} tokens a frame, but a grid of {grid} has {patches} patches")
-            maps = neighbour_maps(query, key, grid, tokens.dtype)
+            if isinstance(features, MappedFeatures):
+                maps = features.maps
+            else:
+                maps = neighbour_maps(features.query, features.key, grid, tokens.dtype)
         if weight is None and self.position is None and before is None:
             return tokens
         return _AddTemporal.apply(tokens, weight, bias, self.position, before, after, grid, *maps)

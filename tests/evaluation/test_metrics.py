@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import evl
-from evl.evaluation import compute_metrics
+from evl.evaluation import compute_metrics, mean_interval, wilson_interval
 from evl.inference import predict_samples
 from evl.types import Prediction, Sample
 from tests.helpers import assert_close
@@ -56,3 +56,43 @@ def test_model_mode_is_left_alone(finished_run, videos):
     predict_samples(model, [Sample(str(next(videos.rglob("*.mp4"))))], None)
     assert model.training
     assert not model.backbone.training
+
+
+@pytest.mark.parametrize(
+    ("hits", "total", "low", "high"),
+    [  # Newcombe, Statistics in Medicine 17 (1998), table I, the score method; all or none by hand: z² / (n + z²)
+        (81, 263, 25.53, 36.62),
+        (15, 148, 6.24, 16.05),
+        (0, 20, 0.0, 16.11),
+        (1, 29, 0.61, 17.18),
+        (10, 10, 72.247, 100.0),
+    ],
+)
+def test_wilson_interval(hits, total, low, high):
+    assert wilson_interval(hits, total) == pytest.approx((low, high), abs=6e-3)
+
+
+def test_wilson_interval_is_where_the_normal_score_is_the_quantile():
+    """Its defining property: (p − p0)² = z² p0 (1 − p0) / n at both ends p0."""
+    for hits, total in ((3, 7), (200, 203), (61, 600)):
+        for end in wilson_interval(hits, total):
+            p0 = end / 100
+            assert abs(hits / total - p0) == pytest.approx(1.959963985 * (p0 * (1 - p0) / total) ** 0.5, rel=1e-7)
+
+
+def test_no_videos_tell_nothing():
+    assert wilson_interval(0, 0) == (0, 100)
+    assert compute_metrics([], 3).top1_interval == (0, 100)
+    for hits, total in ((3, 2), (-1, 5)):
+        with pytest.raises(ValueError, match="hits of"):
+            wilson_interval(hits, total)
+
+
+def test_mean_interval_over_seeds():
+    # by hand: mean 44, deviation √2.5, t(4) = 2.77645
+    assert mean_interval([42, 43, 44, 45, 46]) == pytest.approx((44, 44 - 1.96324, 44 + 1.96324), abs=1e-4)
+    assert mean_interval([1.0, 3.0]) == pytest.approx((2, 0, 2 + 12.7062), abs=1e-4)
+    assert mean_interval([97.0, 99.0]) == pytest.approx((98, 98 - 12.7062, 100), abs=1e-4)
+    for values in ([1.0], [0.0] * 21):
+        with pytest.raises(ValueError, match="expected 2 to 20"):
+            mean_interval(values)

@@ -1,0 +1,94 @@
+"""What the numbers say, in sentences that follow from them and from nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from evl.demo.report.scores import Score, relation, score_of
+from evl.demo.results import ATTENTIVE, EVL, LINEAR, NO_TEMPORAL, UNTRAINED, VARIANTS, DemoResult
+
+NAMES = {  # inside a sentence
+    NO_TEMPORAL: "EVL without its local temporal module",
+    ATTENTIVE: "the attentive probe",
+    LINEAR: "the linear probe",
+    UNTRAINED: "EVL on the untrained encoder",
+}
+PARTS = (  # what a difference of two variants stands for
+    ("the local temporal module", NO_TEMPORAL),
+    ("what the encoder learned from stills", UNTRAINED),
+    ("EVL’s decoder rather than an attentive probe", ATTENTIVE),
+    ("EVL’s decoder rather than a linear probe", LINEAR),
+)
+
+
+def scores_of(result: DemoResult, task: str) -> dict[str, Score]:
+    """Variant -> score, of those that were judged on this task, in the order of the table."""
+    scores = {variant: score_of(result.of(variant, task)) for variant in VARIANTS}
+    return {variant: score for variant, score in scores.items() if score is not None}
+
+
+def headline(result: DemoResult) -> tuple[str, str]:
+    """Two sentences: what EVL reached on motions, and how that compares with the others."""
+    scores = scores_of(result, "motion")
+    evaluation, evl, chance = result.of(EVL, "motion")[0].evaluation, scores[EVL], result.chance["motion"]
+    seeds = f", mean of {len(evl.each)} seeds" if len(evl.each) > 1 else ""
+    num_videos = f"{len(evl.each)} × " * bool(seeds) + f"{evaluation.metrics.num_videos:,}"
+    guessing = "where guessing gives" if evl.low > chance else "not told apart from guessing, which gives"
+    first = (
+        f"On {num_videos} test videos, of objects and by an artist that training never showed, "
+        f"EVL’s decoder on a frozen image encoder names the right one of {len(evaluation.class_names)} motions in "
+        f"{evl.percent} (95 % interval {evl.interval}{seeds}), {guessing} {chance:.1f} %."
+    )
+    clauses = []
+    for kind, phrase in (
+        ("ahead", "clearly more than {} reached"),
+        ("level", "too close to {} to tell which is better"),
+        ("behind", "clearly less than {} reached"),
+    ):
+        others = [f"{name} ({scores[key].percent})" for key, name in NAMES.items()
+                  if key in scores and relation(evl, scores[key]) == kind]  # fmt: skip
+        if others:
+            clauses.append(phrase.format(listed(others)))
+    if not clauses:
+        return first, "Nothing else was trained to compare it with."
+    return first, f"That is {listed(clauses)}."
+
+
+def difference(result: DemoResult, other: str, task: str) -> tuple[str, str, str] | None:
+    """EVL minus another variant in points, whether the intervals are apart, in words and as a class of the style.
+
+    None where one is missing.
+    """
+    scores = scores_of(result, task)
+    if EVL not in scores or other not in scores:
+        return None
+    points = scores[EVL].value - scores[other].value
+    sure = relation(scores[EVL], scores[other]) != "level"
+    return f"{points:+.1f}".replace("-", "−"), *(
+        ("intervals apart", "sure") if sure else ("intervals overlap", "unsure")
+    )
+
+
+def confused(class_names: Sequence[str], counts: np.ndarray, most: int = 3) -> str:
+    """The pairs that are taken for one another most often, as a sentence; '' where nothing is."""
+    wrong = np.array(counts)
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    pairs = [(*divmod(int(place), len(class_names)),) for place in order if wrong.flat[place]]
+    if not pairs:
+        return ""
+    said = [f"“{class_names[y]}” for “{class_names[z]}” ({wrong[y, z]} of {counts[y].sum()})" for y, z in pairs]
+    return f"Taken most often: {listed(said)}."
+
+
+def listed(parts: Sequence[str]) -> str:
+    """a, b and c."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""
+
+
+def duration(seconds: float) -> str:
+    if seconds < 99.5:
+        return f"{seconds:.0f} s" if seconds >= 9.95 else f"{seconds:.1f} s"
+    return f"{int(seconds + 0.5) // 60} min {int(seconds + 0.5) % 60:02d} s"
