@@ -61,7 +61,7 @@ def open_embedded_text(class_names: Sequence[str]) -> tuple[WordTextTower, Tenso
                 "words, mostly of animals, food, vehicles and things; for others take a larger CLIP with --backbone"
             )
     own = _tensors("")
-    return tower, own["projection.weight"], own["logit_scale"].exp().clamp(max=100)  # as in training.clamp(max=100)
+    return tower, own["projection.weight"], own["logit_scale"].exp().clamp(max=100)  # as in training
 
 
 def _vit(name: str) -> VisionTransformer:

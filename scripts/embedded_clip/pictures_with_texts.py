@@ -1,6 +1,7 @@
 """Batches of still pictures with texts: drawings put on made backgrounds, and what stands where, in words.
 
-No picture moves: positions, sizes and turns are drawn afresh for each, and the text tells some of them.
+No picture moves: positions, sizes and turns are drawn afresh for each. Each has three texts: one that tells whatever it
+likes, one of what is there, and one of where, how big and how turned it is.
 """
 
 import json
@@ -110,7 +111,7 @@ def backgrounds(n: int, size: int, rng: torch.Generator) -> Tensor:
 
 
 class Maker:
-    """Draws batches: ``maker.batch(n)`` -> pixels (n,3,S,S), normalised, and n texts."""
+    """Draws batches: ``maker.batch(n)`` -> pixels (n,3,S,S), normalised, and three lists of n texts."""
 
     def __init__(self, drawings: Drawings, names: list[dict], image_size: int, seed: int):
         self.drawings, self.names, self.image_size = drawings, names, image_size
@@ -133,7 +134,7 @@ class Maker:
         turn = torch.where(draw(n) < 0.4, 12 * (draw(n) - 0.5), 100 * (draw(n) - 0.5))
         return Places(margin + (1 - 2 * margin) * draw(n, 2), side, turn, draw(n) < 0.5)
 
-    def batch(self, n: int) -> tuple[Tensor, list[str]]:
+    def batch(self, n: int) -> tuple[Tensor, list[list[str]]]:
         rng, size = self.rng, self.image_size
         first = rng.choice(self.known, n)
         second = rng.choice(self.known, n)
@@ -148,7 +149,9 @@ class Maker:
         picture = backgrounds(n, size, self.torch_rng).clamp(0, 1)
         for layer in (layers[n:], layers[:n]):  # the first stands before the second
             picture = picture * (1 - layer[:, 3:]) + layer[:, :3]
-        return self._taken(picture), self._texts(first, second, two, places, n)
+        nouns = [self._noun(self.names[name]) for name in first]
+        told = [self._described("a thing", i, places, (0.0, 0.0, 0.0)) for i in range(n)]
+        return self._taken(picture), [self._texts(first, second, two, places, n), nouns, told]
 
     def _taken(self, picture: Tensor) -> Tensor:
         """As by a poor camera: light, contrast, noise, some blur."""
@@ -189,12 +192,12 @@ class Maker:
             return with_article(self.rng.choice(name["tags"]))
         return with_article(name["label"])
 
-    def _described(self, noun: str, i: int, places: Places) -> str:
-        """With how big, where and how turned, each told or not."""
+    def _described(self, noun: str, i: int, places: Places, told: tuple[float, ...] | None = None) -> str:
+        """With how big, where and how turned, each told or not: below 0.5, 0.6 and 0.4 it is."""
         thing = noun.partition(" ")[2]
         x, y = places.centre[i].tolist()
         side, turn = float(places.side[i]), float(places.turn[i])
-        told = self.rng.random(3)
+        told = self.rng.random(3) if told is None else told
         words = []
         if told[0] < 0.5:
             words.append(_level(side, (0.28, 0.38, 0.5, 0.65), ("tiny", "small", "medium", "big", "huge")))

@@ -1,4 +1,4 @@
-"""Trains the embedded CLIP: python scripts/embedded_clip/train.py --minutes 60 --out BUILD/clip.pt
+"""Trains the embedded CLIP: python scripts/embedded_clip/train.py
 
 Image tower and text tower by the contrastive loss of CLIP (Radford et al. 2021, figure 3) on still pictures only.
 """
@@ -6,6 +6,7 @@ Image tower and text tower by the contrastive loss of CLIP (Radford et al. 2021,
 import argparse
 import json
 import math
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +20,10 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from evl.backbones.timm_vit import random_weights_
 from evl.backbones.word_text import WordTextTower
+
+EVERY = 50  # steps between points of the curve
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,8 @@ class Sizes:
     image_size: int = 64
     patch_size: int = 8
     width: int = 128
-    depth: int = 6
-    pool: str = "token"
+    depth: int = 5
+    pool: str = "avg"
     text_width: int = 128
     text_layers: int = 2
     embed_width: int = 128
@@ -45,6 +49,10 @@ class SmallCLIP(nn.Module):
             num_heads=sizes.width // 64, num_classes=0, global_pool=sizes.pool, fc_norm=False,
         )  # fmt: skip
         self.projection = nn.Linear(sizes.width, sizes.embed_width, bias=False)
+        random_weights_(self.visual, seed=0)  # by fan-in: timm's own, std 0.02, is too small at this width to start
+        side = sizes.image_size // sizes.patch_size
+        with torch.no_grad():
+            self.visual.pos_embed[:, 1:] = 0.5 * waves_2d(side, sizes.width)
         self.text = WordTextTower(words, sizes.text_width, sizes.text_layers, sizes.embed_width)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
@@ -54,15 +62,28 @@ class SmallCLIP(nn.Module):
     def embed_texts(self, texts: list[str]) -> Tensor:
         return self.text(self.text.numbers(texts)).float()
 
-    def loss(self, pixels: Tensor, texts: list[str]) -> Tensor:
-        """Both directions; texts that are word for word the same are all right for each of their pictures."""
-        images, words = self.embed_images(pixels), self.embed_texts(texts)
-        logits = self.logit_scale.exp().clamp(max=100) * images @ words.T
-        number = {text: i for i, text in enumerate(texts)}
-        same = torch.tensor([number[text] for text in texts])
-        target = (same[:, None] == same).float()
-        target /= target.sum(1, keepdim=True)
-        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    def loss(self, pixels: Tensor, texts: list[list[str]]) -> Tensor:
+        """Both directions, the mean over the lists of texts, one of each a picture. Texts that are word for word the
+        same are all right for each of their pictures."""
+        images = self.embed_images(pixels)
+        words = self.embed_texts([text for kind in texts for text in kind]).unflatten(0, (len(texts), -1))
+        losses = []
+        for kind, rows in zip(texts, words, strict=True):
+            logits = self.logit_scale.exp().clamp(max=100) * images @ rows.T
+            number = {text: i for i, text in enumerate(kind)}
+            same = torch.tensor([number[text] for text in kind])
+            target = (same[:, None] == same).float()
+            target /= target.sum(1, keepdim=True)
+            losses.append((F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2)
+        return torch.stack(losses).mean()
+
+
+def waves_2d(side: int, width: int) -> Tensor:
+    """(side², width): sines and cosines of column and row, a quarter of the channels each (Beyer et al. 2022)."""
+    frequencies = 1 / 10000 ** (torch.arange(width // 4) / (width // 4 - 1))
+    row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    phases = [place.flatten()[:, None] * frequencies for place in (column, row)]
+    return torch.cat([wave for phase in phases for wave in (phase.sin(), phase.cos())], 1)
 
 
 def main() -> None:
@@ -70,63 +91,73 @@ def main() -> None:
     parser.add_argument("--build", type=Path, default=HERE / "build")
     parser.add_argument("--out", type=Path, default=HERE / "build" / "clip.safetensors")
     parser.add_argument("--sizes", type=json.loads, default={}, help='for example {"width": 192}')
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--minutes", type=float, help="steps are set by what the first twenty take, instead of --steps")
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--hold-out", nargs="*", default=[HELD_OUT], help="artists not trained on; the first is judged")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(run, (options, f"file://{folder}/meet"), options.processes)
+
+
+def run(rank: int, options: argparse.Namespace, meet: str) -> None:
+    """One process of several, a thread each, which at this size is faster than one with several threads."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=meet, rank=rank, world_size=options.processes)
     torch.manual_seed(options.seed)
     names = load_names(options.build)
     artists = [artist for artist in SETS if artist not in options.hold_out]
-    maker = Maker(Drawings.load(options.build, artists), names, 64, options.seed)
     sizes = Sizes(**options.sizes)
-    maker.image_size = sizes.image_size
+    maker = Maker(Drawings.load(options.build, artists), names, sizes.image_size, 1000 * options.seed + rank)
+    held_out = Drawings.load(options.build, options.hold_out[:1])
     model = SmallCLIP(sizes, vocabulary(names))
     matrices = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=options.lr, betas=(0.9, 0.98), eps=1e-6)
-    held_out = Drawings.load(options.build, options.hold_out[:1])
     narrow = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    steps, step, started, total, curve = options.steps, 0, time.time(), 0.0, []
-    while step < steps:
-        if step == 20 and options.minutes:
-            steps = int(20 * 60 * options.minutes / (time.time() - started))
-        done = step / steps
-        rate = options.lr * min(
-            1, (step + 1) / max(1, min(200, steps // 10)), max(0.0, 0.5 + 0.5 * math.cos(math.pi * done))
-        )
+    started, total, curve = time.time(), 0.0, []
+    for step in range(1, options.steps + 1):
+        rate = options.lr * min(step / min(200, options.steps), 0.5 + 0.5 * math.cos(math.pi * step / options.steps))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        pixels, texts = maker.batch(options.batch)
+        pixels, texts = maker.batch(options.batch // options.processes)
         with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
             loss = model.loss(pixels, texts)
         loss.backward()
+        average_gradients(model)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         total += loss.item()
-        step += 1
-        if step % 100 == 0 or step == steps:
-            point = {"step": step, "steps": steps, "seconds": round(time.time() - started), "loss": total / 100}
-            if step % 1000 == 0 or step == steps:
+        if rank == 0 and (step % EVERY == 0 or step == options.steps):
+            point = {"step": step, "seconds": round(time.time() - started), "loss": round(total / EVERY, 4)}
+            if step % 1000 == 0 or step == options.steps:
                 point |= judge(model, held_out, names, maker.drawings)
-                save(model, options, curve, options.out)
             curve.append(point)
             total = 0.0
             print(json.dumps(point), flush=True)
-    save(model, options, curve, options.out)
+            if step % 500 == 0 or step == options.steps:
+                save(model, options, curve)
+    torch.distributed.destroy_process_group()
 
 
-def save(model: SmallCLIP, options: argparse.Namespace, curve: list[dict], path: Path) -> None:
+def average_gradients(model: nn.Module) -> None:
+    """Over all processes: each has contrasted its own part of the batch."""
+    gradients = [p.grad for p in model.parameters()]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    torch.distributed.all_reduce(flat)
+    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient) / torch.distributed.get_world_size())
+
+
+def save(model: SmallCLIP, options: argparse.Namespace, curve: list[dict]) -> None:
     state = {key: value.detach().contiguous() for key, value in model.state_dict().items()}
     recipe = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
     told = {"sizes": asdict(model.sizes), "words": model.text.vocabulary, "recipe": recipe, "curve": curve}
-    save_file(state, path, {"clip": json.dumps(told)})
+    save_file(state, options.out, {"clip": json.dumps(told)})
 
 
 if __name__ == "__main__":
