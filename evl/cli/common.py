@@ -63,6 +63,7 @@ class Bars:
     def __init__(self, unit: str):
         self.unit = unit
         self.bars = None
+        self.lines: dict[str, int] = {}  # on a terminal, by description
 
     def __enter__(self) -> Bars:
         if console.is_terminal and is_main_process():
@@ -87,7 +88,17 @@ class Bars:
             self.bars.stop()
 
     def add(self, description: str, total: int) -> Task:
+        """A new line, or the one that had this description before, anew."""
         return Task(self, description, total)
+
+    def line(self, description: str, total: int) -> int | None:
+        if self.bars is None:
+            return None
+        if description in self.lines:
+            self.bars.reset(self.lines[description], total=total, note="")
+        else:
+            self.lines[description] = self.bars.add_task(description, total=total, note="")
+        return self.lines[description]
 
 
 class Task:
@@ -97,7 +108,7 @@ class Task:
         self.bars, self.description, self.total, self.done = bars, description, total, 0
         self.first, self.started = 0, time.monotonic()
         self.printed = self.started
-        self.id = bars.bars.add_task(description, total=total, note="") if bars.bars is not None else None
+        self.id = bars.line(description, total)
 
     def starting_at(self, done: int) -> Task:
         """For work that is resumed: what was done before does not count for the time left."""

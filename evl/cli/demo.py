@@ -18,7 +18,7 @@ def command(
     full: Annotated[bool, typer.Option("--full", help="More videos, more steps, five seeds: half an hour.")] = False,
     seed: Annotated[int, typer.Option(min=0, max=2**31, help="Decides videos, initial values and order.")] = 0,
     videos: Annotated[
-        int | None, typer.Option(min=32, help="Videos to train on; a third as many more are made to judge by.")
+        int | None, typer.Option(min=32, help="Videos to train on; a third as many are made to judge by.")
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of training.")] = None,
 ) -> None:
@@ -60,19 +60,25 @@ def print_result(result) -> None:
     (first, *_), (other, *_) = (result.of(EVL, task) for task in TASKS)
     num_seeds = len(result.of(EVL, "motion"))
     intervals = f"t-intervals over {num_seeds} seeds" if num_seeds > 1 else "Wilson's, over videos; one seed"
-    prediction, folder = result.prediction, result.folder
-    best = prediction.top(1)[0]
+    prediction, folder = result.prediction, _shown(result.folder)
+    best, video, run = prediction.top(1)[0], _shown(prediction.path), _shown(first.folder)
     lines = [
         "top-1 on videos of objects and artists never trained on, with 95 % intervals "
         f"({intervals}); seconds: training and judging, both tasks",
         f"({first.evaluation.protocol})",
         "",
-        f"predicted  {prediction.path}: {result.class_names[best]} ({100 * prediction.scores[best]:.1f} %)",
+        f"predicted  {video}: {result.class_names[best]} ({100 * prediction.scores[best]:.1f} %)",
         f"report     {folder / 'report.html'}",
         f"videos     {folder / 'motions'}  (motion.csv, object.csv)",
-        f"runs       {first.folder}, {other.folder.name}, …",
+        f"runs       {run}, {other.folder.name}, …",
         "",
-        f"try        evl predict {shlex.quote(str(first.folder))} {shlex.quote(prediction.path)}",
+        f"try        evl predict {shlex.quote(str(run))} {shlex.quote(str(video))}",
         "your own   evl train --data FOLDER_WITH_A_FOLDER_PER_CLASS --out runs/mine",
     ]
     output.print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)
+
+
+def _shown(path: str | Path) -> Path:
+    """Relative to where the user is, if it is below."""
+    path, here = Path(path), Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

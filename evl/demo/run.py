@@ -104,13 +104,14 @@ def run_demo(
     clock = Clock()
     outcomes: list[Outcome] = []
     for number in range(size.seeds):
+        this_bar = _noting(bar, f"seed {number + 1} of {size.seeds}" if size.seeds > 1 else "")
         videos = folder / ("motions" if number == 0 else f"motions-seed-{seed + number}")
         with clock.part("making videos"):
-            data = make_data(videos, size, seed + number, bar)
+            data = make_data(videos, size, seed + number, this_bar)
         with clock.part("decoding"):
-            data.decode(bar)
+            data.decode(this_bar)
         with threads() as pool:
-            made, num_bytes = _compare(data, folder if number == 0 else None, pool, bar, clock)
+            made, num_bytes = _compare(data, folder if number == 0 else None, pool, this_bar, clock)
         outcomes.extend(made)
         if number == 0:
             with clock.part("examples"):
@@ -132,6 +133,14 @@ def run_demo(
     )
     write_report(folder / "report.html", result)
     return result
+
+
+def _noting(bar: Bar, note: str) -> Callable[[str, int], Callable[[int], None]]:
+    def start(description: str, total: int) -> Callable[[int], None]:
+        advance = bar(description, total)
+        return lambda done: advance(done, note)
+
+    return start
 
 
 class Data:
@@ -173,9 +182,7 @@ class Data:
 def make_data(videos: Path, size: Size, seed: int, bar: Bar) -> Data:
     advance = bar("making videos", size.train + size.test)
     counts = {"train": size.train, "test": size.test}
-    make_motions(
-        videos, counts, seed=seed, workers=default_num_workers(), progress=lambda done, total: advance(done, "")
-    )
+    make_motions(videos, counts, seed=seed, workers=default_num_workers(), progress=lambda done, total: advance(done))
     return Data(videos, size, seed)
 
 
