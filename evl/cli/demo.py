@@ -46,11 +46,13 @@ def print_result(result) -> None:
 
     from evl.cli.common import output
     from evl.demo.report.scores import score_of
-    from evl.demo.results import EVL, TASKS, VARIANTS
+    from evl.demo.results import EVL, ROWS, TASKS
 
     table = Table("", *(f"which {task}" for task in TASKS), "trainable parameters", "seconds")
-    for variant in VARIANTS:
+    for variant in ROWS:
         found = [result.of(variant, task) for task in TASKS]
+        if not all(found):
+            continue
         cells = [f"{score.percent}  ({score.interval})" for score in map(score_of, found)]
         seconds = sum(one.seconds for outcomes in found for one in outcomes)
         bold = "bold" if variant == EVL else None

@@ -43,7 +43,7 @@ class Contender:
         torch.manual_seed(config.training.seed)
         self.model = build_classifier(config, names, backbone=backbone)
         assert config.model.mlp_dropout == config.model.head_dropout == 0, "threads share torch's random numbers"
-        self.optimizer = make_optimizer(self.model, config.training)
+        self.optimizer = make_optimizer(self.model, config.training) if self.trainable else None  # None: zero-shot
         self.curve: list[tuple[int, float, float]] = []
         self.seconds = 0.0
         self._since: list[tuple[float, float]] = []  # loss and share of hits of every step since the last point

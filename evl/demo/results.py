@@ -18,6 +18,8 @@ ATTENTIVE = "attentive probe"
 LINEAR = "linear probe"
 UNTRAINED = "EVL, untrained backbone"
 VARIANTS = (EVL, NO_TEMPORAL, ATTENTIVE, LINEAR, UNTRAINED)
+ZERO_SHOT = "zero-shot, by class names"  # not trained at all
+ROWS = (*VARIANTS, ZERO_SHOT)
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,10 @@ from evl.demo.results import (
     EVL,
     LINEAR,
     NO_TEMPORAL,
+    ROWS,
     TASKS,
     UNTRAINED,
-    VARIANTS,
+    ZERO_SHOT,
     DemoResult,
     Example,
     Outcome,
@@ -40,7 +41,7 @@ from evl.inference import explain, predict
 from evl.models import VideoClassifier
 from evl.types import Sample
 
-BACKBONE = "evl_vit_tiny"
+BACKBONE = "evl_clip_tiny"
 TAPS = "last 3"
 NUM_FRAMES = 8
 NUM_EXAMPLES = 8
@@ -51,6 +52,7 @@ CHANGES: dict[str, dict[str, dict]] = {
     ATTENTIVE: {"model": {"decoder": "attentive", "probe_blocks": 1}},
     LINEAR: {"model": {"decoder": "linear"}, "training": {"lr": 5e-3, "weight_decay": 0.0}},
     UNTRAINED: {"backbone": {"pretrained": False}},
+    ZERO_SHOT: {"model": {"decoder": "zero_shot", "prompts": ["a {}", "a photo of a {}"]}},
 }
 LINEAR_STEPS = 5  # of the linear probe for each of the others': it costs next to nothing
 Bar = Callable[[str, int], Callable[[int, str], None]]
@@ -120,7 +122,7 @@ def run_demo(
                 # from the file, as 'evl predict' does
                 (prediction,) = predict(model, [examples[0].path]).predictions
     chance = {one.task: 100 / len(one.evaluation.class_names) for one in outcomes}
-    outcomes.sort(key=lambda one: (VARIANTS.index(one.variant), TASKS.index(one.task), one.seed))
+    outcomes.sort(key=lambda one: (ROWS.index(one.variant), TASKS.index(one.task), one.seed))
     result = DemoResult(
         folder=folder,
         outcomes=tuple(outcomes),
@@ -204,6 +206,9 @@ def _compare(data: Data, folder: Path | None, pool: Executor, bar: Bar, clock: C
     features = features_of(backbone, "features")
     num_bytes = features.num_bytes
     outcomes = results([EVL, NO_TEMPORAL, ATTENTIVE], backbone, features)
+    with clock.part("training and judging"):
+        untaught = data.contenders([ZERO_SHOT], backbone)
+        outcomes += [outcome(one, judge(one, features, data.test_rows), None) for one in untaught]
     outcomes += results([LINEAR], backbone, pooled(features, backbone.spec.num_prefix_tokens))
     del features  # before those of the untrained twin are made
     backbone = data.backbone(UNTRAINED)

@@ -28,13 +28,14 @@ CATEGORIES = {
 # signs, parts, places and symbols, and what should not fly about; drawings of one thing from two sides are one object
 NO_OBJECTS = {
     "barber pole", "bus stop", "construction", "fuel pump", "horizontal traffic light", "motorway", "oil drum",
-    "police car light", "railway track", "seat", "stop sign", "vertical traffic light", "wheel", "anchor", "ring buoy",
-    "airplane arrival", "airplane departure", "paw prints", "houses", "brick", "wood", "building construction", "chains",
-    "link", "balance scale", "hook", "microbe", "coral", "rosette", "white flower", "empty nest", "nest with eggs",
-    "ring", "hair pick", "lipstick", "prayer beads", "bikini", "briefs", "one piece swimsuit", "satellite", "station",
-    "broken chain", "rock", "wedding", "statue of liberty", "japanese post office", "moai", "identification card",
-    "placard", "bubbles", "elevator", "mirror", "window", "toilet", "bomb", "crossed swords", "dagger", "water pistol",
-    "leafless tree", "leaf fluttering in wind", "spider web", "gem stone", "feather", "wing", "salt", "spiral shell",
+    "police car light", "railway track", "seat", "stop sign", "vertical traffic light", "wheel", "anchor",
+    "ring buoy", "airplane arrival", "airplane departure", "paw prints", "houses", "brick", "wood",
+    "building construction", "chains", "link", "balance scale", "hook", "microbe", "coral", "rosette", "white flower",
+    "empty nest", "nest with eggs", "ring", "hair pick", "lipstick", "prayer beads", "bikini", "briefs",
+    "one piece swimsuit", "satellite", "station", "broken chain", "rock", "wedding", "statue of liberty",
+    "japanese post office", "moai", "identification card", "placard", "bubbles", "elevator", "mirror", "window",
+    "toilet", "bomb", "crossed swords", "dagger", "water pistol", "leafless tree", "leaf fluttering in wind",
+    "spider web", "gem stone", "feather", "wing", "salt", "spiral shell",
 }  # fmt: skip
 ARTISTS = {"train": ("noto", "fluent-emoji-flat"), "val": ("fxemoji",), "test": ("twemoji",)}
 LICENCES = {

@@ -15,7 +15,7 @@ from evl.cli.main import main
 from evl.config import RunConfig
 from evl.demo import run
 from evl.demo.clips import read_clips
-from evl.demo.results import EVL, LINEAR, NO_TEMPORAL, UNTRAINED, VARIANTS
+from evl.demo.results import EVL, LINEAR, NO_TEMPORAL, ROWS, UNTRAINED, ZERO_SHOT
 from evl.errors import RunError
 from evl.types import Sample
 from tests.demo.fake import fake_result
@@ -44,13 +44,13 @@ def rows_of(text):
 
 def test_its_table_has_every_variant_and_chance(demo):
     rows = rows_of(demo[0])
-    assert [name for name in rows if name in VARIANTS] == list(VARIANTS)
+    assert [name for name in rows if name in ROWS] == list(ROWS)
     assert rows["chance"][:2] == ["7.1 %", "12.5 %"]
-    for variant in VARIANTS:
+    for variant in ROWS:
         for cell in rows[variant][:2]:
             assert re.fullmatch(r"\d+\.\d\s%  \(\d+\.\d–\d+\.\d\)", cell), cell
-    count = {variant: int(rows[variant][2].replace(",", "")) for variant in VARIANTS}
-    assert count[EVL] == count[UNTRAINED] > count[NO_TEMPORAL] > count[LINEAR]
+    count = {variant: int(rows[variant][2].replace(",", "")) for variant in ROWS}
+    assert count[EVL] == count[UNTRAINED] > count[NO_TEMPORAL] > count[LINEAR] > count[ZERO_SHOT] == 0
     width = evl.load(demo[1] / "evl-motion").backbone.spec.width
     assert count[LINEAR] == 2 * width + 14 * (width + 1)
     assert "t-intervals over 2 seeds" in demo[0]
@@ -103,7 +103,7 @@ def test_runs_say_how_they_were_trained(demo):
 def test_its_report_shows_what_was_judged_first(demo):
     page = (demo[1] / "report.html").read_text()
     assert page.count('<li class="example"') == 8
-    for word in (*VARIANTS, "t-interval over 2 trainings", "42 to train on, 14 to judge by"):
+    for word in (*ROWS, "t-interval over 2 trainings", "42 to train on, 14 to judge by"):
         assert word in page
 
 

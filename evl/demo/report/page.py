@@ -9,7 +9,7 @@ from evl import __version__
 from evl.demo.report import figures, words
 from evl.demo.report.examples import examples, top_scores
 from evl.demo.report.html import Html, element, join
-from evl.demo.results import EVL, NO_TEMPORAL, TASKS, VARIANTS, DemoResult, Outcome
+from evl.demo.results import EVL, NO_TEMPORAL, ROWS, TASKS, VARIANTS, ZERO_SHOT, DemoResult, Outcome
 from evl.files import write_atomically
 
 NOUNS = {"motion": "which motion", "object": "which kind of object"}
@@ -62,9 +62,9 @@ def _section(title: str, *content, class_: str | None = None) -> Html:
 
 
 def _scores(result: DemoResult) -> Html:
-    by_task = {task: words.scores_of(result, task) for task in TASKS}
+    by_task = {task: words.scores_of(result, task, ROWS) for task in TASKS}
     rows = []
-    for number, variant in enumerate(VARIANTS):
+    for number, variant in enumerate(ROWS):
         outcomes = [one for one in result.outcomes if one.variant == variant]
         if not outcomes:
             continue
@@ -117,8 +117,12 @@ def _scores(result: DemoResult) -> Html:
         "What was compared",
         element(
             "p",
-            "All read the same videos through a frozen image encoder, the last one through the same network without "
-            "its training. To name the motion takes several frames; to name the object, one.",
+            "All read the same videos through a frozen image encoder, “untrained backbone” through the same network "
+            "without its training. To name the motion takes several frames; to name the object, one.",
+            " Zero-shot is not trained: it compares what the encoder says of the frames with what its text tower says "
+            "of the class names."
+            if result.of(ZERO_SHOT, "object")
+            else None,
         ),
         table,
         element("p", note, class_="note"),

@@ -23,9 +23,9 @@ PARTS = (  # what a difference of two variants stands for
 )
 
 
-def scores_of(result: DemoResult, task: str) -> dict[str, Score]:
+def scores_of(result: DemoResult, task: str, variants: Sequence[str] = VARIANTS) -> dict[str, Score]:
     """Variant -> score, of those that were judged on this task, in the order of the table."""
-    scores = {variant: score_of(result.of(variant, task)) for variant in VARIANTS}
+    scores = {variant: score_of(result.of(variant, task)) for variant in variants}
     return {variant: score for variant, score in scores.items() if score is not None}
 
 

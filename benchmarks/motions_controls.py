@@ -1,0 +1,129 @@
+"""What `motions` takes to be told: python benchmarks/motions_controls.py; writes results/motions-controls-NAME.*
+
+On the demo's frozen features, all trained and judged alike (the sizes of 'evl demo'; --seeds, --videos, --steps):
+- one frame: the decoder without temporal parts, and the attentive probe, on a frame chosen at random, the first, the
+  last. What they reach is what single frames give away.
+- frames out of order: EVL trained and judged on clips whose frames are shuffled. What it loses is what order tells.
+- parts: EVL with one part of its local temporal module alone, and without one.
+docs/evidence.md says what came out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import Executor
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from evl import __version__
+from evl.bench.measure import describe_machine
+from evl.config import replace
+from evl.demo.compare import Contender, judge, train
+from evl.demo.features import StoredFeatures, extract, threads
+from evl.demo.results import ATTENTIVE, EVL, NO_TEMPORAL
+from evl.demo.run import DEFAULT, NUM_FRAMES, Data, Size, config_of, make_data
+from evl.evaluation import mean_interval
+
+RESULTS = Path(__file__).parent / "results"
+PARTS = ("temporal_conv", "temporal_position", "cross_frame")
+WHOLE = {
+    "EVL": (EVL, {}),
+    "EVL, no temporal part": (NO_TEMPORAL, {}),
+    **{f"EVL, {part} alone": (EVL, {other: False for other in PARTS if other != part}) for part in PARTS},
+    **{f"EVL without {part}": (EVL, {part: False}) for part in PARTS},
+}
+SHUFFLED = {"EVL, frames shuffled": (EVL, {}), "attentive probe, frames shuffled": (ATTENTIVE, {})}
+STILL = {
+    f"{name}, {which} frame": (variant, {})
+    for which in ("random", "first", "last")
+    for name, variant in (("EVL, no temporal part", NO_TEMPORAL), ("attentive probe", ATTENTIVE))
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--videos", type=int, default=DEFAULT.train)
+    parser.add_argument("--steps", type=int, default=DEFAULT.steps)
+    parser.add_argument("--name", default=f"{date.today()}")
+    options = parser.parse_args()
+    size = Size(train=options.videos, test=DEFAULT.test, steps=options.steps)
+    found: dict[str, list[float]] = {name: [] for name in (*WHOLE, *SHUFFLED, *STILL)}
+    for seed in range(options.seeds):
+        with tempfile.TemporaryDirectory() as folder, threads() as pool:
+            data = make_data(Path(folder), size, seed, quiet)
+            data.decode(quiet)
+            for name, top1 in one_seed(data, pool).items():
+                found[name].append(top1)
+                print(f"seed {seed}  {top1:5.1f}  {name}", flush=True)
+    write(options, size, found)
+
+
+def quiet(description: str, total: int) -> Callable:
+    return lambda done, note="": None
+
+
+def one_seed(data: Data, pool: Executor) -> dict[str, float]:
+    """Control -> top-1 on motions."""
+    rng = np.random.default_rng(data.seed)
+    backbone = data.backbone(EVL)
+    features = extract(backbone, data.clips, pool)
+    found = results(WHOLE, data, backbone, features, pool)
+    count = len(data.clips)
+    for which, frames in (
+        ("random", rng.integers(NUM_FRAMES, size=count)), ("first", [0] * count), ("last", [NUM_FRAMES - 1] * count)
+    ):  # fmt: skip
+        still = StoredFeatures([x[range(count), frames][:, None] for x in features.tokens], [None] * len(features.maps))
+        chosen = {name: control for name, control in STILL.items() if f", {which} " in name}
+        found |= results(chosen, data, backbone, still, pool, num_frames=1)
+    del features
+    order = torch.from_numpy(rng.permuted(np.tile(np.arange(NUM_FRAMES), (count, 1)), axis=1))
+    shuffled = extract(backbone, data.clips[torch.arange(count)[:, None], order], pool)
+    return found | results(SHUFFLED, data, backbone, shuffled, pool)
+
+
+def results(controls, data: Data, backbone, features: StoredFeatures, pool: Executor, num_frames=NUM_FRAMES):
+    contenders = [
+        Contender(
+            name,
+            "motion",
+            replace(
+                config_of(variant, "motion", data.videos, data.size.steps, data.seed),
+                model=changes,
+                clip={"num_frames": num_frames},
+            ),
+            data.samples["motion"],
+            backbone,
+        )
+        for name, (variant, changes) in controls.items()
+    ]
+    train(contenders, features, data.train_rows, pool)
+    return {one.variant: judge(one, features, data.test_rows).metrics.top1 for one in contenders}
+
+
+def write(options: argparse.Namespace, size: Size, found: dict[str, list[float]]) -> None:
+    """JSON and a table."""
+    about = {
+        "date": str(date.today()), "evl": __version__, **describe_machine(torch.device("cpu")),
+        "videos": f"{size.train} to train on, {size.test} to judge by", "steps": size.steps,
+        "chance": 100 / 14, "top1": found,
+    }  # fmt: skip
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"motions-controls-{options.name}.json"
+    path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    lines = ["| control | top-1 on motions, mean of seeds (95 % t-interval) | each |", "|---|---|---|"]
+    for name, each in found.items():
+        mean = "{:.1f} ({:.1f}–{:.1f})".format(*mean_interval(each)) if len(each) > 1 else f"{each[0]:.1f}"
+        lines.append(f"| {name} | {mean} | {', '.join(f'{one:.1f}' for one in each)} |")
+    path.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
