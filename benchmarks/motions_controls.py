@@ -25,7 +25,7 @@ from evl import __version__
 from evl.bench.measure import describe_machine
 from evl.config import replace
 from evl.demo.compare import Contender, judge, train
-from evl.demo.features import StoredFeatures, extract, threads
+from evl.demo.features import StoredFeatures, extract, of_frames, threads
 from evl.demo.results import ATTENTIVE, EVL, NO_TEMPORAL
 from evl.demo.run import DEFAULT, NUM_FRAMES, Data, Size, config_of, make_data
 from evl.evaluation import mean_interval
@@ -79,7 +79,7 @@ def one_seed(data: Data, pool: Executor) -> dict[str, float]:
     for which, frames in (
         ("random", rng.integers(NUM_FRAMES, size=count)), ("first", [0] * count), ("last", [NUM_FRAMES - 1] * count)
     ):  # fmt: skip
-        still = StoredFeatures([x[range(count), frames][:, None] for x in features.tokens], [None] * len(features.maps))
+        still = of_frames(features, frames)
         chosen = {name: control for name, control in STILL.items() if f", {which} " in name}
         found |= results(chosen, data, backbone, still, pool, num_frames=1)
     del features

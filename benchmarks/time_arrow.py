@@ -38,7 +38,7 @@ def main(folder: Path) -> None:
 
 
 def draw_growing_dots(generator: np.random.Generator) -> np.ndarray:
-    """(F,H,W,3) uint8: a disc or square of dots; shade, size, place, speed, ground and noise are drawn at random."""
+    """(F,H,W,3) uint8: a disc or square of dots; shade, size, place, speed, background and noise are random."""
     dark, light = _two_shades(2 / 6 + generator.uniform(-0.06, 0.06), generator)
     ground, other = _two_greys(generator)
     radius, speed = generator.uniform(18, 28), generator.uniform(0.7, 1.2) * generator.choice([-1, 1])

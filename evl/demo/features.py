@@ -108,6 +108,7 @@ def pooled(features: StoredFeatures, num_prefix_tokens: int) -> StoredFeatures:
     return StoredFeatures([alone], [None])
 
 
-def of_frame(features: StoredFeatures, t: int) -> StoredFeatures:
-    """Features of one frame of every clip, for decoders that are to see a still picture."""
-    return StoredFeatures([x[:, t : t + 1] for x in features.tokens], [None for _ in features.maps])
+def of_frames(features: StoredFeatures, frames: Sequence[int]) -> StoredFeatures:
+    """Features of one frame of every clip, ``frames`` (n), for decoders that are to see a still picture."""
+    rows, chosen = torch.arange(len(features)), torch.as_tensor(frames)
+    return StoredFeatures([x[rows, chosen][:, None] for x in features.tokens], [None for _ in features.maps])

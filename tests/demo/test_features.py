@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from evl.demo.features import StoredFeatures, extract, of_frame, pooled, threads
+from evl.demo.features import StoredFeatures, extract, of_frames, pooled, threads
 from evl.errors import RunError
 from evl.models import AttentiveProbe, EVLDecoder, MeanPool
 from evl.models.crossframe import neighbour_maps, packed_maps, unpacked_maps
@@ -88,8 +88,8 @@ def test_probes_read_them_too(pool):
     mean = MeanPool(12, 2)
     assert_close(mean(pooled(stored, 2).batch([6, 0])), mean(live.of([6, 0])))
     still = EVLDecoder(12, 2, num_frames=1, grid=(3, 4), cross_frame=False)
-    frame = [LayerFeatures(*(part[:, 2:3] for part in one)) for one in live.of([6, 0])]
-    assert_same(still, of_frame(stored, 2).batch([6, 0]), frame)
+    frames = [LayerFeatures(*(torch.stack([part[0, 2:3], part[1, 1:2]]) for part in one)) for one in live.of([6, 0])]
+    assert_same(still, of_frames(stored, [1, 0, 0, 0, 0, 0, 2]).batch([6, 0]), frames)
 
 
 def test_in_sixteen_bits_they_are_live_features_rounded(pool):
