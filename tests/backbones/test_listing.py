@@ -84,7 +84,7 @@ def test_a_word_is_of_the_name_or_of_the_family():
     assert set() < names("siglip2") < names("siglip")
     assert names("perception") == names("vit_pe_*")
     assert names("dinov3") >= {"vit_base_patch16_dinov3.lvd1689m"}
-    assert names("evl_*") == {"evl_vit_tiny"}
+    assert names("evl_*") == {"evl_clip_tiny", "evl_vit_tiny"}
     assert names("swin") == names("hiera") == names("r50") == set()
     found = names("vit_base_patch16_clip_224.openai")
     assert found

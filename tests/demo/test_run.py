@@ -103,7 +103,7 @@ def test_runs_say_how_they_were_trained(demo):
 def test_its_report_shows_what_was_judged_first(demo):
     page = (demo[1] / "report.html").read_text()
     assert page.count('<li class="example"') == 8
-    for word in (*ROWS, "t-interval over 2 trainings", "42 to train on, 14 to judge by"):
+    for word in (*ROWS, "t-interval over 2 seeds", "42 to train on, 14 to judge by"):
         assert word in page
 
 

@@ -42,7 +42,7 @@ def test_a_run_folder_holds_everything(finished_run):
     assert not any(name.endswith(".tmp") for name in names)
     card = json.loads((finished_run / "model.json").read_text())
     assert card["class_names"] == ["bright", "dark"]
-    assert card["backbone"]["name"] == "evl_vit_tiny"
+    assert card["backbone"]["name"] == "evl_clip_tiny"
     assert len(card["backbone_hash"]) == 64
     assert card["preprocessing"]["image_size"] == [32, 32]
     assert card["scores"]["top1"] == 100
@@ -299,7 +299,7 @@ def test_what_is_refused_leaves_no_folder(tiny_config, tmp_path):
     for change, sentence in (
         ({"training": {"accumulation": 3}}, "take a multiple of 3"),
         ({"augment": {"rand_augment": "foo"}}, "timm's notation"),
-        ({"model": {"num_layers": 9}}, "has 4 blocks, but the last 9"),
+        ({"model": {"num_layers": 9}}, "has 5 blocks, but the last 9"),
     ):
         with pytest.raises(EVLError, match=sentence):
             train(replace(tiny_config, **change), tmp_path / "run")
