@@ -77,7 +77,7 @@ def columns(values: Sequence[float], label: str) -> Html:
 def curves(
     title: str, lines: Iterable[tuple[str, Curve]], *, top: float | None = None, chance: float | None = None
 ) -> Html:
-    """Lines over training steps; ``lines``: (class of the colour, points). The axis ends at ``top``, or with them."""
+    """Lines over a training, 0 to 100 %; ``lines``: (class of the colour, points). The axis ends at ``top`` or with them."""
     lines = [(kind, [(x, y) for x, y in points if math.isfinite(y)]) for kind, points in lines]
     last = max((x for _, points in lines for x, _ in points), default=1) or 1
     top = top or max((y for _, points in lines for _, y in points), default=1) or 1
@@ -100,7 +100,7 @@ def curves(
             for y in y_ticks
         ],
         [element("text", f"{x:g}", x=across(x), y=floor + 16, text_anchor="middle") for x in x_ticks],
-        element("text", "training steps", x=WIDTH - RIGHT, y=floor + 32, text_anchor="end"),
+        element("text", "% of the training", x=WIDTH - RIGHT, y=floor + 32, text_anchor="end"),
         None
         if chance is None
         else element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=down(chance), y2=down(chance), class_="chance"),
@@ -111,7 +111,7 @@ def curves(
         viewBox=f"0 0 {WIDTH} {HEIGHT}",
         class_="curves",
         role="img",
-        aria_label=f"{title}, over training steps",
+        aria_label=f"{title}, over the training",
     )
     return element("figure", element("figcaption", title), drawing)
 

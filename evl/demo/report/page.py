@@ -186,8 +186,9 @@ def _curves(result: DemoResult) -> Html | None:
         if not lines:
             continue
         used += [one.variant for _, one in lines]
-        loss = [(kind, [(step, value) for step, value, _ in one.curve]) for kind, one in lines]
-        top1 = [(kind, [(step, value) for step, _, value in one.curve]) for kind, one in lines]
+        # over the share of the steps: the linear probe takes five times as many
+        loss = [(kind, [(100 * step / one.curve[-1][0], loss) for step, loss, _ in one.curve]) for kind, one in lines]
+        top1 = [(kind, [(100 * step / one.curve[-1][0], hits) for step, _, hits in one.curve]) for kind, one in lines]
         drawn += [
             figures.curves(f"{NOUNS[task].capitalize()}: training loss", loss),
             figures.curves(
@@ -198,7 +199,9 @@ def _curves(result: DemoResult) -> Html | None:
         return None
     return _section(
         "How they learned",
-        element("p", "On training videos: what is learned there need not hold for the test videos of the table above."),
+        element("p", "On training videos, each over its own number of steps: what is learned there need not hold for the test "
+            "videos of the table above.",
+        ),
         figures.legend((f"v{i}", variant) for i, variant in enumerate(VARIANTS) if variant in used),
         element("div", drawn, class_="curve-pairs"),
     )  # fmt: skip
