@@ -77,7 +77,7 @@ def columns(values: Sequence[float], label: str) -> Html:
 def curves(
     title: str, lines: Iterable[tuple[str, Curve]], *, top: float | None = None, chance: float | None = None
 ) -> Html:
-    """Lines over a training, 0 to 100 %; ``lines``: (class of the colour, points). The axis ends at ``top`` or with them."""
+    """Lines over a training, 0 to 100 %; ``lines``: (class of the colour, points). It ends at ``top``, or with them."""
     lines = [(kind, [(x, y) for x, y in points if math.isfinite(y)]) for kind, points in lines]
     last = max((x for _, points in lines for x, _ in points), default=1) or 1
     top = top or max((y for _, points in lines for _, y in points), default=1) or 1

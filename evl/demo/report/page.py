@@ -199,7 +199,9 @@ def _curves(result: DemoResult) -> Html | None:
         return None
     return _section(
         "How they learned",
-        element("p", "On training videos, each over its own number of steps: what is learned there need not hold for the test "
+        element(
+            "p",
+            "On training videos, each over its own number of steps: what is learned there need not hold for the test "
             "videos of the table above.",
         ),
         figures.legend((f"v{i}", variant) for i, variant in enumerate(VARIANTS) if variant in used),
