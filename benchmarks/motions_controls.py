@@ -1,9 +1,9 @@
 """What `motions` takes to be told: python benchmarks/motions_controls.py; writes results/motions-controls-NAME.*
 
 On the demo's frozen features, all trained and judged alike (the sizes of 'evl demo'; --seeds, --videos, --steps):
-- one frame: the decoder without temporal parts, and the attentive probe, on a frame chosen at random, the first, the
-  last. What they reach is what single frames give away.
-- frames out of order: EVL trained and judged on clips whose frames are shuffled. What it loses is what order tells.
+- one frame: the decoder without temporal parts, and the attentive probe, on still pictures: every frame of every clip
+  as one of its own, or the first or last of each. What they reach is, at least, what single frames give away.
+- frames out of order: EVL and the attentive probe on clips whose frames are shuffled, each clip in one order.
 - parts: EVL with one part of its local temporal module alone, and without one.
 docs/evidence.md says what came out.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Executor
 from datetime import date
@@ -39,11 +40,7 @@ WHOLE = {
     **{f"EVL without {part}": (EVL, {part: False}) for part in PARTS},
 }
 SHUFFLED = {"EVL, frames shuffled": (EVL, {}), "attentive probe, frames shuffled": (ATTENTIVE, {})}
-STILL = {
-    f"{name}, {which} frame": (variant, {})
-    for which in ("random", "first", "last")
-    for name, variant in (("EVL, no temporal part", NO_TEMPORAL), ("attentive probe", ATTENTIVE))
-}
+STILL = {"EVL, no temporal part, any frame": (NO_TEMPORAL, {}), "attentive probe, any frame": (ATTENTIVE, {})}
 
 
 def main() -> None:
@@ -54,7 +51,7 @@ def main() -> None:
     parser.add_argument("--name", default=f"{date.today()}")
     options = parser.parse_args()
     size = Size(train=options.videos, test=DEFAULT.test, steps=options.steps)
-    found: dict[str, list[float]] = {name: [] for name in (*WHOLE, *SHUFFLED, *STILL)}
+    found: dict[str, list[float]] = defaultdict(list)
     for seed in range(options.seeds):
         with tempfile.TemporaryDirectory() as folder, threads() as pool:
             data = make_data(Path(folder), size, seed, quiet)
@@ -75,20 +72,26 @@ def one_seed(data: Data, pool: Executor) -> dict[str, float]:
     backbone = data.backbone(EVL)
     features = extract(backbone, data.clips, pool)
     found = results(WHOLE, data, backbone, features, pool)
-    count = len(data.clips)
-    for which, frames in (
-        ("random", rng.integers(NUM_FRAMES, size=count)), ("first", [0] * count), ("last", [NUM_FRAMES - 1] * count)
-    ):  # fmt: skip
-        still = of_frames(features, frames)
-        chosen = {name: control for name, control in STILL.items() if f", {which} " in name}
-        found |= results(chosen, data, backbone, still, pool, num_frames=1)
+    still = StoredFeatures([x.flatten(0, 1)[:, None] for x in features.tokens], [None for _ in features.maps])
+    found |= results(STILL, data, backbone, still, pool, num_frames=1)
+    for which, t in (("first", 0), ("last", NUM_FRAMES - 1)):
+        one = of_frames(features, [t] * len(data.clips))
+        chosen = {f"{name[:-9]}, {which} frame": control for name, control in STILL.items()}
+        found |= results(chosen, data, backbone, one, pool, num_frames=1)
     del features
+    count = len(data.clips)
     order = torch.from_numpy(rng.permuted(np.tile(np.arange(NUM_FRAMES), (count, 1)), axis=1))
     shuffled = extract(backbone, data.clips[torch.arange(count)[:, None], order], pool)
     return found | results(SHUFFLED, data, backbone, shuffled, pool)
 
 
 def results(controls, data: Data, backbone, features: StoredFeatures, pool: Executor, num_frames=NUM_FRAMES):
+    """``num_frames=1``: features of one frame a clip, or of every frame of it, each a still picture by itself."""
+    per_clip = len(features) // len(data.clips)
+    samples = [sample for sample in data.samples["motion"] for _ in range(per_clip)]
+    train_rows, test_rows = (
+        range(per_clip * rows.start, per_clip * rows.stop) for rows in (data.train_rows, data.test_rows)
+    )
     contenders = [
         Contender(
             name,
@@ -98,13 +101,13 @@ def results(controls, data: Data, backbone, features: StoredFeatures, pool: Exec
                 model=changes,
                 clip={"num_frames": num_frames},
             ),
-            data.samples["motion"],
+            samples,
             backbone,
         )
         for name, (variant, changes) in controls.items()
     ]
-    train(contenders, features, data.train_rows, pool)
-    return {one.variant: judge(one, features, data.test_rows).metrics.top1 for one in contenders}
+    train(contenders, features, train_rows, pool)
+    return {one.variant: judge(one, features, test_rows).metrics.top1 for one in contenders}
 
 
 def write(options: argparse.Namespace, size: Size, found: dict[str, list[float]]) -> None:

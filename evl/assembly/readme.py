@@ -9,6 +9,7 @@ from huggingface_hub import ModelCard as Readme
 from huggingface_hub import ModelCardData
 
 from evl.assembly.formats import MADE
+from evl.backbones.embedded import UNTRAINED
 
 if TYPE_CHECKING:
     from evl.assembly.build import ModelCard
@@ -89,6 +90,7 @@ def _backbone(card: ModelCard) -> str:
     lines = [f"- name: `{card.backbone.name}`"]
     if origin is not None:
         kind = {"embedded": "come with evl", "random": "random, untrained"}.get(origin.kind, origin.source)
+        kind += ", untrained" if origin.source == UNTRAINED else ""
         lines += [f"- weights: {kind} (layout: {origin.layout})", f"- activation: {origin.activation}"]
     licence = (origin.licence if origin else None) or "not known: see where its weights come from"
     lines += [f"- licence of its weights: {licence}", f"- hash of its weights (SHA-256): `{card.backbone_hash}`", ""]

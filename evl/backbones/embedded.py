@@ -1,8 +1,12 @@
-"""The encoders that come with evl: a small CLIP, trained on drawings (docs/embedded-clip.md), and an untrained ViT."""
+"""The encoders that come with evl: a small CLIP, trained on drawings (docs/embedded-clip.md), and an untrained ViT.
+
+A name stands for one file for ever: saved models go by its sizes. Other weights will need another name.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -22,6 +26,8 @@ from evl.types import Preprocessing, WeightsOrigin
 EMBEDDED = "evl_clip_tiny"
 UNTRAINED = "evl_vit_tiny"  # what evl brought before, on which older models stand
 NAMES = (EMBEDDED, UNTRAINED)
+LITTLE_WORDS = {"a", "an", "the", "of", "and", "at", "in", "on", "with"}  # say nothing by themselves
+log = logging.getLogger("evl")
 FILE = Path(__file__).parents[1] / "assets" / f"{EMBEDDED}.safetensors"
 
 preprocessing_of_embedded = partial(
@@ -30,7 +36,7 @@ preprocessing_of_embedded = partial(
 
 
 def load_embedded(config: BackboneConfig, *, empty: bool = False) -> tuple[VisionTransformer, WeightsOrigin]:
-    """The encoder of images and where its weights are from. ``pretrained=False``: random ones from a fixed seed.
+    """The encoder of images and where its weights are from. ``pretrained=False``: those its training started from.
 
     ``empty``: whoever asks will fill it. Raises BackboneError where ``config`` has weights of its own.
     """
@@ -42,9 +48,22 @@ def load_embedded(config: BackboneConfig, *, empty: bool = False) -> tuple[Visio
         if trained:
             vit.load_state_dict(_tensors("visual."))
         else:
-            random_weights_(vit, seed=0)
+            start_weights_(vit, waves=config.name == EMBEDDED)
     kind = "embedded" if trained or config.name == UNTRAINED else "random"
     return vit, WeightsOrigin(kind, config.name, "timm", activation_of(vit), "apache-2.0")
+
+
+@torch.no_grad()
+def start_weights_(vit: VisionTransformer, *, waves: bool = True) -> None:
+    """Random weights from a fixed seed; with ``waves`` positions are sines and cosines of row and column, half as large
+    as Beyer et al.'s (2022), as training started."""
+    random_weights_(vit, seed=0)
+    if waves:
+        side, width = vit.patch_embed.grid_size[0], vit.embed_dim
+        frequencies = 1 / 10000 ** (torch.arange(width // 4) / (width // 4 - 1))
+        row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+        phases = [place.flatten()[:, None] * frequencies for place in (column, row)]
+        vit.pos_embed[:, 1:] = 0.5 * torch.cat([wave for phase in phases for wave in (phase.sin(), phase.cos())], 1)
 
 
 def open_embedded_text(class_names: Sequence[str]) -> tuple[WordTextTower, Tensor, Tensor]:
@@ -55,7 +74,11 @@ def open_embedded_text(class_names: Sequence[str]) -> tuple[WordTextTower, Tenso
     tower = WordTextTower(told["words"], sizes["text_width"], sizes["text_layers"], sizes["embed_width"]).eval()
     tower.load_state_dict(_tensors("text."))
     for name in class_names:
-        if not any(word in tower.number_of for word in words_of(name)):
+        words = [word for word in words_of(name) if word not in LITTLE_WORDS]
+        unknown = [word for word in words if word not in tower.number_of]
+        if unknown and len(unknown) < len(words):
+            log.warning("the embedded CLIP does not know %s of the class name %r", ", ".join(unknown), name)
+        if len(unknown) == len(words):
             raise BackboneError(
                 f"the embedded CLIP knows no word of the class name {name!r}: it learned {len(tower.vocabulary):,} "
                 "words, mostly of animals, food, vehicles and things; for others take a larger CLIP with --backbone"

@@ -43,12 +43,16 @@ def zero_shot_model(class_names, backbone: str | None, weights, prompts, num_fra
     import typer
 
     from evl.assembly import zero_shot
+    from evl.backbones.embedded import EMBEDDED
     from evl.config import PROMPTS
 
     if backbone is None:
-        raise typer.BadParameter(
-            "--zero-shot needs --backbone: a CLIP-like encoder with a text tower, such as "
-            "vit_base_patch16_clip_quickgelu_224.openai, or one of OpenAI's archives"
+        if weights is not None:
+            raise typer.BadParameter("--weights goes with --backbone: the name of what the file holds")
+        backbone = EMBEDDED
+        console.print(
+            f"[yellow]backbone: {EMBEDDED}, which knows drawings, not the world; for real videos name a CLIP-like one, "
+            "such as --backbone vit_base_patch16_clip_quickgelu_224.openai[/yellow]"
         )
     options = dict(weights=weights, prompts=tuple(prompts) or PROMPTS, num_frames=num_frames)
     return zero_shot(backbone, class_names, **options).to(device)

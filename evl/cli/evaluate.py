@@ -35,8 +35,8 @@ def command(
         bool,
         typer.Option(
             "--zero-shot",
-            help="No run: a CLIP-like --backbone and the class names of --data, untrained. Needs: pip install "
-            "'evl\\[clip]'.",
+            help="No run: the class names of --data, and a CLIP-like --backbone, untrained (needs: pip install "
+            "'evl\\[clip]'; default: the embedded one, which needs nothing).",
         ),
     ] = False,
     backbone: Backbone = None,
@@ -134,11 +134,11 @@ def command(
 def _refuse_mixed(run: Path | None, data: Path | None, zero_shot: bool, has_zero_shot_options: bool) -> None:
     """Usage errors: a run or --zero-shot, each with what belongs to it."""
     if not zero_shot and run is None:
-        raise typer.BadParameter("expected the folder of a run, or --zero-shot --backbone NAME --data DATA")
+        raise typer.BadParameter("expected the folder of a run, or --zero-shot [--backbone NAME] --data DATA")
     if not zero_shot and has_zero_shot_options:
         raise typer.BadParameter("--backbone, --weights and --prompt go with --zero-shot; a run has its own")
     if zero_shot and (run is not None or data is None):
-        raise typer.BadParameter("--zero-shot takes no run, but --backbone NAME --data DATA")
+        raise typer.BadParameter("--zero-shot takes no run, but [--backbone NAME] --data DATA")
 
 
 def _samples(run: Path | None, data: Path | None, split: str | None, **options):

@@ -26,8 +26,8 @@ def command(
         str | None,
         typer.Option(
             metavar="CLASSES",
-            help="No run: a CLIP-like --backbone and class names, as 'opening a door, closing a door', or a file with "
-            "one a line. Needs: pip install 'evl\\[clip]'.",
+            help="No run: class names, as 'opening a door, closing a door', or a file with one a line, and a CLIP-like "
+            "--backbone (needs: pip install 'evl\\[clip]'; default: the embedded one, which needs nothing).",
         ),
     ] = None,
     backbone: Backbone = None,
@@ -72,7 +72,7 @@ def command(
         raise typer.BadParameter("--backbone, --weights and --prompt go with --zero-shot; a run has its own")
     elif len(paths) < 2:
         raise typer.BadParameter(
-            "expected the folder of a run and a video, or --zero-shot CLASSES --backbone NAME VIDEO"
+            "expected the folder of a run and a video, or --zero-shot CLASSES [--backbone NAME] VIDEO"
         )
     else:
         model = load(paths[0], device=pick_device(device), **sizes(num_frames, stride, image_size))

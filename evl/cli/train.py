@@ -91,6 +91,7 @@ def make_config(
 ):
     """The config that options describe: recipe, file or model first, then --backbone and --data, then --set."""
     from evl.backbones import named
+    from evl.backbones.embedded import EMBEDDED
     from evl.backbones.embedded import NAMES as EMBEDDED_NAMES
     from evl.cli.common import console, is_main_process
     from evl.config import RunConfig, replace
@@ -116,10 +117,11 @@ def make_config(
         start = replace(start, data={"path": str(data)})
     start = start.with_settings(settings)
     if start.backbone.name in EMBEDDED_NAMES and is_main_process():
+        trained = start.backbone.name == EMBEDDED and start.backbone.pretrained
         console.print(
-            f"[yellow]backbone: {start.backbone.name}, very small, made for first steps: it knows drawings, not the "
-            "world. For real scores take a large one, such as --backbone vit_base_patch16_clip_quickgelu_224.openai"
-            "[/yellow]"
+            f"[yellow]backbone: {start.backbone.name}, very small, made for first steps: "
+            f"{'it knows drawings, not the world' if trained else 'it is not trained at all'}. For real scores take a "
+            "large one, such as --backbone vit_base_patch16_clip_quickgelu_224.openai[/yellow]"
         )
     return start
 

@@ -37,6 +37,7 @@ from evl.demo.results import (
     Example,
     Outcome,
 )
+from evl.errors import SaveError
 from evl.inference import explain, predict
 from evl.models import VideoClassifier
 from evl.types import Sample
@@ -64,7 +65,7 @@ class Size:
     """Videos to train on and to judge by, steps of training, and how many times all of it is done anew."""
 
     train: int = 2352
-    test: int = 560  # both multiples of 56, as many as pairs of motion and kind of object
+    test: int = 560  # both multiples of 112, the pairs of motion and kind of object
     steps: int = 800
     seeds: int = 1
 
@@ -105,6 +106,10 @@ def run_demo(
     anew. Runs are saved of the first. ``bar(description, total)`` -> a function that hears of counts.
     """
     folder = Path(folder).absolute() / time.strftime("%Y%m%d-%H%M%S")
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise SaveError(f"{folder}: cannot be made ({error.strerror}); name a folder to write to with --out") from None
     clock = Clock()
     outcomes: list[Outcome] = []
     for number in range(size.seeds):

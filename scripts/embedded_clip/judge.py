@@ -9,8 +9,9 @@ def judge(model, held_out: Drawings, names: list[dict], seen: Drawings) -> dict[
     """Percentages of top-1 and top-5, chance in percent, and how well places can be read.
 
     ``plain``: each drawing alone in the middle of a grey picture; ``scene``: anywhere, of any size and turn, on a made
-    background. ``text``: from names to drawings. ``place``: R² of centre, side and turn by ridge regression from the
-    mean of patch tokens of the last three blocks, fitted on seen drawings, judged on the artist's.
+    background. ``text``: from names to drawings. ``pixels`` and ``nearest``: the name of the nearest seen drawing, by
+    pixels and by embeddings of images, without any text. ``place``: R² of centre, side and turn by ridge regression from
+    the mean of patch tokens of the last three blocks, fitted on seen drawings, judged on the artist's.
     """
     training = model.training
     model.eval()
@@ -24,8 +25,13 @@ def judge(model, held_out: Drawings, names: list[dict], seen: Drawings) -> dict[
         **_ranks("scene", model.embed_images(scene_pixels) @ texts.T, of),
         **_ranks("text", texts[of] @ plain.T, torch.arange(len(of))),
     }  # fmt: skip
-    few = Drawings(seen.pictures, seen.half, seen.of)
-    train_pixels, train_places = _scenes(few, model.sizes.image_size, seed=2, count=3000)
+    known, known_of = _alone(seen, model.sizes.image_size), torch.tensor(seen.of)
+    for key, pixels in (("plain", _alone(held_out, model.sizes.image_size)), ("scene", scene_pixels)):
+        near = _nearest(pixels.flatten(1), known.flatten(1))
+        result[f"pixels_{key}_top1"] = 100 * (known_of[near] == of).float().mean().item()
+        near = _nearest(model.embed_images(pixels), model.embed_images(known))
+        result[f"nearest_{key}_top1"] = 100 * (known_of[near] == of).float().mean().item()
+    train_pixels, train_places = _scenes(seen, model.sizes.image_size, seed=2, count=3000)
     r2 = _ridge_r2(_tokens(model, train_pixels), _targets(train_places), _tokens(model, scene_pixels), _targets(places))
     model.train(training)
     return result | dict(zip(("place_x", "place_y", "place_side", "place_turn"), r2, strict=True))
@@ -37,6 +43,11 @@ def _ranks(key: str, scores: torch.Tensor, right: torch.Tensor) -> dict[str, flo
         f"{key}_top1": 100 * order[:, 0].float().mean().item(),
         f"{key}_top5": 100 * order.any(1).float().mean().item(),
     }
+
+
+def _nearest(x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """Which of ``known`` (n,d) is nearest to each of ``x``: |k|² − 2 x·k is least."""
+    return torch.cat([(known.square().sum(1) - 2 * part @ known.T).argmin(1) for part in x.split(256)])
 
 
 def _alone(drawings: Drawings, size: int) -> torch.Tensor:

@@ -33,7 +33,9 @@ def main(path: Path, build: Path) -> None:
         judged[which] = judge(model, held_out, names, seen)
         print(which, json.dumps(judged[which]))
     kept = {key: told[key] for key in ("sizes", "words")}
-    recipe = {key: told["recipe"][key] for key in ("steps", "batch", "lr", "hold_out", "seed")} | told["curve"][-1]
+    recipe = {key: told["recipe"][key] for key in ("steps", "batch", "lr", "hold_out", "seed")} | {
+        "curve": told["curve"]
+    }
     save_file(state, OUT, {"clip": json.dumps(kept | {"recipe": recipe, "judged": judged})})
     print(OUT, f"{OUT.stat().st_size / 1e6:.2f} MB")
 

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from evl.backbones.timm_vit import random_weights_
+from evl.backbones.embedded import start_weights_
 from evl.backbones.word_text import WordTextTower
 
 EVERY = 50  # steps between points of the curve
@@ -49,10 +49,7 @@ class SmallCLIP(nn.Module):
             num_heads=sizes.width // 64, num_classes=0, global_pool=sizes.pool, fc_norm=False,
         )  # fmt: skip
         self.projection = nn.Linear(sizes.width, sizes.embed_width, bias=False)
-        random_weights_(self.visual, seed=0)  # by fan-in: timm's own, std 0.02, is too small at this width to start
-        side = sizes.image_size // sizes.patch_size
-        with torch.no_grad():
-            self.visual.pos_embed[:, 1:] = 0.5 * waves_2d(side, sizes.width)
+        start_weights_(self.visual)  # by fan-in: timm's own, std 0.02, is too small at this width to start
         self.text = WordTextTower(words, sizes.text_width, sizes.text_layers, sizes.embed_width)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
@@ -78,20 +75,12 @@ class SmallCLIP(nn.Module):
         return torch.stack(losses).mean()
 
 
-def waves_2d(side: int, width: int) -> Tensor:
-    """(side², width): sines and cosines of column and row, a quarter of the channels each (Beyer et al. 2022)."""
-    frequencies = 1 / 10000 ** (torch.arange(width // 4) / (width // 4 - 1))
-    row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    phases = [place.flatten()[:, None] * frequencies for place in (column, row)]
-    return torch.cat([wave for phase in phases for wave in (phase.sin(), phase.cos())], 1)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--build", type=Path, default=HERE / "build")
     parser.add_argument("--out", type=Path, default=HERE / "build" / "clip.safetensors")
     parser.add_argument("--sizes", type=json.loads, default={}, help='for example {"width": 192}')
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=3600)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--hold-out", nargs="*", default=[HELD_OUT], help="artists not trained on; the first is judged")

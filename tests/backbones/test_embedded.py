@@ -94,8 +94,16 @@ def test_zero_shot_needs_nothing_and_says_what_the_towers_say():
         assert_close(model(clips), expected)
 
 
+def test_words_that_are_left_out_are_told(caplog):
+    evl.zero_shot(NAME, ("qwrtz dog", "red apple"))
+    assert "does not know qwrtz of the class name 'qwrtz dog'" in caplog.text
+    assert "apple" not in caplog.text
+
+
 def test_names_of_which_no_word_is_known_are_refused():
     with pytest.raises(BackboneError, match="knows no word of the class name 'qwrtz'"):
         evl.zero_shot(NAME, ("dog", "qwrtz"))
+    with pytest.raises(BackboneError, match="knows no word of the class name 'the qwrtz'"):
+        evl.zero_shot(NAME, ("dog", "the qwrtz"))  # "the" it knows
     with pytest.raises(BackboneError, match="without its weights has no text tower"):
         evl.zero_shot(BackboneConfig(NAME, pretrained=False), ("dog", "cat"))

@@ -110,7 +110,8 @@ def test_a_saved_model_is_the_same(archive, tmp_path, monkeypatch):
     ("arguments", "code", "sentence"),
     [
         (["predict", "{run}"], 2, "expected the folder of a run and a video"),
-        (["predict", "--zero-shot", "a, b", "{videos}"], 2, "--zero-shot needs --backbone"),
+        (["predict", "--zero-shot", "a, b", "--weights", "x", "{videos}"], 2, "--weights goes with --backbone"),
+        (["predict", "--zero-shot", "dog, qwrtz", "{videos}"], 1, "knows no word of the class name"),
         (["predict", "{run}", "{videos}", "--backbone", "x"], 2, "go with --zero-shot"),
         (["predict", "--zero-shot", "a", "--backbone", "{archive}", "{videos}"], 1, "at least two class names"),
         (["predict", "--zero-shot", "@none.txt", "--backbone", "{archive}", "{videos}"], 1, "cannot read class names"),

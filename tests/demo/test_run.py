@@ -117,6 +117,13 @@ def test_one_seed_has_intervals_over_videos(capsys):
     assert f"{evl_motion.evaluation.metrics.top1:.1f}\u00a0%  ({low:.1f}–{high:.1f})" in out
 
 
+def test_a_folder_that_cannot_be_made_is_told(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err = run_command(capsys, "demo", "--out", tmp_path / "file")
+    assert code == 1
+    assert "cannot be made (Not a directory); name a folder to write to with --out" in " ".join(err.split())
+
+
 def test_a_video_that_cannot_be_read_ends_it(tmp_path):
     (tmp_path / "text.mp4").write_text("hello")
     config = run.config_of(EVL, "motion", tmp_path, 1, 0)
@@ -138,7 +145,7 @@ def test_examples_are_pixels_as_the_encoder_got_them(demo):
     for one in examples:
         assert one.frames.shape == (8, *model.backbone.spec.image_size, 3)
         total = torch.from_numpy(one.attention).sum((1, 2, 3)) + torch.from_numpy(one.prefix_share)
-        torch.testing.assert_close(total, torch.ones(3), rtol=1e-4, atol=0)
+        torch.testing.assert_close(total, torch.ones(len(one.attention)), rtol=1e-4, atol=0)
         line = predictions[str(one.path)]
         assert line["label"] == one.label
         assert list(line["scores"].values()) == pytest.approx(list(one.scores), abs=3e-3)

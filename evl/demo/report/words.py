@@ -37,7 +37,7 @@ def headline(result: DemoResult) -> tuple[str, str]:
     num_videos = f"{len(evl.each)} × " * bool(seeds) + f"{evaluation.metrics.num_videos:,}"
     guessing = "where guessing gives" if evl.low > chance else "not told apart from guessing, which gives"
     first = (
-        f"On {num_videos} test videos, of objects and by an artist that training never showed, "
+        f"On {num_videos} test videos, of objects that no decoder was trained on, by an artist that nothing was, "
         f"EVL’s decoder on a frozen image encoder names the right one of {len(evaluation.class_names)} motions in "
         f"{evl.percent} (95 % interval {evl.interval}{seeds}), {guessing} {chance:.1f} %."
     )
