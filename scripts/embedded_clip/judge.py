@@ -10,8 +10,8 @@ def judge(model, held_out: Drawings, names: list[dict], seen: Drawings) -> dict[
 
     ``plain``: each drawing alone in the middle of a grey picture; ``scene``: anywhere, of any size and turn, on a made
     background. ``text``: from names to drawings. ``pixels`` and ``nearest``: the name of the nearest seen drawing, by
-    pixels and by embeddings of images, without any text. ``place``: R² of centre, side and turn by ridge regression from
-    the mean of patch tokens of the last three blocks, fitted on seen drawings, judged on the artist's.
+    pixels and by embeddings of images, without any text. ``place``: R² of centre, side and turn by ridge regression
+    from the mean of patch tokens of the last three blocks, fitted on seen drawings, judged on the artist's.
     """
     training = model.training
     model.eval()
