@@ -180,7 +180,7 @@ def test_what_the_release_has_no_form_for():
     save = release_state
     assert len(save(model())) == 49 + 2
     for settings, reason in (
-        ({"taps": [1, 3]}, r"reads blocks \[1, 3\], not the last 2 of 4"),
+        ({"taps": [1, 3]}, r"reads blocks \[1, 3\], not the last 2 of 5"),
         ({"num_queries": 2}, "2 query tokens"),
         ({"num_heads": 4}, "heads are 32 wide"),
         ({"decoder": "linear"}, "its decoder is a MeanPool"),

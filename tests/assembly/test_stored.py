@@ -27,7 +27,7 @@ def test_changed_backbone_weights_inside_are_refused(tmp_path):
         evl.load(tmp_path)
     del state["backbone.vit.norm.bias"]
     save_file(state, tmp_path / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"do not fit evl_vit_tiny.*norm\.bias"):
+    with pytest.raises(CheckpointError, match=r"do not fit evl_clip_tiny.*norm\.bias"):
         evl.load(tmp_path)
 
 

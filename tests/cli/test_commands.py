@@ -199,7 +199,7 @@ def test_train_from_the_command_line(run, videos, tmp_path):
                 "model.num_layers=1", "backbone.image_size=16", "evaluation.num_clips=1"]  # fmt: skip
     code, out, err = run("train", "--data", videos, "--out", tmp_path / "r", "--set", *settings)
     assert code == 0, err
-    assert "small and untrained" in one_line(err)
+    assert "very small, made for first steps" in one_line(err)
     assert "top-1" in out
     assert (tmp_path / "r/model.json").exists()
     assert run("train", "--out", tmp_path / "r", "--resume")[0] == 0  # nothing left to do, and says so

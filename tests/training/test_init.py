@@ -80,7 +80,7 @@ def test_defaults_and_what_they_mean_are_the_same_form(tiny_config, tmp_path):
     save_model(make("attentive", names=("bright", "dark"), model={"taps": "last 1"}), tmp_path / "model")
     config = starting(tiny_config, tmp_path / "model")
     config = replace(config, model={"decoder": "attentive", "probe_blocks": 4, "probe_positions": True, "num_heads": 2})
-    train(replace(config, model={"taps": [4]}), tmp_path / "run")
+    train(replace(config, model={"taps": [5]}), tmp_path / "run")
     with pytest.raises(CheckpointError, match=r"model\.probe_blocks is 4 there and 1 here"):
         train(replace(config, model={"probe_blocks": 1}), tmp_path / "other")
 

@@ -82,7 +82,7 @@ def test_sizes_come_from_the_backbone():
         built(num_heads=5)
 
 
-@pytest.mark.parametrize(("taps", "read"), [("all", 4), ("last 2", 4), ([1, 3], 3)])
+@pytest.mark.parametrize(("taps", "read"), [("all", 5), ("last 2", 5), ([1, 3], 3)])
 def test_a_probe_reads_the_deepest_tapped_block(taps, read):
     config = replace(
         RunConfig(),
