@@ -76,7 +76,7 @@ def one_seed(data: Data, pool: Executor) -> dict[str, float]:
     found |= results(STILL, data, backbone, still, pool, num_frames=1)
     for which, t in (("first", 0), ("last", NUM_FRAMES - 1)):
         one = of_frames(features, [t] * len(data.clips))
-        chosen = {f"{name[:-9]}, {which} frame": control for name, control in STILL.items()}
+        chosen = {f"{name.removesuffix('any frame')}{which} frame": control for name, control in STILL.items()}
         found |= results(chosen, data, backbone, one, pool, num_frames=1)
     del features
     count = len(data.clips)
