@@ -53,7 +53,6 @@ def zero_shot(
         return build_classifier(config, names).eval()
     except MissingWeightsError as error:
         files = " and ".join(whole_clip_files(backbone))
-        files = " and ".join(whole_clip_files(backbone))
         raise MissingWeightsError(
             f"{str(error).split('. ')[0]}. Zero-shot needs the whole CLIP: fetch {files} into one folder (for SigLIP "
             "tokenizer.json and tokenizer_config.json too), and give --weights FOLDER/open_clip_model.safetensors"
