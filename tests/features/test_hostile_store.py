@@ -60,9 +60,9 @@ def rewritten(folder, number=0, *, tensors=None, listed=None):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda t: t.pop("tokens.3"), r"tokens\.3 is not in it"),
-        (lambda t: t.pop("tokens.3.scale"), r"tokens\.3\.scale is not in it"),
-        (lambda t: t.update(other=torch.zeros(3)), "other should not be in it"),
+        (lambda t: t.pop("tokens.3"), r"'tokens\.3' is not in it"),
+        (lambda t: t.pop("tokens.3.scale"), r"'tokens\.3\.scale' is not in it"),
+        (lambda t: t.update(other=torch.zeros(3)), "'other' should not be in it"),
         (lambda t: t.update({"tokens.3": t["tokens.3"][:2]}), r"tokens\.3 is I8 \(2, 4, 7, 8\), but should be"),
         (lambda t: t.update({"tokens.3": t["tokens.3"].transpose(1, 2).contiguous()}), "but should be"),
         (lambda t: t.update({"tokens.3": t["tokens.3"].flatten(1)}), "but should be"),
