@@ -280,7 +280,7 @@ def test_store_json_that_lies(store):
         ("clips_per_shard", 5, "a clip in the wrong shard"),
         ("splits", {"train": 5}, "more rows"),
         ("splits", {"train": 10**8}, "not finished"),
-        ("splits", {"train": 5, "test": 3}, "rows of its splits are not in order"),
+        ("splits", {"train": 5, "test": 3}, "its videos are not 0 to 2, each once, in split test"),
         ("class_names", ["left", "right"], "a class 'über'"),
     ):
         path.write_text(json.dumps(json.loads(text) | {name: value}))
