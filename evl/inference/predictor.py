@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from evl.data.dataset import Batch, EvaluationViews, Files, collate_views
+from evl.data.dataset import EvaluationViews, Files, collate_views
 from evl.data.loader import read_batches
 from evl.distributed import World, autocast, resolve_precision
 from evl.errors import ConfigError
@@ -37,12 +39,35 @@ def predict(
     return predict_samples(model, samples, None, num_clips=num_clips, num_crops=num_crops, num_workers=num_workers)
 
 
-@torch.inference_mode()
 def predict_samples(
     model: VideoClassifier,
     samples: Sequence[Sample],
     labels: Sequence[int] | None,
+    **options,
+) -> Predictions:
+    """Scores of every sample. ``labels``: indices of classes, or None; ``options``: those of ``over_views``."""
+    vectors, damaged = over_views(model, samples, model, labels=labels, softmax=True, **options)
+    predictions = tuple(
+        Prediction(
+            samples[index].path,
+            tuple(vectors[index].tolist()),
+            labels[index] if labels is not None else None,
+            samples[index].start_seconds,
+            samples[index].end_seconds,
+        )
+        for index in sorted(vectors)
+    )
+    return Predictions(predictions, damaged)
+
+
+@torch.inference_mode()
+def over_views(
+    model: VideoClassifier,
+    samples: Sequence[Sample],
+    function: Callable[[Tensor], Tensor],
     *,
+    labels: Sequence[int] | None = None,
+    softmax: bool = False,
     num_clips: int | None = None,
     num_crops: int | None = None,
     batch_size: int | None = None,
@@ -51,12 +76,14 @@ def predict_samples(
     files: Files | None = None,
     world: World | None = None,
     progress: Callable[[int], None] = lambda count: None,
-) -> Predictions:
-    """Every sample exactly once, over all processes: process r takes samples r, r + size, …; all get the whole.
+) -> tuple[dict[int, np.ndarray], dict[int, str]]:
+    """(index → mean over a video's views of ``function``, index → reason for what could not be read).
 
-    ``files``: the samples', where they are known from before; without it labelled ones are verified, others are not.
-    ``precision``: None for what the model was trained in (fp32 on the CPU for fp16). ``progress`` hears how many videos
-    each batch had.
+    ``function`` maps views (ΣV,T,C,H,W), read and normalised as ``model`` wants them, to (ΣV,·); with ``softmax`` the
+    mean is of its softmax (METHOD.md section 7). Every sample exactly once, over all processes: process r takes
+    samples r, r + size, …; all get the whole. ``files``: the samples', where they are known from before; without it
+    labelled ones are verified, others are not. ``precision``: None for what the model was trained in (fp32 on the CPU
+    for fp16). ``progress`` hears how many videos each batch had.
     """
     card = model.card
     if card is None:
@@ -77,7 +104,7 @@ def predict_samples(
     mine = range(world.rank, len(samples), world.size)
     size = batch_size or card.evaluation.batch_size
     batches = [mine[start : start + size] for start in range(0, len(mine), size)]
-    scores: dict[int, tuple[float, ...]] = {}
+    vectors: dict[int, np.ndarray] = {}
     damaged: dict[int, str] = {}
     was_training = model.training
     model.eval()
@@ -86,24 +113,24 @@ def predict_samples(
         for batch in read_batches(dataset, batches, num_workers=workers, device=device, collate=collate_views):
             damaged |= batch.damaged
             if batch.pixels is not None:
-                scores |= dict(zip(batch.indices, _scores(model, batch, precision), strict=True))
+                with autocast(precision, device):
+                    values = function(batch.pixels.to(device, non_blocking=True))  # (ΣV,·)
+                means = mean_of_views(values, batch.num_views, softmax=softmax)
+                vectors |= dict(zip(batch.indices, means, strict=True))
             progress(len(batch.indices) + len(batch.damaged))
     finally:
         model.train(was_training)
-    for other_scores, other_damaged in world.gather((scores, damaged)):
-        scores |= other_scores
+    for other_vectors, other_damaged in world.gather((vectors, damaged)):
+        vectors |= other_vectors
         damaged |= other_damaged
-    predictions = tuple(
-        Prediction(
-            samples[index].path,
-            scores[index],
-            labels[index] if labels is not None else None,
-            samples[index].start_seconds,
-            samples[index].end_seconds,
-        )
-        for index in sorted(scores)
-    )
-    return Predictions(predictions, dict(sorted(damaged.items())))
+    return vectors, dict(sorted(damaged.items()))
+
+
+def mean_of_views(values: Tensor, num_views: Sequence[int], *, softmax: bool) -> list[np.ndarray]:
+    """(ΣV,·), the views of several videos -> the mean of each one's, of their softmax if asked, in double."""
+    values = values.double()
+    parts = (values.softmax(-1) if softmax else values).split(list(num_views))
+    return [views.mean(0).cpu().numpy() for views in parts]
 
 
 def judging_precision(model: VideoClassifier, precision: str | None = None) -> str:
@@ -113,12 +140,3 @@ def judging_precision(model: VideoClassifier, precision: str | None = None) -> s
         own = model.card.precision
         return "fp32" if own == "fp16" and device.type == "cpu" else own
     return resolve_precision(precision, device)
-
-
-def _scores(model: VideoClassifier, batch: Batch, precision: str) -> list[tuple[float, ...]]:
-    device = next(model.parameters()).device
-    with autocast(precision, device):
-        logits = model(batch.pixels.to(device, non_blocking=True))  # (ΣV,Y)
-    # softmax of each view, then the mean over a video's views (METHOD.md section 7)
-    scores = logits.double().softmax(-1).split(batch.num_views)
-    return [tuple(views.mean(0).tolist()) for views in scores]
