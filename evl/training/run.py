@@ -16,7 +16,7 @@ from evl.config import replace as replace_settings
 from evl.data.listing import missing_samples
 from evl.data.splits import find_samples, make_files, stop_if_too_many
 from evl.distributed import World, join_world, resolve_precision
-from evl.errors import ConfigError, EVLError, RunError
+from evl.errors import ConfigError, RunError
 from evl.evaluation import Evaluation, write_evaluation
 from evl.models import VideoClassifier
 from evl.training.checkpoint import list_checkpoints
@@ -96,7 +96,7 @@ def train(
         make_sampler(config, len(train_samples), 0, world)
         TrainingTransform(config.augment, model.card.preprocessing, names)
         if not resume:
-            _only_main(world, lambda: folder.create(config, names, train_samples, val_samples, missing))
+            world.only_main(lambda: folder.create(config, names, train_samples, val_samples, missing))
         if world.is_main:
             _announce(config, model, train_samples, val_samples, world)
             if missing:
@@ -142,18 +142,6 @@ def _resumed(stored: RunConfig, settings: tuple[str, ...]) -> RunConfig:
                     "start a new run in another folder"
                 )
     return changed
-
-
-def _only_main(world: World, action: Callable[[], None]) -> None:
-    """Runs on the first process; what goes wrong there is raised on all, so that none waits for ever."""
-    problem = None
-    if world.is_main:
-        try:
-            action()
-        except EVLError as error:
-            problem = error
-    if (problem := world.gather(problem)[0]) is not None:
-        raise problem
 
 
 def _announce(config: RunConfig, model: VideoClassifier, training, validation, world: World) -> None:
