@@ -61,8 +61,8 @@ def remove_abandoned(folder: str | Path) -> None:
     for name in names:
         path = Path(folder, name)
         with contextlib.suppress(OSError), open(path, "rb") as file:
-            if _locked(file.fileno()):
-                path.unlink()
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # OSError where another has it, or there are no locks
+            path.unlink()
 
 
 def is_temporary(name: str) -> bool:
@@ -74,20 +74,14 @@ def _begin(path: Path, text: bool) -> tuple[Path, IO, int]:
     """(name, file, lock): a new file under a temporary name. The lock lasts until it is closed, or its owner dead."""
     while True:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        file = open(temporary, "w" if text else "wb", **({"encoding": "utf-8", "newline": ""} if text else {}))
+        file = open(  # noqa: SIM115, the caller closes it
+            temporary, "w" if text else "wb", **({"encoding": "utf-8", "newline": ""} if text else {})
+        )
         lock = os.dup(file.fileno())
-        _locked(lock)
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
         # another process may have taken it for abandoned, before the lock was ours
         if os.fstat(lock).st_nlink:
             return temporary, file, lock
         file.close()
         os.close(lock)
-
-
-def _locked(descriptor: int) -> bool:
-    """Locks a file for this process; False where another has it, or the file system knows no locks."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

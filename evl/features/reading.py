@@ -11,9 +11,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from evl.data.dataset import EvaluationViews, Files, TrainingClips
-from evl.features.description import StoreDescription
+from evl.features.description import ShardRange, StoreDescription
 from evl.video.augment import TrainingTransform
 from evl.video.sampling import clip_starts
+
+FRAMES_AT_ONCE = 64  # through the backbone, in whole clips; never changed by memory, device or what was done before
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,18 @@ def collate(items: Sequence[Clips]) -> Clips:
         damaged,
         tuple(seconds for item in items for seconds in item.seconds),
     )
+
+
+def clips_at_once(num_frames: int) -> int:
+    """Clips of so many frames that go through the backbone together."""
+    return max(1, FRAMES_AT_ONCE // num_frames)
+
+
+def keys_of(reader: ClipReader, shard: ShardRange, num_frames: int) -> list[list]:
+    """What is read of a shard, in batches: clips of training, whole videos of other splits."""
+    keys = list(dict.fromkeys(map(reader.key_of, shard.pairs)))
+    size = max(1, clips_at_once(num_frames) // (1 if reader.is_training else reader.clips_a_video))
+    return [keys[start : start + size] for start in range(0, len(keys), size)]
 
 
 class _Noted:
