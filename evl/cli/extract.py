@@ -257,8 +257,8 @@ def _verify(store: Path, sample: int, workers: int | None, device: str | None, j
         most = max((one.difference for one in results if one.is_equal), default=0.0)
         equal, colour = len(results) - len(wrong), "red" if wrong else "green"
         output.print(
-            f"{len(results)} clips computed again: [green]{equal} equal[/green] (at most {most:.2g} of what is allowed), "
-            f"[{colour}]{len(wrong)} different[/]", highlight=False, soft_wrap=True,
+            f"{len(results)} clips computed again: [green]{equal} equal[/green] (at most {most:.2g} of what is "
+            f"allowed), [{colour}]{len(wrong)} different[/]", highlight=False, soft_wrap=True,
         )  # fmt: skip
     if wrong:
         raise typer.Exit(1)

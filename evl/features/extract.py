@@ -22,16 +22,15 @@ from evl.data.loader import read_batches
 from evl.data.splits import make_files, stop_if_too_many
 from evl.data.splits import num_workers as workers_of
 from evl.distributed import join_world
-from evl.features.description import SPLITS, ShardRange, StoreOptions
+from evl.features.description import SPLITS, ShardRange, StoreOptions, shard_ranges
 from evl.features.estimate import refuse_full_disk
 from evl.features.packing import Packed
 from evl.features.plan import Extraction, check_folder, plan
 from evl.features.reading import ClipReader, Clips, clips_at_once, collate, keys_of
-from evl.features.store import FeatureStore
+from evl.features.shards import SHARDS, open_shard
 from evl.features.writing import (
     INDEX,
     PROJECTIONS,
-    SHARDS,
     ShardItem,
     missing_shards,
     write_description,
@@ -114,7 +113,7 @@ def extract(
             for split, found in other.items():
                 damaged[split] = damaged.get(split, {}) | found
     if is_complete:
-        damaged = damaged_of(work.folder)
+        damaged = _damaged(work)
     size = sum(path.stat().st_size for path in work.folder.rglob("*") if path.is_file())
     missing = tuple(sample for group in work.missing.values() for sample in group)
     return ExtractResult(work.folder, num_clips, size, time.monotonic() - started, is_complete, damaged, missing)
@@ -137,23 +136,31 @@ def begin(work: Extraction) -> None:
 
 
 def finish(work: Extraction) -> None:
-    """The index and the list of damaged videos, if all shards are there: by whoever finds them so."""
+    """The index and the list of damaged videos, if all shards are there: by whoever finds them so.
+
+    RunError if too many training videos are damaged.
+    """
     folder = work.folder
     if missing_shards(folder, work.description):
         return
-    if not (folder / INDEX).exists():
-        write_index(folder)
-    damaged = damaged_of(folder)
+    damaged = _damaged(work)
+    stop_if_too_many(damaged.get("train", {}), work.splits["train"], work.config)
     if damaged and not (folder / DAMAGED).exists():
         rows = [(path, split, why) for split, group in damaged.items() for path, why in group.items()]
         _write_table(folder / DAMAGED, [("path", "split", "reason"), *rows])
+    if not (folder / INDEX).exists():
+        write_index(folder)
 
 
-def damaged_of(folder: Path) -> dict[str, dict[str, str]]:
-    """Of a finished store: split -> name of a video -> why it is not in it."""
-    splits = FeatureStore(folder).splits.items()
-    damaged = {name: {one.samples[i].name: why for i, why in sorted(one.damaged.items())} for name, one in splits}
-    return {name: group for name, group in damaged.items() if group}
+def _damaged(work: Extraction) -> dict[str, dict[str, str]]:
+    """As all shards list them: split -> name of a video -> why it is not in the store."""
+    damaged: dict[str, dict[str, str]] = {}
+    for covers in shard_ranges(work.description):
+        for item in open_shard(work.folder, work.description, covers).items:
+            if item.get("reason") is not None:
+                name = work.splits[covers.split][item["video"]].name
+                damaged.setdefault(covers.split, {}).setdefault(name, item["reason"])
+    return damaged
 
 
 class _Shard:
