@@ -17,8 +17,8 @@ import torch
 from evl.assembly import save_model
 from evl.config import RunConfig
 from evl.data.dataset import Batch, Files, TrainingClips, collate_clips
-from evl.data.index_file import IndexFile
 from evl.data.loader import StepSampler, default_num_workers, read_batches
+from evl.data.splits import make_files, num_workers, stop_if_too_many
 from evl.distributed import World
 from evl.errors import RunError
 from evl.evaluation import Evaluation, evaluate
@@ -244,17 +244,6 @@ class _Run:
                 self._writer.add_scalar(name, value, values["step"])
 
 
-def num_workers(config: RunConfig) -> int:
-    """The config's number of reading processes, or one a core."""
-    return default_num_workers() if config.data.num_workers is None else config.data.num_workers
-
-
-def make_files(samples: Sequence[Sample], config: RunConfig) -> Files:
-    data = config.data
-    index_file = IndexFile(data.index) if data.index is not None else None
-    return Files(samples, verify=data.verify, decoder=data.decoder, index_file=index_file)
-
-
 def make_sampler(config: RunConfig, num_samples: int, first_step: int, world: World) -> StepSampler:
     """This process's part of every step from ``first_step`` on; ConfigError if the batch cannot be split."""
     return StepSampler(
@@ -309,18 +298,6 @@ class _Meter:
         self.passed += time.perf_counter() - started
         seen = max(1.0, clips)
         return Speed(loss / seen, 100 * hits / seen, clips / self.passed, self.waited / self.passed)
-
-
-def stop_if_too_many(damaged: dict[str, str], train_samples: Sequence[Sample], config: RunConfig) -> None:
-    """RunError if more than the allowed share of the training files is damaged."""
-    total, allowed = len({sample.path for sample in train_samples}), config.data.max_damaged_share
-    if len(damaged) > allowed * total:
-        path, reason = next(iter(damaged.items()))
-        raise RunError(
-            f"{len(damaged)} of {total} training videos are damaged ({100 * len(damaged) / total:.1f} %, allowed "
-            f"{100 * allowed:g} %), such as {path}: {reason}. 'evl check' lists them; mend or remove them, or raise "
-            "data.max_damaged_share"
-        )
 
 
 @contextmanager
