@@ -12,13 +12,14 @@ transpose.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from evl.onednn import head_scores, matmul, takes_onednn
+from evl.types import LayerFeatures, MappedFeatures
 
 Grid = tuple[int, int]
 # a wider block multiplies more zeros, (w + block − 1) / w as many terms; a narrower one has smaller products
@@ -63,6 +64,16 @@ def neighbour_maps(query: Tensor, key: Tensor, grid: Grid, dtype: torch.dtype) -
             for target, part in zip(targets, mean.split(block_sizes(w), 3), strict=True):
                 target[:, clips, these, :, :, side] = part
     return maps
+
+
+def mapped(features: Sequence[LayerFeatures | MappedFeatures], grid: Grid) -> list[MappedFeatures]:
+    """Features with their neighbour maps made, for several decoders to read."""
+    return [
+        MappedFeatures(one.tokens, neighbour_maps(one.query, one.key, grid, one.tokens.dtype))
+        if isinstance(one, LayerFeatures)
+        else one
+        for one in features
+    ]
 
 
 def packed_maps(maps: list[Tensor], dtype: torch.dtype) -> Tensor:
