@@ -65,8 +65,7 @@ class Videos:
         self.val_files = make_files(val_samples, config)
         workers = config.data.num_workers
         self.num_workers = default_num_workers() if workers is None else workers
-        more = f"data.num_workers above {self.num_workers}, " if self.num_workers < default_num_workers() else ""
-        self.advice = f"try {more}evl prepare"
+        self.advice = decoding_advice(self.num_workers)
 
     def read_batches(self, first_step: int) -> Iterator[Batch]:
         config, device = self.config, self.world.device
@@ -90,6 +89,11 @@ class Videos:
             precision=self.config.training.precision, world=self.world,
             batch_size=self.config.evaluation.batch_size, progress=progress, **views,
         )  # fmt: skip
+
+
+def decoding_advice(num_workers: int) -> str:
+    more = f"data.num_workers above {num_workers}, " if num_workers < default_num_workers() else ""
+    return f"try {more}evl prepare"
 
 
 class StoredFeatures:
