@@ -59,7 +59,9 @@ def save_model(
     if len(types) > 1 or not types <= set(_TYPES):
         raise CheckpointError(f"a model with weights of {' and '.join(sorted(types))} is not saved; make them one type")
     if with_backbone is None:
-        with_backbone = model.card.with_backbone
+        with_backbone = model.card.with_backbone and model.backbone.has_encoder
+    if with_backbone and not model.backbone.has_encoder:
+        raise CheckpointError("this model was trained on stored features, and has no encoder to save; load it first")
     weights = model.card.backbone.weights
     if weights is not None:
         weights = str(Path(weights).absolute()) if full_path else Path(weights).name

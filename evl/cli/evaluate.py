@@ -110,8 +110,8 @@ def command(
             store = FeatureStore(features)
             model = load_for_store(run, store, world.device)
             out = out or (run if run.is_dir() else Path(f"{run.name}_evaluation"))
-            stored = _stored_split(store, split, model.class_names)
-            samples = stored.samples
+            split = _stored_split(store, split, model.class_names)
+            samples = store.splits[split].samples
             _tell_if_trained_on(run, samples)
         else:
             model = load(run, device=world.device, **sizes(num_frames, stride, image_size))
@@ -121,7 +121,7 @@ def command(
             task = bars.add("evaluating", len(range(world.rank, len(samples), world.size)))
             options = dict(batch_size=batch_size, world=world, progress=task.advance)
             if features is not None:
-                result = evaluate_stored(model, stored, **options)
+                result = evaluate_stored(model, store, split, **options)
             else:
                 workers = default_num_workers() if workers is None else workers
                 result = evaluate(model, samples, num_clips=clips, num_crops=crops, num_workers=workers, **options)
@@ -183,8 +183,8 @@ def _samples(run: Path | None, data: Path | None, split: str | None, **options):
     return samples, manifest.class_names
 
 
-def _stored_split(store, split: str | None, class_names):
-    """The split of the store that is asked for, with labels that the model knows."""
+def _stored_split(store, split: str | None, class_names) -> str:
+    """The split of the store that is asked for, if it has views and labels that the model knows."""
     from evl.errors import DataError, StoreError
 
     judged = {name: one for name, one in store.splits.items() if name != "train"}  # which has training clips, no views
@@ -195,7 +195,7 @@ def _stored_split(store, split: str | None, class_names):
         )
     if unknown := sorted({sample.label for sample in judged[chosen].samples} - set(class_names)):
         raise DataError(f"{store.path} has videos of a class that the model does not know: {unknown[0]!r}")
-    return judged[chosen]
+    return chosen
 
 
 def _tell_if_trained_on(run: Path, samples) -> None:

@@ -10,26 +10,24 @@ import torch
 
 from evl.assembly import VideoClassifier, find_model, load, read_card
 from evl.assembly.build import taps_of
-from evl.backbones.base import tapped_blocks
 from evl.config import ModelConfig, RunConfig
 from evl.distributed import World
 from evl.errors import ConfigError, StoreError
 from evl.evaluation.evaluate import Evaluation, counted, labels_of
-from evl.features.backbone import StoredBackbone
+from evl.features.backbone import StoredBackbone, stored_backbone
 from evl.features.description import config_of, differences
-from evl.features.store import FeatureStore, StoredSplit
+from evl.features.store import FeatureStore
 from evl.inference.predictor import judging_precision, predict_stored
 
 
-def stored_backbone(store: FeatureStore, config: ModelConfig) -> StoredBackbone:
+def backbone_for(config: ModelConfig, store: FeatureStore) -> StoredBackbone:
     """What stands in the backbone's place in a model of ``config`` that reads the store."""
     if config.decoder == "zero_shot" or config.zero_shot_start:
         raise ConfigError(
             "zero-shot needs the backbone itself, which a store does not hold: unset model.zero_shot_start, or go "
             "without --features"
         )
-    taps = tapped_blocks(taps_of(config), store.description.spec.depth, store.description.spec.name)
-    backbone = StoredBackbone(store, taps=taps)
+    backbone = stored_backbone(store, taps_of(config))
     backbone.needs_maps = config.decoder == "evl" and config.cross_frame
     return backbone
 
@@ -53,25 +51,30 @@ def load_for_store(run: str | Path, store: FeatureStore, device: str | torch.dev
             f"{store.path} was made of pixels prepared otherwise than for {run}: {description.preprocessing}, not "
             f"{card.preprocessing}"
         )
-    return load(run, device=device, backbone=stored_backbone(store, card.model))
+    return load(run, device=device, backbone=backbone_for(card.model, store))
 
 
 def evaluate_stored(
     model: VideoClassifier,
-    split: StoredSplit,
+    store: FeatureStore,
+    split: str = "val",
     *,
     batch_size: int | None = None,
     precision: str | None = None,
     world: World | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> Evaluation:
-    """The same from a store, whose description the model's backbone (a StoredBackbone) has: by all stored views."""
-    return evaluate_heads([model], split, batch_size=batch_size, precision=precision, world=world, progress=progress)[0]
+    """``evaluate`` from a split of a store, on which the model stands (its backbone a StoredBackbone): by all stored
+    views."""
+    return evaluate_heads(
+        [model], store, split, batch_size=batch_size, precision=precision, world=world, progress=progress
+    )[0]
 
 
 def evaluate_heads(
     models: Sequence[VideoClassifier],
-    split: StoredSplit,
+    store: FeatureStore,
+    split: str = "val",
     *,
     batch_size: int | None = None,
     precision: str | None = None,
@@ -79,17 +82,16 @@ def evaluate_heads(
     progress: Callable[[int], None] = lambda count: None,
 ) -> list[Evaluation]:
     """Models of the same classes that share their StoredBackbone, each as ``evaluate_stored``, in one pass."""
-    first = models[0]
-    samples, description = split.samples, first.backbone.description
-    labels = labels_of(samples, first.class_names)
+    first, stored = models[0], store.splits[split]
+    labels = labels_of(stored.samples, first.class_names)
     results = predict_stored(
-        models, split, labels, batch_size=batch_size, precision=precision, world=world, progress=progress
+        models, stored, labels, batch_size=batch_size, precision=precision, world=world, progress=progress
     )
-    views, options = description.evaluation, description.options
+    views, options = store.description.evaluation, store.description.options
     used = judging_precision(first, precision)
     evaluations = []
     for model, result in zip(models, results, strict=True):
         protocol = model.card.protocol(len(result.predictions), views.num_clips, views.num_crops, used)
         protocol += f", from a store ({options.form}, {options.dtype})"
-        evaluations.append(counted(result, samples, model.class_names, protocol))
+        evaluations.append(counted(result, stored.samples, model.class_names, protocol))
     return evaluations

@@ -38,7 +38,7 @@ class StoredTrainingClips:
         self.split, self.labels, self.clip, self.stored_frames, self.seed = split, labels, clip, stored_frames, seed
         self.blocks = blocks  # tapped blocks to read; None: all
 
-    def read(self, keys: Sequence[tuple[int, int]]) -> Batch:
+    def read(self, keys: Sequence[tuple[int, int]], out: StoredClips | None = None) -> Batch:
         split = self.split
         good = [(epoch, index) for epoch, index in keys if index not in split.damaged]
         pairs = [(index, epoch % split.num_clips(index)) for epoch, index in good]
@@ -46,7 +46,7 @@ class StoredTrainingClips:
         if self.stored_frames != self.clip.num_frames:
             frames = [self._drawn(epoch, *pair) for (epoch, _), pair in zip(good, pairs, strict=True)]
         return Batch(
-            split.read(pairs, self.blocks, frames) if pairs else None,
+            split.read(pairs, self.blocks, frames, out) if pairs else None,
             torch.tensor([self.labels[index] for _, index in good], dtype=torch.long),
             tuple(index for _, index in good),
             {index: split.damaged[index] for _, index in keys if index in split.damaged},
@@ -73,13 +73,13 @@ class StoredViews:
     def __init__(self, split: StoredSplit, labels: Sequence[int] | None, blocks: Sequence[int] | None = None):
         self.split, self.labels, self.blocks = split, labels, blocks
 
-    def read(self, indices: Sequence[int]) -> Batch:
+    def read(self, indices: Sequence[int], out: StoredClips | None = None) -> Batch:
         split = self.split
         good = [index for index in indices if index not in split.damaged]
         pairs = [(index, clip) for index in good for clip in range(split.num_clips(index))]
         labels = [-1 if self.labels is None else self.labels[index] for index in good]
         return Batch(
-            split.read(pairs, self.blocks) if pairs else None,
+            split.read(pairs, self.blocks, out=out) if pairs else None,
             torch.tensor(labels, dtype=torch.long),
             tuple(good),
             {index: split.damaged[index] for index in indices if index in split.damaged},
@@ -87,27 +87,46 @@ class StoredViews:
         )
 
 
-def read_ahead(read: Callable[[Sequence], Batch], batches: Iterable[Sequence], device: torch.device) -> Iterator[Batch]:
-    """``read(keys)`` of each batch, in order; the first ones are read from now on. What reading raises is raised where
-    its batch is asked for. On CUDA batches come in pinned memory."""
+def read_ahead(
+    read: Callable[..., Batch], batches: Iterable[Sequence], device: torch.device, *, held: int = 0
+) -> Iterator[Batch]:
+    """``read(keys, out)`` of each batch, in order; the first ones are read from now on.
+
+    The memory of a batch is used again for a later one: when the next batch is asked for, only the last ``held`` may
+    still be in use. On CUDA batches come in pinned memory, and live as long as they are wanted. What reading raises
+    is raised where its batch is asked for.
+    """
+    free: deque[StoredClips] = deque()
 
     def task(keys: Sequence) -> Batch:
-        batch = read(keys)
-        return batch.pin_memory() if device.type == "cuda" else batch
+        try:
+            out = free.popleft()
+        except IndexError:
+            out = None
+        batch = read(keys, out)
+        if device.type != "cuda":
+            return batch
+        pinned = batch.pin_memory()
+        if batch.pixels is not None:
+            free.append(batch.pixels)
+        return pinned
 
     keys = iter(batches)
     pool = ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="evl-store")
     waiting = deque(pool.submit(task, next_keys) for next_keys in islice(keys, READ_AHEAD))
-    return _in_order(pool, task, keys, waiting)
 
+    def in_order() -> Iterator[Batch]:
+        given: deque[Batch] = deque()
+        try:
+            while waiting:
+                if len(given) > held and (done := given.popleft().pixels) is not None and device.type != "cuda":
+                    free.append(done)
+                batch = waiting.popleft().result()
+                if (next_keys := next(keys, None)) is not None:
+                    waiting.append(pool.submit(task, next_keys))
+                given.append(batch)
+                yield batch
+        finally:  # also where nobody asks for the rest
+            pool.shutdown(wait=False, cancel_futures=True)
 
-def _in_order(pool: ThreadPoolExecutor, task, keys: Iterator[Sequence], waiting: deque) -> Iterator[Batch]:
-    try:
-        while waiting:
-            batch = waiting.popleft().result()
-            if (next_keys := next(keys, None)) is not None:
-                waiting.append(pool.submit(task, next_keys))
-            yield batch
-            del batch  # not kept in memory while the next one is waited for
-    finally:  # also where nobody asks for the rest
-        pool.shutdown(wait=False, cancel_futures=True)
+    return in_order()

@@ -295,7 +295,7 @@ def _flat(value, name: str = "") -> dict[str, object]:
 
 
 def _json(value, indent: int | None = None) -> str:
-    return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    return json.dumps(value, indent=indent, allow_nan=False)  # ASCII: paths may hold what is no text
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict:

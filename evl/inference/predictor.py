@@ -10,12 +10,11 @@ import torch
 
 from evl.data.dataset import Batch, EvaluationViews, Files, collate_views
 from evl.data.loader import read_batches
-from evl.distributed import World, autocast, resolve_precision, without_autocast
+from evl.distributed import World, autocast, resolve_precision
 from evl.errors import ConfigError
 from evl.features.batches import StoredViews, read_ahead
 from evl.features.store import StoredSplit
 from evl.models import VideoClassifier
-from evl.models.crossframe import mapped
 from evl.types import Prediction, Sample
 
 
@@ -159,9 +158,6 @@ def _scores(models: Sequence[VideoClassifier], batch: Batch, precision: str) -> 
     device = next(models[0].parameters()).device
     with autocast(precision, device):
         features = models[0].features(batch.pixels.to(device, non_blocking=True))
-        if len(models) > 1:
-            with without_autocast(device):
-                features = mapped(features, models[0].backbone.spec.grid)
         logits = [model.classify(features) for model in models]  # (ΣV,Y) each
     views = [one.double().softmax(-1).split(batch.num_views) for one in logits]
     return [[tuple(scores.mean(0).tolist()) for scores in of_model] for of_model in views]

@@ -12,14 +12,13 @@ transpose.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from evl.onednn import head_scores, matmul, takes_onednn
-from evl.types import LayerFeatures, MappedFeatures
 
 Grid = tuple[int, int]
 # a wider block multiplies more zeros, (w + block − 1) / w as many terms; a narrower one has smaller products
@@ -40,17 +39,20 @@ def _blocks(w: int) -> list[slice]:
 
 
 @torch.no_grad()
-def neighbour_maps(query: Tensor, key: Tensor, grid: Grid, dtype: torch.dtype) -> list[Tensor]:
+def neighbour_maps(
+    query: Tensor, key: Tensor, grid: Grid, dtype: torch.dtype, *, out: list[Tensor] | None = None
+) -> list[Tensor]:
     """Skewed maps S of every frame to the frame before and after: frozen, so without autograd.
 
     query, key (B,T,L,N,K), prefix tokens first. One tensor of ``dtype`` a block of columns, (h, B, T, c, h, 2, w+c−1):
     query row, clip, frame, query column in the block, key row, before/after, offset. Key column j' of query column j
-    stands at offset j' + c−1 − j; the other offsets, and missing neighbours, are zero.
+    stands at offset j' + c−1 − j; the other offsets, and missing neighbours, are zero. ``out``: clips of ``empty_maps``
+    to write into.
     """
     h, w = grid
     b, t, num_tokens, n, _ = query.shape
     query, key = (x[:, :, num_tokens - h * w :].transpose(2, 3) for x in (query, key))  # (B,T,N,P,K)
-    maps = [query.new_zeros((h, b, t, c, h, 2, w + c - 1), dtype=dtype) for c in block_sizes(w)]
+    maps = empty_maps(b, t, grid, query, dtype) if out is None else out
     targets = [_unskewed(one, w) for one in maps]
     bytes_a_pair = n * (h * w) ** 2 * query.element_size()
     if takes_onednn(query, key) and 4 * bytes_a_pair > SCORES_BYTES["cpu"]:  # for small ones, many at once is faster
@@ -66,14 +68,11 @@ def neighbour_maps(query: Tensor, key: Tensor, grid: Grid, dtype: torch.dtype) -
     return maps
 
 
-def mapped(features: Sequence[LayerFeatures | MappedFeatures], grid: Grid) -> list[MappedFeatures]:
-    """Features with their neighbour maps made, for several decoders to read."""
-    return [
-        MappedFeatures(one.tokens, neighbour_maps(one.query, one.key, grid, one.tokens.dtype))
-        if isinstance(one, LayerFeatures)
-        else one
-        for one in features
-    ]
+def empty_maps(b: int, t: int, grid: Grid, like: Tensor, dtype: torch.dtype | None = None) -> list[Tensor]:
+    """Skewed maps of b clips of t frames, all zeros: what ``neighbour_maps`` fills. On the device of ``like``, in its
+    type if no other is asked for."""
+    h, w = grid
+    return [like.new_zeros((h, b, t, c, h, 2, w + c - 1), dtype=dtype) for c in block_sizes(w)]
 
 
 def packed_maps(maps: list[Tensor], dtype: torch.dtype) -> Tensor:
@@ -86,7 +85,7 @@ def packed_maps(maps: list[Tensor], dtype: torch.dtype) -> Tensor:
 def unpacked_maps(packed: Tensor, dtype: torch.dtype) -> list[Tensor]:
     """The reverse of ``packed_maps``: what ``neighbour_maps`` gave, in ``dtype``."""
     b, t, h, w = packed.shape[:4]
-    maps = [packed.new_zeros((h, b, t, c, h, 2, w + c - 1), dtype=dtype) for c in block_sizes(w)]
+    maps = empty_maps(b, t, (h, w), packed, dtype)
     parts = packed.permute(2, 0, 1, 3, 4, 5, 6).split(block_sizes(w), 3)
     for one, part in zip(maps, parts, strict=True):
         _unskewed(one, w).copy_(part)
@@ -98,7 +97,7 @@ def _unskewed(skewed: Tensor, w: int) -> Tensor:
     c = skewed.shape[3]
     *outer, row, key_row, side, one = skewed.stride()
     strides = (*outer, row - one, key_row, side, one)  # each row starts one element earlier
-    return skewed.as_strided((*skewed.shape[:-1], w), strides, c - 1)
+    return skewed.as_strided((*skewed.shape[:-1], w), strides, skewed.storage_offset() + c - 1)
 
 
 def _parts(b: int, t: int, bytes_a_pair: int, device: str) -> Iterator[tuple[slice, slice]]:

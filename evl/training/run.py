@@ -18,7 +18,7 @@ from evl.data.manifest import Manifest, read_class_names, read_manifest, refuse_
 from evl.distributed import World, join_world, resolve_precision
 from evl.errors import ConfigError, DataError, EVLError, RunError, StoreError
 from evl.evaluation import Evaluation, write_evaluation
-from evl.evaluation.stored import stored_backbone
+from evl.evaluation.stored import backbone_for
 from evl.models import VideoClassifier
 from evl.training.checkpoint import list_checkpoints
 from evl.training.loop import Progress, fit, judge, stop_if_too_many
@@ -82,7 +82,7 @@ def train(
                 "from it by model.zero_shot_start=true"
             )
         torch.manual_seed(config.training.seed)  # the same initial weights everywhere
-        backbone = backbone_to_start(config) if store is None else stored_backbone(store, config.model)
+        backbone = backbone_to_start(config) if store is None else backbone_for(config.model, store)
         model = build_classifier(config, names, backbone=backbone)
         precision = resolve_precision(config.training.precision, world.device)
         model.card = replace(model.card, precision=precision, data=_described(config, train_samples, val_samples))

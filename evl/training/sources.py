@@ -20,6 +20,7 @@ from evl.data.loader import StepSampler, default_num_workers, read_batches
 from evl.distributed import World
 from evl.errors import StoreError
 from evl.evaluation import Evaluation, evaluate, evaluate_stored
+from evl.evaluation.evaluate import labels_of
 from evl.evaluation.stored import refuse_differences
 from evl.features.batches import StoredTrainingClips, read_ahead
 from evl.features.store import FeatureStore, StoredClips
@@ -60,7 +61,7 @@ class Videos:
     ):
         self.config, self.world, self.preprocessing = config, world, preprocessing
         self.train_samples, self.val_samples = train_samples, val_samples
-        self.labels = _labels(train_samples, class_names)
+        self.labels = labels_of(train_samples, class_names)
         self.transform = TrainingTransform(config.augment, preprocessing, class_names)
         self.val_files = make_files(val_samples, config)
         workers = config.data.num_workers
@@ -102,18 +103,18 @@ class StoredFeatures:
     advice = "the store's disk is slower than the training: copy the store to a faster one, or store int8"
 
     def __init__(self, config: RunConfig, store: FeatureStore, taps: Sequence[int], world: World):
-        self.config, self.world, self.taps = config, world, taps
-        self.splits, description = store.splits, store.description
-        train = self.splits["train"]
-        self.train_samples = train.samples
-        self.val_samples = self.splits["val"].samples if "val" in self.splits else ()
-        labels, frames = _labels(train.samples, store.class_names), description.num_frames("train")
-        self.reader = StoredTrainingClips(train, labels, config.clip, frames, config.training.seed, taps)
+        self.config, self.world = config, world
+        self.store = store
+        names, self.train_samples, self.val_samples = samples_of(store)
+        labels, frames = labels_of(self.train_samples, names), store.description.num_frames("train")
+        split, seed = store.splits["train"], config.training.seed
+        self.reader = StoredTrainingClips(split, labels, config.clip, frames, seed, taps)
         self._stand_in: StoredClips | None = None
 
     def read_batches(self, first_step: int) -> Iterator[Batch]:
         sampler = make_sampler(self.config, len(self.train_samples), first_step, self.world)
-        return read_ahead(self.reader.read, sampler, self.world.device)
+        held = self.config.training.accumulation - 1
+        return read_ahead(self.reader.read, sampler, self.world.device, held=held)
 
     def clips(self, batch: Batch) -> StoredClips:
         if batch.pixels is not None:
@@ -125,7 +126,7 @@ class StoredFeatures:
     def evaluate(self, model: VideoClassifier, progress: Callable[[int], None], *, quick: bool) -> Evaluation:
         """By all stored views, whether ``quick`` or not: reading them costs little."""
         return evaluate_stored(
-            model, self.splits["val"], precision=self.config.training.precision, world=self.world,
+            model, self.store, precision=self.config.training.precision, world=self.world,
             batch_size=self.config.evaluation.batch_size, progress=progress,
         )  # fmt: skip
 
@@ -176,8 +177,3 @@ def make_sampler(config: RunConfig, num_samples: int, first_step: int, world: Wo
         rank=world.rank,
         world_size=world.size,
     )
-
-
-def _labels(samples: Sequence[Sample], class_names: Sequence[str]) -> list[int]:
-    index_of = {name: y for y, name in enumerate(class_names)}
-    return [index_of[sample.label] for sample in samples]
