@@ -20,7 +20,7 @@ from evl.types import BackboneSpec, Preprocessing, Sample, WeightsOrigin
 
 __all__ = [
     "ShardRange", "StoreDescription", "StoreOptions", "bytes_a_clip", "clips_a_shard", "config_of", "conflicts",
-    "differences", "hash_videos", "shard_ranges", "stored_blocks",
+    "differences", "hash_videos", "shard_range", "shard_ranges", "stored_blocks",
 ]  # fmt: skip
 FEATURE_VERSION = 1  # rises when the same pixels would give other features, or the same features other numbers
 FORMAT_VERSION = 1  # rises when the layout of files changes
@@ -220,13 +220,18 @@ def stored_blocks(taps: Sequence[int], form: str) -> tuple[int, ...]:
 def shard_ranges(description: StoreDescription) -> tuple[ShardRange, ...]:
     """The items of every shard, decided by the description alone. Splits are not mixed; outside of training a video's
     views are all in one shard."""
-    ranges: list[ShardRange] = []
-    for split in SPLITS:
-        step, clips = items_a_shard(description, split), description.clips_a_video(split)
-        total = description.splits.get(split, 0) * clips
-        for first in range(0, total, step):
-            ranges.append(ShardRange(len(ranges), split, first, min(step, total - first), clips))
-    return tuple(ranges)
+    return tuple(shard_range(description, number) for number in range(first_shards(description)[""]))
+
+
+def shard_range(description: StoreDescription, number: int) -> ShardRange:
+    """One of ``shard_ranges``. Raises IndexError where there are not so many."""
+    firsts = first_shards(description)
+    if not 0 <= number < firsts[""]:
+        raise IndexError(f"shard {number} of {firsts['']}")
+    split = [split for split in SPLITS if firsts[split] <= number and description.splits.get(split)][-1]
+    step, clips = items_a_shard(description, split), description.clips_a_video(split)
+    first = (number - firsts[split]) * step
+    return ShardRange(number, split, first, min(step, description.splits[split] * clips - first), clips)
 
 
 def first_shards(description: StoreDescription) -> dict[str, int]:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evl.features.description import StoreDescription
-from evl.features.packing import Packed
+import safetensors.torch
+from torch import Tensor
+
+from evl.errors import StoreError
+from evl.features.description import DESCRIPTION, StoreDescription, clip_tensors, conflicts, shard_range
+from evl.features.index import INDEX, write_index
+from evl.features.packing import TYPES, Packed
+from evl.features.shards import ITEMS, SHARDS, missing_shards, read_description, shard_path
+from evl.files import write_atomically
 from evl.types import Sample
 
-SHARDS = "shards"
-INDEX = "index.parquet"
 PROJECTIONS = "projections.safetensors"
 
 
@@ -26,19 +32,15 @@ class ShardItem:
     reason: str | None = None
 
 
-def shard_path(folder: str | Path, number: int) -> Path:
-    """``shards/00000.safetensors`` of a store."""
-    return Path(folder) / SHARDS / f"{number:05d}.safetensors"
-
-
 def write_description(folder: str | Path, description: StoreDescription) -> None:
     """Begins a store, or does nothing where the same is begun. Raises StoreError where another one is there."""
-    raise NotImplementedError
-
-
-def missing_shards(folder: str | Path, description: StoreDescription) -> list[int]:
-    """Numbers of the shards that are not there yet."""
-    raise NotImplementedError
+    path = Path(folder) / DESCRIPTION
+    if path.exists():
+        if found := conflicts(read_description(folder), description):
+            raise StoreError(f"{folder} is another store of features: {'; '.join(found)}")
+        return
+    with write_atomically(path, text=True) as file:
+        file.write(description.to_json())
 
 
 def write_shard(
@@ -53,12 +55,46 @@ def write_shard(
     ``tokens`` and ``maps``: block -> Packed with a row for each item without ``reason`` (both may be empty where all
     have one). Raises SaveError if the disk refuses; ValueError where shapes are not the description's.
     """
-    raise NotImplementedError
+    covers = shard_range(description, number)
+    if [(item.video, item.clip) for item in items] != covers.pairs:
+        raise ValueError(f"shard {number} holds other clips than {covers}")
+    rows = sum(item.reason is None for item in items)
+    tensors = _tensors(tokens, "tokens") | _tensors(maps or {}, "maps")
+    frames = description.num_frames(covers.split)
+    wanted = {
+        name: ((rows, *shape), TYPES[dtype])
+        for name, (dtype, shape) in clip_tensors(
+            description.spec, description.taps, description.options, frames
+        ).items()
+    }
+    found = {name: (tuple(value.shape), value.dtype) for name, value in tensors.items()}
+    if found != wanted and (rows or tensors):
+        raise ValueError(f"shard {number} is to hold {wanted}, not {found}")
+    listed = [_listed(item, covers.split) for item in items]
+    # one entry: safetensors writes several in an order of its own
+    text = json.dumps({"fingerprint": description.fingerprint_hash, "items": listed})
+    with write_atomically(shard_path(folder, number)) as file:
+        file.write(safetensors.torch.save(tensors, metadata={ITEMS: text}))
 
 
-def write_index(folder: str | Path) -> None:
-    """``index.parquet``, of the shards' headers, when all are there: the same bytes whoever writes it.
+def _tensors(packed: Mapping[int, Packed], kind: str) -> dict[str, Tensor]:
+    tensors = {}
+    for block, one in packed.items():
+        tensors[f"{kind}.{block}"] = one.values.detach().cpu().contiguous()
+        if one.scale is not None:
+            tensors[f"{kind}.{block}.scale"] = one.scale.detach().cpu().contiguous()
+    return tensors
 
-    A video of which one item has a reason is damaged as a whole. Raises StoreError where shards are missing or wrong.
-    """
-    raise NotImplementedError
+
+def _listed(item: ShardItem, split: str) -> dict[str, object]:
+    sample = item.sample
+    row = {"split": split, "video": item.video, "path": sample.path, "label": sample.label, "clip": item.clip}
+    times = {"start_seconds": sample.start_seconds, "end_seconds": sample.end_seconds}
+    row |= {name: value for name, value in times.items() if value is not None}
+    return row | ({"num_valid": item.num_valid} if item.reason is None else {"reason": item.reason})
+
+
+__all__ = [
+    "INDEX", "PROJECTIONS", "SHARDS", "ShardItem", "missing_shards", "read_description", "shard_path",
+    "write_description", "write_index", "write_shard",
+]  # fmt: skip

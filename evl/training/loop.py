@@ -17,6 +17,7 @@ import torch
 from evl.assembly import save_model
 from evl.config import RunConfig
 from evl.data.dataset import Batch
+from evl.data.splits import stop_if_too_many
 from evl.distributed import World
 from evl.errors import RunError
 from evl.evaluation import Evaluation
@@ -256,18 +257,6 @@ class _Meter:
         self.passed += time.perf_counter() - started
         seen = max(1.0, clips)
         return Speed(loss / seen, 100 * hits / seen, clips / self.passed, self.waited / self.passed)
-
-
-def stop_if_too_many(damaged: dict[str, str], train_samples: Sequence[Sample], config: RunConfig) -> None:
-    """RunError if more than the allowed share of the training files is damaged."""
-    total, allowed = len({sample.path for sample in train_samples}), config.data.max_damaged_share
-    if len(damaged) > allowed * total:
-        path, reason = next(iter(damaged.items()))
-        raise RunError(
-            f"{len(damaged)} of {total} training videos are damaged ({100 * len(damaged) / total:.1f} %, allowed "
-            f"{100 * allowed:g} %), such as {path}: {reason}. 'evl check' lists them; mend or remove them, or raise "
-            "data.max_damaged_share"
-        )
 
 
 @contextmanager

@@ -14,14 +14,14 @@ from evl.assembly import backbone_to_start, build_classifier, save_model, start_
 from evl.config import RunConfig
 from evl.config import replace as replace_settings
 from evl.data.listing import missing_samples
-from evl.data.manifest import Manifest, read_class_names, read_manifest, refuse_missing, split_samples
+from evl.data.splits import find_samples, stop_if_too_many
 from evl.distributed import World, join_world, resolve_precision
-from evl.errors import ConfigError, DataError, EVLError, RunError, StoreError
+from evl.errors import ConfigError, RunError, StoreError
 from evl.evaluation import Evaluation, write_evaluation
 from evl.evaluation.stored import backbone_for
 from evl.models import VideoClassifier
 from evl.training.checkpoint import list_checkpoints
-from evl.training.loop import Progress, fit, judge, stop_if_too_many
+from evl.training.loop import Progress, fit, judge
 from evl.training.run_folder import RunFolder
 from evl.training.sources import StoredFeatures, Videos, make_sampler, open_store, samples_of
 from evl.types import Sample
@@ -104,7 +104,7 @@ def train(
             source = StoredFeatures(config, store, model.backbone.taps, world)
         make_sampler(config, len(train_samples), 0, world)
         if not resume:
-            _only_main(world, lambda: folder.create(config, names, train_samples, val_samples, missing))
+            world.only_main(lambda: folder.create(config, names, train_samples, val_samples, missing))
         if world.is_main:
             _announce(config, model, train_samples, val_samples, world)
             if missing:
@@ -146,60 +146,6 @@ def _described(config: RunConfig, train: Sequence[Sample], val: Sequence[Sample]
     return f"{name}, {len(train)} videos, {len(val)} for validation"
 
 
-def find_samples(
-    config: RunConfig,
-) -> tuple[RunConfig, tuple[str, ...], tuple[Sample, ...], tuple[Sample, ...], dict[str, tuple[Sample, ...]]]:
-    """(config with absolute paths, class names, training samples, validation samples, missing samples by split).
-
-    A test split, where there is one, is never looked at. Missing videos are in neither list; DataError if all of
-    either are.
-    """
-    data = config.data
-    if data.path is None:
-        raise ConfigError("no videos: give --data a folder with a folder per class, or a manifest")
-    paths = {name: str(Path(value).absolute()) for name in ("path", "val_path", "root", "class_names", "index")
-             if (value := getattr(data, name)) is not None}  # fmt: skip
-    config = replace_settings(config, data=paths)
-    data = config.data  # from here on every path is absolute: it is a video's name, in this run and when it goes on
-    names = read_class_names(data.class_names) if data.class_names else None
-    manifest = read_manifest(
-        data.path, root=data.root, class_names=names, layout=data.layout, split_number=data.split_number
-    )
-    missing: dict[str, tuple[Sample, ...]] = {}
-    training = _present(manifest, ("train", "all"), missing)
-    if training is None:
-        raise DataError(f"{data.path} has no training split, only {', '.join(manifest.splits)}")
-    if data.val_path is not None:
-        # laid out as the training videos are, unless it is a list
-        layout = data.layout if Path(data.val_path).is_dir() else "auto"
-        val = read_manifest(data.val_path, root=data.root, class_names=manifest.class_names, layout=layout)
-        validation = _present(val, ("val", "all"), missing)
-        if validation is None:
-            found = ", ".join(val.splits)
-            raise DataError(f"{data.val_path} has no validation split, only {found}; name one of them directly")
-    elif "val" in manifest.splits:
-        validation = _present(manifest, ("val",), missing)
-    else:
-        training, validation = split_samples(training, val_fraction=data.val_fraction, seed=config.training.seed)
-    return config, manifest.class_names, training, validation, missing
-
-
-def _present(manifest: Manifest, splits: tuple[str, ...], missing: dict[str, tuple[Sample, ...]]):
-    """The samples that are there of the first of ``splits`` that the manifest has (None: it has none of them). Those
-    that are not are added to ``missing``."""
-    split = next((name for name in splits if name in manifest.splits), None)
-    if split is None:
-        return None
-    absent = set(manifest.missing)
-    gone = tuple(sample for sample in manifest.splits[split] if sample in absent)
-    present = tuple(sample for sample in manifest.splits[split] if sample not in absent)
-    if not present:
-        refuse_missing(manifest.source, gone)
-    if gone:
-        missing[split] = (*missing.get(split, ()), *gone)
-    return present
-
-
 def with_steps(config: RunConfig, num_samples: int) -> RunConfig:
     """The config with a number of steps: 30 epochs, but at least 200 steps, unless it has one."""
     if config.training.steps is not None:
@@ -219,18 +165,6 @@ def _resumed(stored: RunConfig, settings: tuple[str, ...]) -> RunConfig:
                     "start a new run in another folder"
                 )
     return changed
-
-
-def _only_main(world: World, action: Callable[[], None]) -> None:
-    """Runs on the first process; what goes wrong there is raised on all, so that none waits for ever."""
-    problem = None
-    if world.is_main:
-        try:
-            action()
-        except EVLError as error:
-            problem = error
-    if (problem := world.gather(problem)[0]) is not None:
-        raise problem
 
 
 def _announce(config: RunConfig, model: VideoClassifier, training, validation, world: World) -> None:

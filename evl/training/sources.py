@@ -14,9 +14,9 @@ from torch import Tensor
 
 from evl.config import RunConfig
 from evl.config import replace as replace_settings
-from evl.data.dataset import Batch, Files, TrainingClips, collate_clips
-from evl.data.index_file import IndexFile
+from evl.data.dataset import Batch, TrainingClips, collate_clips
 from evl.data.loader import StepSampler, default_num_workers, read_batches
+from evl.data.splits import make_files, num_workers
 from evl.distributed import World
 from evl.errors import StoreError
 from evl.evaluation import Evaluation, evaluate, evaluate_stored
@@ -64,8 +64,7 @@ class Videos:
         self.labels = labels_of(train_samples, class_names)
         self.transform = TrainingTransform(config.augment, preprocessing, class_names)
         self.val_files = make_files(val_samples, config)
-        workers = config.data.num_workers
-        self.num_workers = default_num_workers() if workers is None else workers
+        self.num_workers = num_workers(config)
         self.advice = decoding_advice(self.num_workers)
 
     def read_batches(self, first_step: int) -> Iterator[Batch]:
@@ -157,12 +156,6 @@ def samples_of(store: FeatureStore) -> tuple[tuple[str, ...], tuple[Sample, ...]
     """(class names, training samples, validation samples); a test split is never looked at."""
     splits = store.splits
     return store.class_names, splits["train"].samples, splits["val"].samples if "val" in splits else ()
-
-
-def make_files(samples: Sequence[Sample], config: RunConfig) -> Files:
-    data = config.data
-    index_file = IndexFile(data.index) if data.index is not None else None
-    return Files(samples, verify=data.verify, decoder=data.decoder, index_file=index_file)
 
 
 def make_sampler(config: RunConfig, num_samples: int, first_step: int, world: World) -> StepSampler:

@@ -12,9 +12,9 @@ from PIL import Image
 from evl.config import RunConfig, replace
 from evl.data import read_manifest
 from evl.data.check import check_samples
+from evl.data.splits import find_samples
 from evl.errors import DataError, EVLError, RunError
 from evl.training import train
-from evl.training.run import find_samples
 from tests.conftest import TINY
 from tests.damage import make_damaged
 from tests.helpers import numbered_frames, run_command, write_video
