@@ -10,12 +10,12 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from evl.distributed import without_autocast
 from evl.errors import ConfigError
+from evl.features.store import StoredSplit
 from evl.files import write_atomically
-from evl.inference.predictor import over_views
+from evl.inference.predictor import evaluating, of_samples, of_stored
 from evl.models import MeanPool, VideoClassifier
 from evl.types import LayerFeatures, Sample
 
@@ -32,19 +32,23 @@ class Embeddings:
 
 
 def embed(model: VideoClassifier, samples: Sequence[Sample], *, pool: Pool = "query", **options) -> Embeddings:
-    """The mean over a video's views of ``vectors_of``. ``options``: those of ``over_views``.
+    """The mean over a video's views of ``vectors_of``. ``options``: those of ``predictor.of_samples``.
 
     Labels are not looked at; files are verified only if ``options`` bring ``files`` that say so.
     """
-
-    def function(clips: Tensor) -> Tensor:
-        return vectors_of(model, model.features(clips), pool)
-
-    found, damaged = over_views(model, samples, function, **options)
-    return gathered(samples, found, damaged)
+    with evaluating([model]):
+        (found,), damaged = of_samples(model, samples, [lambda features: vectors_of(model, features, pool)], **options)
+    return _gathered(samples, found, damaged)
 
 
-def gathered(samples: Sequence[Sample], vectors: dict[int, np.ndarray], damaged: dict[int, str]) -> Embeddings:
+def embed_stored(model: VideoClassifier, split: StoredSplit, *, pool: Pool = "query", **options) -> Embeddings:
+    """The same from a store: the mean over all stored clips of a video. ``options``: those of ``predictor.of_stored``."""
+    with evaluating([model]):
+        (found,), damaged = of_stored(model, split, [lambda features: vectors_of(model, features, pool)], **options)
+    return _gathered(split.samples, found, damaged)
+
+
+def _gathered(samples: Sequence[Sample], vectors: dict[int, np.ndarray], damaged: dict[int, str]) -> Embeddings:
     """By index -> in the order of the samples."""
     order = sorted(vectors)
     table = np.stack([vectors[index] for index in order]) if order else np.zeros((0, 0))
