@@ -76,6 +76,12 @@ def build_classifier(
     if len(class_names) < 2:
         raise ConfigError(f"{len(class_names)} class: a classifier needs at least two")
     uses_text = config.model.decoder == "zero_shot" or config.model.zero_shot_start
+    if uses_text and backbone is not None and not backbone.has_encoder:
+        what = "model.decoder=zero_shot" if config.model.decoder == "zero_shot" else "model.zero_shot_start"
+        raise ConfigError(
+            f"{what} reads the end of {backbone.spec.name} (its last norm, pooling and projection), which a store of "
+            "features does not hold; train on live features for it, without --features"
+        )
     if uses_text and embedding_width is None:
         require_text_tower(config.backbone)
     backbone = backbone or create_backbone(config.backbone, taps_of(config.model))
