@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from evl.distributed import without_autocast
 from evl.errors import ConfigError
@@ -42,7 +43,7 @@ def embed(model: VideoClassifier, samples: Sequence[Sample], *, pool: Pool = "qu
 
 
 def embed_stored(model: VideoClassifier, split: StoredSplit, *, pool: Pool = "query", **options) -> Embeddings:
-    """The same from a store: the mean over all stored clips of a video. ``options``: those of ``predictor.of_stored``."""
+    """The same from a store: the mean over all stored clips of a video. ``options``: those of ``of_stored``."""
     with evaluating([model]):
         (found,), damaged = of_stored(model, split, [lambda features: vectors_of(model, features, pool)], **options)
     return _gathered(split.samples, found, damaged)
