@@ -26,7 +26,6 @@ from evl.training.checkpoint import list_checkpoints, load_checkpoint, save_chec
 from evl.training.optim import learning_rate, make_optimizer, make_scaler, train_step
 from evl.training.run_folder import RunFolder
 from evl.training.sources import Source
-from evl.types import Sample
 
 log = logging.getLogger("evl")
 
