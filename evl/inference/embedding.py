@@ -57,6 +57,13 @@ def _gathered(samples: Sequence[Sample], vectors: dict[int, np.ndarray], damaged
     return Embeddings(tuple(samples[index] for index in order), table.astype(np.float32), reasons)
 
 
+def joined(parts: Sequence[Embeddings]) -> Embeddings:
+    """Several one behind the other."""
+    samples = tuple(sample for part in parts for sample in part.samples)
+    vectors = np.concatenate([part.vectors for part in parts if part.samples] or [np.zeros((0, 0), np.float32)])
+    return Embeddings(samples, vectors, {name: why for part in parts for name, why in part.damaged.items()})
+
+
 def vectors_of(model: VideoClassifier, features: Sequence[LayerFeatures], pool: Pool) -> Tensor:
     """Features -> (B,D): ``query``, what the trained decoder's query gathered (a zero-shot model's: the embedding that
     it compares with names); ``mean``, the mean of the deepest tapped block's patch tokens, which no training touched.
