@@ -2,7 +2,7 @@
 
 The demo's task (`motions`: 14 motions; its encoder, sizes and settings), by the commands a user has. `evl train` on the
 videos, whose frames are drawn anew in every epoch; and `evl extract`, then `evl train --features`, for every way to
-store, with the same seeds. With as many clips a video as there are epochs both see the same clips.
+store, with the same seeds. With as many clips a video as there are epochs both see the same clips. Rows of several calls with one --name are put together.
 """
 
 from __future__ import annotations
@@ -106,6 +106,8 @@ def write(options, epochs: int, rows: list[dict]) -> None:
     RESULTS.mkdir(exist_ok=True)
     machine = describe_machine(torch.device("cpu"))
     path = RESULTS / f"store-accuracy-{options.name}"
+    if path.with_suffix(".json").exists():  # of an earlier call with the same name
+        rows = json.loads(path.with_suffix(".json").read_text())["rows"] + rows
     settings = dict(videos=options.videos, steps=options.steps, epochs=epochs, evl=__version__, cores=os.cpu_count())
     path.with_suffix(".json").write_text(json.dumps(dict(machine=machine, **settings, rows=rows), indent=2) + "\n")
     lines = [

@@ -27,8 +27,12 @@ def command(
     data: Annotated[
         Path | None, typer.Option(help="Videos as a folder per class, data set or manifest, instead of files.")
     ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(metavar="STORE", help="A store made by evl extract, instead of videos; without a run: pool mean."),
+    ] = None,
     root: Annotated[Path | None, typer.Option(help="Where the listed videos lie; default: beside the list.")] = None,
-    split: Annotated[str | None, typer.Option(help="Only this split of --data; default: all.")] = None,
+    split: Annotated[str | None, typer.Option(help="Only this split of --data or --features; default: all.")] = None,
     backbone: Annotated[
         str | None, typer.Option(help="No run: mean-pooled patch tokens of this frozen encoder's last block.")
     ] = None,
@@ -71,44 +75,59 @@ def command(
     from evl.data.loader import default_num_workers
     from evl.distributed import pick_device
     from evl.errors import ConfigError, DataError
-    from evl.inference import embed
-    from evl.inference.embedding import require_ending, write_embeddings
+    from evl.inference import embed, embed_stored
+    from evl.inference.embedding import joined, require_ending, write_embeddings
 
     start_logging()
     paths = list(paths or [])
     if crops not in (None, 1, 3):
         raise ConfigError(f"--crops {crops}: expected 1 or 3")
-    if backbone is None and not paths:
+    if backbone is None and features is None and not paths:
         raise typer.BadParameter("expected the folder of a run, or --backbone NAME, then videos or --data DATA")
-    run = paths.pop(0) if backbone is None else None
-    if bool(paths) == (data is not None):
-        raise typer.BadParameter("expected videos, or --data DATA, not both and not neither")
-    if neighbours and data is None:
-        raise typer.BadParameter("--neighbours needs labels: give --data DATA")
-    pool = pool or ("mean" if backbone is not None else "query")
-    if backbone is not None and pool != "mean":
-        raise typer.BadParameter("--backbone alone has no query that learned; take --pool mean, or a run")
-    require_ending(out)
-    samples, splits = _videos(paths) if data is None else _listed(data, root, split)
-    model = _model(run, backbone, pick_device(device), sizes(num_frames, stride, image_size))
-    few = len(samples) < 16
-    with Bars("videos") as bars:
-        result = embed(
-            model,
-            samples,
-            pool=pool,
-            num_clips=clips,
-            num_crops=crops,
-            batch_size=batch_size,
-            num_workers=(0 if few else default_num_workers()) if workers is None else workers,
-            progress=bars.add("embedding", len(samples)).advance,
+    run = paths.pop(0) if backbone is None and paths else None
+    if bool(paths) + (data is not None) + (features is not None) != 1:
+        raise typer.BadParameter("expected videos, --data DATA or --features STORE: one of them")
+    if neighbours and paths:
+        raise typer.BadParameter("--neighbours needs labels: give --data DATA or --features STORE")
+    pool = pool or ("mean" if run is None else "query")
+    if run is None and pool != "mean":
+        raise typer.BadParameter("without a run there is no query that learned; take --pool mean, or a run")
+    views = (backbone, root, clips, crops, workers, num_frames, stride, image_size)
+    if features is not None and any(option is not None for option in views):
+        raise typer.BadParameter(
+            "--features takes the backbone, videos, views and sizes of the store: leave out --backbone, --root, "
+            "--clips, --crops, --workers, --num-frames, --stride and --image-size"
         )
+    require_ending(out)
+    chosen = pick_device(device)
+    with Bars("videos") as bars:
+        if features is not None:
+            model, stored = _stored(run, features, split, chosen)
+            task = bars.add("embedding", sum(map(len, stored)))
+            options = dict(pool=pool, batch_size=batch_size, progress=task.advance)
+            result = joined([embed_stored(model, one, **options) for one in stored])
+            samples = [sample for one in stored for sample in one.samples]
+            splits = [one.name for one in stored for _ in one.samples]
+        else:
+            samples, splits = _videos(paths) if data is None else _listed(data, root, split)
+            model = _model(run, backbone, chosen, sizes(num_frames, stride, image_size))
+            few = len(samples) < 16
+            result = embed(
+                model,
+                samples,
+                pool=pool,
+                num_clips=clips,
+                num_crops=crops,
+                batch_size=batch_size,
+                num_workers=(0 if few else default_num_workers()) if workers is None else workers,
+                progress=bars.add("embedding", len(samples)).advance,
+            )
     if not result.samples:
         path, reason = next(iter(result.damaged.items()))
         raise DataError(f"not one of {len(samples)} videos could be read, such as {path}: {reason}; nothing is written")
     split_of = dict(zip((sample.name for sample in samples), splits, strict=True))
     kept = [split_of[sample.name] for sample in result.samples]
-    write_embeddings(out, result, kept if data is not None else None)
+    write_embeddings(out, result, None if paths else kept)
     scores = _judged(result, kept) if neighbours else None
     protocol = model.card.protocol(len(result.samples), clips, crops)
     if json:
@@ -153,6 +172,27 @@ def _listed(data: Path, root: Path | None, split: str | None):
     chosen = {name: group for name, group in manifest.splits.items() if split in (None, name)}
     samples = [sample for group in chosen.values() for sample in group]
     return samples, [name for name, group in chosen.items() for _ in group]
+
+
+def _stored(run: Path | None, features: Path, split: str | None, device):
+    """(the run's model, or one with nothing that learned, that takes stored clips, the store's splits that are asked
+    for)."""
+    from evl.assembly import build_classifier
+    from evl.config import replace
+    from evl.errors import DataError
+    from evl.evaluation import backbone_for, load_for_store
+    from evl.features.description import config_of
+    from evl.features.store import FeatureStore
+
+    store = FeatureStore(features)
+    if split is not None and split not in store.splits:
+        raise DataError(f"{features} has no split {split!r}, only {', '.join(store.splits)}")
+    if run is not None:
+        model = load_for_store(run, store, device)
+    else:
+        config = replace(config_of(store.description), model={"decoder": "linear"})
+        model = build_classifier(config, ("unused", "head"), backbone=backbone_for(config.model, store))
+    return model.to(device).eval(), [one for name, one in store.splits.items() if split in (None, name)]
 
 
 def _model(run: Path | None, backbone: str | None, device, fitted: dict):

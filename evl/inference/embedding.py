@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from evl.distributed import without_autocast
 from evl.errors import ConfigError
@@ -42,7 +43,7 @@ def embed(model: VideoClassifier, samples: Sequence[Sample], *, pool: Pool = "qu
 
 
 def embed_stored(model: VideoClassifier, split: StoredSplit, *, pool: Pool = "query", **options) -> Embeddings:
-    """The same from a store: the mean over all stored clips of a video. ``options``: those of ``predictor.of_stored``."""
+    """The same from a store: the mean over all stored clips of a video. ``options``: those of ``of_stored``."""
     with evaluating([model]):
         (found,), damaged = of_stored(model, split, [lambda features: vectors_of(model, features, pool)], **options)
     return _gathered(split.samples, found, damaged)
@@ -54,6 +55,13 @@ def _gathered(samples: Sequence[Sample], vectors: dict[int, np.ndarray], damaged
     table = np.stack([vectors[index] for index in order]) if order else np.zeros((0, 0))
     reasons = {samples[index].name: reason for index, reason in damaged.items()}
     return Embeddings(tuple(samples[index] for index in order), table.astype(np.float32), reasons)
+
+
+def joined(parts: Sequence[Embeddings]) -> Embeddings:
+    """Several one behind the other."""
+    samples = tuple(sample for part in parts for sample in part.samples)
+    vectors = np.concatenate([part.vectors for part in parts if part.samples] or [np.zeros((0, 0), np.float32)])
+    return Embeddings(samples, vectors, {name: why for part in parts for name, why in part.damaged.items()})
 
 
 def vectors_of(model: VideoClassifier, features: Sequence[LayerFeatures], pool: Pool) -> Tensor:

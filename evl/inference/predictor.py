@@ -98,7 +98,7 @@ def of_samples(
     Views are read and normalised as ``model`` wants them, and its backbone says what the readers get. Every sample
     exactly once, over all processes: process r takes samples r, r + size, …; all get the whole. ``files``: the
     samples', where they are known from before; without it labelled ones are verified, others are not. ``precision``:
-    None for what the model was trained in (fp32 on the CPU for fp16). ``progress`` hears how many videos each batch had.
+    None for what the model was trained in (fp32 on the CPU for fp16). ``progress`` hears of how many videos more.
     """
     card = _card(model)
     device = next(model.parameters()).device

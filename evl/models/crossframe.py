@@ -58,7 +58,7 @@ def empty_maps(b: int, t: int, grid: Grid, like: Tensor, dtype: torch.dtype | No
 
 @torch.no_grad()
 def fill_maps(maps: list[Tensor], rows: slice, query: Tensor, key: Tensor, grid: Grid) -> None:
-    """Writes into ``empty_maps`` those of the clips ``rows``; query and key (of these clips) as in ``neighbour_maps``."""
+    """Writes into ``empty_maps`` those of the clips ``rows``; query and key of these as in ``neighbour_maps``."""
     h, w = grid
     b, t, num_tokens, n, _ = query.shape
     query, key = (x[:, :, num_tokens - h * w :].transpose(2, 3) for x in (query, key))  # (B,T,N,P,K)

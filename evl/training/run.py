@@ -81,9 +81,10 @@ def train(
                 "model.decoder=zero_shot has nothing to train: judge it by evl evaluate --zero-shot, or start training "
                 "from it by model.zero_shot_start=true"
             )
-        torch.manual_seed(config.training.seed)  # the same initial weights everywhere
+        seed = config.training.seed
+        torch.manual_seed(seed)  # of a backbone with random weights
         backbone = backbone_to_start(config) if store is None else backbone_for(config.model, store)
-        model = build_classifier(config, names, backbone=backbone)
+        model = build_classifier(config, names, backbone=backbone, seed=seed)  # the same initial weights everywhere
         precision = resolve_precision(config.training.precision, world.device)
         model.card = replace(model.card, precision=precision, data=_described(config, train_samples, val_samples))
         # a run that was stopped before its first checkpoint starts from there again

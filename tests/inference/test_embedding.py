@@ -7,11 +7,15 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from evl.assembly import build_classifier
+from evl.assembly import build_classifier, save_model
 from evl.config import RunConfig, replace
 from evl.data.dataset import EvaluationViews, Files
 from evl.errors import ConfigError
-from evl.inference import embed
+from evl.evaluation import load_for_store
+from evl.features.description import StoreOptions
+from evl.features.extract import extract
+from evl.features.store import FeatureStore
+from evl.inference import embed, embed_stored
 from evl.inference.embedding import write_embeddings
 from evl.types import Sample
 from tests.helpers import numbered_frames, run_command, write_video
@@ -73,6 +77,33 @@ def test_files_hold_what_was_found(videos, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "v.npy"), got.vectors)
     rows = list(csv.DictReader((tmp_path / "v.csv").open()))
     assert [row["path"] for row in rows] == [sample.path for sample in samples]
+
+
+def test_from_a_store_they_are_the_same(videos, tmp_path, capsys):
+    model = make()
+    (videos / "list.csv").write_text(
+        "path,label,split\na/1.mp4,a,train\nb/3.mp4,b,train\na/2.mp4,a,val\nb/4.mp4,b,val\n"
+    )
+    config = replace(
+        RunConfig(clip=model.card.clip, evaluation=model.card.evaluation, model=model.card.model),
+        data={"path": str(videos / "list.csv"), "num_workers": 0},
+    )
+    extract(config, tmp_path / "store", StoreOptions(dtype="float32"))
+    save_model(model, tmp_path / "model")
+    store = FeatureStore(tmp_path / "store")
+    split = store.splits["val"]
+    stored = load_for_store(tmp_path / "model", store)
+    for pool in ("query", "mean"):
+        live = embed(model, split.samples, pool=pool)
+        np.testing.assert_allclose(embed_stored(stored, split, pool=pool).vectors, live.vectors, rtol=1e-4, atol=1e-5)
+    code, stdout, _ = run_command(
+        capsys, "embed", "--features", tmp_path / "store", "--neighbours", "--out", tmp_path / "v.parquet"
+    )
+    assert code == 0
+    assert "2 videos among 2" in stdout
+    table = pyarrow.parquet.read_table(tmp_path / "v.parquet")
+    assert table["split"].to_pylist() == ["train", "train", "val", "val"]
+    np.testing.assert_allclose(table["vector"].to_pylist()[2:], live.vectors, rtol=1e-4, atol=1e-5)
 
 
 def test_other_pools_and_endings_are_refused(videos, tmp_path):
