@@ -26,9 +26,10 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
 
 
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    """Weight decay on all trainable parameters, as published."""
+    """Weight decay on all trainable parameters, as published. Fused is one pass over memory: on the CPU four times as
+    fast, which a step on stored features notices."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+    return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
 
 def make_scaler(config: TrainingConfig, device: torch.device) -> torch.amp.GradScaler:
