@@ -14,16 +14,17 @@ from evl.assembly import backbone_to_start, build_classifier, save_model, start_
 from evl.config import RunConfig
 from evl.config import replace as replace_settings
 from evl.data.listing import missing_samples
-from evl.data.splits import find_samples, make_files, stop_if_too_many
+from evl.data.splits import find_samples, stop_if_too_many
 from evl.distributed import World, join_world, resolve_precision
-from evl.errors import ConfigError, RunError
+from evl.errors import ConfigError, RunError, StoreError
 from evl.evaluation import Evaluation, write_evaluation
+from evl.evaluation.stored import backbone_for
 from evl.models import VideoClassifier
 from evl.training.checkpoint import list_checkpoints
-from evl.training.loop import Progress, evaluate_once, fit, make_sampler
+from evl.training.loop import Progress, fit, judge
 from evl.training.run_folder import RunFolder
+from evl.training.sources import StoredFeatures, Videos, make_sampler, open_store, samples_of
 from evl.types import Sample
-from evl.video.augment import TrainingTransform
 from evl.video.torchcodec import require as require_decoder
 
 log = logging.getLogger("evl")
@@ -69,32 +70,40 @@ def train(
                 raise RunError(
                     f"{out} was not trained here and lists no videos; start from it with: evl train --init {out} …"
                 )
-            config, missing = _resumed(stored, settings), {}
+            config, listed = _resumed(stored, settings), (names, train_samples, val_samples)
         else:
-            config = (config or RunConfig()).with_settings(settings)
-            config, names, train_samples, val_samples, missing = find_samples(config)
+            config, listed = (config or RunConfig()).with_settings(settings), None
+        config, store, names, train_samples, val_samples, missing = _open_data(config, listed)
+        if not resume:
             config = with_steps(config, len(train_samples))
         if config.model.decoder == "zero_shot":
             raise ConfigError(
                 "model.decoder=zero_shot has nothing to train: judge it by evl evaluate --zero-shot, or start training "
                 "from it by model.zero_shot_start=true"
             )
-        torch.manual_seed(config.training.seed)  # the same initial weights everywhere
-        model = build_classifier(config, names, backbone=backbone_to_start(config))
+        seed = config.training.seed
+        torch.manual_seed(seed)  # of a backbone with random weights
+        backbone = backbone_to_start(config) if store is None else backbone_for(config.model, store)
+        model = build_classifier(config, names, backbone=backbone, seed=seed)  # the same initial weights everywhere
         precision = resolve_precision(config.training.precision, world.device)
         model.card = replace(model.card, precision=precision, data=_described(config, train_samples, val_samples))
         # a run that was stopped before its first checkpoint starts from there again
         if config.training.init is not None and not (resume and list_checkpoints(folder.checkpoints)):
             start_from(model, config.training.init)
+        if store is not None:  # the start's backbone may have been inside; here there is none to be saved
+            model.card = replace(model.card, with_backbone=False)
         model.to(world.device)
         # whatever can be refused is refused before there is a folder
         # the list of a run holds what was there when it started: what has gone since is damage
-        damaged = {sample.path: "no such file" for sample in missing_samples(train_samples)} if resume else {}
+        gone = missing_samples(train_samples) if resume and store is None else ()
+        damaged = {sample.path: "no such file" for sample in gone}
         stop_if_too_many(damaged, train_samples, config)
-        val_files = make_files(val_samples, config)
-        require_decoder(config.data.decoder)
+        if store is None:
+            source = Videos(config, names, model.card.preprocessing, train_samples, val_samples, world)
+            require_decoder(config.data.decoder)
+        else:
+            source = StoredFeatures(config, store, model.backbone.taps, world)
         make_sampler(config, len(train_samples), 0, world)
-        TrainingTransform(config.augment, model.card.preprocessing, names)
         if not resume:
             world.only_main(lambda: folder.create(config, names, train_samples, val_samples, missing))
         if world.is_main:
@@ -102,12 +111,12 @@ def train(
             if missing:
                 _announce_missing(missing, folder.path)
         fit(
-            model, config, train_samples, val_files, folder, world,
+            model, config, source, folder, world,
             resume=resume, damaged=damaged, progress=progress,
         )  # fmt: skip
         evaluation = None
         if val_samples:
-            evaluation = evaluate_once(model, val_files, config, world, progress)
+            evaluation = judge(model, source, world, progress)
         if world.is_main:
             if evaluation is not None:
                 write_evaluation(folder.path, evaluation)
@@ -116,6 +125,21 @@ def train(
         world.barrier()
     absent = tuple(sample for group in missing.values() for sample in group)
     return RunResult(model.eval(), evaluation, damaged, folder.path, absent)
+
+
+def _open_data(config: RunConfig, listed: tuple | None):
+    """(config with absolute paths, the store if there is one, class names, training samples, validation samples,
+    missing samples by split). ``listed``: names and samples of a run that goes on."""
+    if config.data.features is None:
+        if listed is not None:
+            return config, None, *listed, {}
+        config, *found = find_samples(config)
+        return config, None, *found
+    config, store = open_store(config)
+    found = samples_of(store)
+    if listed is not None and listed != found:
+        raise StoreError(f"{store.path} holds other videos than this run was begun with; start a new one from it")
+    return config, store, *found, {}
 
 
 def _described(config: RunConfig, train: Sequence[Sample], val: Sequence[Sample]) -> str:
