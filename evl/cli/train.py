@@ -130,7 +130,7 @@ def _few_shot(config, out: Path, shots: tuple[int, ...], draws: int, keep_runs: 
         interval = f"{row.low:.1f}–{row.high:.1f}"
         table.add_row(str(row.shots), str(row.num_videos), f"{row.mean:.2f} %", interval, f"{seconds:.1f}")
     output.print(table)
-    output.print(escape(f"95 %: {result.what_the_interval_is.removeprefix('95 % ')}"), highlight=False, soft_wrap=True)
+    output.print(escape(result.what_the_interval_is), highlight=False, soft_wrap=True)
     output.print(escape(result.protocol), highlight=False, soft_wrap=True)
     output.print(
         f"numbers and picture: {out}/shots.json, {out}/shots.png", highlight=False, markup=False, soft_wrap=True

@@ -125,7 +125,7 @@ class _Heads:
         return draw_videos(self.labels, len(names), shots, seed=seed, draw=draw, without=tuple(self.split.damaged))
 
     def settings(self, shots: int) -> RunConfig:
-        """The config of a run: no larger batches than there are videos, in micro-batches no larger than the config's."""
+        """The config of a run: no larger batches than there are videos, nor larger micro-batches than the config's."""
         training, count = self.config.training, len(self.draw(shots, 0))
         batch_size = min(training.batch_size, count)
         least = math.ceil(batch_size / max(1, training.batch_size // training.accumulation))

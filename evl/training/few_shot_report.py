@@ -40,8 +40,8 @@ class FewShotResult:
     @property
     def what_the_interval_is(self) -> str:
         return (
-            f"95 % of the mean over {self.num_draws} draws of videos, initial values and order (Student), for these "
-            "validation videos"
+            f"95 % interval (Student) of the mean over {self.num_draws} draws of training videos, initial values and "
+            "order; the validation videos are the same in all"
         )
 
 
@@ -73,10 +73,10 @@ def _draw(result: FewShotResult) -> None:
     axes.set_xscale("log", base=2)
     axes.set_xticks(places, [str(place) for place in places])
     axes.minorticks_off()
-    axes.set_ylim(bottom=max(0, min(min(row.top1) for row in rows) - 5), top=102)
+    axes.set_ylim(-2, 102)
     axes.set(xlabel="training videos a class", ylabel="top-1 (percent of validation videos)")
     axes.grid(alpha=0.3)
-    axes.set_title(textwrap.fill(f"mean, {result.what_the_interval_is}; grey: each draw", 90), fontsize=8)
+    axes.set_title(textwrap.fill(f"blue: mean, with the {result.what_the_interval_is}; grey: each draw", 90), fontsize=8)
     figure.suptitle(textwrap.fill(result.protocol, 90), fontsize=8)
     with write_atomically(result.folder / "shots.png") as file:
         figure.savefig(file, format="png", dpi=120)
