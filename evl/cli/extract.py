@@ -150,12 +150,12 @@ def _lines(work, found) -> list[str]:
         f"{_bytes(found.free_bytes)} are free"
     ]
     share = f" (part {work.part[0]}/{work.part[1]})" if work.part[1] > 1 else ""
-    if found.seconds is not None:
-        lines.append(f"{found.clips_to_do} clips to do{share}, about {_time(found.seconds)} on {work.device}")
-    elif found.clips_to_do:
+    if not found.clips_to_do:
+        lines.append(f"nothing is left to do{share}")
+    elif found.seconds is None:
         lines.append(f"{found.clips_to_do} clips to do{share}; no video that was tried could be read, so no time")
     else:
-        lines.append(f"nothing is left to do{share}")
+        lines.append(f"{found.clips_to_do} clips to do{share}, about {_time(found.seconds)} on {work.device}")
     return lines
 
 

@@ -6,7 +6,20 @@ import sys
 
 import typer
 
-from evl.cli import backbones, bench, check, demo, evaluate, export, extract, import_release, predict, prepare, train
+from evl.cli import (
+    backbones,
+    bench,
+    check,
+    demo,
+    embed,
+    evaluate,
+    export,
+    extract,
+    import_release,
+    predict,
+    prepare,
+    train,
+)
 from evl.cli.common import console, error
 from evl.errors import EVLError
 
@@ -19,7 +32,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (demo, check, prepare, extract, train, evaluate, predict, export, import_release, backbones, bench):
+_COMMANDS = (
+    demo, check, prepare, extract, train, evaluate, predict, embed, export, import_release, backbones, bench,
+)  # fmt: skip
+for module in _COMMANDS:
     app.command(module.NAME)(module.command)
 
 

@@ -12,7 +12,7 @@ from evl.distributed import without_autocast
 from evl.errors import StoreError
 from evl.features.description import StoreDescription
 from evl.features.store import FeatureStore, StoredClips
-from evl.models.crossframe import empty_maps, neighbour_maps, unpacked_maps
+from evl.models.crossframe import empty_maps, fill_maps, unpacked_maps
 from evl.types import LayerFeatures, MappedFeatures
 
 PROJECTIONS = "projections.safetensors"
@@ -98,7 +98,7 @@ class StoredBackbone(FrozenBackbone):
             ]
 
     def _maps(self, projections: Projections, block: int, inputs: Tensor) -> list[Tensor]:
-        """The block's neighbour maps from its inputs (B,T,L,D); on the CPU a clip at a time, which stays in the cache."""
+        """The block's neighbour maps from its inputs (B,T,L,D); on the CPU a clip at a time, to stay in the cache."""
         grid = self.spec.grid
         maps = empty_maps(*inputs.shape[:2], grid, inputs)
         patches = inputs[:, :, self.spec.num_prefix_tokens :]
@@ -107,7 +107,7 @@ class StoredBackbone(FrozenBackbone):
             part = slice(start, start + at_once)
             query, key = projections.queries_keys(block, patches[part].flatten(0, 1), patches_only=True)
             query, key = (x.unflatten(0, (-1, inputs.shape[1])) for x in (query, key))
-            neighbour_maps(query, key, grid, inputs.dtype, out=[one[:, part] for one in maps])
+            fill_maps(maps, part, query, key, grid)
         return maps
 
     def tap(self, frames: Tensor, before: dict[int, Tensor] | None = None) -> list[LayerFeatures]:

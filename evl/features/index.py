@@ -55,7 +55,7 @@ def write_index(folder: str | Path) -> None:
         # every setting that decides bytes, and no copy of the schema beside its own
         parquet.write_table(
             table, file, row_group_size=1 << 20, version="2.6", compression="snappy", use_dictionary=True,
-            write_statistics=True, data_page_version="1.0", store_schema=False,
+            write_statistics=True, data_page_version="1.0", store_schema=False, write_page_checksum=True,
         )  # fmt: skip
 
 
@@ -105,12 +105,15 @@ def read_index(path: Path, description: StoreDescription) -> dict[str, SplitRows
     """The rows of each split that has videos. Raises StoreError for what is no index of that store."""
     most = sum(count * description.clips_a_video(split) for split, count in description.splits.items())
     try:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(path, page_checksum_verification=True) as file:
             found = {field.name: field.type for field in file.schema_arrow}
             if found != {field.name: field.type for field in COLUMNS} or not 0 < file.metadata.num_rows <= most:
                 raise StoreError(f"{path}: not the index of this store: other columns, or more rows than it can have")
             table = file.read()
-    except (OSError, pyarrow.ArrowException) as error:
+            table.validate(full=True)  # texts, too
+    except StoreError:
+        raise
+    except (OSError, ValueError, pyarrow.ArrowException) as error:  # ValueError: names that are no text
         reason = " ".join(str(error).split())[:200]
         raise StoreError(f"{path}: damaged ({reason}); delete it, and evl extract makes it again") from None
     splits = np.asarray(table["split"].to_numpy(zero_copy_only=False), dtype=object)

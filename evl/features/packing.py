@@ -74,11 +74,16 @@ class Packed:
         out = torch.empty_like(values, dtype=dtype) if out is None else out
         if scale is None:
             return out.copy_(values)
-        if values.device.type != "cpu":  # two kernels; the values are exact in each type
-            return out.copy_(values).mul_(scale)
+        if values.device.type != "cpu":
+            return _unpack_at_once(values, scale, out)
         for target, part, factor in _in_parts(out, values, scale):
             _multiply(part, factor, target)
         return out
+
+
+def _unpack_at_once(values: Tensor, scale: Tensor, out: Tensor) -> Tensor:
+    """Two kernels: values are exact in every type, and the product is rounded when it is written."""
+    return out.copy_(values).mul_(scale)
 
 
 def _in_parts(out: Tensor, values: Tensor, scale: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

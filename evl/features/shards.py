@@ -105,7 +105,7 @@ def open_shard(folder: str | Path, description: StoreDescription, covers: ShardR
             names = set(file.keys())
             if names != set(wanted) and (names or rows):
                 name = sorted(names ^ set(wanted))[0]
-                raise StoreError(f"{path}: {name} {'should not be' if name in names else 'is not'} in it")
+                raise StoreError(f"{path}: {name[:50]!r} {'should not be' if name in names else 'is not'} in it")
             tensors = {}
             for name in names:
                 dtype, shape = wanted[name]
