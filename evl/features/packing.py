@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from evl.errors import RunError
+from evl.features.memory import empty
 
 Dtype = Literal["float32", "float16", "bfloat16", "int8", "float8"]
 TYPES = {
@@ -69,9 +70,11 @@ class Packed:
         come back as they are, not copied. No other memory of that size is needed.
         """
         values, scale = self._parts
-        if scale is None and out is None:
-            return values.to(dtype)
-        out = torch.empty_like(values, dtype=dtype) if out is None else out
+        if scale is None and out is None and values.dtype == dtype:
+            return values
+        if out is None:
+            is_cpu = values.device.type == "cpu"
+            out = empty(values.shape, dtype) if is_cpu else torch.empty_like(values, dtype=dtype)
         if scale is None:
             return out.copy_(values)
         if values.device.type != "cpu":
