@@ -76,7 +76,8 @@ def _draw(result: FewShotResult) -> None:
     axes.set_ylim(-2, 102)
     axes.set(xlabel="training videos a class", ylabel="top-1 (percent of validation videos)")
     axes.grid(alpha=0.3)
-    axes.set_title(textwrap.fill(f"blue: mean, with the {result.what_the_interval_is}; grey: each draw", 90), fontsize=8)
+    title = f"blue: mean, with the {result.what_the_interval_is}; grey: each draw"
+    axes.set_title(textwrap.fill(title, 90), fontsize=8)
     figure.suptitle(textwrap.fill(result.protocol, 90), fontsize=8)
     with write_atomically(result.folder / "shots.png") as file:
         figure.savefig(file, format="png", dpi=120)
