@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from evl.distributed import without_autocast
@@ -193,22 +194,31 @@ class StackedClassifiers:
 
     def _attention(self, name: str, attention: CrossAttention, query: Tensor, tokens: Tensor, norm: str) -> Tensor:
         """``CrossAttention`` up to its ``out_proj``: query (G,B,Q,D), tokens (B,S,D) or (G,B,S,D) -> (G,B,Q,N·K)."""
-        heads = (attention.num_heads, -1)
-        q = self._linear(f"{name}.q_proj", query).unflatten(-1, heads)  # (G,B,Q,N,K)
-        k_weight, v_weight = (self.stacks[f"{name}.{key}_proj.weight"].unflatten(1, heads) for key in "kv")
+        stacks, num_heads = self.stacks, attention.num_heads
         scale, shift = (self._beside(f"{norm}.{key}") for key in ("weight", "bias"))  # (G,1,1,1,D)
-        reading = torch.einsum("gbqnk,gnkd->gbqnd", q, k_weight) / q.shape[-1] ** 0.5 * scale
+        q = self._linear(f"{name}.q_proj", query)  # (G,B,Q,N·K)
+        k_weight = stacks[f"{name}.k_proj.weight"].unflatten(1, (num_heads, -1)).flatten(0, 1)  # (G·N,K,D)
+        q = self._a_head(q.unflatten(-1, (num_heads, -1))) / k_weight.shape[1] ** 0.5  # (G·N,B·Q,K)
+        reading = torch.bmm(q, k_weight).unflatten(0, (-1, num_heads)).unflatten(2, query.shape[1:3])  # (G,N,B,Q,D)
+        reading = reading.permute(0, 2, 3, 1, 4) * scale  # (G,B,Q,N,D)
         reading = reading - reading.mean(-1, keepdim=True)
         if tokens.ndim == 3:  # shared: the queries of all models read them in one product
             pooled = pool_tokens(tokens, reading.transpose(0, 1).flatten(1, 3), 1e-5)
             pooled = pooled.view(reading.transpose(0, 1).shape).transpose(0, 1)
         else:
             pooled = pool_tokens(tokens.flatten(0, 1), reading.flatten(0, 1).flatten(1, 2), 1e-5).view(reading.shape)
-        pooled = (pooled - pooled.mean(-1, keepdim=True)) * scale + shift
-        gathered = torch.einsum("gbqnd,gnkd->gbqnk", pooled.to(q.dtype), v_weight)
-        v_bias = self.stacks[f"{name}.v_proj.bias"].unflatten(1, heads)[:, None, None]
-        no_bias = 0 * self.stacks[f"{name}.k_proj.bias"].sum(-1)  # as in CrossAttention
-        return (gathered + v_bias).flatten(-2) + no_bias[:, None, None, None]
+        pooled = ((pooled - pooled.mean(-1, keepdim=True)) * scale + shift).to(q.dtype)
+        v_weight = stacks[f"{name}.v_proj.weight"].unflatten(1, (num_heads, -1)).flatten(0, 1)
+        v_bias = stacks[f"{name}.v_proj.bias"].unflatten(1, (num_heads, -1)).flatten(0, 1)
+        gathered = _Linears.apply(self._a_head(pooled), v_weight, v_bias)  # (G·N,B·Q,K)
+        gathered = gathered.unflatten(0, (-1, num_heads)).unflatten(2, query.shape[1:3]).permute(0, 2, 3, 1, 4)
+        no_bias = 0 * stacks[f"{name}.k_proj.bias"].sum(-1)  # as in CrossAttention
+        return gathered.flatten(-2) + no_bias[:, None, None, None]
+
+    @staticmethod
+    def _a_head(x: Tensor) -> Tensor:
+        """(G,B,Q,N,·) -> (G·N,B·Q,·)"""
+        return x.permute(0, 3, 1, 2, 4).flatten(0, 1).flatten(1, 2)
 
     def _beside(self, name: str) -> Tensor:
         return self.stacks[name][:, None, None, None]
@@ -222,5 +232,21 @@ class StackedClassifiers:
     def _linear(self, name: str, x: Tensor) -> Tensor:
         """(G,B,…,K) -> (G,B,…,N), each model's own."""
         weight, bias = self.stacks[f"{name}.weight"], self.stacks[f"{name}.bias"]
-        rows = torch.baddbmm(bias[:, None], x.flatten(1, -2), weight.mT)
-        return rows.view(*x.shape[:-1], -1)
+        return _Linears.apply(x.flatten(1, -2), weight, bias).view(*x.shape[:-1], -1)
+
+
+class _Linears(torch.autograd.Function):
+    """x (G,R,K), weight (G,N,K), bias (G,N) -> (G,R,N). Autograd's own gradient of a weight lies transposed in memory,
+    and would be copied."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return torch.baddbmm(bias[:, None], x, weight.mT)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        x, weight = ctx.saved_tensors
+        grad_x = torch.bmm(grad, weight) if ctx.needs_input_grad[0] else None
+        return grad_x, torch.bmm(grad.mT, x), grad.sum(1)
