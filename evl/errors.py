@@ -43,6 +43,10 @@ class CheckpointError(EVLError, ValueError):
     """A saved model or checkpoint that is missing, damaged, or belongs to something else."""
 
 
+class StoreError(EVLError, ValueError):
+    """A store of features that is missing, unfinished, damaged, or made otherwise than a run needs it."""
+
+
 class SaveError(EVLError, OSError):
     """Writing failed (disk full, no permission); what was there before is still there."""
 

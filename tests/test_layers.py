@@ -12,6 +12,7 @@ LEVELS = [
     {"distributed"},
     {"video", "backbones", "models"},
     {"data"},  # lists of videos stand on video
+    {"features"},  # the backbone's words on disk
     {"assembly"},
     {"inference"},
     {"evaluation"},

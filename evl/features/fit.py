@@ -1,0 +1,95 @@
+"""Whether a run can use a store, and what a store's run is."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evl.backbones.base import tapped_blocks
+from evl.config import ModelConfig, RunConfig, TrainingConfig
+from evl.errors import BackboneError
+
+if TYPE_CHECKING:
+    from evl.features.description import StoreDescription
+
+
+def differences(description: StoreDescription, config: RunConfig) -> list[str]:
+    """Why a run with ``config`` cannot use the store, one sentence each; [] where it can.
+
+    Not compared: ``data`` (the store has its own list of videos), ``training`` (the stored clips are those that the
+    store's seed draws; a run with another seed starts from other values and takes videos in another order, on the same
+    clips), and ``evaluation.batch_size``.
+    """
+    found = []
+    for section in ("backbone", "clip", "augment", "evaluation"):
+        stored, wanted = getattr(description, section), getattr(config, section)
+        for field in fields(stored):
+            here, there = getattr(wanted, field.name), getattr(stored, field.name)
+            name = f"{section}.{field.name}"
+            if name == "backbone.weights":
+                here, there = (None if path is None else Path(path).name for path in (here, there))
+            if name == "backbone.image_size":
+                here, there = _side(here), _side(there)
+            if here == there or name == "evaluation.batch_size":
+                continue
+            if name == "clip.stride" and config.clip.sampling == description.clip.sampling == "segment":
+                continue  # it has none
+            if name == "clip.interpolation" and here == description.preprocessing.interpolation:
+                continue  # what auto stands for
+            found.append(f"{name} is {_text(here)} in the run and {_text(there)} in the store")
+    return found + _tap_difference(description, config.model)
+
+
+def _tap_difference(description: StoreDescription, model: ModelConfig) -> list[str]:
+    try:
+        taps = tapped_blocks(model.taps, description.spec.depth, description.spec.name)
+    except BackboneError as error:
+        return [str(error)]
+    if model.decoder != "evl":
+        taps = taps[-1:]  # probes read the last
+    missing = [tap for tap in taps if tap not in description.taps]
+    if not missing:
+        return []
+    stored = ", ".join(map(str, description.taps))
+    verb = "is" if len(missing) == 1 else "are"
+    return [f"the run reads block {', '.join(map(str, missing))}, which {verb} not in the store (it has {stored})"]
+
+
+def _side(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    return (size, size) if isinstance(size, int) else size
+
+
+def _text(value) -> str:
+    return "not set" if value is None else str(value)
+
+
+def conflicts(description: StoreDescription, other: StoreDescription) -> list[str]:
+    """Why extraction as ``other`` describes it cannot go on in a store of ``description``, one sentence each."""
+    stored, wanted = (_all_of(one) for one in (description, other))
+    return [
+        f"{name} is {_text(wanted.get(name))} now and {_text(stored.get(name))} in the store"
+        for name in stored | wanted
+        if stored.get(name) != wanted.get(name)
+    ]
+
+
+def _all_of(description: StoreDescription) -> dict[str, object]:
+    """All that decides the bytes of the shards."""
+    also = ("format_version", "class_names", "clips_per_shard", "splits")
+    return description.fingerprint | {name: getattr(description, name) for name in also}
+
+
+def config_of(description: StoreDescription) -> RunConfig:
+    """A run that can use the store: backbone, ``model.taps``, clip, augment, evaluation, data and seed are its own."""
+    taps, depth = description.taps, description.spec.depth
+    is_last = taps == tuple(range(depth - len(taps) + 1, depth + 1))
+    return RunConfig(
+        backbone=description.backbone,
+        model=ModelConfig(taps=f"last {len(taps)}" if is_last else taps),
+        clip=description.clip,
+        augment=description.augment,
+        data=description.data,
+        training=TrainingConfig(seed=description.seed),
+        evaluation=description.evaluation,
+    )
