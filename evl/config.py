@@ -148,6 +148,8 @@ class DataConfig:
     index: str | None = None  # written by evl check --index: its files are known, and verified
     decoder: Literal["pyav", "torchcodec", "torchcodec-cuda"] = "pyav"  # torchcodec: an optional extra
     num_workers: NotNegative | None = None  # None: one a core, at most 16
+    # a store made by evl extract: training and validation read it instead of videos, which it lists itself
+    features: str | None = None
 
 
 @_checked

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 
-from evl.errors import ConfigError
+from evl.errors import ConfigError, EVLError
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,17 @@ class World:
     def barrier(self) -> None:
         if self.size > 1:
             dist.barrier()
+
+    def only_main(self, action: Callable[[], None]) -> None:
+        """Runs on the first process; what goes wrong there is raised on all, so that none waits for ever."""
+        problem = None
+        if self.is_main:
+            try:
+                action()
+            except EVLError as error:
+                problem = error
+        if (problem := self.gather(problem)[0]) is not None:
+            raise problem
 
 
 def pick_device(name: str | None = None) -> torch.device:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from evl.errors import SaveError
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 
 
 @contextmanager
@@ -17,14 +22,16 @@ def write_atomically(path: str | Path, *, text: bool = False, sync: bool = True)
     """A file object; ``path`` appears, whole, when the block ends, and is untouched if it fails.
 
     ``sync=False`` does not wait for the disk: whole still when the program is killed, but not when the power fails.
+    A killed program leaves a hidden file beside it, which ``remove_abandoned`` finds.
 
     Raises SaveError where the system refuses (disk full, no permission).
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary, lock = None, None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "w" if text else "wb", **({"encoding": "utf-8", "newline": ""} if text else {})) as file:
+        temporary, file, lock = _begin(path, text)
+        with file:
             yield file
             file.flush()
             if sync:
@@ -38,4 +45,43 @@ def write_atomically(path: str | Path, *, text: bool = False, sync: bool = True)
         ) from error
     finally:
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            if temporary is not None:
+                temporary.unlink()
+        if lock is not None:
+            os.close(lock)
+
+
+def remove_abandoned(folder: str | Path) -> None:
+    """Removes what ``write_atomically`` left in a folder where it was killed; nothing that is still being written, by
+    whichever process (as far as the file system's locks reach), and nothing if there is no such folder."""
+    try:
+        names = [entry.name for entry in os.scandir(folder) if _TEMPORARY.fullmatch(entry.name)]
+    except OSError:
+        return
+    for name in names:
+        path = Path(folder, name)
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # OSError where another has it, or there are no locks
+            path.unlink()
+
+
+def is_temporary(name: str) -> bool:
+    """Whether ``write_atomically`` writes under such a name."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def _begin(path: Path, text: bool) -> tuple[Path, IO, int]:
+    """(name, file, lock): a new file under a temporary name. The lock lasts until it is closed, or its owner dead."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        file = open(  # noqa: SIM115, the caller closes it
+            temporary, "w" if text else "wb", **({"encoding": "utf-8", "newline": ""} if text else {})
+        )
+        lock = os.dup(file.fileno())
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        # another process may have taken it for abandoned, before the lock was ours
+        if os.fstat(lock).st_nlink:
+            return temporary, file, lock
+        file.close()
+        os.close(lock)

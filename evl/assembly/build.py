@@ -66,19 +66,29 @@ def build_classifier(
     *,
     backbone: FrozenBackbone | None = None,
     embedding_width: int | None = None,
+    seed: int | None = None,
 ) -> VideoClassifier:
     """An untrained classifier on its frozen backbone, on the CPU, with ``card`` filled in.
 
     ``backbone``: the one that ``config`` names, if it is there already. ``embedding_width``: a saved model's, whose
-    zero-shot part will be loaded; without it a text tower makes it. Raises BackboneError or ConfigError where parts
-    do not fit.
+    zero-shot part will be loaded; without it a text tower makes it. ``seed`` draws the initial values (by torch's
+    global generator), which then do not depend on where the backbone comes from. Raises BackboneError or ConfigError
+    where parts do not fit.
     """
     if len(class_names) < 2:
         raise ConfigError(f"{len(class_names)} class: a classifier needs at least two")
     uses_text = config.model.decoder == "zero_shot" or config.model.zero_shot_start
+    if uses_text and backbone is not None and not backbone.has_encoder:
+        what = "model.decoder=zero_shot" if config.model.decoder == "zero_shot" else "model.zero_shot_start"
+        raise ConfigError(
+            f"{what} reads the end of {backbone.spec.name} (its last norm, pooling and projection), which a store of "
+            "features does not hold; train on live features for it, without --features"
+        )
     if uses_text and embedding_width is None:
         require_text_tower(config.backbone)
     backbone = backbone or create_backbone(config.backbone, taps_of(config.model))
+    if seed is not None:
+        torch.manual_seed(seed)
     if uses_text and backbone.taps[-1] != backbone.spec.depth:
         raise ConfigError(
             f"zero-shot reads the last block of {backbone.spec.name} ({backbone.spec.depth}), but the deepest in "

@@ -24,6 +24,7 @@ from evl.assembly.stored import (
     read_card,
     read_tensors,
     refuse_other_shapes,
+    weights_file,
 )
 from evl.backbones import FrozenBackbone
 from evl.backbones.base import hash_weights, tapped_blocks
@@ -58,7 +59,9 @@ def save_model(
     if len(types) > 1 or not types <= set(_TYPES):
         raise CheckpointError(f"a model with weights of {' and '.join(sorted(types))} is not saved; make them one type")
     if with_backbone is None:
-        with_backbone = model.card.with_backbone
+        with_backbone = model.card.with_backbone and model.backbone.has_encoder
+    if with_backbone and not model.backbone.has_encoder:
+        raise CheckpointError("this model was trained on stored features, and has no encoder to save; load it first")
     weights = model.card.backbone.weights
     if weights is not None:
         weights = str(Path(weights).absolute()) if full_path else Path(weights).name
@@ -98,6 +101,7 @@ def load(
     stride: int | None = None,
     image_size: int | tuple[int, int] | None = None,
     revision: str | None = None,
+    backbone: FrozenBackbone | None = None,
 ) -> VideoClassifier:
     """A saved classifier, in evaluation mode: backbone rebuilt, trained weights put in.
 
@@ -116,7 +120,13 @@ def load(
     wanted = {"num_frames": num_frames, "stride": stride}
     clip = _changed(card.clip, **{name: value for name, value in wanted.items() if value is not None})
     sized = card.backbone if image_size is None else _changed(card.backbone, image_size=image_size)
-    backbone, weights = open_backbone(path, card, state, backbone_weights=backbone_weights, image_size=image_size)
+    if backbone is None:
+        backbone, weights = open_backbone(path, card, state, backbone_weights=backbone_weights, image_size=image_size)
+    elif backbone.weights_hash != card.backbone_hash:
+        here, there = backbone.weights_hash[:12], card.backbone_hash[:12]
+        raise CheckpointError(f"{path} was trained on other backbone weights: hash {there}…, not {here}…")
+    else:
+        weights, card = weights_file(path, card), replace(card, with_backbone=False)
     refuse_other_shapes(card, state, backbone, path)
     if image_size is None and card.preprocessing.image_size != backbone.spec.image_size:
         claimed, taken = card.preprocessing.image_size, backbone.spec.image_size

@@ -38,8 +38,11 @@ class FrozenBackbone(nn.Module, ABC):
 
     It refuses training mode and gradients, and runs without autograd. Subclasses say in ``tap`` what one batch of
     frames gives. ``spec`` and ``preprocessing`` describe it; ``weights_hash`` names its weights; ``taps`` are the
-    numbers of the tapped blocks, counted from 1, shallow to deep.
+    numbers of the tapped blocks, counted from 1, shallow to deep. ``has_encoder``: whether it can look at pixels, which
+    what stands for a store of features cannot.
     """
+
+    has_encoder = True
 
     def __init__(self, spec: BackboneSpec, preprocessing: Preprocessing, taps: Taps):
         super().__init__()
@@ -59,6 +62,17 @@ class FrozenBackbone(nn.Module, ABC):
         Features have the type of the weights. Under ``torch.autocast`` all of it runs in autocast's type, on a copy
         of the weights that is made once. ``frames_at_once`` frames go through together.
         """
+        return self._features(clips)
+
+    def token_maps(self, clips: Tensor) -> tuple[dict[int, Tensor], list[LayerFeatures]]:
+        """The token maps (B,T,L,D) of all tapped blocks and of those right before them, by block number (0: the input
+        of the first block), and what ``forward`` gives."""
+        maps: dict[int, Tensor] = {}
+        features = self._features(clips, maps)
+        maps |= {block: one.tokens for block, one in zip(self.taps, features, strict=True)}
+        return dict(sorted(maps.items())), features
+
+    def _features(self, clips: Tensor, before: dict[int, Tensor] | None = None) -> list[LayerFeatures]:
         if clips.ndim != 5 or clips.shape[2] != 3 or not clips.is_floating_point():
             raise ValueError(f"clips of shape {tuple(clips.shape)} and {clips.dtype}; expected floats (B,T,3,H,W)")
         b, t, _, *size = clips.shape
@@ -72,25 +86,30 @@ class FrozenBackbone(nn.Module, ABC):
         else:
             backbone = self
         with torch.no_grad(), without_autocast(clips.device):
-            features = backbone.tap_in_parts(clips.flatten(0, 1))
+            features = backbone.tap_in_parts(clips.flatten(0, 1), before)
+        for block in before or ():
+            before[block] = before[block].unflatten(0, (b, t))
         return [LayerFeatures(*(part.unflatten(0, (b, t)) for part in one)) for one in features]
 
-    def tap_in_parts(self, frames: Tensor) -> list[LayerFeatures]:
+    def tap_in_parts(self, frames: Tensor, before: dict[int, Tensor] | None = None) -> list[LayerFeatures]:
         """``tap`` of any number of frames: never more than ``frames_at_once`` inside the backbone."""
         frames = frames.to(next(self.parameters()).dtype)
         size = self.frames_at_once or self._fitting_frames(frames)
         if len(frames) <= size:
-            return self.tap(frames)
-        whole: list[LayerFeatures] = []
+            return self.tap(frames, before)
+        rooms: list[Tensor] = []
         for start in range(0, len(frames), size):
-            part = self.tap(frames[start : start + size])
-            if not whole:
-                whole = [LayerFeatures(*(_room_for(len(frames), x) for x in one)) for one in part]
-            for room, one in zip(whole, part, strict=True):
-                for target, x in zip(room, one, strict=True):
-                    target[start : start + size] = x
-            del part, one, x
-        return whole
+            inputs = None if before is None else {}
+            part = [x for one in self.tap(frames[start : start + size], inputs) for x in one]
+            part += inputs.values() if inputs else ()
+            rooms = rooms or [_room_for(len(frames), x) for x in part]
+            for room, x in zip(rooms, part, strict=True):
+                room[start : start + size] = x
+            del part, x
+        features = [LayerFeatures(*rooms[i : i + 3]) for i in range(0, 3 * len(self.taps), 3)]
+        if before is not None:
+            before |= zip(inputs, rooms[3 * len(self.taps) :], strict=True)
+        return features
 
     def _fitting_frames(self, frames: Tensor) -> int:
         """As many as make the widest activation, the MLP's (F,L,4·D), as large as the device handles well.
@@ -130,8 +149,12 @@ class FrozenBackbone(nn.Module, ABC):
         return super()._apply(fn, recurse)
 
     @abstractmethod
-    def tap(self, frames: Tensor) -> list[LayerFeatures]:
-        """Frames (F,C,H,W) -> features with tokens (F,L,D), query and key (F,L,N,K)."""
+    def tap(self, frames: Tensor, before: dict[int, Tensor] | None = None) -> list[LayerFeatures]:
+        """Frames (F,C,H,W) -> features with tokens (F,L,D), query and key (F,L,N,K).
+
+        ``before``, if given, is filled with the input (F,L,D) of each tapped block that follows an untapped one, by the
+        number of the latter, 0 for the input of the first block.
+        """
 
     @property
     def weights_hash(self) -> str:

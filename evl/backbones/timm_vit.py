@@ -30,8 +30,9 @@ _capture: ContextVar[_Capture | None] = ContextVar("capture", default=None)  # o
 class _Capture(TorchFunctionMode):
     """Notes a tapped block's output and what it hands to attention. On only inside tapped blocks."""
 
-    def __init__(self):
+    def __init__(self, inputs: dict[int, Tensor] | None):
         super().__init__()
+        self.inputs = inputs  # where wanted: of the first tapped block of each row of them
         self.block: int | None = None  # the one it is in
         self.queries_keys: dict[int, tuple[Tensor, Tensor]] = {}
         self.tokens: dict[int, Tensor] = {}
@@ -44,7 +45,9 @@ class _Capture(TorchFunctionMode):
             self.queries_keys[self.block] = (query, key)  # (F,L,N,K)
         return func(*args, **(kwargs or {}))
 
-    def enter(self, block: int) -> None:
+    def enter(self, block: int, tokens: Tensor) -> None:
+        if self.inputs is not None and block - 1 not in self.tokens:
+            self.inputs[block - 1] = tokens
         self.block = block
         self.__enter__()
 
@@ -103,8 +106,8 @@ class TimmBackbone(FrozenBackbone):
         for number, block in enumerate(self.vit.blocks[: self.taps[-1]], 1):
             (block.mlp if number in self.taps else block).compile()
 
-    def tap(self, frames: Tensor) -> list[LayerFeatures]:
-        capture = _Capture()
+    def tap(self, frames: Tensor, before: dict[int, Tensor] | None = None) -> list[LayerFeatures]:
+        capture = _Capture(before)
         token = _capture.set(capture)
         try:
             with suppress(_AllTapped):
@@ -127,7 +130,7 @@ class _AllTapped(Exception):
 
 def _enter(number: int, module: nn.Module, args) -> None:
     if (capture := _capture.get()) is not None:
-        capture.enter(number)
+        capture.enter(number, args[0])
 
 
 def _leave(is_deepest: bool, module: nn.Module, args, output: Tensor) -> None:

@@ -185,7 +185,7 @@ def _training_step(model: VideoClassifier, clips: Tensor, labels: Tensor, precis
 
     def step() -> None:
         model.train()
-        train_step(model, optimizer, scaler, [(clips, labels)], 0, config, world, tuple(clips.shape[1:]))
+        train_step(model, optimizer, scaler, [(clips, labels)], 0, config, world)
 
     return step, optimizer
 

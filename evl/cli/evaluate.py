@@ -26,6 +26,10 @@ def command(
             help="Labelled videos: folder per class, data set or manifest; default: the run's validation videos."
         ),
     ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(metavar="STORE", help="Instead of --data: a store made by evl extract; no video is opened."),
+    ] = None,
     root: Annotated[Path | None, typer.Option(help="Where the listed videos lie; default: beside the list.")] = None,
     layout: Annotated[
         str, typer.Option(help="How a published data set is laid out, such as ucf101; default: seen by its lists.")
@@ -43,7 +47,10 @@ def command(
     weights: Weights = None,
     prompts: Prompts = [],  # noqa: B006  (typer copies it)
     split: Annotated[
-        str | None, typer.Option(help="train, val or test, where --data has splits; default: test, else val.")
+        str | None,
+        typer.Option(
+            help="train, val or test, where --data has splits (a store: val or test); default: test, else val."
+        ),
     ] = None,
     clips: Annotated[int | None, typer.Option(min=1, help="Clips a video; default: the model's own.")] = None,
     crops: Annotated[int | None, typer.Option(help="Crops a clip, 1 or 3; default: the model's own.")] = None,
@@ -77,13 +84,21 @@ def command(
     from evl.data.loader import default_num_workers
     from evl.distributed import join_world
     from evl.errors import ConfigError, DataError, SaveError
-    from evl.evaluation import evaluate, write_evaluation
+    from evl.evaluation import evaluate, evaluate_stored, load_for_store, write_evaluation
+    from evl.features.store import FeatureStore
 
     start_logging()
     if crops not in (None, 1, 3):
         raise ConfigError(f"--crops {crops}: expected 1 or 3")
     _refuse_mixed(run, data, zero_shot, bool(backbone or weights or prompts))
     refuse_sizes_of_a_run(zero_shot, stride, image_size)
+    if features is not None:
+        given = (data, root, clips, crops, workers, num_frames, stride, image_size)
+        if zero_shot or any(option is not None for option in given):
+            raise typer.BadParameter(
+                "--features takes the videos, views and sizes of the store: leave out --zero-shot, --data, --root, "
+                "--clips, --crops, --workers, --num-frames, --stride and --image-size"
+            )
     if zero_shot and out is not None and any((out / name).exists() for name in ("model.json", "config.yaml")):
         raise SaveError(f"{out} holds a model already, which --zero-shot would write over; choose another --out")
     with join_world(device) as world:
@@ -91,25 +106,28 @@ def command(
         if zero_shot:
             samples, names = _samples(None, data, split, **options)
             model = zero_shot_model(names, backbone, weights, prompts, num_frames or 8, world.device)
+        elif features is not None:
+            store = FeatureStore(features)
+            model = load_for_store(run, store, world.device)
+            out = out or (run if run.is_dir() else Path(f"{run.name}_evaluation"))
+            split = _stored_split(store, split, model.class_names)
+            samples = store.splits[split].samples
+            _tell_if_trained_on(run, samples)
         else:
             model = load(run, device=world.device, **sizes(num_frames, stride, image_size))
             out = out or (run if run.is_dir() else Path(f"{run.name}_evaluation"))  # of a model of the hub
             samples, _ = _samples(run, data, split, class_names=model.class_names, **options)
         with Bars("videos") as bars:
             task = bars.add("evaluating", len(range(world.rank, len(samples), world.size)))
-            result = evaluate(
-                model,
-                samples,
-                num_clips=clips,
-                num_crops=crops,
-                batch_size=batch_size,
-                num_workers=default_num_workers() if workers is None else workers,
-                world=world,
-                progress=task.advance,
-            )
+            options = dict(batch_size=batch_size, world=world, progress=task.advance)
+            if features is not None:
+                result = evaluate_stored(model, store, split, **options)
+            else:
+                workers = default_num_workers() if workers is None else workers
+                result = evaluate(model, samples, num_clips=clips, num_crops=crops, num_workers=workers, **options)
         if is_main_process():
             if result.metrics.num_videos == 0:
-                path, reason = next(iter(result.damaged.items()), (data or run, "no videos"))
+                path, reason = next(iter(result.damaged.items()), (data or features or run, "no videos"))
                 raise DataError(
                     f"not one of {len(samples)} videos could be read, such as {path}: {reason}; nothing is written"
                 )
@@ -143,7 +161,6 @@ def _refuse_mixed(run: Path | None, data: Path | None, zero_shot: bool, has_zero
 
 def _samples(run: Path | None, data: Path | None, split: str | None, **options):
     """(samples, class names): the run's own, or of ``data``."""
-    from evl.cli.common import console, is_main_process
     from evl.data import read_manifest
     from evl.errors import DataError
     from evl.training.run_folder import RunFolder
@@ -161,14 +178,38 @@ def _samples(run: Path | None, data: Path | None, split: str | None, **options):
         raise DataError(f"{data} has no split {split!r}, only {', '.join(splits)}")
     chosen = split or next(name for name in ("test", "val", "all", "train") if name in splits)
     samples = splits[chosen]
-    if folder is not None and folder.exists and is_main_process():
-        trained = {os.path.realpath(s.path) for s in folder.samples("train")}
-        seen = sum(os.path.realpath(s.path) in trained for s in samples)
-        if seen:
-            console.print(
-                f"[yellow]{seen} of these {len(samples)} videos were trained on: no score of unseen videos[/yellow]"
-            )
+    if folder is not None:
+        _tell_if_trained_on(run, samples)
     return samples, manifest.class_names
+
+
+def _stored_split(store, split: str | None, class_names) -> str:
+    """The split of the store that is asked for, if it has views and labels that the model knows."""
+    from evl.errors import DataError, StoreError
+
+    judged = {name: one for name, one in store.splits.items() if name != "train"}  # which has training clips, no views
+    chosen = split or next((name for name in ("test", "val") if name in judged), "val")
+    if chosen not in judged:
+        raise StoreError(
+            f"{store.path} has no views of a split {chosen!r} to judge a model by, only of: {', '.join(judged) or '-'}"
+        )
+    if unknown := sorted({sample.label for sample in judged[chosen].samples} - set(class_names)):
+        raise DataError(f"{store.path} has videos of a class that the model does not know: {unknown[0]!r}")
+    return chosen
+
+
+def _tell_if_trained_on(run: Path, samples) -> None:
+    from evl.cli.common import console, is_main_process
+    from evl.training.run_folder import RunFolder
+
+    folder = RunFolder(run)
+    if not folder.exists or not is_main_process():
+        return
+    trained = {os.path.realpath(s.path) for s in folder.samples("train")}
+    if seen := sum(os.path.realpath(s.path) in trained for s in samples):
+        console.print(
+            f"[yellow]{seen} of these {len(samples)} videos were trained on: no score of unseen videos[/yellow]"
+        )
 
 
 def print_evaluation(result) -> None:

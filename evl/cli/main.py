@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from evl.cli import backbones, bench, check, demo, evaluate, export, import_release, predict, prepare, train
+from evl.cli import backbones, bench, check, demo, evaluate, export, extract, import_release, predict, prepare, train
 from evl.cli.common import console, error
 from evl.errors import EVLError
 
@@ -19,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (demo, check, prepare, train, evaluate, predict, export, import_release, backbones, bench):
+for module in (demo, check, prepare, extract, train, evaluate, predict, export, import_release, backbones, bench):
     app.command(module.NAME)(module.command)
 
 

@@ -38,7 +38,8 @@ class Item:
 class Batch:
     """``pixels`` of all that could be read, with ``labels`` and ``indices``; ``damaged``: index → reason.
 
-    Clips are stacked, (B,T,C,H,W); views of videos are joined, (ΣV,T,C,H,W), ``num_views`` of each.
+    Clips are stacked, (B,T,C,H,W); views of videos are joined, (ΣV,T,C,H,W), ``num_views`` of each. From a store they
+    are no pixels, but what is stored of these clips (``evl.features.StoredClips``).
     """
 
     pixels: Tensor | None

@@ -3,12 +3,16 @@
 from evl.evaluation.evaluate import Evaluation, evaluate
 from evl.evaluation.metrics import Metrics, compute_metrics, mean_interval, wilson_interval
 from evl.evaluation.report import write_evaluation
+from evl.evaluation.stored import evaluate_heads, evaluate_stored, load_for_store
 
 __all__ = [
     "Evaluation",
     "Metrics",
     "compute_metrics",
     "evaluate",
+    "evaluate_heads",
+    "evaluate_stored",
+    "load_for_store",
     "mean_interval",
     "wilson_interval",
     "write_evaluation",

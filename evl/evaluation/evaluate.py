@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from evl.data.dataset import Files
 from evl.distributed import World
 from evl.evaluation.metrics import Metrics, compute_metrics
-from evl.inference.predictor import judging_precision, predict_samples
+from evl.inference.predictor import Predictions, judging_precision, predict_samples
 from evl.models import VideoClassifier
 from evl.types import Prediction, Sample
 
@@ -45,8 +45,7 @@ def evaluate(
     Views are the model's own unless given; ``files``: the samples', if they were read before.
     Under torchrun every process gets the same, whole result.
     """
-    index_of = {name: y for y, name in enumerate(model.class_names)}
-    labels = [index_of[sample.label] for sample in samples]
+    labels = labels_of(samples, model.class_names)
     result = predict_samples(
         model,
         samples,
@@ -60,8 +59,19 @@ def evaluate(
         world=world,
         progress=progress,
     )
-    metrics = compute_metrics(result.predictions, len(model.class_names))
-    damaged = {samples[index].name: reason for index, reason in result.damaged.items()}
     used = judging_precision(model, precision)
-    protocol = model.card.protocol(metrics.num_videos, num_clips, num_crops, used)
-    return Evaluation(metrics, result.predictions, damaged, protocol, model.class_names)
+    protocol = model.card.protocol(len(result.predictions), num_clips, num_crops, used)
+    return counted(result, samples, model.class_names, protocol)
+
+
+def labels_of(samples: Sequence[Sample], class_names: Sequence[str]) -> list[int]:
+    """The number of each sample's class; KeyError for a label that is none of them."""
+    index_of = {name: y for y, name in enumerate(class_names)}
+    return [index_of[sample.label] for sample in samples]
+
+
+def counted(result: Predictions, samples: Sequence[Sample], class_names: tuple[str, ...], protocol: str) -> Evaluation:
+    """Predictions of labelled samples, with their scores."""
+    metrics = compute_metrics(result.predictions, len(class_names))
+    damaged = {samples[index].name: reason for index, reason in result.damaged.items()}
+    return Evaluation(metrics, result.predictions, damaged, protocol, class_names)

@@ -57,6 +57,6 @@ def explain(model: VideoClassifier, clips: Tensor) -> Explanation:
         for hook in hooks:
             hook.remove()
     spec = model.backbone.spec
-    tokens = torch.stack(shares).unflatten(-1, (clips.shape[1], spec.num_tokens))  # (M,B,T,L)
+    tokens = torch.stack(shares).unflatten(-1, (-1, spec.num_tokens))  # (M,B,T,L)
     prefix, patches = tokens.split([spec.num_prefix_tokens, spec.grid[0] * spec.grid[1]], -1)
     return Explanation(logits, patches.unflatten(-1, spec.grid), prefix.sum((-2, -1)))

@@ -1,8 +1,8 @@
-"""Videos → predictions: views through the model, softmax averaged."""
+"""Videos, or their stored features → predictions: views through the model, softmax averaged."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from evl.data.dataset import Batch, EvaluationViews, Files, collate_views
 from evl.data.loader import read_batches
 from evl.distributed import World, autocast, resolve_precision
 from evl.errors import ConfigError
+from evl.features.batches import StoredViews, read_ahead
+from evl.features.store import StoredSplit
 from evl.models import VideoClassifier
 from evl.types import Prediction, Sample
 
@@ -74,36 +76,71 @@ def predict_samples(
         num_clips=num_clips or card.evaluation.num_clips,
         num_crops=num_crops or card.evaluation.num_crops,
     )
-    mine = range(world.rank, len(samples), world.size)
-    size = batch_size or card.evaluation.batch_size
-    batches = [mine[start : start + size] for start in range(0, len(mine), size)]
-    scores: dict[int, tuple[float, ...]] = {}
+    batches = _share_of(world, len(samples), batch_size or card.evaluation.batch_size)
+    workers = min(num_workers, len(batches))
+    read = read_batches(dataset, batches, num_workers=workers, device=device, collate=collate_views)
+    return _predict([model], samples, labels, read, precision, world, progress)[0]
+
+
+@torch.inference_mode()
+def predict_stored(
+    models: Sequence[VideoClassifier],
+    split: StoredSplit,
+    labels: Sequence[int] | None,
+    *,
+    batch_size: int | None = None,
+    precision: str | None = None,
+    world: World | None = None,
+    progress: Callable[[int], None] = lambda count: None,
+) -> list[Predictions]:
+    """The same from a store, by all its views, for one model or several that share their backbone (a StoredBackbone):
+    features are read, and their neighbour maps made, once for all of them."""
+    model = models[0]
+    device = next(model.parameters()).device
+    world = world or World(0, 1, device)
+    precision = judging_precision(model, precision)
+    batches = _share_of(world, len(split.samples), batch_size or model.card.evaluation.batch_size)
+    read = read_ahead(StoredViews(split, labels, model.backbone.taps).read, batches, device)
+    return _predict(models, split.samples, labels, read, precision, world, progress)
+
+
+def _share_of(world: World, num_samples: int, batch_size: int) -> list[range]:
+    """Batches of the samples that this process predicts."""
+    mine = range(world.rank, num_samples, world.size)
+    return [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
+
+
+def _predict(models, samples, labels, batches: Iterable[Batch], precision: str, world: World, progress):
+    """Of each model, the predictions of all processes' batches."""
+    scores: list[dict[int, tuple[float, ...]]] = [{} for _ in models]
     damaged: dict[int, str] = {}
-    was_training = model.training
-    model.eval()
+    were_training = [model.training for model in models]
+    for model in models:
+        model.eval()
     try:
-        workers = min(num_workers, len(batches))
-        for batch in read_batches(dataset, batches, num_workers=workers, device=device, collate=collate_views):
+        for batch in batches:
             damaged |= batch.damaged
             if batch.pixels is not None:
-                scores |= dict(zip(batch.indices, _scores(model, batch, precision), strict=True))
+                for of_model, found in zip(scores, _scores(models, batch, precision), strict=True):
+                    of_model |= dict(zip(batch.indices, found, strict=True))
             progress(len(batch.indices) + len(batch.damaged))
     finally:
-        model.train(was_training)
-    for other_scores, other_damaged in world.gather((scores, damaged)):
-        scores |= other_scores
+        for model, was_training in zip(models, were_training, strict=True):
+            model.train(was_training)
+    for others, other_damaged in world.gather((scores, damaged)):
+        for of_model, found in zip(scores, others, strict=True):
+            of_model |= found
         damaged |= other_damaged
-    predictions = tuple(
-        Prediction(
-            samples[index].path,
-            scores[index],
-            labels[index] if labels is not None else None,
-            samples[index].start_seconds,
-            samples[index].end_seconds,
-        )
-        for index in sorted(scores)
-    )
-    return Predictions(predictions, dict(sorted(damaged.items())))
+    damaged = dict(sorted(damaged.items()))
+    return [
+        Predictions(tuple(_prediction(samples, labels, index, of_model[index]) for index in sorted(of_model)), damaged)
+        for of_model in scores
+    ]
+
+
+def _prediction(samples: Sequence[Sample], labels: Sequence[int] | None, index: int, scores) -> Prediction:
+    sample, label = samples[index], labels[index] if labels is not None else None
+    return Prediction(sample.path, scores, label, sample.start_seconds, sample.end_seconds)
 
 
 def judging_precision(model: VideoClassifier, precision: str | None = None) -> str:
@@ -115,10 +152,12 @@ def judging_precision(model: VideoClassifier, precision: str | None = None) -> s
     return resolve_precision(precision, device)
 
 
-def _scores(model: VideoClassifier, batch: Batch, precision: str) -> list[tuple[float, ...]]:
-    device = next(model.parameters()).device
+def _scores(models: Sequence[VideoClassifier], batch: Batch, precision: str) -> list[list[tuple[float, ...]]]:
+    """Of each model, the scores of the batch's videos: softmax of each view, then the mean over a video's views
+    (METHOD.md section 7)."""
+    device = next(models[0].parameters()).device
     with autocast(precision, device):
-        logits = model(batch.pixels.to(device, non_blocking=True))  # (ΣV,Y)
-    # softmax of each view, then the mean over a video's views (METHOD.md section 7)
-    scores = logits.double().softmax(-1).split(batch.num_views)
-    return [tuple(views.mean(0).tolist()) for views in scores]
+        features = models[0].features(batch.pixels.to(device, non_blocking=True))
+        logits = [model.classify(features) for model in models]  # (ΣV,Y) each
+    views = [one.double().softmax(-1).split(batch.num_views) for one in logits]
+    return [[tuple(scores.mean(0).tolist()) for scores in of_model] for of_model in views]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from evl.distributed import without_autocast
-from evl.types import LayerFeatures
+from evl.types import LayerFeatures, MappedFeatures
 
 
 class ClassifierHead(nn.Module):
@@ -56,17 +56,20 @@ class VideoClassifier(nn.Module):
             parameter.requires_grad = False
         self.train()
 
-    def forward(self, clips: Tensor) -> Tensor:
+    def forward(self, clips) -> Tensor:
         return self.classify(self.features(clips))
 
-    def features(self, clips: Tensor) -> list[LayerFeatures]:
-        """What the frozen backbone says: clips (B,T,C,H,W) -> one LayerFeatures a tapped block, no autograd."""
-        if clips.ndim != 5:
+    def features(self, clips) -> list[LayerFeatures] | list[MappedFeatures]:
+        """What the frozen backbone says: clips (B,T,C,H,W) -> one LayerFeatures a tapped block, no autograd.
+
+        A backbone that is a store of features takes stored clips instead, and gives MappedFeatures.
+        """
+        if isinstance(clips, Tensor) and clips.ndim != 5:
             raise ValueError(f"clips of shape {tuple(clips.shape)}; expected (B,T,C,H,W)")
         with torch.no_grad():
             return self.backbone(clips)
 
-    def classify(self, features: Sequence[LayerFeatures]) -> Tensor:
+    def classify(self, features: Sequence[LayerFeatures | MappedFeatures]) -> Tensor:
         """Features of tapped blocks -> logits (B,Y). Only this part has gradients.
 
         Works in the types of features and parameters, whatever autocast says: what is large is narrow already, and

@@ -38,7 +38,6 @@ def _blocks(w: int) -> list[slice]:
     return [slice(w - end, 2 * w - 1 - end + c) for end, c in zip(ends, block_sizes(w), strict=True)]
 
 
-@torch.no_grad()
 def neighbour_maps(query: Tensor, key: Tensor, grid: Grid, dtype: torch.dtype) -> list[Tensor]:
     """Skewed maps S of every frame to the frame before and after: frozen, so without autograd.
 
@@ -46,15 +45,28 @@ def neighbour_maps(query: Tensor, key: Tensor, grid: Grid, dtype: torch.dtype) -
     query row, clip, frame, query column in the block, key row, before/after, offset. Key column j' of query column j
     stands at offset j' + c−1 − j; the other offsets, and missing neighbours, are zero.
     """
+    maps = empty_maps(*query.shape[:2], grid, query, dtype)
+    fill_maps(maps, slice(None), query, key, grid)
+    return maps
+
+
+def empty_maps(b: int, t: int, grid: Grid, like: Tensor, dtype: torch.dtype | None = None) -> list[Tensor]:
+    """Skewed maps of b clips of t frames, all zeros, on the device of ``like`` and in its type, or ``dtype``."""
+    h, w = grid
+    return [like.new_zeros((h, b, t, c, h, 2, w + c - 1), dtype=dtype) for c in block_sizes(w)]
+
+
+@torch.no_grad()
+def fill_maps(maps: list[Tensor], rows: slice, query: Tensor, key: Tensor, grid: Grid) -> None:
+    """Writes into ``empty_maps`` those of the clips ``rows``; query and key of these as in ``neighbour_maps``."""
     h, w = grid
     b, t, num_tokens, n, _ = query.shape
     query, key = (x[:, :, num_tokens - h * w :].transpose(2, 3) for x in (query, key))  # (B,T,N,P,K)
-    maps = [query.new_zeros((h, b, t, c, h, 2, w + c - 1), dtype=dtype) for c in block_sizes(w)]
-    targets = [_unskewed(one, w) for one in maps]
+    targets = [_unskewed(one, w)[:, rows] for one in maps]
     bytes_a_pair = n * (h * w) ** 2 * query.element_size()
     if takes_onednn(query, key) and 4 * bytes_a_pair > SCORES_BYTES["cpu"]:  # for small ones, many at once is faster
         _fill_frame_by_frame(targets, query, key, grid)
-        return maps
+        return
     for clips, frames in _parts(b, t - 1, bytes_a_pair, query.device.type):
         later = slice(frames.start + 1, frames.stop + 1)
         for side, (these, others) in enumerate(((later, frames), (frames, later))):
@@ -62,7 +74,6 @@ def neighbour_maps(query: Tensor, key: Tensor, grid: Grid, dtype: torch.dtype) -
             mean = mean.unflatten(3, grid).unflatten(2, grid).permute(2, 0, 1, 3, 4, 5)  # (h,b,t,w,h,w)
             for target, part in zip(targets, mean.split(block_sizes(w), 3), strict=True):
                 target[:, clips, these, :, :, side] = part
-    return maps
 
 
 def packed_maps(maps: list[Tensor], dtype: torch.dtype) -> Tensor:
@@ -75,7 +86,7 @@ def packed_maps(maps: list[Tensor], dtype: torch.dtype) -> Tensor:
 def unpacked_maps(packed: Tensor, dtype: torch.dtype) -> list[Tensor]:
     """The reverse of ``packed_maps``: what ``neighbour_maps`` gave, in ``dtype``."""
     b, t, h, w = packed.shape[:4]
-    maps = [packed.new_zeros((h, b, t, c, h, 2, w + c - 1), dtype=dtype) for c in block_sizes(w)]
+    maps = empty_maps(b, t, (h, w), packed, dtype)
     parts = packed.permute(2, 0, 1, 3, 4, 5, 6).split(block_sizes(w), 3)
     for one, part in zip(maps, parts, strict=True):
         _unskewed(one, w).copy_(part)

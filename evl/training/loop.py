@@ -6,7 +6,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -16,19 +16,16 @@ import torch
 
 from evl.assembly import save_model
 from evl.config import RunConfig
-from evl.data.dataset import Batch, Files, TrainingClips, collate_clips
-from evl.data.index_file import IndexFile
-from evl.data.loader import StepSampler, default_num_workers, read_batches
+from evl.data.dataset import Batch
+from evl.data.splits import stop_if_too_many
 from evl.distributed import World
 from evl.errors import RunError
-from evl.evaluation import Evaluation, evaluate
+from evl.evaluation import Evaluation
 from evl.models import VideoClassifier
 from evl.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from evl.training.optim import learning_rate, make_optimizer, make_scaler, train_step
 from evl.training.run_folder import RunFolder
-from evl.types import Sample
-from evl.video.augment import TrainingTransform
-from evl.video.transforms import normalise
+from evl.training.sources import Source
 
 log = logging.getLogger("evl")
 
@@ -57,20 +54,18 @@ class Speed:
     clips_per_second: float
     wait_share: float
 
-    def describe(self, num_workers: int) -> str:
+    def describe(self, advice: str) -> str:
         """One line, with what to do about it where data is what training waits for."""
         waiting = f"waiting for data {100 * self.wait_share:.0f} %"
         if self.wait_share > 0.2:
-            more = f"data.num_workers above {num_workers}, " if num_workers < default_num_workers() else ""
-            waiting += f" (try {more}evl prepare)"
+            waiting += f" ({advice})"
         return f"loss {self.loss:.3f}  {self.clips_per_second:.1f} clips/s  {waiting}"
 
 
 def fit(
     model: VideoClassifier,
     config: RunConfig,
-    train_samples: Sequence[Sample],
-    val_files: Files,
+    source: Source,
     folder: RunFolder,
     world: World,
     *,
@@ -80,12 +75,13 @@ def fit(
 ) -> None:
     """Trains from the first step, or from the newest checkpoint, to the last; fills ``damaged`` (path → reason).
 
-    Raises RunError if too many videos are damaged or the loss is not finite, Interrupted after Ctrl-C.
+    Clips come from ``source``: videos, or features of them that are stored. Raises RunError if too many videos
+    are damaged or the loss is not finite, Interrupted after Ctrl-C.
     """
     training = config.training
-    run = _Run(model, config, train_samples, val_files, folder, world, damaged, progress)
+    run = _Run(model, config, source, folder, world, damaged, progress)
     first = run.resume() if resume else 0
-    batches = run.read_batches(first)
+    batches = source.read_batches(first)
     if training.compile:
         model.compile()
     wrapped = torch.nn.parallel.DistributedDataParallel(model) if world.size > 1 else model
@@ -95,8 +91,8 @@ def fit(
             started = time.perf_counter()
             micro = list(islice(batches, training.accumulation))
             waited = time.perf_counter() - started
-            parts = [(run.clips(batch), batch.labels) for batch in micro]
-            totals = train_step(wrapped, run.optimizer, run.scaler, parts, step, training, world, run.clip_shape)
+            parts = [(source.clips(batch), batch.labels) for batch in micro]
+            totals = train_step(wrapped, run.optimizer, run.scaler, parts, step, training, world)
             run.meter.add(totals, waited, time.perf_counter() - started)
             done = step + 1
             is_last = done == training.steps
@@ -105,7 +101,7 @@ def fit(
             if report_now:
                 run.report(done)
             progress(Progress("training", done, training.steps, run.note, first))
-            if len(val_files) and training.eval_every and done % training.eval_every == 0:
+            if source.val_samples and training.eval_every and done % training.eval_every == 0:
                 run.validate(done, stop_requested)
             stopping = stop_requested() if world.size == 1 else report_now and any(world.gather(stop_requested()))
             if done % training.save_every == 0 or is_last or stopping:
@@ -118,16 +114,13 @@ def fit(
 class _Run:
     """What the loop carries from step to step, and the things it does now and then."""
 
-    def __init__(self, model, config: RunConfig, train_samples, val_files, folder: RunFolder, world, damaged, progress):
-        self.model, self.config, self.folder, self.world = model, config, folder, world
-        self.train_samples, self.val_files = train_samples, val_files
+    def __init__(self, model, config: RunConfig, source: Source, folder: RunFolder, world: World, damaged, progress):
+        self.model, self.config, self.source, self.folder, self.world = model, config, source, folder, world
         self.damaged, self.progress = damaged, progress
         training = config.training
         self.seed(0)
         self.optimizer, self.scaler = make_optimizer(model, training), make_scaler(training, world.device)
-        self.clip_shape = (config.clip.num_frames, 3, *model.card.preprocessing.image_size)
         self.meter, self.note, self.best = _Meter(), "", -1.0
-        self.workers = num_workers(config)
         self._writer = None
         if world.is_main:
             for torn in folder.checkpoints.glob(".*.tmp"):  # left by a run that was killed while saving
@@ -152,26 +145,9 @@ class _Run:
             log.info("resuming at step %d of %d", first, self.config.training.steps)
         return first
 
-    def read_batches(self, first: int) -> Iterator[Batch]:
-        config, names = self.config, self.model.class_names
-        transform = TrainingTransform(config.augment, self.model.card.preprocessing, names)
-        index_of = {name: y for y, name in enumerate(names)}
-        labels = [index_of[sample.label] for sample in self.train_samples]
-        files = make_files(self.train_samples, config)
-        dataset = TrainingClips(files, labels, config.clip, transform, config.training.seed)
-        sampler = make_sampler(config, len(self.train_samples), first, self.world)
-        return read_batches(dataset, sampler, num_workers=self.workers, device=self.world.device, collate=collate_clips)
-
-    def clips(self, batch: Batch) -> torch.Tensor | None:
-        """Normalised floats on the model's device: one byte a pixel travels there, not four."""
-        if batch.pixels is None:
-            return None
-        pixels, pre = batch.pixels.to(self.world.device, non_blocking=True), self.model.card.preprocessing
-        return normalise(pixels, pre.mean, pre.std) if pixels.dtype == torch.uint8 else pixels
-
     def watch_damage(self, micro: Sequence[Batch], done: int, *, everywhere: bool) -> None:
         """Notes damaged videos; alone at once, many processes when they report (``everywhere``)."""
-        new = {self.train_samples[i].path: why for batch in micro for i, why in batch.damaged.items()}
+        new = {self.source.train_samples[i].path: why for batch in micro for i, why in batch.damaged.items()}
         self.damaged.update(new)
         if not (everywhere or (new and self.world.size == 1)):
             return
@@ -179,7 +155,7 @@ class _Run:
         if self.world.is_main and self.damaged:
             self.folder.write_damaged(self.damaged)
         try:
-            stop_if_too_many(self.damaged, self.train_samples, self.config)
+            stop_if_too_many(self.damaged, self.source.train_samples, self.config)
         except RunError:
             self.save(done)  # so that a raised limit can go on from here
             raise
@@ -191,10 +167,10 @@ class _Run:
         lr = learning_rate(done - 1, self.config.training)
         self._log({"step": done, "lr": lr, "num_damaged": len(self.damaged), **asdict(speed)})
         damaged = f"  damaged {len(self.damaged)}" if self.damaged else ""
-        self.note = speed.describe(self.workers) + damaged
+        self.note = speed.describe(self.source.advice) + damaged
 
     def validate(self, done: int, stop_requested: Callable[[], bool]) -> None:
-        """The validation videos on one view each; the best model so far is kept."""
+        """The validation videos on one view each, or all that are stored; the best model so far is kept."""
 
         def progress(report: Progress) -> None:
             self.progress(report)
@@ -202,8 +178,7 @@ class _Run:
                 raise Interrupted
 
         try:
-            views = dict(num_clips=1, num_crops=1)
-            result = evaluate_once(self.model, self.val_files, self.config, self.world, progress, **views)
+            result = judge(self.model, self.source, self.world, progress, quick=True)
         except Interrupted:
             log.warning("the validation of step %d is skipped", done)
             return
@@ -244,46 +219,18 @@ class _Run:
                 self._writer.add_scalar(name, value, values["step"])
 
 
-def num_workers(config: RunConfig) -> int:
-    """The config's number of reading processes, or one a core."""
-    return default_num_workers() if config.data.num_workers is None else config.data.num_workers
-
-
-def make_files(samples: Sequence[Sample], config: RunConfig) -> Files:
-    data = config.data
-    index_file = IndexFile(data.index) if data.index is not None else None
-    return Files(samples, verify=data.verify, decoder=data.decoder, index_file=index_file)
-
-
-def make_sampler(config: RunConfig, num_samples: int, first_step: int, world: World) -> StepSampler:
-    """This process's part of every step from ``first_step`` on; ConfigError if the batch cannot be split."""
-    return StepSampler(
-        num_samples,
-        batch_size=config.training.batch_size,
-        accumulation=config.training.accumulation,
-        first_step=first_step,
-        last_step=config.training.steps,
-        seed=config.training.seed,
-        rank=world.rank,
-        world_size=world.size,
-    )
-
-
-def evaluate_once(
-    model, files: Files, config: RunConfig, world: World, progress: Callable[[Progress], None], **views
+def judge(
+    model: VideoClassifier, source: Source, world: World, progress: Callable[[Progress], None], *, quick: bool = False
 ) -> Evaluation:
-    """The validation videos, by the config's views unless ``views`` says otherwise."""
-    total, done = len(range(world.rank, len(files), world.size)), 0
+    """The validation videos of ``source``; ``quick``: on as few views as it can give."""
+    total, done = len(range(world.rank, len(source.val_samples), world.size)), 0
 
     def count(more: int) -> None:
         nonlocal done
         done += more
         progress(Progress("evaluating", done, total))
 
-    return evaluate(
-        model, files.samples, files=files, num_workers=num_workers(config), precision=config.training.precision,
-        world=world, batch_size=config.evaluation.batch_size, progress=count, **views,
-    )  # fmt: skip
+    return source.evaluate(model, count, quick=quick)
 
 
 class _Meter:
@@ -309,18 +256,6 @@ class _Meter:
         self.passed += time.perf_counter() - started
         seen = max(1.0, clips)
         return Speed(loss / seen, 100 * hits / seen, clips / self.passed, self.waited / self.passed)
-
-
-def stop_if_too_many(damaged: dict[str, str], train_samples: Sequence[Sample], config: RunConfig) -> None:
-    """RunError if more than the allowed share of the training files is damaged."""
-    total, allowed = len({sample.path for sample in train_samples}), config.data.max_damaged_share
-    if len(damaged) > allowed * total:
-        path, reason = next(iter(damaged.items()))
-        raise RunError(
-            f"{len(damaged)} of {total} training videos are damaged ({100 * len(damaged) / total:.1f} %, allowed "
-            f"{100 * allowed:g} %), such as {path}: {reason}. 'evl check' lists them; mend or remove them, or raise "
-            "data.max_damaged_share"
-        )
 
 
 @contextmanager

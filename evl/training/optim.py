@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from evl.config import TrainingConfig
 from evl.distributed import World, autocast, resolve_precision
+
+if TYPE_CHECKING:
+    from evl.features import StoredClips
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:
@@ -37,16 +41,16 @@ def train_step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-    micro_batches: Sequence[tuple[Tensor | None, Tensor]],
+    micro_batches: Sequence[tuple[Tensor | StoredClips, Tensor]],
     step: int,
     config: TrainingConfig,
     world: World,
-    clip_shape: tuple[int, ...],
 ) -> Tensor:
     """One optimizer step over the global batch; returns [sum of losses, clips, hits] over all processes.
 
-    ``micro_batches``: this process's (clips (B,T,C,H,W) or None if all were damaged, labels (B)). The gradient is
-    that of the mean loss over all clips of the global batch, however it is cut up and whatever was damaged.
+    ``micro_batches``: this process's (clips (B,T,C,H,W), or their stored features; labels (B)). Where all were damaged
+    there are no labels, and any one clip stands in. The gradient is that of the mean loss over all clips of the global
+    batch, however it is cut up and whatever was damaged.
     """
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(step, config)
@@ -54,8 +58,8 @@ def train_step(
     for number, (clips, labels) in enumerate(micro_batches):
         last = number == len(micro_batches) - 1
         weight = 1.0
-        if clips is None:  # other processes wait for this one's gradients: give them zeros
-            clips, labels, weight = torch.zeros(1, *clip_shape), torch.zeros(1, dtype=torch.long), 0.0
+        if not len(labels):  # other processes wait for this one's gradients: give them zeros
+            labels, weight = torch.zeros(1, dtype=torch.long), 0.0
         clips, labels = (x.to(world.device, non_blocking=True) for x in (clips, labels))
         with nullcontext() if last or world.size == 1 else model.no_sync():
             with autocast(config.precision, world.device):

@@ -14,16 +14,17 @@ from evl.assembly import backbone_to_start, build_classifier, save_model, start_
 from evl.config import RunConfig
 from evl.config import replace as replace_settings
 from evl.data.listing import missing_samples
-from evl.data.manifest import Manifest, read_class_names, read_manifest, refuse_missing, split_samples
+from evl.data.splits import find_samples, stop_if_too_many
 from evl.distributed import World, join_world, resolve_precision
-from evl.errors import ConfigError, DataError, EVLError, RunError
+from evl.errors import ConfigError, RunError, StoreError
 from evl.evaluation import Evaluation, write_evaluation
+from evl.evaluation.stored import backbone_for
 from evl.models import VideoClassifier
 from evl.training.checkpoint import list_checkpoints
-from evl.training.loop import Progress, evaluate_once, fit, make_files, make_sampler, stop_if_too_many
+from evl.training.loop import Progress, fit, judge
 from evl.training.run_folder import RunFolder
+from evl.training.sources import StoredFeatures, Videos, make_sampler, open_store, samples_of
 from evl.types import Sample
-from evl.video.augment import TrainingTransform
 from evl.video.torchcodec import require as require_decoder
 
 log = logging.getLogger("evl")
@@ -69,45 +70,53 @@ def train(
                 raise RunError(
                     f"{out} was not trained here and lists no videos; start from it with: evl train --init {out} …"
                 )
-            config, missing = _resumed(stored, settings), {}
+            config, listed = _resumed(stored, settings), (names, train_samples, val_samples)
         else:
-            config = (config or RunConfig()).with_settings(settings)
-            config, names, train_samples, val_samples, missing = find_samples(config)
+            config, listed = (config or RunConfig()).with_settings(settings), None
+        config, store, names, train_samples, val_samples, missing = _open_data(config, listed)
+        if not resume:
             config = with_steps(config, len(train_samples))
         if config.model.decoder == "zero_shot":
             raise ConfigError(
                 "model.decoder=zero_shot has nothing to train: judge it by evl evaluate --zero-shot, or start training "
                 "from it by model.zero_shot_start=true"
             )
-        torch.manual_seed(config.training.seed)  # the same initial weights everywhere
-        model = build_classifier(config, names, backbone=backbone_to_start(config))
+        seed = config.training.seed
+        torch.manual_seed(seed)  # of a backbone with random weights
+        backbone = backbone_to_start(config) if store is None else backbone_for(config.model, store)
+        model = build_classifier(config, names, backbone=backbone, seed=seed)  # the same initial weights everywhere
         precision = resolve_precision(config.training.precision, world.device)
         model.card = replace(model.card, precision=precision, data=_described(config, train_samples, val_samples))
         # a run that was stopped before its first checkpoint starts from there again
         if config.training.init is not None and not (resume and list_checkpoints(folder.checkpoints)):
             start_from(model, config.training.init)
+        if store is not None:  # the start's backbone may have been inside; here there is none to be saved
+            model.card = replace(model.card, with_backbone=False)
         model.to(world.device)
         # whatever can be refused is refused before there is a folder
         # the list of a run holds what was there when it started: what has gone since is damage
-        damaged = {sample.path: "no such file" for sample in missing_samples(train_samples)} if resume else {}
+        gone = missing_samples(train_samples) if resume and store is None else ()
+        damaged = {sample.path: "no such file" for sample in gone}
         stop_if_too_many(damaged, train_samples, config)
-        val_files = make_files(val_samples, config)
-        require_decoder(config.data.decoder)
+        if store is None:
+            source = Videos(config, names, model.card.preprocessing, train_samples, val_samples, world)
+            require_decoder(config.data.decoder)
+        else:
+            source = StoredFeatures(config, store, model.backbone.taps, world)
         make_sampler(config, len(train_samples), 0, world)
-        TrainingTransform(config.augment, model.card.preprocessing, names)
         if not resume:
-            _only_main(world, lambda: folder.create(config, names, train_samples, val_samples, missing))
+            world.only_main(lambda: folder.create(config, names, train_samples, val_samples, missing))
         if world.is_main:
             _announce(config, model, train_samples, val_samples, world)
             if missing:
                 _announce_missing(missing, folder.path)
         fit(
-            model, config, train_samples, val_files, folder, world,
+            model, config, source, folder, world,
             resume=resume, damaged=damaged, progress=progress,
         )  # fmt: skip
         evaluation = None
         if val_samples:
-            evaluation = evaluate_once(model, val_files, config, world, progress)
+            evaluation = judge(model, source, world, progress)
         if world.is_main:
             if evaluation is not None:
                 write_evaluation(folder.path, evaluation)
@@ -118,63 +127,24 @@ def train(
     return RunResult(model.eval(), evaluation, damaged, folder.path, absent)
 
 
+def _open_data(config: RunConfig, listed: tuple | None):
+    """(config with absolute paths, the store if there is one, class names, training samples, validation samples,
+    missing samples by split). ``listed``: names and samples of a run that goes on."""
+    if config.data.features is None:
+        if listed is not None:
+            return config, None, *listed, {}
+        config, *found = find_samples(config)
+        return config, None, *found
+    config, store = open_store(config)
+    found = samples_of(store)
+    if listed is not None and listed != found:
+        raise StoreError(f"{store.path} holds other videos than this run was begun with; start a new one from it")
+    return config, store, *found, {}
+
+
 def _described(config: RunConfig, train: Sequence[Sample], val: Sequence[Sample]) -> str:
     name = Path(config.data.path).name or config.data.path
     return f"{name}, {len(train)} videos, {len(val)} for validation"
-
-
-def find_samples(
-    config: RunConfig,
-) -> tuple[RunConfig, tuple[str, ...], tuple[Sample, ...], tuple[Sample, ...], dict[str, tuple[Sample, ...]]]:
-    """(config with absolute paths, class names, training samples, validation samples, missing samples by split).
-
-    A test split, where there is one, is never looked at. Missing videos are in neither list; DataError if all of
-    either are.
-    """
-    data = config.data
-    if data.path is None:
-        raise ConfigError("no videos: give --data a folder with a folder per class, or a manifest")
-    paths = {name: str(Path(value).absolute()) for name in ("path", "val_path", "root", "class_names", "index")
-             if (value := getattr(data, name)) is not None}  # fmt: skip
-    config = replace_settings(config, data=paths)
-    data = config.data  # from here on every path is absolute: it is a video's name, in this run and when it goes on
-    names = read_class_names(data.class_names) if data.class_names else None
-    manifest = read_manifest(
-        data.path, root=data.root, class_names=names, layout=data.layout, split_number=data.split_number
-    )
-    missing: dict[str, tuple[Sample, ...]] = {}
-    training = _present(manifest, ("train", "all"), missing)
-    if training is None:
-        raise DataError(f"{data.path} has no training split, only {', '.join(manifest.splits)}")
-    if data.val_path is not None:
-        # laid out as the training videos are, unless it is a list
-        layout = data.layout if Path(data.val_path).is_dir() else "auto"
-        val = read_manifest(data.val_path, root=data.root, class_names=manifest.class_names, layout=layout)
-        validation = _present(val, ("val", "all"), missing)
-        if validation is None:
-            found = ", ".join(val.splits)
-            raise DataError(f"{data.val_path} has no validation split, only {found}; name one of them directly")
-    elif "val" in manifest.splits:
-        validation = _present(manifest, ("val",), missing)
-    else:
-        training, validation = split_samples(training, val_fraction=data.val_fraction, seed=config.training.seed)
-    return config, manifest.class_names, training, validation, missing
-
-
-def _present(manifest: Manifest, splits: tuple[str, ...], missing: dict[str, tuple[Sample, ...]]):
-    """The samples that are there of the first of ``splits`` that the manifest has (None: it has none of them). Those
-    that are not are added to ``missing``."""
-    split = next((name for name in splits if name in manifest.splits), None)
-    if split is None:
-        return None
-    absent = set(manifest.missing)
-    gone = tuple(sample for sample in manifest.splits[split] if sample in absent)
-    present = tuple(sample for sample in manifest.splits[split] if sample not in absent)
-    if not present:
-        refuse_missing(manifest.source, gone)
-    if gone:
-        missing[split] = (*missing.get(split, ()), *gone)
-    return present
 
 
 def with_steps(config: RunConfig, num_samples: int) -> RunConfig:
@@ -196,18 +166,6 @@ def _resumed(stored: RunConfig, settings: tuple[str, ...]) -> RunConfig:
                     "start a new run in another folder"
                 )
     return changed
-
-
-def _only_main(world: World, action: Callable[[], None]) -> None:
-    """Runs on the first process; what goes wrong there is raised on all, so that none waits for ever."""
-    problem = None
-    if world.is_main:
-        try:
-            action()
-        except EVLError as error:
-            problem = error
-    if (problem := world.gather(problem)[0]) is not None:
-        raise problem
 
 
 def _announce(config: RunConfig, model: VideoClassifier, training, validation, world: World) -> None:

@@ -1,7 +1,7 @@
 """Shared by the tests of training."""
 
 from evl.config import replace
-from evl.training.run import find_samples
+from evl.data.splits import find_samples
 
 
 def with_broken_in_training(config):

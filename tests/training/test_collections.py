@@ -12,9 +12,9 @@ from PIL import Image
 from evl.config import RunConfig, replace
 from evl.data import read_manifest
 from evl.data.check import check_samples
+from evl.data.splits import find_samples
 from evl.errors import DataError, EVLError, RunError
 from evl.training import train
-from evl.training.run import find_samples
 from tests.conftest import TINY
 from tests.damage import make_damaged
 from tests.helpers import numbered_frames, run_command, write_video
@@ -163,8 +163,10 @@ def test_val_path_is_not_a_test_split(tiny_config, tmp_path, videos):
 def test_progress_says_what_training_waits_for():
     from evl.data.loader import default_num_workers
     from evl.training.loop import Speed
+    from evl.training.sources import decoding_advice
 
     most = default_num_workers()
-    assert Speed(1.0, 50.0, 10.0, 0.1).describe(1) == "loss 1.000  10.0 clips/s  waiting for data 10 %"
-    assert Speed(1.0, 50.0, 10.0, 0.5).describe(most).endswith("waiting for data 50 % (try evl prepare)")
-    assert Speed(1.0, 50.0, 10.0, 0.5).describe(0).endswith("(try data.num_workers above 0, evl prepare)")
+    assert Speed(1.0, 50.0, 10.0, 0.1).describe("try it") == "loss 1.000  10.0 clips/s  waiting for data 10 %"
+    assert Speed(1.0, 50.0, 10.0, 0.5).describe("try it").endswith("waiting for data 50 % (try it)")
+    assert decoding_advice(most) == "try evl prepare"
+    assert decoding_advice(0) == "try data.num_workers above 0, evl prepare"
