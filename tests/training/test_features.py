@@ -1,0 +1,285 @@
+"""Runs from a store: what a live run gives, without videos and without a backbone."""
+
+import json
+import os
+import shutil
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import evl
+from evl.config import RunConfig, replace
+from evl.data import read_manifest
+from evl.errors import ConfigError, RunError, StoreError
+from evl.evaluation import evaluate_stored, load_for_store
+from evl.features.description import StoreOptions
+from evl.features.extract import extract
+from evl.features.store import FeatureStore
+from evl.training import Interrupted, train
+from evl.training.checkpoint import list_checkpoints
+from evl.training.sources import StoredFeatures
+from tests.conftest import TINY
+from tests.helpers import assert_close, run_command
+from tests.training.helpers import with_broken_in_training
+from tests.training.test_train import assert_same_run, lines, torchrun, weights
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("stored")
+
+
+@pytest.fixture(scope="module")
+def config(videos, folder):
+    """Three epochs of eight videos; a copy of the videos, which tests take away."""
+    shutil.copytree(videos, folder / "videos")
+    config = replace(RunConfig(), **{**TINY, "data": {**TINY["data"], "path": str(folder / "videos")}})
+    return replace(config, training={"save_every": 4, "eval_every": 0, "log_every": 1})
+
+
+@pytest.fixture(scope="module")
+def stores(config, folder):
+    """By form: three clips a video, so that no epoch sees a clip twice."""
+    for form in ("tokens", "maps"):
+        extract(config, folder / form, StoreOptions(form=form, dtype="float32", clips_per_video=3))
+    return {form: folder / form for form in ("tokens", "maps")}
+
+
+def on(config, store, **training):
+    return replace(config, data={"path": None, "features": str(store)}, training=training)
+
+
+def scores(run):
+    found = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    return [line["path"] for line in found], torch.tensor([list(line["scores"].values()) for line in found])
+
+
+@pytest.mark.parametrize(
+    ("forms", "model"),
+    [
+        (("tokens", "maps"), {}),
+        (("tokens",), {"decoder": "attentive", "probe_blocks": 1}),
+        (("maps",), {"taps": [5], "cross_frame": False}),
+    ],
+)
+def test_a_run_from_a_store_is_the_live_run(config, stores, tmp_path, forms, model):
+    """Dropout, order, augmentation: all the same. What was stored in 32 bits gives the same numbers to rounding."""
+    config = replace(config, model=model)
+    train(config, tmp_path / "live")
+    live = weights(tmp_path / "live")
+    for form in forms:
+        train(on(config, stores[form]), tmp_path / form)
+        logged = [
+            [line["loss"] for line in lines(run) if "loss" in line] for run in (tmp_path / "live", tmp_path / form)
+        ]
+        assert len(logged[0]) == 6
+        assert logged[1] == pytest.approx(logged[0], rel=1e-5)
+        stored = weights(tmp_path / form)
+        assert stored.keys() == live.keys()
+        for name, value in live.items():
+            if not name.endswith("k_proj.bias"):  # its gradient is zero (softmax), so Adam follows rounding alone
+                assert_close(stored[name], value, relative=1e-5, floor=1e-7)
+        paths, found = scores(tmp_path / form)
+        assert paths == scores(tmp_path / "live")[0]
+        assert_close(found, scores(tmp_path / "live")[1], relative=1e-5, floor=2e-6)  # six digits are written
+    protocols = [lines(run)[-1]["final"]["protocol"] for run in (tmp_path / "live", tmp_path / forms[0])]
+    assert protocols[1] == f"{protocols[0]}, from a store ({forms[0]}, float32)"
+    assert "2x1 views" in protocols[0]
+
+
+def test_sixteen_bits_stay_near(config, folder, tmp_path):
+    """Bounds are twenty times what was seen: 6e-5 of the loss, 1e-5 of a score."""
+    extract(config, folder / "half", StoreOptions(clips_per_video=3))
+    train(config, tmp_path / "live")
+    train(on(config, folder / "half"), tmp_path / "half")
+    losses = [[line["loss"] for line in lines(tmp_path / run)[:-1]] for run in ("live", "half")]
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=1.2e-3)
+    assert_close(scores(tmp_path / "half")[1], scores(tmp_path / "live")[1], floor=2e-4)
+
+
+def test_nothing_but_the_store_is_read(config, stores, folder, tmp_path, monkeypatch):
+    """No video is there, no backbone can be made; and what comes out is an ordinary model."""
+    hidden = folder / "elsewhere"
+    (folder / "videos").rename(hidden)
+    import evl.assembly.build
+    import evl.assembly.stored
+
+    def no_backbone(*arguments, **options):
+        raise AssertionError("a backbone is made")
+
+    try:
+        with monkeypatch.context() as patch:
+            for module in (evl.assembly.build, evl.assembly.stored):
+                patch.setattr(module, "create_backbone", no_backbone)
+            result = train(on(config, stores["tokens"], steps=3), tmp_path / "run")
+            store = FeatureStore(stores["maps"])
+            again = evaluate_stored(load_for_store(tmp_path / "run", store), store)
+    finally:
+        hidden.rename(folder / "videos")
+    assert_close(
+        torch.tensor([p.scores for p in again.predictions]),
+        torch.tensor([p.scores for p in result.evaluation.predictions]),
+    )
+    live = evl.evaluate(evl.load(tmp_path / "run"), read_manifest(tmp_path / "run/val.csv").samples)
+    assert_close(
+        torch.tensor([p.scores for p in live.predictions]), torch.tensor([p.scores for p in again.predictions])
+    )
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_resumed_bit_exactly(config, stores, tmp_path, precision):
+    config = on(config, stores["tokens"], precision=precision, accumulation=2, clip_grad_norm=0.5)
+    train(config, tmp_path / "whole")
+
+    def press(progress):
+        if (progress.phase, progress.step) == ("training", 3):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted, match="stopped at step 3"):
+        train(config, tmp_path / "parts", progress=press)
+    assert list_checkpoints(tmp_path / "parts/checkpoints")[-1].name == "step_0000003.pt"
+    train(None, tmp_path / "parts", resume=True)
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_two_processes_and_damage(config, videos, tmp_path):
+    """Broken videos are missing from the same batches as in a live run, however many processes there are."""
+    shutil.copytree(videos, tmp_path / "videos")
+    (tmp_path / "videos/dark/broken.mp4").write_bytes(b"broken" * 1000)
+    data = {"path": str(tmp_path / "videos"), "max_damaged_share": 0.5}
+    config = replace(config, data=data, model={"mlp_dropout": 0, "head_dropout": 0}, training={"accumulation": 2})
+    config = with_broken_in_training(config)
+    train(config, tmp_path / "live")
+    extract(config, tmp_path / "store", StoreOptions(form="maps", dtype="float32", clips_per_video=3))
+    config = on(config, tmp_path / "store")
+    train(config, tmp_path / "one")
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    done = torchrun("train", "--config", tmp_path / "config.yaml", "--out", tmp_path / "two")
+    assert done.returncode == 0, done.stderr[-3000:]
+    for run in ("one", "two"):
+        assert_same_run(tmp_path / "live", tmp_path / run)
+        assert (tmp_path / run / "damaged.csv").read_text() == (tmp_path / "live/damaged.csv").read_text()
+    with pytest.raises(RunError, match=r"1 of 9 training videos are damaged"):
+        train(replace(config, data={"max_damaged_share": 0.05}), tmp_path / "strict")
+
+
+def test_a_batch_of_damaged_videos_alone_has_a_stand_in(config, videos, tmp_path):
+    shutil.copytree(videos, tmp_path / "videos")
+    (tmp_path / "videos/dark/broken.mp4").write_bytes(b"broken" * 1000)
+    config = replace(config, data={"path": str(tmp_path / "videos"), "max_damaged_share": 0.5})
+    config = with_broken_in_training(replace(config, training={"batch_size": 1, "steps": 9}))
+    extract(config, tmp_path / "store", StoreOptions(dtype="int8"))
+    result = train(on(config, tmp_path / "store"), tmp_path / "run")
+    assert len(result.damaged) == 1
+    assert [line["loss"] for line in lines(tmp_path / "run")[:-1]].count(0.0) == 1
+
+
+def test_runs_of_frames(config, folder, tmp_path):
+    """Epochs take other frames of one stored run, the same ones whenever they are asked for."""
+    from evl.distributed import World
+
+    extract(config, folder / "long", StoreOptions(dtype="float32", frames=5))
+    store = FeatureStore(folder / "long")
+    source = StoredFeatures(replace(config, training={"steps": 30}), store, (4, 5), World(0, 1, torch.device("cpu")))
+    starts = set()
+    for batch in source.read_batches(0):
+        assert batch.pixels.tokens[5].values.shape[:2] == (4, 3)
+        whole = store.splits["train"].read([(index, 0) for index in batch.indices], [5]).tokens[5].values
+        for clip, run in zip(batch.pixels.tokens[5].values, whole, strict=True):
+            fitting = [start for start in range(3) if torch.equal(clip, run[start : start + 3])]
+            starts.update(fitting)
+            assert fitting
+    assert starts == {0, 1, 2}
+    again = [batch.pixels.tokens[5].values.clone() for batch in source.read_batches(0)]
+    late = [batch.pixels.tokens[5].values.clone() for batch in source.read_batches(20)]
+    assert all(torch.equal(a, b) for a, b in zip(again[20:], late, strict=True))
+    train(on(config, folder / "long"), tmp_path / "run")
+
+
+def test_differences_are_refused_all_at_once(config, stores, tmp_path):
+    other = replace(config, clip={"num_frames": 4}, augment={"flip": 1.0}, model={"taps": "last 3"})
+    with pytest.raises(StoreError) as told:
+        train(on(other, stores["tokens"]), tmp_path / "run")
+    for words in (
+        "clip.num_frames is 4",
+        "augment.flip is 1.0",
+        "reads block 3",
+        "make another store with evl extract",
+    ):
+        assert words in str(told.value)
+    with pytest.raises(ConfigError, match="zero-shot needs the backbone"):
+        train(replace(on(config, stores["tokens"]), model={"zero_shot_start": True}), tmp_path / "run")
+    with pytest.raises(StoreError):
+        train(on(config, tmp_path / "nowhere"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_store_in_its_place_is_refused(config, stores, videos, tmp_path):
+    shutil.copytree(stores["maps"], tmp_path / "store")
+    train(on(config, tmp_path / "store", steps=4), tmp_path / "run")
+    shutil.rmtree(tmp_path / "store")
+    extract(replace(config, training={"seed": 1}), tmp_path / "store", StoreOptions(form="maps"))
+    with pytest.raises(StoreError, match="holds other videos than this run was begun with"):
+        train(None, tmp_path / "run", resume=True)
+
+
+def test_from_the_command_line(config, stores, videos, tmp_path, capsys):
+    """A store alone says what is to be done."""
+    store, run = stores["tokens"], tmp_path / "run"
+    settings = ("training.steps=4", "training.batch_size=4", "training.lr=1e-3", "model.head_dropout=0")
+    code, _, said = run_command(capsys, "train", "--features", store, "--out", run, "--set", *settings)
+    assert code == 0, said
+    stored = RunConfig.from_yaml(run / "config.yaml")
+    assert stored.data.features == str(store)
+    assert (stored.clip, stored.model.taps, stored.model.head_dropout) == (config.clip, "last 2", 0)
+    code, out, said = run_command(capsys, "evaluate", run, "--features", store, "--json", "--out", tmp_path / "judged")
+    assert code == 0, said
+    assert json.loads(out)["protocol"].endswith("from a store (tokens, float32)")
+    assert scores(tmp_path / "judged")[0] == scores(run)[0]
+    assert torch.equal(scores(tmp_path / "judged")[1], scores(run)[1])
+    # its weights are the start of another one, whose decoder it names
+    code, _, said = run_command(
+        capsys, "train", "--features", store, "--init", run, "--out", tmp_path / "b", "--set", "training.steps=1"
+    )
+    assert code == 0, said
+    assert RunConfig.from_yaml(tmp_path / "b/config.yaml").model.head_dropout == 0
+    for arguments, wanted in (
+        (("train", "--features", store, "--data", videos, "--out", tmp_path / "c"), "leave out --data"),
+        (("train", "--features", store, "--resume", "--out", run), "leave out --data, --features"),
+        (("evaluate", run, "--features", store, "--split", "train"), "no views of a split 'train'"),
+        (("evaluate", run, "--features", store, "--clips", "1"), "leave out --zero-shot"),
+    ):
+        code, _, said = run_command(capsys, *arguments)
+        assert code != 0
+        assert wanted in " ".join(said.split())
+
+
+def test_memory_is_used_again_but_never_what_is_held(config, stores):
+    """With three micro-batches a step, the three last batches stay as they were read."""
+    from evl.distributed import World
+
+    config = replace(config, training={"steps": 12, "accumulation": 4})
+    source = StoredFeatures(config, FeatureStore(stores["tokens"]), (5,), World(0, 1, torch.device("cpu")))
+    held, addresses = [], set()
+    for batch in source.read_batches(0):
+        held = [*held[-3:], (batch, batch.pixels.tokens[5].values.clone())]
+        for old, copy in held:
+            assert torch.equal(old.pixels.tokens[5].values, copy)
+        addresses.add(batch.pixels.tokens[5].values.data_ptr())
+    assert len(addresses) < 12  # of 48 batches
+    assert "prepare" not in source.advice
+
+
+def test_what_reading_raises_comes_with_its_batch(config, stores, tmp_path):
+    shutil.copytree(stores["maps"], tmp_path / "store")
+    source_of = FeatureStore(tmp_path / "store")
+    for shard in (tmp_path / "store/shards").iterdir():
+        shard.write_bytes(shard.read_bytes()[:100])
+    with pytest.raises(StoreError):
+        train(on(config, tmp_path / "store"), tmp_path / "run")
+    assert source_of.splits["train"].samples
+    assert load_file(stores["maps"] / "shards/00000.safetensors")
