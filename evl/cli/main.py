@@ -6,7 +6,20 @@ import sys
 
 import typer
 
-from evl.cli import backbones, bench, check, demo, evaluate, export, extract, import_release, predict, prepare, train
+from evl.cli import (
+    backbones,
+    bench,
+    check,
+    demo,
+    evaluate,
+    export,
+    extract,
+    import_release,
+    predict,
+    prepare,
+    sweep,
+    train,
+)
 from evl.cli.common import console, error
 from evl.errors import EVLError
 
@@ -19,7 +32,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (demo, check, prepare, extract, train, evaluate, predict, export, import_release, backbones, bench):
+for module in (
+    demo,
+    check,
+    prepare,
+    extract,
+    train,
+    sweep,
+    evaluate,
+    predict,
+    export,
+    import_release,
+    backbones,
+    bench,
+):
     app.command(module.NAME)(module.command)
 
 
@@ -45,16 +71,16 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _spread_set(arguments: list[str]) -> list[str]:
-    """``--set a=1 b=2`` means ``--set a=1 --set b=2``."""
+    """``--set a=1 b=2`` means ``--set a=1 --set b=2``; so does ``--heads``."""
     spread: list[str] = []
-    inside = False
+    inside = None
     for argument in arguments:
         if argument.startswith("-"):
-            inside = argument == "--set"
-        elif inside and spread[-1] != "--set":
+            inside = argument if argument in ("--set", "--heads") else None
+        elif inside is not None and spread[-1] != inside:
             if "=" in argument and "." in argument.partition("=")[0]:
-                spread.append("--set")
+                spread.append(inside)
             else:
-                inside = False
+                inside = None
         spread.append(argument)
     return spread

@@ -38,6 +38,14 @@ def command(
     settings: Annotated[
         list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as training.steps=2000.")
     ] = [],  # noqa: B006  (typer copies it)
+    heads: Annotated[
+        list[str],
+        typer.Option(
+            "--heads",
+            metavar="KEY=VALUE,VALUE,…",
+            help="Train a head for every combination on one pass over the videos: see evl sweep.",
+        ),
+    ] = [],  # noqa: B006
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out from its newest checkpoint.")
     ] = False,
@@ -67,7 +75,13 @@ def command(
     run_config = None
     if not resume:
         run_config = make_config(data, backbone, recipe, config, tuple(settings), init, features)
-    with _ProgressBars() as progress:
+    if heads:
+        from evl.cli.sweep import run_sweep
+
+        if resume:
+            raise ConfigError("a sweep cannot be resumed: leave out --resume, or --heads")
+        return run_sweep(run_config, heads, out, device)
+    with ProgressBars() as progress:
         try:
             result = train(
                 run_config, out, resume=resume, settings=tuple(settings) if resume else (), device=device,
@@ -150,7 +164,7 @@ def make_config(
     return start
 
 
-class _ProgressBars:
+class ProgressBars:
     """What ``evl.training.train`` reports, drawn: one bar for training, one for each evaluation."""
 
     def __enter__(self):

@@ -39,9 +39,16 @@ def predict(
     return predict_samples(model, samples, None, num_clips=num_clips, num_crops=num_crops, num_workers=num_workers)
 
 
-@torch.inference_mode()
 def predict_samples(
-    model: VideoClassifier,
+    model: VideoClassifier, samples: Sequence[Sample], labels: Sequence[int] | None, **options
+) -> Predictions:
+    """``predict_samples_by`` of one model."""
+    return predict_samples_by([model], samples, labels, **options)[0]
+
+
+@torch.inference_mode()
+def predict_samples_by(
+    models: Sequence[VideoClassifier],
     samples: Sequence[Sample],
     labels: Sequence[int] | None,
     *,
@@ -53,13 +60,15 @@ def predict_samples(
     files: Files | None = None,
     world: World | None = None,
     progress: Callable[[int], None] = lambda count: None,
-) -> Predictions:
+) -> list[Predictions]:
     """Every sample exactly once, over all processes: process r takes samples r, r + size, …; all get the whole.
 
+    ``models``: one, or several that share their backbone: a video is decoded, and looked at, once for all of them.
     ``files``: the samples', where they are known from before; without it labelled ones are verified, others are not.
     ``precision``: None for what the model was trained in (fp32 on the CPU for fp16). ``progress`` hears how many videos
     each batch had.
     """
+    model = models[0]
     card = model.card
     if card is None:
         raise ConfigError(
@@ -79,7 +88,7 @@ def predict_samples(
     batches = _share_of(world, len(samples), batch_size or card.evaluation.batch_size)
     workers = min(num_workers, len(batches))
     read = read_batches(dataset, batches, num_workers=workers, device=device, collate=collate_views)
-    return _predict([model], samples, labels, read, precision, world, progress)[0]
+    return _predict(models, samples, labels, read, precision, world, progress)
 
 
 @torch.inference_mode()

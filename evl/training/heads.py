@@ -265,15 +265,17 @@ class Heads:
         self._units = None
 
 
-class Chorus(nn.Module):
-    """All living heads where one model stands when it judges: clips -> logits (B,G,Y)."""
+class HeadView(nn.Module):
+    """A head where a classifier is judged beside others: it looks at clips with the backbone that all share."""
 
-    def __init__(self, heads: Heads, backbone: nn.Module):
+    def __init__(self, heads: Heads, head: Head, backbone: FrozenBackbone):
         super().__init__()
-        self.heads, self.backbone = heads, backbone
-        self.models = nn.ModuleList(head.model for head in heads.living)
-        self.card, self.class_names = self.models[0].card, self.models[0].class_names
+        self.heads, self.head, self.backbone, self.model = heads, head, backbone, head.model
+        self.card, self.class_names = head.model.card, head.model.class_names
 
-    def forward(self, clips) -> Tensor:
+    def features(self, clips) -> list:
         with torch.no_grad():
-            return self.heads.classify(self.backbone(clips)).transpose(0, 1)
+            return self.heads.share(self.backbone(clips))
+
+    def classify(self, features: Features) -> Tensor:
+        return self.model.classify(self.head.pick(features))

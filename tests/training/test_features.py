@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import evl
 from evl.config import RunConfig, replace
 from evl.data import read_manifest
 from evl.errors import ConfigError, RunError, StoreError
