@@ -56,7 +56,8 @@ def few_shot(
 
     Draw d of K takes its videos by the generator of (seed, K, d), and its initial values, order and dropout by seed +
     d. Batches are of ``training.batch_size``, or of all the videos there are where they are fewer; steps as of any run
-    (``with_steps``: 30 epochs, but at least 200). ``keep_runs``: heads and predictions too. Under torchrun draws are shared among processes.
+    (``with_steps``: 30 epochs, but at least 200). ``keep_runs``: heads and predictions too. Under torchrun draws are
+    shared among processes.
     """
     folder = Path(out)
     with join_world(device) as world:
