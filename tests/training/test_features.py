@@ -95,7 +95,7 @@ def test_a_probe_reads_what_it_needs(config, stores, tmp_path):
 
 
 def test_half_precision_stays_near(config, folder, live, tmp_path):
-    """Bounds are twenty times what was seen: of float16 6e-5 of the loss, 1e-5 of a score."""
+    """Bounds are well above what was seen: of float16 7e-5 of the loss, 1e-5 of a score."""
     extract(config, folder / "half", StoreOptions(clips_per_video=2))
     train(on(config, folder / "half"), tmp_path / "half")
     assert losses(live) != losses(tmp_path / "half")
