@@ -33,11 +33,11 @@ from evl.models import VideoClassifier
 from evl.training.few_shot_report import FewShotResult, Shots, write_few_shot
 from evl.training.loop import Progress
 from evl.training.optim import make_optimizer, make_scaler, train_step
+from evl.training.run import with_steps
 from evl.training.sources import open_store
 from evl.types import MappedFeatures
 
 log = logging.getLogger("evl")
-STEPS = 200  # where training.steps is not set
 KEPT_BYTES = 2 << 30  # features of training clips that stay in memory, for all runs
 
 
@@ -55,8 +55,9 @@ def few_shot(
     ``config.data.features``, judged on the store's validation videos; ``shots.json`` and ``shots.png`` in ``out``.
 
     Draw d of K takes its videos by the generator of (seed, K, d), and its initial values, order and dropout by seed +
-    d. Steps: ``training.steps``, or 200; batches of ``training.batch_size``, or all the videos there are where they
-    are fewer. ``keep_runs``: heads and predictions too. Under torchrun draws are shared among processes.
+    d. Batches are of ``training.batch_size``, or of all the videos there are where they are fewer; steps as of any run
+    (``with_steps``: 30 epochs, but at least 200). ``keep_runs``: heads and predictions too. Under torchrun draws are
+    shared among processes.
     """
     folder = Path(out)
     with join_world(device) as world:
@@ -130,9 +131,8 @@ class _Heads:
         batch_size = min(training.batch_size, count)
         least = math.ceil(batch_size / max(1, training.batch_size // training.accumulation))
         accumulation = next(n for n in range(least, batch_size + 1) if batch_size % n == 0)
-        steps = training.steps or max(STEPS, training.warmup_steps + 1)
-        own = {"batch_size": batch_size, "accumulation": accumulation, "steps": steps}
-        return replace_settings(self.config, training=own)
+        own = replace_settings(self.config, training={"batch_size": batch_size, "accumulation": accumulation})
+        return with_steps(own, count)
 
     def train(self, shots: int, draw: int, note: Callable[[int, int], None]) -> VideoClassifier:
         config, chosen = self.settings(shots), self.draw(shots, draw)

@@ -95,7 +95,7 @@ def test_a_probe_reads_what_it_needs(config, stores, tmp_path):
 
 
 def test_half_precision_stays_near(config, folder, live, tmp_path):
-    """Bounds are twenty times what was seen: of float16 6e-5 of the loss, 1e-5 of a score."""
+    """Bounds are well above what was seen: of float16 7e-5 of the loss, 1e-5 of a score."""
     extract(config, folder / "half", StoreOptions(clips_per_video=2))
     train(on(config, folder / "half"), tmp_path / "half")
     assert losses(live) != losses(tmp_path / "half")
@@ -162,13 +162,11 @@ def test_two_processes_and_damage(config, videos, tmp_path):
     train(config, tmp_path / "live")
     extract(config, tmp_path / "store", StoreOptions(form="maps", dtype="float32", clips_per_video=2))
     config = on(config, tmp_path / "store")
-    train(config, tmp_path / "one")
     (tmp_path / "config.yaml").write_text(config.to_yaml())
     done = torchrun("train", "--config", tmp_path / "config.yaml", "--out", tmp_path / "two")
     assert done.returncode == 0, done.stderr[-3000:]
-    for run in ("one", "two"):
-        assert_same_run(tmp_path / "live", tmp_path / run)
-        assert (tmp_path / run / "damaged.csv").read_text() == (tmp_path / "live/damaged.csv").read_text()
+    assert_same_run(tmp_path / "live", tmp_path / "two")
+    assert (tmp_path / "two/damaged.csv").read_text() == (tmp_path / "live/damaged.csv").read_text()
     with pytest.raises(RunError, match=r"1 of 9 training videos are damaged"):
         train(replace(config, data={"max_damaged_share": 0.05}), tmp_path / "strict")
 

@@ -15,6 +15,7 @@ from evl.features.description import StoreOptions
 from evl.features.extract import extract
 from evl.features.store import FeatureStore
 from evl.training import few_shot as module
+from evl.training import train
 from evl.training.few_shot import draw_videos, few_shot
 from tests.conftest import TINY
 from tests.helpers import assert_close, run_command
@@ -48,7 +49,7 @@ def test_draws_are_of_each_class_and_their_own():
     assert draw_videos(labels, 3, 2, seed=4, draw=0) != draw_videos(labels, 3, 2, seed=3, draw=0)
 
 
-def test_means_over_draws(config, store, tmp_path):
+def test_means_over_draws(config, store, tmp_path, monkeypatch):
     result = few_shot(config, tmp_path / "out", shots=(1, 3), draws=2, keep_runs=True)
     assert [(row.shots, row.num_videos, row.batch_size, row.steps) for row in result.rows] == [
         (1, 2, 2, 5),
@@ -69,18 +70,11 @@ def test_means_over_draws(config, store, tmp_path):
     again = evaluate_stored(load_for_store(run, opened), opened)
     assert again.metrics.top1 == result.rows[1].top1[1]
     assert evl.load(run).class_names == ("bright", "dark")
-    # the same again
-    same = few_shot(config, tmp_path / "same", shots=(3,), draws=2)
-    assert same.rows[0].top1 == result.rows[1].top1
-    assert not (tmp_path / "same/runs").exists()
-
-
-def test_kept_features_are_those_that_are_read(config, tmp_path, monkeypatch):
-    """With no room to keep them, features are made in every step: the same heads."""
-    few_shot(config, tmp_path / "kept", shots=(2,), draws=2, keep_runs=True)
+    # the same again, with no room to keep features: they are made in every step
     monkeypatch.setattr(module, "KEPT_BYTES", 0)
-    few_shot(config, tmp_path / "made", shots=(2,), draws=2, keep_runs=True)
-    heads = [evl.load(tmp_path / name / "runs/02_shots_draw_1").trainable_state() for name in ("kept", "made")]
+    same = few_shot(config, tmp_path / "same", shots=(3,), draws=2, keep_runs=True)
+    assert same.rows[0].top1 == result.rows[1].top1
+    heads = [evl.load(tmp_path / name / "runs/03_shots_draw_2").trainable_state() for name in ("out", "same")]
     for name, value in heads[0].items():
         if not name.endswith("k_proj.bias"):
             assert_close(heads[1][name], value, floor=1e-7)
@@ -88,21 +82,16 @@ def test_kept_features_are_those_that_are_read(config, tmp_path, monkeypatch):
 
 def test_a_head_is_the_one_that_training_makes(config, store, tmp_path, monkeypatch):
     """All videos of all classes, in the order of a run: few-shot's short loop is the long one."""
-    from evl.training import train
-
-    config = replace(config, training={"seed": 0})
+    # a run seeds its dropout anew: without dropout both draw the same
+    config = replace(config, model={"mlp_dropout": 0, "head_dropout": 0}, training={"eval_every": 0})
+    train(config, tmp_path / "run")
     monkeypatch.setattr(module, "draw_videos", lambda labels, *_, **__: list(range(len(labels))))
     few_shot(config, tmp_path / "few", shots=(4,), draws=2, keep_runs=True)
-    # a run seeds its dropout anew: without dropout both draw the same
-    plain = replace(config, model={"mlp_dropout": 0, "head_dropout": 0}, training={"eval_every": 0})
-    few_shot(plain, tmp_path / "plain", shots=(4,), draws=2, keep_runs=True)
-    train(plain, tmp_path / "run")
-    whole = evl.load(tmp_path / "run").trainable_state()
-    head, dropped = (evl.load(tmp_path / name / "runs/04_shots_draw_1").trainable_state() for name in ("plain", "few"))
-    for name, value in whole.items():
+    head, other = (evl.load(tmp_path / f"few/runs/04_shots_draw_{n}").trainable_state() for n in (1, 2))
+    for name, value in evl.load(tmp_path / "run").trainable_state().items():
         if not name.endswith("k_proj.bias"):
             assert_close(head[name], value, floor=1e-7)
-    assert any(not torch.equal(dropped[name], value) for name, value in whole.items())
+    assert not torch.equal(head["head.linear.weight"], other["head.linear.weight"])  # the draws' seeds differ
 
 
 def test_from_the_command_line(store, tmp_path, capsys):
