@@ -164,7 +164,7 @@ def test_a_head_of_many_becomes_what_it_becomes_alone(backbone, kind, together):
         optimizer, scaler = make_optimizer(head.model, config.training), make_scaler(config.training, world.device)
         for step, (features, labels) in enumerate(batches):
             parts = [(OnDevice(features), labels)]
-            train_step(Decoding(head), optimizer, scaler, parts, step, config.training, world, (1,))
+            train_step(Decoding(head), optimizer, scaler, parts, step, config.training, world)
         alone.append(head)
     heads = Heads([make_head(config, backbone) for config in (*configs, *others)], together=together)
     torch.manual_seed(123)
