@@ -11,8 +11,9 @@ from evl.evaluation.evaluate import Evaluation
 from evl.files import write_atomically
 
 
-def write_evaluation(folder: str | Path, evaluation: Evaluation) -> None:
-    """``predictions.jsonl`` (a video a line, with all scores), ``metrics.json``, ``confusion.csv`` and ``.png``."""
+def write_evaluation(folder: str | Path, evaluation: Evaluation, *, picture: bool = True) -> None:
+    """``predictions.jsonl`` (a video a line, with all scores), ``metrics.json``, ``confusion.csv`` and ``.png``
+    (unless ``picture`` is False: drawing takes longer than the rest)."""
     folder, names = Path(folder), evaluation.class_names
     with write_atomically(folder / "predictions.jsonl", text=True) as file:
         for prediction in evaluation.predictions:
@@ -36,7 +37,8 @@ def write_evaluation(folder: str | Path, evaluation: Evaluation) -> None:
         writer = csv.writer(file)
         writer.writerow(["label \\ prediction", *names])
         writer.writerows([name, *row] for name, row in zip(names, evaluation.metrics.confusion.tolist(), strict=True))
-    _draw_confusion(folder / "confusion.png", evaluation)
+    if picture:
+        _draw_confusion(folder / "confusion.png", evaluation)
 
 
 def _draw_confusion(path: Path, evaluation: Evaluation) -> None:

@@ -18,7 +18,7 @@ def draw(path: Path, result: SweepResult) -> None:
     from matplotlib.figure import Figure  # without pyplot: no global state, no display
 
     keys = list(result.best.settings)[:MAX_PANELS]
-    columns = min(3, len(keys) + 1)
+    columns = 2 if len(keys) == 3 else min(3, len(keys) + 1)
     rows = math.ceil((len(keys) + 1) / columns)
     figure = Figure(figsize=(1 + 4.4 * columns, 0.9 + 3.4 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
@@ -31,18 +31,24 @@ def draw(path: Path, result: SweepResult) -> None:
     _losses(panels[len(keys)], result)
     for panel in panels[len(keys) + 1 :]:
         panel.set_axis_off()
-    figure.suptitle("\n".join(textwrap.wrap(_title(result), 32 * columns)), fontsize=10)
+    widths = (50 * columns, 75 * columns)
+    chosen, protocol = ("\n".join(textwrap.wrap(*line)) for line in zip(_titles(result), widths, strict=True))
+    figure.suptitle(chosen, fontsize=11, fontweight="bold")
+    figure.supxlabel(
+        f"star: the chosen head; band: 95 % interval of its top-1; bar: mean of the heads at a value\n{protocol}",
+        fontsize=8, color="#555555",
+    )  # fmt: skip
     with write_atomically(path) as file:
         figure.savefig(file, format="png", dpi=120)
 
 
-def _title(result: SweepResult) -> str:
+def _titles(result: SweepResult) -> tuple[str, str]:
     best = result.best
     low, high = best.evaluation.metrics.top1_interval
     name = ", ".join(f"{key.partition('.')[2]} {text}" for key, text in best.settings.items()) or "one head"
     test = "" if result.test is None else f"  ·  its test top-1 {result.test.metrics.top1:.1f} %"
     chosen = f"chosen: {name}  ·  val top-1 {best.evaluation.metrics.top1:.1f} % ({low:.1f} to {high:.1f}){test}"
-    return f"{chosen}  ·  {best.evaluation.protocol}"
+    return chosen, f"{len(result.ranked)} heads  ·  {best.evaluation.protocol}"
 
 
 def _setting(panel, result: SweepResult, key: str) -> None:

@@ -163,7 +163,7 @@ def save_head(
     scores = None
     if evaluation is not None:
         run.log({"step": head.config.training.steps, "final": evaluation.to_dict()})
-        write_evaluation(folder, evaluation)
+        write_evaluation(folder, evaluation, picture=sweep is not None)
         scores = evaluation.to_dict()
     if sweep is not None and sweep.test is not None:
         write_evaluation(folder / "test", sweep.test)
