@@ -114,7 +114,7 @@ def measure(config: RunConfig, folder: Path, num_clips: int, repeats: int) -> di
     for form, dtype in TIMED:
         say(f"epochs of {form} {dtype}")
         epochs[f"{form} {dtype}"] = time_epochs(folder / f"{form}-{dtype}", models[form, dtype], config, num_clips)
-    floors = {name: floor(name, live, backbone, config, on_disk, peak) for name in steps}
+    floors = {name: floor(name, live, backbone, config, on_disk, peak) for name in seconds}
     return {
         "machine": describe_machine(CPU),
         "settings": {"backbone": config.backbone.name, "num_frames": frames, "taps": list(backbone.taps),
@@ -127,7 +127,7 @@ def measure(config: RunConfig, folder: Path, num_clips: int, repeats: int) -> di
         "steps": {name: {
             "seconds": seconds[name], "clips_a_second": batch / seconds[name],
             "times_live": seconds["live"] / seconds[name], "floor": floors[name], "parts": parts.get(name),
-        } for name in steps},
+        } for name in seconds},
         "epochs_a_minute": epochs,
     }  # fmt: skip
 

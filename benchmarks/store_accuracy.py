@@ -1,8 +1,9 @@
 """What storing features costs in accuracy: python benchmarks/store_accuracy.py; writes results/store-accuracy-NAME.*
 
-The demo's task (`motions`: 14 motions; its encoder, sizes and settings), by the commands a user has. `evl train` on the
-videos, whose frames are drawn anew in every epoch; and `evl extract`, then `evl train --features`, for every way to
-store, with the same seeds. With as many clips a video as there are epochs both see the same clips. Rows of several calls with one --name are put together.
+The demo's task (`motions`: 14 motions; its encoder, sizes and settings), by the commands a user has. `evl train` on
+the videos, whose frames are drawn anew in every epoch; and `evl extract`, then `evl train --features`, for every way
+to store, with the same seeds. With as many clips a video as there are epochs both see the same clips. Rows of several
+calls with one --name are put together.
 """
 
 from __future__ import annotations

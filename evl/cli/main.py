@@ -18,6 +18,7 @@ from evl.cli import (
     import_release,
     predict,
     prepare,
+    sweep,
     train,
 )
 from evl.cli.common import console, error
@@ -33,7 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _COMMANDS = (
-    demo, check, prepare, extract, train, evaluate, predict, embed, export, import_release, backbones, bench,
+    demo, check, prepare, extract, train, sweep, evaluate, predict, embed, export, import_release, backbones, bench,
 )  # fmt: skip
 for module in _COMMANDS:
     app.command(module.NAME)(module.command)
@@ -61,16 +62,16 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _spread_set(arguments: list[str]) -> list[str]:
-    """``--set a=1 b=2`` means ``--set a=1 --set b=2``."""
+    """``--set a=1 b=2`` means ``--set a=1 --set b=2``; so does ``--heads``."""
     spread: list[str] = []
-    inside = False
+    inside = None
     for argument in arguments:
         if argument.startswith("-"):
-            inside = argument == "--set"
-        elif inside and spread[-1] != "--set":
+            inside = argument if argument in ("--set", "--heads") else None
+        elif inside is not None and spread[-1] != inside:
             if "=" in argument and "." in argument.partition("=")[0]:
-                spread.append("--set")
+                spread.append(inside)
             else:
-                inside = False
+                inside = None
         spread.append(argument)
     return spread

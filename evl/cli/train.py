@@ -38,6 +38,14 @@ def command(
     settings: Annotated[
         list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as training.steps=2000.")
     ] = [],  # noqa: B006  (typer copies it)
+    heads: Annotated[
+        list[str],
+        typer.Option(
+            "--heads",
+            metavar="KEY=VALUE,VALUE,…",
+            help="Train a head for every combination on one pass over the videos: see evl sweep.",
+        ),
+    ] = [],  # noqa: B006
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out from its newest checkpoint.")
     ] = False,
@@ -85,7 +93,13 @@ def command(
             raise ConfigError("few-shot runs take seconds and are not resumed: leave out --resume, or --shots")
         _few_shot(run_config, out, _numbers(shots), draws, keep_runs, device)
         return
-    with _ProgressBars() as progress:
+    if heads:
+        from evl.cli.sweep import run_sweep
+
+        if resume:
+            raise ConfigError("a sweep cannot be resumed: leave out --resume, or --heads")
+        return run_sweep(run_config, heads, out, device)
+    with ProgressBars() as progress:
         try:
             result = train(
                 run_config, out, resume=resume, settings=tuple(settings) if resume else (), device=device,
@@ -118,7 +132,7 @@ def _few_shot(config, out: Path, shots: tuple[int, ...], draws: int, keep_runs: 
     from evl.cli.common import is_main_process, output
     from evl.training.few_shot import few_shot
 
-    with _ProgressBars() as progress:
+    with ProgressBars() as progress:
         result = few_shot(
             config, out, shots=shots, draws=draws, keep_runs=keep_runs, device=device, progress=progress
         )  # fmt: skip
@@ -205,7 +219,7 @@ def make_config(
     return start
 
 
-class _ProgressBars:
+class ProgressBars:
     """What ``evl.training.train`` reports, drawn: one bar for training, one for each evaluation."""
 
     def __enter__(self):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from evl.data.dataset import Files
 from evl.distributed import World
 from evl.evaluation.metrics import Metrics, compute_metrics
-from evl.inference.predictor import Predictions, judging_precision, predict_samples
+from evl.inference.predictor import Predictions, judging_precision, predict_samples_by
 from evl.models import VideoClassifier
 from evl.types import Prediction, Sample
 
@@ -45,11 +45,9 @@ def evaluate(
     Views are the model's own unless given; ``files``: the samples', if they were read before.
     Under torchrun every process gets the same, whole result.
     """
-    labels = labels_of(samples, model.class_names)
-    result = predict_samples(
-        model,
+    return evaluate_together(
+        [model],
         samples,
-        labels,
         num_clips=num_clips,
         num_crops=num_crops,
         batch_size=batch_size,
@@ -58,10 +56,30 @@ def evaluate(
         files=files,
         world=world,
         progress=progress,
-    )
-    used = judging_precision(model, precision)
-    protocol = model.card.protocol(len(result.predictions), num_clips, num_crops, used)
-    return counted(result, samples, model.class_names, protocol)
+    )[0]
+
+
+def evaluate_together(
+    models: Sequence[VideoClassifier],
+    samples: Sequence[Sample],
+    *,
+    num_clips: int | None = None,
+    num_crops: int | None = None,
+    precision: str | None = None,
+    **options,
+) -> list[Evaluation]:
+    """Models of the same classes that share their backbone, each as ``evaluate``, in one pass."""
+    first = models[0]
+    labels = labels_of(samples, first.class_names)
+    views = dict(num_clips=num_clips, num_crops=num_crops)
+    results = predict_samples_by(models, samples, labels, precision=precision, **views, **options)
+    used = judging_precision(first, precision)
+    return [
+        counted(
+            result, samples, model.class_names, model.card.protocol(len(result.predictions), **views, precision=used)
+        )
+        for model, result in zip(models, results, strict=True)
+    ]
 
 
 def labels_of(samples: Sequence[Sample], class_names: Sequence[str]) -> list[int]:

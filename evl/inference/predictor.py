@@ -45,21 +45,20 @@ def predict(
 
 
 def predict_samples(
-    models: VideoClassifier | Sequence[VideoClassifier],
-    samples: Sequence[Sample],
-    labels: Sequence[int] | None,
-    **options,
-):
-    """Predictions of every sample; a list of them for several models, which share their backbone: it runs once.
+    model: VideoClassifier, samples: Sequence[Sample], labels: Sequence[int] | None, **options
+) -> Predictions:
+    """Predictions of every sample. ``labels``: indices of classes, or None; ``options``: those of ``of_samples``."""
+    return predict_samples_by([model], samples, labels, **options)[0]
 
-    ``labels``: indices of classes, or None; ``options``: those of ``of_samples``.
-    """
-    several = list(models) if isinstance(models, Sequence) else [models]
-    readers = [scores_of(model) for model in several]
-    with evaluating(several):
-        found, damaged = of_samples(several[0], samples, readers, labels=labels, **options)
-    predictions = [_predictions(samples, labels, scores, damaged) for scores in found]
-    return predictions if isinstance(models, Sequence) else predictions[0]
+
+def predict_samples_by(
+    models: Sequence[VideoClassifier], samples: Sequence[Sample], labels: Sequence[int] | None, **options
+) -> list[Predictions]:
+    """The same of several models that share their backbone: a video is decoded, and looked at, once for all of them."""
+    readers = [scores_of(model) for model in models]
+    with evaluating(models):
+        found, damaged = of_samples(models[0], samples, readers, labels=labels, **options)
+    return [_predictions(samples, labels, scores, damaged) for scores in found]
 
 
 def predict_stored(

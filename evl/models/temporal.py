@@ -70,21 +70,39 @@ class LocalTemporalModule(nn.Module):
         if self.position is not None and tokens.shape[1] != len(self.position):
             raise ValueError(f"clips of {tokens.shape[1]} frames, but this decoder was made for {len(self.position)}")
         weight = bias = before = after = grid = None
-        maps = ()
         if self.conv is not None:
             weight, bias = self.conv.conv.weight, self.conv.conv.bias
         if self.cross_frame is not None:
             before, after, grid = self.cross_frame.before, self.cross_frame.after, self.cross_frame.grid
-            if tokens.shape[2] < grid[0] * grid[1]:
-                patches = grid[0] * grid[1]
-                raise ValueError(f"{tokens.shape[2]} tokens a frame, but a grid of {grid} has {patches} patches")
-            if isinstance(features, MappedFeatures):
-                maps = features.maps
-            else:
-                maps = neighbour_maps(features.query, features.key, grid, tokens.dtype)
-        if weight is None and self.position is None and before is None:
-            return tokens
-        return _AddTemporal.apply(tokens, weight, bias, self.position, before, after, grid, *maps)
+        return add_temporal(features, weight, bias, self.position, before, after, grid)
+
+
+def add_temporal(
+    features: LayerFeatures | MappedFeatures,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    position: Tensor | None,
+    before: Tensor | None,
+    after: Tensor | None,
+    grid: tuple[int, int] | None,
+) -> Tensor:
+    """The sum that ``LocalTemporalModule`` makes, of its parameters: tokens (B,T,L,D) -> the same shape and type.
+
+    ``weight`` (D,1,3) and ``bias`` (D) of the convolution, ``position`` (T,D), ``before`` and ``after`` as in
+    CrossFrameAttention with their ``grid``; None where a part is off.
+    """
+    tokens, maps = features.tokens, ()
+    if before is not None:
+        if tokens.shape[2] < grid[0] * grid[1]:
+            patches = grid[0] * grid[1]
+            raise ValueError(f"{tokens.shape[2]} tokens a frame, but a grid of {grid} has {patches} patches")
+        if isinstance(features, MappedFeatures):
+            maps = features.maps
+        else:
+            maps = neighbour_maps(features.query, features.key, grid, tokens.dtype)
+    if weight is None and position is None and before is None:
+        return tokens
+    return _AddTemporal.apply(tokens, weight, bias, position, before, after, grid, *maps)
 
 
 class _AddTemporal(torch.autograd.Function):

@@ -86,7 +86,7 @@ def fit(
         model.compile()
     wrapped = torch.nn.parallel.DistributedDataParallel(model) if world.size > 1 else model
     model.train()
-    with _stop_requested() as stop_requested:
+    with listening_for_stop() as stop_requested:
         for step in range(first, training.steps):
             started = time.perf_counter()
             micro = list(islice(batches, training.accumulation))
@@ -259,7 +259,7 @@ class _Meter:
 
 
 @contextmanager
-def _stop_requested():
+def listening_for_stop():
     """Ctrl-C and SIGTERM end the step first; a second one ends at once. Only the main thread may listen."""
     requested = []
 

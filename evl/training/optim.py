@@ -26,9 +26,11 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
 
 
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    """Weight decay on all trainable parameters, as published."""
+    """Weight decay on all trainable parameters, as published. Fused is one pass over memory: on the CPU four times as
+    fast, which a step on stored features notices."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+    fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
+    return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
 
 
 def make_scaler(config: TrainingConfig, device: torch.device) -> torch.amp.GradScaler:
@@ -71,11 +73,24 @@ def train_step(
         totals[1] += weight * len(labels)
         totals[2] += weight * hits
     world.sum_(totals)
+    apply_gradients(optimizer, scaler, totals[1], config, world.size)
+    return totals
+
+
+def apply_gradients(
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    num_clips: Tensor,
+    config: TrainingConfig,
+    world_size: int = 1,
+) -> None:
+    """The end of a step: gradients of losses that were summed and divided by the batch size, of which ``num_clips``
+    were there, change the weights and are forgotten."""
     scaler.unscale_(optimizer)
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     # DDP averages over processes: times their number it adds up. Damaged clips are missing from the sum: divide by what
     # was there. One process and nothing missing: exactly 1.
-    torch._foreach_mul_(gradients, (world.size * config.batch_size / totals[1].clamp(min=1)).float())
+    torch._foreach_mul_(gradients, (world_size * config.batch_size / num_clips.clamp(min=1)).float())
     if config.clip_grad_norm is not None:
         nn.utils.clip_grad_norm_(
             [p for group in optimizer.param_groups for p in group["params"]], config.clip_grad_norm
@@ -83,4 +98,3 @@ def train_step(
     scaler.step(optimizer)
     scaler.update()
     optimizer.zero_grad(set_to_none=True)
-    return totals

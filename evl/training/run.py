@@ -86,7 +86,7 @@ def train(
         backbone = backbone_to_start(config) if store is None else backbone_for(config.model, store)
         model = build_classifier(config, names, backbone=backbone, seed=seed)  # the same initial weights everywhere
         precision = resolve_precision(config.training.precision, world.device)
-        model.card = replace(model.card, precision=precision, data=_described(config, train_samples, val_samples))
+        model.card = replace(model.card, precision=precision, data=describe_data(config, train_samples, val_samples))
         # a run that was stopped before its first checkpoint starts from there again
         if config.training.init is not None and not (resume and list_checkpoints(folder.checkpoints)):
             start_from(model, config.training.init)
@@ -142,7 +142,8 @@ def _open_data(config: RunConfig, listed: tuple | None):
     return config, store, *found, {}
 
 
-def _described(config: RunConfig, train: Sequence[Sample], val: Sequence[Sample]) -> str:
+def describe_data(config: RunConfig, train: Sequence[Sample], val: Sequence[Sample]) -> str:
+    """For the card of a model."""
     name = Path(config.data.path).name or config.data.path
     return f"{name}, {len(train)} videos, {len(val)} for validation"
 

@@ -1,0 +1,117 @@
+"""evl sweep"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+NAME = "sweep"
+
+
+def command(
+    out: Annotated[Path, typer.Option(help="Folder of the sweep, made new: every head a run, the best one, a table.")],
+    features: Annotated[
+        Path | None, typer.Option(metavar="STORE", help="A store made by evl extract: dozens of heads in minutes.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Instead of --features: videos, decoded and looked at once for all heads.")
+    ] = None,
+    backbone: Annotated[str | None, typer.Option(help="Frozen encoder, with --data: as for evl train.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Start from a recipe, such as k400_vitb16_8x16.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Start from a config.yaml.")] = None,
+    init: Annotated[str | None, typer.Option(metavar="MODEL", help="Start every head from a saved model.")] = None,
+    settings: Annotated[
+        list[str],
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE,VALUE,…",
+            help="All combinations are tried: --set training.lr=1e-4,3e-4 --set model.temporal_conv=true,false is four "
+            "heads. A list, such as model.taps=[3,6,9], is one value.",
+        ),
+    ] = [],  # noqa: B006  (typer copies it)
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; default: CUDA if there is one.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what sweep.json holds, and nothing else.")] = False,
+) -> None:
+    """Try many settings in one pass over the data; choose by the validation videos.
+
+    Heads (decoder and classifier) may differ in model.* and in training.lr, weight_decay, warmup_steps,
+    label_smoothing, clip_grad_norm and seed (initial values); they share clips, batches, steps and precision. Every
+    head is saved as a run in --out/heads, the chosen one in --out/best; its score is optimistic, because it was chosen
+    by it, so where there is a test split it alone is judged on that, once.
+    """
+    from evl.cli.train import make_config
+
+    start = make_config(data, backbone, recipe, config, (), init, features)
+    run_sweep(start, settings, out, device, as_json)
+
+
+def run_sweep(config, settings: list[str], out: Path, device: str | None, as_json: bool = False) -> None:
+    """The sweep with its progress and its table, for this command and ``evl train --heads``."""
+    from evl.cli.common import console, output, print_json, start_logging
+    from evl.cli.train import ProgressBars
+    from evl.training import Interrupted
+    from evl.training.sweep import sweep
+
+    start_logging()
+    with ProgressBars() as progress:
+        try:
+            result = sweep(config, settings, out, device=device, progress=progress)
+        except Interrupted as stop:
+            console.print(str(stop), markup=False, soft_wrap=True)
+            raise typer.Exit(130) from None
+    if result.damaged:
+        console.print(f"[yellow]{len(result.damaged)} damaged videos were skipped: see damaged.csv[/yellow]")
+    dropped = len(result.ranked) - len(result.judged)
+    if dropped:
+        problem = result.ranked[-1].problem
+        console.print(
+            f"[yellow]{dropped} of {len(result.ranked)} heads were dropped, such as one with {problem}[/yellow]"
+        )
+    if as_json:
+        print_json(result.to_dict())
+        return
+    output.print(table_of(result))
+    output.print(f"by {result.best.evaluation.protocol}", highlight=False, markup=False, soft_wrap=True)
+    if result.as_good > 1:
+        output.print(
+            f"{result.as_good} of {len(result.judged)} heads are as good as one can tell: their 95 % intervals overlap "
+            "with the chosen one's",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    output.print(result.verdict, highlight=False, markup=False, soft_wrap=True)
+    output.print(
+        f"{len(result.ranked)} heads, {result.steps} steps: {result.training_seconds:.0f} s of training, "
+        f"{result.judging_seconds:.0f} s of judging; all of it is in {out} (sweep.png shows it); next: "
+        f"evl predict {out / 'best'} VIDEO",
+        highlight=False, markup=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+def table_of(result):
+    """A row a head, best first."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    keys = list(result.best.settings)
+    table.add_column("head", justify="right")
+    for key in keys:
+        table.add_column(escape(key.partition(".")[2]), justify="right")
+    for name in ("val top-1", "95 %", "top-5", "val loss", "train top-1", "parameters"):
+        table.add_column(name, justify="right")
+    for head in result.ranked:
+        values = [f"{head.number:03d}", *(escape(head.settings[key]) for key in keys)]
+        if head.evaluation is None:
+            table.add_row(*values, "dropped", *[""] * 4, f"{head.trainable:,}", style="yellow")
+            continue
+        metrics = head.evaluation.metrics
+        low, high = metrics.top1_interval
+        table.add_row(
+            *values, f"{metrics.top1:.1f}", f"{low:.1f}–{high:.1f}", f"{metrics.top5:.1f}", f"{head.val_loss:.3f}",
+            f"{head.curve[-1][3]:.1f}" if head.curve else "", f"{head.trainable:,}",
+            style="bold" if head is result.best else None,
+        )  # fmt: skip
+    return table

@@ -1,0 +1,119 @@
+"""What a sweep tries: ``training.lr=1e-4,3e-4`` and ``model.temporal_conv=true,false`` are four heads."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import yaml
+
+from evl.config import RunConfig
+from evl.errors import ConfigError, nearest
+
+VARYING = ("lr", "weight_decay", "warmup_steps", "label_smoothing", "clip_grad_norm", "seed")  # of training
+
+
+@dataclass(frozen=True)
+class Point:
+    """One head of a grid: ``settings`` has the values, as they were written, of what varies."""
+
+    settings: dict[str, str]
+    config: RunConfig
+
+    @property
+    def name(self) -> str:
+        return " ".join(f"{key.partition('.')[2]}={text}" for key, text in self.settings.items()) or "as configured"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """``seed``: of what all heads share, the order of clips and their augmentation."""
+
+    points: tuple[Point, ...]
+    seed: int
+
+
+def expand(config: RunConfig, settings: Sequence[str]) -> Grid:
+    """All combinations of ``section.field=value,value,…``, the last one changing fastest.
+
+    A comma inside brackets, braces or quotes belongs to a value: ``model.taps=[3,6],[9,12]`` has two. Settings with
+    one value are the same for all heads. Raises ConfigError for what cannot vary, is given twice, or does not fit.
+    """
+    values: dict[str, list[str]] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        key = key.strip()
+        if not equals or "." not in key:
+            raise ConfigError(f"{setting!r}: expected section.field=value,value,… such as training.lr=1e-4,3e-4")
+        if key in values:
+            raise ConfigError(f"{key} is given twice; put all of its values into one list, with commas between")
+        values[key] = split_values(text)
+        if len(set(values[key])) < len(values[key]):
+            raise ConfigError(f"{setting!r} has a value twice: the same head would be trained twice")
+    fixed = [f"{key}={texts[0]}" for key, texts in values.items() if len(texts) == 1]
+    varying = {key: texts for key, texts in values.items() if len(texts) > 1}
+    for key in varying:
+        _refuse_shared(key)
+    config = config.with_settings(fixed)
+    points = []
+    for texts in itertools.product(*varying.values()):
+        chosen = dict(zip(varying, texts, strict=True))
+        try:
+            own = config.with_settings(f"{key}={text}" for key, text in chosen.items())
+        except ConfigError as error:
+            raise ConfigError(f"the head {Point(chosen, config).name}: {error}") from None
+        if own.model.decoder == "zero_shot":
+            raise ConfigError("model.decoder=zero_shot has nothing to train; leave it out of the sweep")
+        points.append(Point(chosen, own))
+    return Grid(tuple(points), config.training.seed)
+
+
+def split_values(text: str) -> list[str]:
+    """At commas that are in no brackets, braces or quotes."""
+    parts, depth, quote = [""], 0, None
+    for letter in text:
+        if quote is not None:
+            quote = None if letter == quote else quote
+        elif letter in "\"'":
+            quote = letter
+        else:
+            depth += (letter in "[{(") - (letter in ")}]")
+        if letter == "," and depth == 0 and quote is None:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    parts = [part.strip() for part in parts]
+    if len(parts) > 1 and not all(parts):
+        raise ConfigError(f"{text!r}: there is nothing before or after one of its commas")
+    return parts
+
+
+def _refuse_shared(key: str) -> None:
+    """ConfigError unless heads that learn from the same clips may differ in it."""
+    section, _, field = key.partition(".")
+    known = RunConfig().to_dict()
+    if section not in known:
+        raise ConfigError(f"no section {section!r}{nearest(section, known)}")
+    if field not in known[section] and key != "model.num_layers":
+        raise ConfigError(f"no setting {key!r}{nearest(field, known[section])}")
+    if section == "model" or (section == "training" and field in VARYING):
+        return
+    why = {
+        "training": "all heads take the same steps on the same batches",
+        "evaluation": "all heads are judged by the same views",
+        "backbone": "all heads read the same features",
+    }.get(section, "all heads learn from the same clips")
+    raise ConfigError(
+        f"{key} cannot vary in a sweep, because {why}: give it one value, and sweep once for each. What can: model.*, "
+        f"{', '.join(f'training.{name}' for name in VARYING)}"
+    )
+
+
+def value_of(text: str):
+    """A value as YAML reads it, for sorting and for tables."""
+    value = yaml.safe_load(text)
+    try:
+        return float(value) if isinstance(value, str) else value  # 1e-4 is a string to YAML
+    except ValueError:
+        return value
