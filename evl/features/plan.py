@@ -93,7 +93,6 @@ def plan(
     found = find_splits(config)
     config = found.config
     require_decoder(config.data.decoder)
-    torch.manual_seed(config.training.seed)  # as a run does: random weights are the same in all parts, and in that run
     backbone = create_backbone(config.backbone, config.model.taps).to(device)
     num_frames = max(options.frames or 0, config.clip.num_frames)
     size = bytes_a_clip(backbone.spec, backbone.taps, options, num_frames)

@@ -204,16 +204,6 @@ def test_runs_of_frames(config, folder, tmp_path):
     train(on(config, folder / "long"), tmp_path / "run")
 
 
-def test_random_weights_are_the_same_in_every_part_and_run(config, folder, tmp_path):
-    config = replace(config, backbone={"pretrained": False}, training={"steps": 1, "save_every": 1})
-    for part in ((1, 2), (2, 2)):  # which would refuse each other's weights
-        torch.rand(part[0])
-        extract(config, folder / "random", StoreOptions(shard_megabytes=1), part=part)
-    train(config, tmp_path / "run")
-    card = json.loads((tmp_path / "run/model.json").read_text())
-    assert card["backbone_hash"] == FeatureStore(folder / "random").description.backbone_hash
-
-
 def test_differences_are_refused_all_at_once(config, stores, tmp_path):
     other = replace(config, clip={"num_frames": 4}, augment={"flip": 1.0}, model={"taps": "last 3"})
     with pytest.raises(StoreError) as told:
