@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from evl.assembly import backbone_to_start, build_classifier, save_model, start_from
 from evl.config import RunConfig
 from evl.config import replace as replace_settings
@@ -81,10 +79,9 @@ def train(
                 "model.decoder=zero_shot has nothing to train: judge it by evl evaluate --zero-shot, or start training "
                 "from it by model.zero_shot_start=true"
             )
-        seed = config.training.seed
-        torch.manual_seed(seed)  # of a backbone with random weights
         backbone = backbone_to_start(config) if store is None else backbone_for(config.model, store)
-        model = build_classifier(config, names, backbone=backbone, seed=seed)  # the same initial weights everywhere
+        # the same initial weights in all processes
+        model = build_classifier(config, names, backbone=backbone, seed=config.training.seed)
         precision = resolve_precision(config.training.precision, world.device)
         model.card = replace(model.card, precision=precision, data=describe_data(config, train_samples, val_samples))
         # a run that was stopped before its first checkpoint starts from there again
