@@ -198,12 +198,13 @@ def test_heads_that_explode_are_dropped(config, tmp_path):
         sweep(config, ["training.lr=1e29,1e30"], tmp_path / "none")
 
 
-def test_ctrl_c_saves_what_is_there(config, tmp_path):
+@pytest.mark.parametrize(("moment", "said"), [(("training", 2), "at step 2"), (("evaluating", 3), "while judging")])
+def test_ctrl_c_saves_what_is_there(config, tmp_path, moment, said):
     def press(report):
-        if (report.phase, report.step) == ("training", 2):
+        if (report.phase, report.step) == moment:
             os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(Interrupted, match=r"stopped at step 2; the heads .* in .*heads"):
+    with pytest.raises(Interrupted, match=rf"stopped {said}; the heads .* in .*heads"):
         sweep(config, ["training.lr=1e-3,1e-4"], tmp_path / "out", progress=press)
     assert evl.load(tmp_path / "out/heads/001").card.scores is None
     assert not (tmp_path / "out/best").exists()
@@ -260,6 +261,10 @@ def test_other_refusals(config, store, tmp_path, monkeypatch):
         sweep(on_store, ["model.taps=[5],[1,5]"], tmp_path / "out")
     with pytest.raises(StoreError, match=r"clip\.stride"):
         sweep(replace(on_store, clip={"stride": 1}), ["training.lr=1,2"], tmp_path / "out")
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2 * 10**6))
+    with pytest.raises(RunError, match="2 heads take"):
+        sweep(config, ["training.lr=1,2"], tmp_path / "out")
     with pytest.raises(ConfigError, match="no videos"):
         sweep(RunConfig(), ["training.lr=1,2"], tmp_path / "out")
 
