@@ -79,6 +79,8 @@ def make_damaged(folder: Path) -> dict[str, Path]:
         for part in (1, 10, 30, 50, 70, 90, 99):
             length = len(content) * part // 100
             length -= length % 188 == 0  # not at the end of a packet of a transport stream
+            if name == "flv":
+                length = inside_a_tag(content, length)
             to = perhaps if name in UNSIZED else certain
             to[f"cut-{part}-percent-{name}.{endings[name]}"] = content[:length]
         for seed in range(8):
@@ -104,6 +106,20 @@ def make_damaged(folder: Path) -> dict[str, Path]:
             (folder / place / name).write_bytes(content)
     odd_entries(folder / "certain", files)
     return {path.name: path for place in ("certain", "perhaps") for path in sorted((folder / place).iterdir())}
+
+
+def inside_a_tag(content: bytes, length: int) -> int:
+    """A cut of a Flash video that is not between two of its tags, where nothing could tell it: there, some bytes less.
+
+    A tag is 11 bytes, of which the second to the fourth say how long its data is, the data, and 4 bytes of its size.
+    """
+    start = 13
+    while start < length:
+        end = start + 11 + int.from_bytes(content[start + 1 : start + 4], "big") + 4
+        if end - 4 <= length <= end:
+            return end - 5
+        start = end
+    return length
 
 
 def flipped(content: bytes, seed: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -104,6 +105,7 @@ def _extract(run, out: Path, options, how: dict, *, yes: bool, allow_damaged: bo
                 tasks.append(bars.add("extracting", report.total).starting_at(report.before))
             tasks[0].to(report.done, f"damaged {report.num_damaged}" if report.num_damaged else "")
 
+        before = signal.signal(signal.SIGTERM, _interrupt)  # what batch systems send first
         try:
             result = extract(run, out, options, before=lambda work: _announce(work, yes), progress=progress, **how)
         except KeyboardInterrupt as stop:  # here, because typer would say nothing
@@ -111,6 +113,8 @@ def _extract(run, out: Path, options, how: dict, *, yes: bool, allow_damaged: bo
                 f"[yellow]{stop or 'stopped'}; go on with the same command[/yellow]", highlight=False, soft_wrap=True
             )
             raise typer.Exit(130) from None
+        finally:
+            signal.signal(signal.SIGTERM, before)
     if is_main_process():
         if json:
             print_json(_document(result))
@@ -118,6 +122,10 @@ def _extract(run, out: Path, options, how: dict, *, yes: bool, allow_damaged: bo
             _print_result(result)
     if result.num_damaged and not allow_damaged:
         raise typer.Exit(1)
+
+
+def _interrupt(number, frame):
+    raise KeyboardInterrupt
 
 
 def _announce(work, yes: bool) -> None:
@@ -150,12 +158,12 @@ def _lines(work, found) -> list[str]:
         f"{_bytes(found.free_bytes)} are free"
     ]
     share = f" (part {work.part[0]}/{work.part[1]})" if work.part[1] > 1 else ""
-    if found.seconds is not None:
-        lines.append(f"{found.clips_to_do} clips to do{share}, about {_time(found.seconds)} on {work.device}")
-    elif found.clips_to_do:
+    if not found.clips_to_do:
+        lines.append(f"nothing is left to do{share}")
+    elif found.seconds is None:
         lines.append(f"{found.clips_to_do} clips to do{share}; no video that was tried could be read, so no time")
     else:
-        lines.append(f"nothing is left to do{share}")
+        lines.append(f"{found.clips_to_do} clips to do{share}, about {_time(found.seconds)} on {work.device}")
     return lines
 
 

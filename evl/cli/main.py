@@ -11,6 +11,7 @@ from evl.cli import (
     bench,
     check,
     demo,
+    embed,
     evaluate,
     export,
     extract,
@@ -32,20 +33,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (
-    demo,
-    check,
-    prepare,
-    extract,
-    train,
-    sweep,
-    evaluate,
-    predict,
-    export,
-    import_release,
-    backbones,
-    bench,
-):
+_COMMANDS = (
+    demo, check, prepare, extract, train, sweep, evaluate, predict, embed, export, import_release, backbones, bench,
+)  # fmt: skip
+for module in _COMMANDS:
     app.command(module.NAME)(module.command)
 
 

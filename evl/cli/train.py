@@ -49,6 +49,17 @@ def command(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out from its newest checkpoint.")
     ] = False,
+    shots: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K,K,…",
+            help="Few-shot, with --features: heads trained on K videos a class each, such as 1,2,4,8,16.",
+        ),
+    ] = None,
+    draws: Annotated[int, typer.Option(help="With --shots: how often the videos are drawn anew, 2 to 20.")] = 5,
+    keep_runs: Annotated[
+        bool, typer.Option("--keep-runs", help="With --shots: keep every head and its predictions.")
+    ] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; default: CUDA if there is one.")] = None,
 ) -> None:
     """Train a classifier on your videos; evaluate and save it.
@@ -72,9 +83,16 @@ def command(
             f"--resume goes on with what {out} was told: leave out --data, --features, --backbone, --recipe, --config "
             "and --init"
         )
+    if shots is None and keep_runs:
+        raise ConfigError("--keep-runs goes with --shots; a single run is always kept")
     run_config = None
     if not resume:
         run_config = make_config(data, backbone, recipe, config, tuple(settings), init, features)
+    if shots is not None:
+        if resume:
+            raise ConfigError("few-shot runs take seconds and are not resumed: leave out --resume, or --shots")
+        _few_shot(run_config, out, _numbers(shots), draws, keep_runs, device)
+        return
     if heads:
         from evl.cli.sweep import run_sweep
 
@@ -105,6 +123,43 @@ def command(
 
         print_evaluation(result.evaluation)
     output.print(f"the run is in {out}; next: evl predict {out} VIDEO", highlight=False, markup=False, soft_wrap=True)
+
+
+def _few_shot(config, out: Path, shots: tuple[int, ...], draws: int, keep_runs: bool, device: str | None) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from evl.cli.common import is_main_process, output
+    from evl.training.few_shot import few_shot
+
+    with ProgressBars() as progress:
+        result = few_shot(
+            config, out, shots=shots, draws=draws, keep_runs=keep_runs, device=device, progress=progress
+        )  # fmt: skip
+    if not is_main_process():
+        return
+    table = Table("videos a class", "in all", "top-1", "95 %", "seconds a run")
+    for row in result.rows:
+        seconds = sum(row.seconds) / len(row.seconds)
+        interval = f"{row.low:.1f}–{row.high:.1f}"
+        table.add_row(str(row.shots), str(row.num_videos), f"{row.mean:.2f} %", interval, f"{seconds:.1f}")
+    output.print(table)
+    output.print(escape(result.what_the_interval_is), highlight=False, soft_wrap=True)
+    output.print(escape(result.protocol), highlight=False, soft_wrap=True)
+    output.print(
+        f"numbers and picture: {out}/shots.json, {out}/shots.png", highlight=False, markup=False, soft_wrap=True
+    )
+    if result.damaged:
+        raise typer.Exit(1)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    from evl.errors import ConfigError
+
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--shots {text}: expected numbers of videos a class, such as 1,2,4,8,16") from None
 
 
 def make_config(

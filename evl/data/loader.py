@@ -210,7 +210,15 @@ def _start(loader: DataLoader) -> Iterator:
 
 
 def _start_worker(worker: int) -> None:
+    threading.Thread(target=_end_with_the_main_process, daemon=True).start()
     # the first SIGTERM may be the group's; a second one ends the worker, so that nothing can hang on it
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def _end_with_the_main_process() -> None:
+    """However that ends: PyTorch's workers look whether their parent lives, but theirs is the fork server, which lives
+    as long as they do."""
+    multiprocessing.parent_process().join()
+    os._exit(1)

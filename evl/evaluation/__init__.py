@@ -2,18 +2,22 @@
 
 from evl.evaluation.evaluate import Evaluation, evaluate
 from evl.evaluation.metrics import Metrics, compute_metrics, mean_interval, wilson_interval
+from evl.evaluation.neighbours import NeighbourScores, neighbour_scores
 from evl.evaluation.report import write_evaluation
-from evl.evaluation.stored import evaluate_heads, evaluate_stored, load_for_store
+from evl.evaluation.stored import backbone_for, evaluate_heads, evaluate_stored, load_for_store
 
 __all__ = [
     "Evaluation",
     "Metrics",
+    "NeighbourScores",
+    "backbone_for",
     "compute_metrics",
     "evaluate",
     "evaluate_heads",
     "evaluate_stored",
     "load_for_store",
     "mean_interval",
+    "neighbour_scores",
     "wilson_interval",
     "write_evaluation",
 ]

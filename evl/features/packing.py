@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from evl.errors import RunError
+from evl.features.memory import empty
 
 Dtype = Literal["float32", "float16", "bfloat16", "int8", "float8"]
 TYPES = {
@@ -69,16 +70,23 @@ class Packed:
         come back as they are, not copied. No other memory of that size is needed.
         """
         values, scale = self._parts
-        if scale is None and out is None:
-            return values.to(dtype)
-        out = torch.empty_like(values, dtype=dtype) if out is None else out
+        if scale is None and out is None and values.dtype == dtype:
+            return values
+        if out is None:
+            is_cpu = values.device.type == "cpu"
+            out = empty(values.shape, dtype) if is_cpu else torch.empty_like(values, dtype=dtype)
         if scale is None:
             return out.copy_(values)
-        if values.device.type != "cpu":  # two kernels; the values are exact in each type
-            return out.copy_(values).mul_(scale)
+        if values.device.type != "cpu":
+            return _unpack_at_once(values, scale, out)
         for target, part, factor in _in_parts(out, values, scale):
             _multiply(part, factor, target)
         return out
+
+
+def _unpack_at_once(values: Tensor, scale: Tensor, out: Tensor) -> Tensor:
+    """Two kernels: values are exact in every type, and the product is rounded when it is written."""
+    return out.copy_(values).mul_(scale)
 
 
 def _in_parts(out: Tensor, values: Tensor, scale: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from evl.data.dataset import Batch, EvaluationViews, Files, collate_views
 from evl.data.loader import read_batches
@@ -15,7 +18,9 @@ from evl.errors import ConfigError
 from evl.features.batches import StoredViews, read_ahead
 from evl.features.store import StoredSplit
 from evl.models import VideoClassifier
-from evl.types import Prediction, Sample
+from evl.types import LayerFeatures, Prediction, Sample
+
+Reader = Callable[[Sequence[LayerFeatures]], Tensor]  # features of views -> (ΣV,·)
 
 
 @dataclass(frozen=True)
@@ -42,16 +47,42 @@ def predict(
 def predict_samples(
     model: VideoClassifier, samples: Sequence[Sample], labels: Sequence[int] | None, **options
 ) -> Predictions:
-    """``predict_samples_by`` of one model."""
+    """Predictions of every sample. ``labels``: indices of classes, or None; ``options``: those of ``of_samples``."""
     return predict_samples_by([model], samples, labels, **options)[0]
 
 
-@torch.inference_mode()
 def predict_samples_by(
-    models: Sequence[VideoClassifier],
+    models: Sequence[VideoClassifier], samples: Sequence[Sample], labels: Sequence[int] | None, **options
+) -> list[Predictions]:
+    """The same of several models that share their backbone: a video is decoded, and looked at, once for all of them."""
+    readers = [scores_of(model) for model in models]
+    with evaluating(models):
+        found, damaged = of_samples(models[0], samples, readers, labels=labels, **options)
+    return [_predictions(samples, labels, scores, damaged) for scores in found]
+
+
+def predict_stored(
+    models: Sequence[VideoClassifier], split: StoredSplit, labels: Sequence[int] | None, **options
+) -> list[Predictions]:
+    """The same from a store, by all its views, for one model or several that share their backbone (a StoredBackbone):
+    features are read, and their neighbour maps made, once for all of them. ``options``: those of ``of_stored``."""
+    readers = [scores_of(model) for model in models]
+    with evaluating(models):
+        found, damaged = of_stored(models[0], split, readers, labels=labels, **options)
+    return [_predictions(split.samples, labels, scores, damaged) for scores in found]
+
+
+def scores_of(model: VideoClassifier) -> Reader:
+    """Softmax of the logits, in double: what METHOD.md section 7 averages over views."""
+    return lambda features: model.classify(features).double().softmax(-1)
+
+
+def of_samples(
+    model: VideoClassifier,
     samples: Sequence[Sample],
-    labels: Sequence[int] | None,
+    readers: Sequence[Reader],
     *,
+    labels: Sequence[int] | None = None,
     num_clips: int | None = None,
     num_crops: int | None = None,
     batch_size: int | None = None,
@@ -60,23 +91,17 @@ def predict_samples_by(
     files: Files | None = None,
     world: World | None = None,
     progress: Callable[[int], None] = lambda count: None,
-) -> list[Predictions]:
-    """Every sample exactly once, over all processes: process r takes samples r, r + size, …; all get the whole.
+) -> tuple[list[dict[int, np.ndarray]], dict[int, str]]:
+    """(of each reader: index → mean over a video's views, index → reason for what could not be read).
 
-    ``models``: one, or several that share their backbone: a video is decoded, and looked at, once for all of them.
-    ``files``: the samples', where they are known from before; without it labelled ones are verified, others are not.
-    ``precision``: None for what the model was trained in (fp32 on the CPU for fp16). ``progress`` hears how many videos
-    each batch had.
+    Views are read and normalised as ``model`` wants them, and its backbone says what the readers get. Every sample
+    exactly once, over all processes: process r takes samples r, r + size, …; all get the whole. ``files``: the
+    samples', where they are known from before; without it labelled ones are verified, others are not. ``precision``:
+    None for what the model was trained in (fp32 on the CPU for fp16). ``progress`` hears of how many videos more.
     """
-    model = models[0]
-    card = model.card
-    if card is None:
-        raise ConfigError(
-            "this model says nothing of clips and pixels (no card); load it from a run, or build it from one"
-        )
+    card = _card(model)
     device = next(model.parameters()).device
     world = world or World(0, 1, device)
-    precision = judging_precision(model, precision)
     dataset = EvaluationViews(
         files or Files(samples, verify=labels is not None),
         labels,
@@ -88,68 +113,93 @@ def predict_samples_by(
     batches = _share_of(world, len(samples), batch_size or card.evaluation.batch_size)
     workers = min(num_workers, len(batches))
     read = read_batches(dataset, batches, num_workers=workers, device=device, collate=collate_views)
-    return _predict(models, samples, labels, read, precision, world, progress)
+    return _over_views(model, read, readers, judging_precision(model, precision), world, progress)
 
 
-@torch.inference_mode()
-def predict_stored(
-    models: Sequence[VideoClassifier],
+def of_stored(
+    model: VideoClassifier,
     split: StoredSplit,
-    labels: Sequence[int] | None,
+    readers: Sequence[Reader],
     *,
+    labels: Sequence[int] | None = None,
     batch_size: int | None = None,
     precision: str | None = None,
     world: World | None = None,
     progress: Callable[[int], None] = lambda count: None,
-) -> list[Predictions]:
-    """The same from a store, by all its views, for one model or several that share their backbone (a StoredBackbone):
-    features are read, and their neighbour maps made, once for all of them."""
-    model = models[0]
+) -> tuple[list[dict[int, np.ndarray]], dict[int, str]]:
+    """``of_samples`` from a store: of all that it has of each video."""
     device = next(model.parameters()).device
     world = world or World(0, 1, device)
-    precision = judging_precision(model, precision)
-    batches = _share_of(world, len(split.samples), batch_size or model.card.evaluation.batch_size)
+    batches = _share_of(world, len(split.samples), batch_size or _card(model).evaluation.batch_size)
     read = read_ahead(StoredViews(split, labels, model.backbone.taps).read, batches, device)
-    return _predict(models, split.samples, labels, read, precision, world, progress)
+    return _over_views(model, read, readers, judging_precision(model, precision), world, progress)
+
+
+@torch.inference_mode()
+def _over_views(
+    model: VideoClassifier, batches: Iterable[Batch], readers, precision: str, world: World, progress
+) -> tuple[list[dict[int, np.ndarray]], dict[int, str]]:
+    device = next(model.parameters()).device
+    found: list[dict[int, np.ndarray]] = [{} for _ in readers]
+    damaged: dict[int, str] = {}
+    for batch in batches:
+        damaged |= batch.damaged
+        if batch.pixels is not None:
+            with autocast(precision, device):
+                features = model.features(batch.pixels.to(device, non_blocking=True))
+                values = [reader(features) for reader in readers]  # (ΣV,·) each
+            for of_reader, views in zip(found, values, strict=True):
+                means = [views.mean(0).cpu().numpy() for views in views.double().split(list(batch.num_views))]
+                of_reader |= dict(zip(batch.indices, means, strict=True))
+        progress(len(batch.indices) + len(batch.damaged))
+    for others, other_damaged in world.gather((found, damaged)):
+        for of_reader, more in zip(found, others, strict=True):
+            of_reader |= more
+        damaged |= other_damaged
+    return found, dict(sorted(damaged.items()))
+
+
+def _card(model: VideoClassifier):
+    if model.card is None:
+        raise ConfigError(
+            "this model says nothing of clips and pixels (no card); load it from a run, or build it from one"
+        )
+    return model.card
 
 
 def _share_of(world: World, num_samples: int, batch_size: int) -> list[range]:
-    """Batches of the samples that this process predicts."""
+    """Batches of the samples that this process looks at."""
     mine = range(world.rank, num_samples, world.size)
     return [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
 
 
-def _predict(models, samples, labels, batches: Iterable[Batch], precision: str, world: World, progress):
-    """Of each model, the predictions of all processes' batches."""
-    scores: list[dict[int, tuple[float, ...]]] = [{} for _ in models]
-    damaged: dict[int, str] = {}
-    were_training = [model.training for model in models]
-    for model in models:
+@contextmanager
+def evaluating(models: Iterable[VideoClassifier]) -> Iterator[None]:
+    """Models in evaluation mode, and as they were afterwards."""
+    before = [(model, model.training) for model in models]
+    for model, _ in before:
         model.eval()
     try:
-        for batch in batches:
-            damaged |= batch.damaged
-            if batch.pixels is not None:
-                for of_model, found in zip(scores, _scores(models, batch, precision), strict=True):
-                    of_model |= dict(zip(batch.indices, found, strict=True))
-            progress(len(batch.indices) + len(batch.damaged))
+        yield
     finally:
-        for model, was_training in zip(models, were_training, strict=True):
+        for model, was_training in before:
             model.train(was_training)
-    for others, other_damaged in world.gather((scores, damaged)):
-        for of_model, found in zip(scores, others, strict=True):
-            of_model |= found
-        damaged |= other_damaged
-    damaged = dict(sorted(damaged.items()))
-    return [
-        Predictions(tuple(_prediction(samples, labels, index, of_model[index]) for index in sorted(of_model)), damaged)
-        for of_model in scores
-    ]
 
 
-def _prediction(samples: Sequence[Sample], labels: Sequence[int] | None, index: int, scores) -> Prediction:
-    sample, label = samples[index], labels[index] if labels is not None else None
-    return Prediction(sample.path, scores, label, sample.start_seconds, sample.end_seconds)
+def _predictions(samples, labels, scores: dict[int, np.ndarray], damaged: dict[int, str]) -> Predictions:
+    return Predictions(
+        tuple(
+            Prediction(
+                samples[index].path,
+                tuple(scores[index].tolist()),
+                labels[index] if labels is not None else None,
+                samples[index].start_seconds,
+                samples[index].end_seconds,
+            )
+            for index in sorted(scores)
+        ),
+        damaged,
+    )
 
 
 def judging_precision(model: VideoClassifier, precision: str | None = None) -> str:
@@ -159,14 +209,3 @@ def judging_precision(model: VideoClassifier, precision: str | None = None) -> s
         own = model.card.precision
         return "fp32" if own == "fp16" and device.type == "cpu" else own
     return resolve_precision(precision, device)
-
-
-def _scores(models: Sequence[VideoClassifier], batch: Batch, precision: str) -> list[list[tuple[float, ...]]]:
-    """Of each model, the scores of the batch's videos: softmax of each view, then the mean over a video's views
-    (METHOD.md section 7)."""
-    device = next(models[0].parameters()).device
-    with autocast(precision, device):
-        features = models[0].features(batch.pixels.to(device, non_blocking=True))
-        logits = [model.classify(features) for model in models]  # (ΣV,Y) each
-    views = [one.double().softmax(-1).split(batch.num_views) for one in logits]
-    return [[tuple(scores.mean(0).tolist()) for scores in of_model] for of_model in views]

@@ -95,8 +95,10 @@ def _ebml(head: bytes) -> tuple[int, int] | None:
 
 def _flv(head: bytes) -> tuple[int, int] | None:
     """A tag, and its length again in four bytes, which some writers leave out at the end."""
-    if len(head) < 11 or head[0] & 0x1F not in (8, 9, 18):
+    if head[0] & 0x1F not in (8, 9, 18):
         return None
+    if len(head) < 11:  # the rest of it is missing
+        return 11, 11
     length = 11 + int.from_bytes(head[1:4], "big")
     return length + 4, length
 

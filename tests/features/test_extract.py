@@ -31,6 +31,7 @@ from tests.features.test_extract_killed import files_of
 from tests.helpers import assert_close, numbered_frames, write_video
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("form", ["tokens", "maps"])

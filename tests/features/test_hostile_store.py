@@ -25,7 +25,7 @@ def read_all(folder):
     return {name: split.read(EVERY[name]) for name, split in store.splits.items()}
 
 
-def refused(folder, reason=""):
+def refused(folder, reason=None):
     with pytest.raises(StoreError, match=reason) as caught:
         read_all(folder)
     message = str(caught.value)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from evl.errors import RunError
-from evl.features.packing import TYPES, Packed, pack_maps, pack_tokens
+from evl.features.packing import TYPES, Packed, _unpack_at_once, pack_maps, pack_tokens
 
 DTYPES = ("float32", "float16", "bfloat16", "int8", "float8")
 SHAPES = ((1, 1, 1, 1), (1, 2, 5, 7), (3, 4, 17, 24), (2, 3, 197, 768))  # the last: clips are unpacked by frames
@@ -58,6 +58,14 @@ def test_unpacked_to_another_type_is_rounded_once(dtype, wanted):
     out = torch.empty(2, 3, 5, 24, dtype=wanted)
     assert packed.unpack(out=out) is out
     torch.testing.assert_close(out, packed.unpack(wanted), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float8"])
+@pytest.mark.parametrize("wanted", [torch.float32, torch.float16, torch.bfloat16])
+def test_the_form_of_other_devices_gives_the_same(dtype, wanted):
+    for packed in (pack_tokens(tokens_of((3, 2, 17, 24)), dtype), pack_maps(torch.rand(2, 3, 2, 3, 2, 2, 3), dtype)):
+        at_once = _unpack_at_once(packed.values, packed.scale, torch.empty(packed.values.shape, dtype=wanted))
+        torch.testing.assert_close(at_once, packed.unpack(wanted), rtol=0, atol=0)
 
 
 def test_every_float8_unpacks_to_itself():

@@ -1,0 +1,120 @@
+"""One vector a video, for search, clustering, and to look at."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evl.distributed import without_autocast
+from evl.errors import ConfigError
+from evl.features.store import StoredSplit
+from evl.files import write_atomically
+from evl.inference.predictor import evaluating, of_samples, of_stored
+from evl.models import MeanPool, VideoClassifier
+from evl.types import LayerFeatures, Sample
+
+Pool = Literal["query", "mean"]
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """``vectors`` (n,D) float32 of ``samples``, the videos that could be read; ``damaged``: path → reason."""
+
+    samples: tuple[Sample, ...]
+    vectors: np.ndarray
+    damaged: dict[str, str]
+
+
+def embed(model: VideoClassifier, samples: Sequence[Sample], *, pool: Pool = "query", **options) -> Embeddings:
+    """The mean over a video's views of ``vectors_of``. ``options``: those of ``predictor.of_samples``.
+
+    Labels are not looked at; files are verified only if ``options`` bring ``files`` that say so.
+    """
+    with evaluating([model]):
+        (found,), damaged = of_samples(model, samples, [lambda features: vectors_of(model, features, pool)], **options)
+    return _gathered(samples, found, damaged)
+
+
+def embed_stored(model: VideoClassifier, split: StoredSplit, *, pool: Pool = "query", **options) -> Embeddings:
+    """The same from a store: the mean over all stored clips of a video. ``options``: those of ``of_stored``."""
+    with evaluating([model]):
+        (found,), damaged = of_stored(model, split, [lambda features: vectors_of(model, features, pool)], **options)
+    return _gathered(split.samples, found, damaged)
+
+
+def _gathered(samples: Sequence[Sample], vectors: dict[int, np.ndarray], damaged: dict[int, str]) -> Embeddings:
+    """By index -> in the order of the samples."""
+    order = sorted(vectors)
+    table = np.stack([vectors[index] for index in order]) if order else np.zeros((0, 0))
+    reasons = {samples[index].name: reason for index, reason in damaged.items()}
+    return Embeddings(tuple(samples[index] for index in order), table.astype(np.float32), reasons)
+
+
+def joined(parts: Sequence[Embeddings]) -> Embeddings:
+    """Several one behind the other."""
+    samples = tuple(sample for part in parts for sample in part.samples)
+    vectors = np.concatenate([part.vectors for part in parts if part.samples] or [np.zeros((0, 0), np.float32)])
+    return Embeddings(samples, vectors, {name: why for part in parts for name, why in part.damaged.items()})
+
+
+def vectors_of(model: VideoClassifier, features: Sequence[LayerFeatures], pool: Pool) -> Tensor:
+    """Features -> (B,D): ``query``, what the trained decoder's query gathered (a zero-shot model's: the embedding that
+    it compares with names); ``mean``, the mean of the deepest tapped block's patch tokens, which no training touched.
+    """
+    if pool not in ("query", "mean"):
+        raise ConfigError(f"pool {pool!r}: expected 'query' or 'mean'")
+    with torch.no_grad(), without_autocast(features[0].tokens.device):
+        if pool == "mean":
+            return MeanPool(model.backbone.spec.width, model.backbone.spec.num_prefix_tokens)(features)
+        if model.card is not None and model.card.model.decoder == "zero_shot":
+            return model.decoder.embed(features)
+        return model.decoder(features)
+
+
+def write_embeddings(path: str | Path, embeddings: Embeddings, splits: Sequence[str] | None = None) -> None:
+    """``.parquet``: a row a video, with path, label, split, start_seconds, end_seconds and vector; ``.npy``: the
+    vectors (n,D), and the rest beside them as a ``.csv`` of the same name.
+
+    Raises ConfigError for other endings, SaveError if the disk refuses.
+    """
+    path = require_ending(path)
+    columns = {
+        "path": [sample.path for sample in embeddings.samples],
+        "label": [sample.label for sample in embeddings.samples],
+        "split": list(splits) if splits is not None else [None] * len(embeddings.samples),
+        "start_seconds": [sample.start_seconds for sample in embeddings.samples],
+        "end_seconds": [sample.end_seconds for sample in embeddings.samples],
+    }
+    if path.suffix == ".npy":
+        with write_atomically(path) as file:
+            np.save(file, embeddings.vectors, allow_pickle=False)
+        with write_atomically(path.with_suffix(".csv"), text=True) as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            writer.writerows(zip(*columns.values(), strict=True))
+    else:
+        import pyarrow as pa
+        import pyarrow.parquet
+
+        width = embeddings.vectors.shape[1]
+        flat = pa.array(embeddings.vectors.reshape(-1), pa.float32())
+        kinds = [pa.string(), pa.string(), pa.string(), pa.float64(), pa.float64()]
+        arrays = [pa.array(values, kind) for values, kind in zip(columns.values(), kinds, strict=True)]
+        table = pa.table([*arrays, pa.FixedSizeListArray.from_arrays(flat, width)], names=[*columns, "vector"])
+        with write_atomically(path) as file:
+            pyarrow.parquet.write_table(table, file)
+
+
+def require_ending(path: str | Path) -> Path:
+    """The path, if it is one that vectors can be written to; ConfigError if not."""
+    path = Path(path)
+    if path.suffix not in (".parquet", ".npy"):
+        raise ConfigError(f"{path}: vectors go to a .parquet or .npy, not {path.suffix or 'without an ending'!r}")
+    return path

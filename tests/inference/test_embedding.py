@@ -1,0 +1,130 @@
+"""Vectors of videos: what the decoder or the mean of patches gives, over views, and their files."""
+
+import csv
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import torch
+
+from evl.assembly import build_classifier, save_model
+from evl.config import RunConfig, replace
+from evl.data.dataset import EvaluationViews, Files
+from evl.errors import ConfigError
+from evl.evaluation import load_for_store
+from evl.features.description import StoreOptions
+from evl.features.extract import extract
+from evl.features.store import FeatureStore
+from evl.inference import embed, embed_stored
+from evl.inference.embedding import write_embeddings
+from evl.types import Sample
+from tests.helpers import numbered_frames, run_command, write_video
+
+
+@pytest.fixture
+def videos(tmp_path):
+    for name, count in [("a/1", 30), ("a/2", 41), ("b/3", 25), ("b/4", 33)]:
+        path = tmp_path / "videos" / f"{name}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_video(path, numbered_frames(count)[::-1] if name.startswith("b") else numbered_frames(count))
+    return tmp_path / "videos"
+
+
+def make(**model):
+    torch.manual_seed(3)
+    clip, evaluation = {"num_frames": 2, "stride": 4}, {"num_clips": 2, "num_crops": 3}
+    config = replace(RunConfig(), model={"taps": "last 2", **model}, clip=clip, evaluation=evaluation)
+    return build_classifier(config, ["cat", "dog"]).eval()
+
+
+@pytest.mark.parametrize("pool", ["query", "mean"])
+def test_a_vector_is_the_mean_over_views(videos, pool):
+    model = make()
+    samples = [Sample(str(path)) for path in sorted(videos.rglob("*.mp4"))]
+    got = embed(model, samples, pool=pool, batch_size=3)
+    assert got.samples == tuple(samples)
+    assert got.vectors.dtype == np.float32
+    dataset = EvaluationViews(Files(samples), None, model.card.clip, model.card.preprocessing, num_clips=2, num_crops=3)
+    for index, vector in enumerate(got.vectors):
+        features = model.features(dataset[index].pixels)
+        with torch.no_grad():
+            if pool == "query":
+                views = model.decoder(features)
+            else:
+                views = features[-1].tokens[:, :, model.backbone.spec.num_prefix_tokens :].mean((1, 2))
+        assert len(views) == 6
+        np.testing.assert_allclose(vector, views.mean(0).numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_zero_shot_model_gives_what_it_compares_with_names(videos):
+    model = make(decoder="zero_shot", taps="last 1", prompts=["a {}"])
+    (sample, *_) = [Sample(str(path)) for path in sorted(videos.rglob("*.mp4"))]
+    got = embed(model, [sample], num_clips=1, num_crops=1).vectors[0]
+    assert np.linalg.norm(got) == pytest.approx(1, rel=1e-5)
+    assert len(got) == model.decoder.text.shape[1]
+
+
+def test_files_hold_what_was_found(videos, tmp_path):
+    samples = [Sample(str(path), path.parent.name, 0.0, 0.5) for path in sorted(videos.rglob("*.mp4"))]
+    got = embed(make(), samples, num_clips=1, num_crops=1)
+    write_embeddings(tmp_path / "v.parquet", got, ["train"] * 4)
+    write_embeddings(tmp_path / "v.npy", got)
+    table = pyarrow.parquet.read_table(tmp_path / "v.parquet")
+    np.testing.assert_array_equal(np.array(table["vector"].to_pylist(), np.float32), got.vectors)
+    assert table["label"].to_pylist() == ["a", "a", "b", "b"]
+    assert table["split"].to_pylist() == ["train"] * 4
+    assert table["end_seconds"].to_pylist() == [0.5] * 4
+    np.testing.assert_array_equal(np.load(tmp_path / "v.npy"), got.vectors)
+    rows = list(csv.DictReader((tmp_path / "v.csv").open()))
+    assert [row["path"] for row in rows] == [sample.path for sample in samples]
+
+
+def test_from_a_store_they_are_the_same(videos, tmp_path, capsys):
+    model = make()
+    (videos / "list.csv").write_text(
+        "path,label,split\na/1.mp4,a,train\nb/3.mp4,b,train\na/2.mp4,a,val\nb/4.mp4,b,val\n"
+    )
+    config = replace(
+        RunConfig(clip=model.card.clip, evaluation=model.card.evaluation, model=model.card.model),
+        data={"path": str(videos / "list.csv"), "num_workers": 0},
+    )
+    extract(config, tmp_path / "store", StoreOptions(dtype="float32"))
+    save_model(model, tmp_path / "model")
+    store = FeatureStore(tmp_path / "store")
+    split = store.splits["val"]
+    stored = load_for_store(tmp_path / "model", store)
+    for pool in ("query", "mean"):
+        live = embed(model, split.samples, pool=pool)
+        np.testing.assert_allclose(embed_stored(stored, split, pool=pool).vectors, live.vectors, rtol=1e-4, atol=1e-5)
+    code, stdout, _ = run_command(
+        capsys, "embed", "--features", tmp_path / "store", "--neighbours", "--out", tmp_path / "v.parquet"
+    )
+    assert code == 0
+    assert "2 videos among 2" in stdout
+    table = pyarrow.parquet.read_table(tmp_path / "v.parquet")
+    assert table["split"].to_pylist() == ["train", "train", "val", "val"]
+    np.testing.assert_allclose(table["vector"].to_pylist()[2:], live.vectors, rtol=1e-4, atol=1e-5)
+
+
+def test_other_pools_and_endings_are_refused(videos, tmp_path):
+    sample = Sample(str(next(videos.rglob("*.mp4"))))
+    with pytest.raises(ConfigError, match="'query' or 'mean'"):
+        embed(make(), [sample], pool="max")
+    with pytest.raises(ConfigError, match=r"\.parquet or \.npy"):
+        write_embeddings(tmp_path / "v.txt", embed(make(), [sample]))
+
+
+def test_the_command(videos, tmp_path, capsys):
+    out = tmp_path / "v.npy"
+    (videos / "b" / "5.mp4").write_bytes(b"not a video")
+    arguments = ["--backbone", "evl_clip_tiny", "--data", videos, "--out", out, "--workers", 0, "--num-frames", 2]
+    code, stdout, stderr = run_command(capsys, "embed", *arguments, "--neighbours")
+    assert code == 1
+    assert "5.mp4" in stderr
+    assert "mean average precision" in stdout
+    assert np.load(out).shape == (4, 128)
+    code, _, stderr = run_command(capsys, "embed", "--backbone", "evl_clip_tiny", "--pool", "query", videos)
+    assert code == 2
+    code, _, stderr = run_command(capsys, "embed", "--backbone", "evl_clip_tiny", videos, "--out", tmp_path / "v.txt")
+    assert code == 1
+    assert ".parquet or .npy" in stderr

@@ -1,0 +1,126 @@
+"""Few videos a class, drawn again and again from a store."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import evl
+from evl.config import RunConfig, replace
+from evl.data import read_manifest
+from evl.errors import ConfigError, RunError
+from evl.evaluation import evaluate_stored, load_for_store, mean_interval
+from evl.features.description import StoreOptions
+from evl.features.extract import extract
+from evl.features.store import FeatureStore
+from evl.training import few_shot as module
+from evl.training import train
+from evl.training.few_shot import draw_videos, few_shot
+from tests.conftest import TINY
+from tests.helpers import assert_close, run_command
+
+
+@pytest.fixture(scope="module")
+def store(videos, tmp_path_factory):
+    """Four training videos of each of two classes, two clips each."""
+    config = replace(RunConfig(), **{**TINY, "data": {**TINY["data"], "path": str(videos)}})
+    folder = tmp_path_factory.mktemp("few") / "store"
+    extract(config, folder, StoreOptions(form="maps", clips_per_video=2))
+    return folder
+
+
+@pytest.fixture
+def config(store):
+    training = {**TINY["training"], "steps": 5}
+    return replace(RunConfig(), **{**TINY, "data": {"features": str(store)}, "training": training})
+
+
+def test_draws_are_of_each_class_and_their_own():
+    labels = [0, 1, 0, 1, 0, 1, 0, 0, 2]
+    seen = set()
+    for draw in range(30):
+        chosen = draw_videos(labels, 3, 2, seed=3, draw=draw, without=(4,))
+        assert chosen == draw_videos(labels, 3, 2, seed=3, draw=draw, without=(4,))
+        assert [labels[index] for index in chosen] == [0, 0, 1, 1, 2]  # all that a small class has
+        assert len(set(chosen)) == 5
+        seen.update(chosen)
+    assert seen == set(range(9)) - {4}
+    assert draw_videos(labels, 3, 2, seed=4, draw=0) != draw_videos(labels, 3, 2, seed=3, draw=0)
+
+
+def test_means_over_draws(config, store, tmp_path, monkeypatch):
+    result = few_shot(config, tmp_path / "out", shots=(1, 3), draws=2, keep_runs=True)
+    assert [(row.shots, row.num_videos, row.batch_size, row.steps) for row in result.rows] == [
+        (1, 2, 2, 5),
+        (3, 6, 4, 5),
+    ]
+    written = json.loads((tmp_path / "out/shots.json").read_text())
+    for row, told in zip(result.rows, written["shots"], strict=True):
+        assert (row.mean, row.low, row.high) == mean_interval(row.top1)
+        assert told["top1"] == list(row.top1)
+        assert told["mean"] == pytest.approx(np.mean(told["top1"]))
+    assert "over 2 draws of training videos" in written["interval"]
+    assert written["protocol"].endswith("4 videos, from a store (maps, float16)")
+    assert (tmp_path / "out/shots.png").read_bytes().startswith(b"\x89PNG")
+    # what was kept is what was counted: an ordinary model, of the videos it was drawn
+    run = tmp_path / "out/runs/03_shots_draw_2"
+    assert len(read_manifest(run / "train.csv").samples) == 6
+    opened = FeatureStore(store)
+    again = evaluate_stored(load_for_store(run, opened), opened)
+    assert again.metrics.top1 == result.rows[1].top1[1]
+    assert evl.load(run).class_names == ("bright", "dark")
+    # the same again, with no room to keep features: they are made in every step
+    monkeypatch.setattr(module, "KEPT_BYTES", 0)
+    same = few_shot(config, tmp_path / "same", shots=(3,), draws=2, keep_runs=True)
+    assert same.rows[0].top1 == result.rows[1].top1
+    heads = [evl.load(tmp_path / name / "runs/03_shots_draw_2").trainable_state() for name in ("out", "same")]
+    for name, value in heads[0].items():
+        if not name.endswith("k_proj.bias"):
+            assert_close(heads[1][name], value, floor=1e-7)
+
+
+def test_a_head_is_the_one_that_training_makes(config, store, tmp_path, monkeypatch):
+    """All videos of all classes, in the order of a run: few-shot's short loop is the long one."""
+    # a run seeds its dropout anew: without dropout both draw the same
+    config = replace(config, model={"mlp_dropout": 0, "head_dropout": 0}, training={"eval_every": 0})
+    train(config, tmp_path / "run")
+    monkeypatch.setattr(module, "draw_videos", lambda labels, *_, **__: list(range(len(labels))))
+    few_shot(config, tmp_path / "few", shots=(4,), draws=2, keep_runs=True)
+    head, other = (evl.load(tmp_path / f"few/runs/04_shots_draw_{n}").trainable_state() for n in (1, 2))
+    for name, value in evl.load(tmp_path / "run").trainable_state().items():
+        if not name.endswith("k_proj.bias"):
+            assert_close(head[name], value, floor=1e-7)
+    assert not torch.equal(head["head.linear.weight"], other["head.linear.weight"])  # the draws' seeds differ
+
+
+def test_from_the_command_line(store, tmp_path, capsys):
+    arguments = ("train", "--features", store, "--out", tmp_path / "out", "--shots", "1,9", "--draws", "2")
+    code, out, said = run_command(capsys, *arguments, "--set", "training.steps=2", "model.decoder=linear")
+    assert code == 0, said
+    assert "videos a class" in out
+    assert "over 2 draws" in out
+    assert "2 of 2 classes have fewer than 9 training videos" in " ".join(said.split())
+    code, _, said = run_command(capsys, *arguments)
+    assert code == 1
+    assert "not empty" in said
+
+
+def test_what_cannot_be_is_told(config, store, videos, tmp_path, capsys):
+    for wrong, sentence in (
+        (dict(shots=(2, 1)), "numbers of videos that rise"),
+        (dict(shots=(0,)), "numbers of videos that rise"),
+        (dict(shots=(1,), draws=1), "2 to 20"),
+    ):
+        with pytest.raises(ConfigError, match=sentence):
+            few_shot(config, tmp_path / "out", **wrong)
+    with pytest.raises(ConfigError, match="evl extract"):
+        few_shot(replace(config, data={"features": None, "path": str(videos)}), tmp_path / "out", shots=(1,))
+    with pytest.raises(ConfigError, match="fresh heads"):
+        few_shot(replace(config, training={"init": "a model"}), tmp_path / "out", shots=(1,))
+    with pytest.raises(RunError, match=r"lower training\.lr"):
+        few_shot(replace(config, training={"lr": 1e30}), tmp_path / "blown", shots=(1,), draws=2)
+    assert not (tmp_path / "out").exists()
+    code, _, said = run_command(capsys, "train", "--features", store, "--out", tmp_path / "out", "--shots", "a few")
+    assert code == 1
+    assert "such as 1,2,4,8,16" in said
