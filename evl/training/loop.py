@@ -267,7 +267,7 @@ def listening_for_stop():
         if requested:
             raise KeyboardInterrupt
         requested.append(number)
-        log.warning("stopping after this step, with a checkpoint; once more to stop at once")
+        log.warning("stopping after this step, saving what is there; once more to stop at once")
 
     before = {}
     try:

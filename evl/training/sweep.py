@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -78,26 +79,29 @@ def sweep(
         data, points = _prepare(wanted, world)
         heads = Heads([_make_head(point, data) for point in points], together=together)
         _announce(heads, data)
+        _refuse_full_disk(heads, out)
         started = time.perf_counter()
         try:
             done = _train(heads, data, progress)
-        except Interrupted as stop:
-            _save_all(heads, points, [None] * len(points), data, out)
-            raise Interrupted(f"{stop}; the heads as they are now are in {out / 'heads'}") from None
-        trained = time.perf_counter()
-        if not heads.living:
-            raise RunError(f"all {len(points)} heads were dropped, such as {points[0].name}: {heads.heads[0].problem}")
-        found = iter(_judge(heads, heads.living, "val", data, progress))
-        evaluations = [next(found) if head.problem is None else None for head in heads.heads]
-        result = collect(points, heads.heads, evaluations, out, data.config)
-        test = None
-        if "test" in data.samples:
-            test = _judge(heads, [heads.heads[result.best.number]], "test", data, progress)[0]
+            if not heads.living:
+                problem = heads.heads[0].problem
+                raise RunError(f"all {len(points)} heads were dropped, such as {points[0].name}: {problem}")
+            trained = time.perf_counter()
+            found = iter(_judge(heads, heads.living, "val", data, progress))
+            evaluations = [next(found) if head.problem is None else None for head in heads.heads]
+            result = collect(points, heads.heads, evaluations, out, data.config)
+            test = None
+            if "test" in data.samples:
+                test = _judge(heads, [heads.heads[result.best.number]], "test", data, progress)[0]
+        except KeyboardInterrupt as stop:
+            _save_all(heads, [None] * len(points), data, out)
+            where = str(stop) or "stopped while judging"
+            raise Interrupted(f"{where}; the heads as they are now are in {out / 'heads'}") from None
         result = replace(
             result, test=test, damaged=data.damaged, steps=done, training_seconds=trained - started,
             judging_seconds=time.perf_counter() - trained,
         )  # fmt: skip
-        _save_all(heads, points, evaluations, data, out, result)
+        _save_all(heads, evaluations, data, out, result)
     return result
 
 
@@ -253,7 +257,9 @@ def _judge(
     return evaluate_together(views, samples, files=files, num_workers=data.source.num_workers, **options)
 
 
-def _save_all(heads: Heads, points, evaluations, data: _Data, out: Path, result: SweepResult | None = None) -> None:
+def _save_all(
+    heads: Heads, evaluations: Sequence[Evaluation | None], data: _Data, out: Path, result: SweepResult | None = None
+) -> None:
     heads.release()
     for number, (head, evaluation) in enumerate(zip(heads.heads, evaluations, strict=True)):
         if head.problem is None:
@@ -268,6 +274,18 @@ def _save_all(heads: Heads, points, evaluations, data: _Data, out: Path, result:
 def _refuse_used(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out} is there already and not empty; a sweep cannot be resumed: choose another --out")
+
+
+def _refuse_full_disk(heads: Heads, out: Path) -> None:
+    """RunError before anything is trained, not after, where heads would not fit."""
+    there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    sizes = [sum(p.numel() * p.element_size() for p in head.model.trainable_parameters()) for head in heads.heads]
+    needed, free = sum(sizes) + max(sizes), shutil.disk_usage(there).free  # the chosen one is saved twice
+    if needed > free:
+        raise RunError(
+            f"{len(sizes)} heads take {needed / 1e9:.1f} GB, but {there} has {free / 1e9:.1f} GB free: choose another "
+            "--out, or fewer heads"
+        )
 
 
 def _announce(heads: Heads, data: _Data) -> None:

@@ -35,11 +35,11 @@ def test_a_sweep_from_a_store(capsys, store, tmp_path):
 
 
 def test_json_is_what_the_file_holds(capsys, store, tmp_path):
-    grid = ("--set", "model.head_dropout=0.1,0.2,0.3", *SMALL)
+    grid = ("--set", "model.head_dropout=0.1,0.2,0.3", "model.taps=[2,5],[3]", *SMALL)
     code, out, _ = run_command(capsys, "sweep", "--features", store, "--out", tmp_path / "out", "--json", *grid)
     assert code == 0
     assert json.loads(out) == json.loads((tmp_path / "out/sweep.json").read_text())
-    assert len(json.loads(out)["heads"]) == 3
+    assert len(json.loads(out)["heads"]) == 6
 
 
 def test_many_heads_on_live_features(capsys, tiny_config, tmp_path):

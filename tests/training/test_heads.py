@@ -116,15 +116,19 @@ def test_stacked_logits_and_gradients_equal_those_of_each_model(backbone, kind, 
         assert torch.equal(model.classify(features), one)
 
 
+@pytest.mark.parametrize(("dtype", "relative"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
 @pytest.mark.parametrize("kind", ["evl", "nothing temporal", "probe, one block"])
-def test_stacked_in_single_precision(backbone, kind):
+def test_stacked_on_narrower_features(backbone, kind, dtype, relative):
+    """Parameters in float32, as when they are trained."""
     models = [make_head(config_of(kind, seed=g), backbone).model for g in range(3)]
     features = make_features(backbone)
     wanted = torch.stack([model.classify(features) for model in models])
     for model in models:
         model.decoder.float(), model.head.float()
-    narrow = [LayerFeatures(*(part.float() for part in one)) for one in features]
-    assert_close(StackedClassifiers(models).classify(narrow).double(), wanted, relative=1e-5)
+    narrow = [LayerFeatures(*(part.to(dtype) for part in one)) for one in features]
+    got = StackedClassifiers(models).classify(narrow)
+    assert got.dtype == torch.float32
+    assert_close(got.double(), wanted, relative=relative)
 
 
 class Decoding(nn.Module):
