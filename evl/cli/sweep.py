@@ -76,8 +76,8 @@ def run_sweep(config, settings: list[str], out: Path, device: str | None, as_jso
     output.print(f"by {result.best.evaluation.protocol}", highlight=False, markup=False, soft_wrap=True)
     if result.as_good > 1:
         output.print(
-            f"{result.as_good} of {len(result.judged)} heads are as good as one can tell: their 95 % intervals overlap "
-            "with the chosen one's",
+            f"{result.as_good - 1} other heads of {len(result.judged)} cannot be told from the chosen one: "
+            "their 95 % intervals overlap with its",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
     output.print(result.verdict, highlight=False, markup=False, soft_wrap=True)
