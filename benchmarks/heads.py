@@ -26,6 +26,7 @@ from evl.features.backbone import StoredBackbone
 from evl.features.description import StoreDescription, StoreOptions
 from evl.features.packing import pack_maps, pack_tokens
 from evl.features.store import StoredClips
+from evl.heap import keep_freed_memory
 from evl.models.crossframe import neighbour_maps, packed_maps
 from evl.training.heads import Head, Heads
 
@@ -43,12 +44,13 @@ KINDS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--heads", type=int, default=16)
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--kinds", nargs="+", default=["evl", "probe, one block"], choices=KINDS)
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--name", help="of the file; by default the processor and the date")
     options = parser.parse_args()
+    keep_freed_memory()  # as the commands do
     name = "vit_tiny_patch16_224" if options.small else "vit_base_patch16_224"
     config = replace(
         RunConfig(),

@@ -41,6 +41,7 @@ from evl.features.batches import StoredTrainingClips, read_ahead
 from evl.features.description import bytes_a_clip, clips_a_shard, shard_ranges
 from evl.features.packing import Packed, pack_maps, pack_tokens
 from evl.features.writing import PROJECTIONS, ShardItem, write_description, write_index, write_shard
+from evl.heap import keep_freed_memory
 from evl.models import VideoClassifier
 from evl.models.crossframe import block_sizes, neighbour_maps, packed_maps
 from evl.training.optim import make_optimizer, make_scaler, train_step
@@ -63,6 +64,7 @@ def main() -> None:
     parser.add_argument("--folder", help="on the disk to measure; by default the system's for temporary files")
     parser.add_argument("--name", help="of the files; by default the device and the date")
     options = parser.parse_args()
+    keep_freed_memory()  # as the commands do
     config = replace(
         RunConfig(),
         backbone={"name": options.backbone, "pretrained": False},

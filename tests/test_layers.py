@@ -8,7 +8,7 @@ ROOT = Path(__file__).parent.parent / "evl"
 LEVELS = [
     {"errors"},
     {"types"},
-    {"config", "files", "onednn"},
+    {"config", "files", "heap", "onednn"},
     {"distributed"},
     {"video", "backbones", "models"},
     {"data"},  # lists of videos stand on video

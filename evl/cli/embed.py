@@ -22,7 +22,7 @@ def command(
         ),
     ] = None,
     out: Annotated[
-        Path, typer.Option(help="FILE.parquet, or FILE.npy with paths and labels in FILE.csv beside it.")
+        Path, typer.Option(help="FILE.parquet, or FILE.npy with paths and labels in FILE.videos.csv beside it.")
     ] = Path("vectors.parquet"),
     data: Annotated[
         Path | None, typer.Option(help="Videos as a folder per class, data set or manifest, instead of files.")
@@ -74,7 +74,8 @@ def command(
     from evl.cli.common import Bars, console, output, print_json, start_logging
     from evl.data.loader import default_num_workers
     from evl.distributed import pick_device
-    from evl.errors import ConfigError, DataError
+    from evl.errors import ConfigError, DataError, SaveError
+    from evl.evaluation import stored_protocol
     from evl.inference import embed, embed_stored
     from evl.inference.embedding import joined, require_ending, write_embeddings
 
@@ -99,10 +100,12 @@ def command(
             "--clips, --crops, --workers, --num-frames, --stride and --image-size"
         )
     require_ending(out)
+    if data is not None and data.resolve() in (out.resolve(), out.with_suffix(".videos.csv").resolve()):
+        raise SaveError(f"{out}: would be written over --data; choose another --out")
     chosen = pick_device(device)
     with Bars("videos") as bars:
         if features is not None:
-            model, stored = _stored(run, features, split, chosen)
+            model, store, stored = _stored(run, features, split, chosen)
             task = bars.add("embedding", sum(map(len, stored)))
             options = dict(pool=pool, batch_size=batch_size, progress=task.advance)
             result = joined([embed_stored(model, one, **options) for one in stored])
@@ -129,7 +132,11 @@ def command(
     kept = [split_of[sample.name] for sample in result.samples]
     write_embeddings(out, result, None if paths else kept)
     scores = _judged(result, kept) if neighbours else None
-    protocol = model.card.protocol(len(result.samples), clips, crops)
+    if features is not None:
+        protocol = stored_protocol(model, store, len(result.samples))
+        protocol += "; training videos by their stored training clips" if "train" in splits else ""
+    else:
+        protocol = model.card.protocol(len(result.samples), clips, crops)
     if json:
         document = {"vectors": str(out), "num_videos": len(result.samples), "width": result.vectors.shape[1]}
         document |= {"pool": pool, "protocol": protocol, "failed": result.damaged}
@@ -175,8 +182,8 @@ def _listed(data: Path, root: Path | None, split: str | None):
 
 
 def _stored(run: Path | None, features: Path, split: str | None, device):
-    """(the run's model, or one with nothing that learned, that takes stored clips, the store's splits that are asked
-    for)."""
+    """(the run's model, or one with nothing that learned, that takes stored clips, the store, its splits that are
+    asked for)."""
     from evl.assembly import build_classifier
     from evl.config import replace
     from evl.errors import DataError
@@ -192,7 +199,7 @@ def _stored(run: Path | None, features: Path, split: str | None, device):
     else:
         config = replace(config_of(store.description), model={"decoder": "linear"})
         model = build_classifier(config, ("unused", "head"), backbone=backbone_for(config.model, store))
-    return model.to(device).eval(), [one for name, one in store.splits.items() if split in (None, name)]
+    return model.to(device).eval(), store, [one for name, one in store.splits.items() if split in (None, name)]
 
 
 def _model(run: Path | None, backbone: str | None, device, fitted: dict):
@@ -216,8 +223,11 @@ def _model(run: Path | None, backbone: str | None, device, fitted: dict):
 
 
 def _judged(result, splits):
+    from evl.errors import DataError
     from evl.evaluation import neighbour_scores
 
+    if len(result.samples) < 2:
+        raise DataError("--neighbours: one video alone has no neighbours; the vector is written")
     names = sorted({sample.label for sample in result.samples})
     labels = [names.index(sample.label) for sample in result.samples]
     asked = next((name for name in ("test", "val") if name in splits), None)

@@ -51,10 +51,12 @@ def run_sweep(config, settings: list[str], out: Path, device: str | None, as_jso
     """The sweep with its progress and its table, for this command and ``evl train --heads``."""
     from evl.cli.common import console, output, print_json, start_logging
     from evl.cli.train import ProgressBars
+    from evl.heap import keep_freed_memory
     from evl.training import Interrupted
     from evl.training.sweep import sweep
 
     start_logging()
+    keep_freed_memory()
     with ProgressBars() as progress:
         try:
             result = sweep(config, settings, out, device=device, progress=progress)

@@ -75,9 +75,11 @@ def command(
 
     from evl.cli.common import console, is_main_process, output, start_logging
     from evl.errors import ConfigError
+    from evl.heap import keep_freed_memory
     from evl.training import Interrupted, train
 
     start_logging()
+    keep_freed_memory()
     if resume and any(option is not None for option in (data, features, backbone, recipe, config, init)):
         raise ConfigError(
             f"--resume goes on with what {out} was told: leave out --data, --features, --backbone, --recipe, --config "

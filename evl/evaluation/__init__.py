@@ -4,7 +4,7 @@ from evl.evaluation.evaluate import Evaluation, evaluate
 from evl.evaluation.metrics import Metrics, compute_metrics, mean_interval, wilson_interval
 from evl.evaluation.neighbours import NeighbourScores, neighbour_scores
 from evl.evaluation.report import write_evaluation
-from evl.evaluation.stored import backbone_for, evaluate_heads, evaluate_stored, load_for_store
+from evl.evaluation.stored import backbone_for, evaluate_heads, evaluate_stored, load_for_store, stored_protocol
 
 __all__ = [
     "Evaluation",
@@ -18,6 +18,7 @@ __all__ = [
     "load_for_store",
     "mean_interval",
     "neighbour_scores",
+    "stored_protocol",
     "wilson_interval",
     "write_evaluation",
 ]

@@ -95,8 +95,8 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _voted(similarity: np.ndarray, nearest: np.ndarray, gallery_labels: np.ndarray) -> np.ndarray:
-    """The class with the most weight among the nearest of each query; the smaller one of equals."""
+    """The class with the most weight among the nearest of each query, the smaller of equals; −1 where nobody may."""
     weights = np.exp(np.take_along_axis(similarity, nearest, 1) / TEMPERATURE)  # 0 for what is not allowed
     votes = np.zeros((len(nearest), gallery_labels.max() + 1))
     np.add.at(votes, (np.arange(len(nearest))[:, None], gallery_labels[nearest]), weights)
-    return votes.argmax(1)
+    return np.where(votes.any(1), votes.argmax(1), -1)

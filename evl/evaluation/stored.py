@@ -87,11 +87,16 @@ def evaluate_heads(
     results = predict_stored(
         models, stored, labels, batch_size=batch_size, precision=precision, world=world, progress=progress
     )
-    views, options = store.description.evaluation, store.description.options
     used = judging_precision(first, precision)
     evaluations = []
     for model, result in zip(models, results, strict=True):
-        protocol = model.card.protocol(len(result.predictions), views.num_clips, views.num_crops, used)
-        protocol += f", from a store ({options.form}, {options.dtype})"
+        protocol = stored_protocol(model, store, len(result.predictions), used)
         evaluations.append(counted(result, stored.samples, model.class_names, protocol))
     return evaluations
+
+
+def stored_protocol(model: VideoClassifier, store: FeatureStore, num_videos: int, precision: str | None = None) -> str:
+    """How a model saw the videos of a store, on one line."""
+    views, options = store.description.evaluation, store.description.options
+    protocol = model.card.protocol(num_videos, views.num_clips, views.num_crops, precision)
+    return f"{protocol}, from a store ({options.form}, {options.dtype})"

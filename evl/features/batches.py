@@ -68,23 +68,44 @@ class StoredTrainingClips:
 
 
 class StoredViews:
-    """``read([index, …])`` -> Batch of all stored views of these videos: what ``EvaluationViews`` gives."""
+    """``read([index, …])`` -> Batch of all stored views of these videos: what ``EvaluationViews`` gives.
 
-    def __init__(self, split: StoredSplit, labels: Sequence[int] | None, blocks: Sequence[int] | None = None):
-        self.split, self.labels, self.blocks = split, labels, blocks
+    Of a training split, all stored training clips; of longer runs of frames, the ``num_frames`` in the middle of what
+    lies inside the video (dense), or the middle one of each group (segment).
+    """
+
+    def __init__(
+        self,
+        split: StoredSplit,
+        labels: Sequence[int] | None,
+        blocks: Sequence[int] | None = None,
+        clip: ClipConfig | None = None,
+    ):
+        self.split, self.labels, self.blocks, self.clip = split, labels, blocks, clip
 
     def read(self, indices: Sequence[int], out: StoredClips | None = None) -> Batch:
         split = self.split
         good = [index for index in indices if index not in split.damaged]
         pairs = [(index, clip) for index in good for clip in range(split.num_clips(index))]
         labels = [-1 if self.labels is None else self.labels[index] for index in good]
+        frames = None
+        if self.clip is not None and split.num_frames != self.clip.num_frames:
+            frames = [self._middle(*pair) for pair in pairs]
         return Batch(
-            split.read(pairs, self.blocks, out=out) if pairs else None,
+            split.read(pairs, self.blocks, frames, out) if pairs else None,
             torch.tensor(labels, dtype=torch.long),
             tuple(good),
             {index: split.damaged[index] for index in indices if index in split.damaged},
             tuple(split.num_clips(index) for index in good),
         )
+
+    def _middle(self, video: int, clip: int) -> list[int]:
+        stored, wanted = self.split.num_frames, self.clip.num_frames
+        if self.clip.sampling == "segment":
+            size = stored // wanted
+            return [group * size + size // 2 for group in range(wanted)]
+        start = max(0, min(stored, self.split.num_valid(video, clip)) - wanted) // 2
+        return list(range(start, start + wanted))
 
 
 def read_ahead(

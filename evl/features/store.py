@@ -111,6 +111,11 @@ class StoredSplit:
         """Number of videos."""
         return len(self.samples)
 
+    @property
+    def num_frames(self) -> int:
+        """Frames of a stored clip."""
+        return self._description.num_frames(self.name)
+
     def num_clips(self, video: int) -> int:
         """Stored clips of a video, numbered from 0; 0 where it is damaged."""
         return int(self._rows.num_clips[video])

@@ -80,7 +80,7 @@ def vectors_of(model: VideoClassifier, features: Sequence[LayerFeatures], pool: 
 
 def write_embeddings(path: str | Path, embeddings: Embeddings, splits: Sequence[str] | None = None) -> None:
     """``.parquet``: a row a video, with path, label, split, start_seconds, end_seconds and vector; ``.npy``: the
-    vectors (n,D), and the rest beside them as a ``.csv`` of the same name.
+    vectors (n,D), and the rest beside them, in ``NAME.videos.csv``.
 
     Raises ConfigError for other endings, SaveError if the disk refuses.
     """
@@ -95,7 +95,7 @@ def write_embeddings(path: str | Path, embeddings: Embeddings, splits: Sequence[
     if path.suffix == ".npy":
         with write_atomically(path) as file:
             np.save(file, embeddings.vectors, allow_pickle=False)
-        with write_atomically(path.with_suffix(".csv"), text=True) as file:
+        with write_atomically(path.with_suffix(".videos.csv"), text=True) as file:
             writer = csv.writer(file)
             writer.writerow(columns)
             writer.writerows(zip(*columns.values(), strict=True))

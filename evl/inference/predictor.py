@@ -131,7 +131,7 @@ def of_stored(
     device = next(model.parameters()).device
     world = world or World(0, 1, device)
     batches = _share_of(world, len(split.samples), batch_size or _card(model).evaluation.batch_size)
-    read = read_ahead(StoredViews(split, labels, model.backbone.taps).read, batches, device)
+    read = read_ahead(StoredViews(split, labels, model.backbone.taps, _card(model).clip).read, batches, device)
     return _over_views(model, read, readers, judging_precision(model, precision), world, progress)
 
 

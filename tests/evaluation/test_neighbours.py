@@ -73,6 +73,7 @@ def test_parts_of_one_file_do_not_find_each_other():
     apart = neighbour_scores(vectors[:2], labels[:2], groups=["a", "a"])
     assert apart.recall[1] == 0
     assert apart.num_alone == 2
+    assert apart.vote == 0
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from evl.features.store import FeatureStore
 from evl.inference import embed, embed_stored
 from evl.inference.embedding import write_embeddings
 from evl.types import Sample
-from tests.helpers import numbered_frames, run_command, write_video
+from tests.helpers import assert_close, numbered_frames, run_command, write_video
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_a_vector_is_the_mean_over_views(videos, pool):
             else:
                 views = features[-1].tokens[:, :, model.backbone.spec.num_prefix_tokens :].mean((1, 2))
         assert len(views) == 6
-        np.testing.assert_allclose(vector, views.mean(0).numpy(), rtol=1e-5, atol=1e-6)
+        assert_close(torch.from_numpy(vector), views.mean(0))
 
 
 def test_a_zero_shot_model_gives_what_it_compares_with_names(videos):
@@ -75,7 +75,7 @@ def test_files_hold_what_was_found(videos, tmp_path):
     assert table["split"].to_pylist() == ["train"] * 4
     assert table["end_seconds"].to_pylist() == [0.5] * 4
     np.testing.assert_array_equal(np.load(tmp_path / "v.npy"), got.vectors)
-    rows = list(csv.DictReader((tmp_path / "v.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "v.videos.csv").open()))
     assert [row["path"] for row in rows] == [sample.path for sample in samples]
 
 
@@ -95,7 +95,7 @@ def test_from_a_store_they_are_the_same(videos, tmp_path, capsys):
     stored = load_for_store(tmp_path / "model", store)
     for pool in ("query", "mean"):
         live = embed(model, split.samples, pool=pool)
-        np.testing.assert_allclose(embed_stored(stored, split, pool=pool).vectors, live.vectors, rtol=1e-4, atol=1e-5)
+        assert_close(*(torch.from_numpy(one.vectors) for one in (embed_stored(stored, split, pool=pool), live)))
     code, stdout, _ = run_command(
         capsys, "embed", "--features", tmp_path / "store", "--neighbours", "--out", tmp_path / "v.parquet"
     )
@@ -103,7 +103,41 @@ def test_from_a_store_they_are_the_same(videos, tmp_path, capsys):
     assert "2 videos among 2" in stdout
     table = pyarrow.parquet.read_table(tmp_path / "v.parquet")
     assert table["split"].to_pylist() == ["train", "train", "val", "val"]
-    np.testing.assert_allclose(table["vector"].to_pylist()[2:], live.vectors, rtol=1e-4, atol=1e-5)
+    assert_close(torch.tensor(table["vector"].to_pylist()[2:]), torch.from_numpy(live.vectors))
+
+
+def test_the_middle_of_longer_runs(videos, tmp_path):
+    """A store with runs of six frames, for a model of clips of two."""
+    model = make()
+    config = replace(
+        RunConfig(clip=model.card.clip, evaluation=model.card.evaluation, model=model.card.model),
+        data={"path": str(videos), "num_workers": 0, "val_fraction": 0.5},
+    )
+    extract(config, tmp_path / "store", StoreOptions(dtype="float32", frames=6))
+    save_model(model, tmp_path / "model")
+    split = FeatureStore(tmp_path / "store").splits["train"]
+    stored = load_for_store(tmp_path / "model", FeatureStore(tmp_path / "store"))
+    got = embed_stored(stored, split)
+    for index, vector in enumerate(got.vectors):
+        valid = min(6, split.num_valid(index, 0))
+        start = (valid - 2) // 2
+        features = stored.features(split.read([(index, 0)], frames=[[start, start + 1]]))
+        with torch.no_grad():
+            assert_close(torch.from_numpy(vector), stored.decoder(features)[0])
+
+
+def test_the_list_of_videos_is_not_written_over(videos, tmp_path, capsys):
+    table = tmp_path / "m.parquet"
+    pyarrow.parquet.write_table(
+        pyarrow.table({"path": [str(path) for path in sorted(videos.rglob("*.mp4"))], "label": list("aabb")}), table
+    )
+    before = table.read_bytes()
+    code, _, stderr = run_command(
+        capsys, "embed", "--backbone", "evl_clip_tiny", "--data", table, "--out", table, "--num-frames", 2
+    )
+    assert code == 1
+    assert "written over" in stderr
+    assert table.read_bytes() == before
 
 
 def test_other_pools_and_endings_are_refused(videos, tmp_path):
