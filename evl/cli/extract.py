@@ -94,7 +94,7 @@ def command(
 
 
 def _extract(run, out: Path, options, how: dict, *, yes: bool, allow_damaged: bool, json: bool) -> None:
-    from evl.cli.common import Bars, console, is_main_process, print_json
+    from evl.cli.common import Bars, is_main_process, print_json
     from evl.features.extract import extract
 
     with Bars("clips") as bars:
@@ -108,11 +108,8 @@ def _extract(run, out: Path, options, how: dict, *, yes: bool, allow_damaged: bo
         before = signal.signal(signal.SIGTERM, _interrupt)  # what batch systems send first
         try:
             result = extract(run, out, options, before=lambda work: _announce(work, yes), progress=progress, **how)
-        except KeyboardInterrupt as stop:  # here, because typer would say nothing
-            console.print(
-                f"[yellow]{stop or 'stopped'}; go on with the same command[/yellow]", highlight=False, soft_wrap=True
-            )
-            raise typer.Exit(130) from None
+        except KeyboardInterrupt as stop:
+            raise KeyboardInterrupt(f"{str(stop) or 'stopped'}; go on with the same command") from None
         finally:
             signal.signal(signal.SIGTERM, before)
     if is_main_process():

@@ -126,7 +126,7 @@ def test_ctrl_c_tells_how_to_go_on(capsys, tmp_path, config, monkeypatch):
         patch.setattr(evl.features.extract._Shard, "write", interrupted)
         code, _, messages = run_command(capsys, "extract", "--config", config, "--out", tmp_path / "store")
     assert code == 130
-    assert "go on with the same command" in messages
+    assert "stopped; go on with the same command" in messages
     assert run_command(capsys, "extract", "--config", config, "--out", tmp_path / "store")[0] == 0
     assert run_command(capsys, "extract", "--config", config, "--out", tmp_path / "other")[0] == 0
     assert files_of(tmp_path / "store") == files_of(tmp_path / "other")
