@@ -171,8 +171,8 @@ class StoredSplit:
         row = int(self._rows.row[place])
         if row >= shard.num_rows or shard.pairs[row] != (video, clip):
             raise StoreError(
-                f"{shard.path}: has another clip where the index says clip {clip} of video {video}; delete {INDEX}, and "
-                "evl extract makes it again"
+                f"{shard.path}: has another clip where the index says clip {clip} of video {video}; delete {INDEX}, "
+                "and evl extract makes it again"
             )
         return shard, row
 
