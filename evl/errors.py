@@ -51,6 +51,10 @@ class SaveError(EVLError, OSError):
     """Writing failed (disk full, no permission); what was there before is still there."""
 
 
+class ExistsError(SaveError):
+    """Something of that name is there already, and was not to be replaced."""
+
+
 class RunError(EVLError):
     """A run that cannot start or go on: folder in use, too many damaged videos, loss not finite."""
 

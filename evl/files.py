@@ -12,14 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from evl.errors import SaveError
+from evl.errors import ExistsError, SaveError
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 
 
 @contextmanager
-def write_atomically(path: str | Path, *, text: bool = False, sync: bool = True) -> Iterator:
-    """A file object; ``path`` appears, whole, when the block ends, and is untouched if it fails.
+def write_atomically(path: str | Path, *, text: bool = False, sync: bool = True, only_new: bool = False) -> Iterator:
+    """A file object; ``path`` appears, whole, when the block ends, and is untouched if it fails. ``only_new``: nor does
+    it take the place of what is there by then, from whichever process: ExistsError.
 
     ``sync=False`` does not wait for the disk: whole still when the program is killed, but not when the power fails.
     A killed program leaves a hidden file beside it, which ``remove_abandoned`` finds.
@@ -36,7 +37,7 @@ def write_atomically(path: str | Path, *, text: bool = False, sync: bool = True)
             file.flush()
             if sync:
                 os.fsync(file.fileno())
-        os.replace(temporary, path)
+        (_link if only_new else os.replace)(temporary, path)
     except SaveError:
         raise
     except OSError as error:
@@ -65,9 +66,29 @@ def remove_abandoned(folder: str | Path) -> None:
             path.unlink()
 
 
+def remove_file(path: Path) -> None:
+    """Removes a file, if there is one. Raises SaveError where the system refuses."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise SaveError(f"{path} could not be removed ({error.strerror or error})") from error
+
+
 def is_temporary(name: str) -> bool:
     """Whether ``write_atomically`` writes under such a name."""
     return _TEMPORARY.fullmatch(name) is not None
+
+
+def _link(temporary: Path, path: Path) -> None:
+    """Gives a file its name, which must be free."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise ExistsError(f"{path} is there already") from None
+    except OSError:  # a file system without links: another process may come in between
+        if path.exists():
+            raise ExistsError(f"{path} is there already") from None
+        os.replace(temporary, path)
 
 
 def _begin(path: Path, text: bool) -> tuple[Path, IO, int]:

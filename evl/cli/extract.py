@@ -11,9 +11,11 @@ from typing import Annotated
 import typer
 
 NAME = "extract"
+_OF_VERIFY = {"verify", "sample", "seed"}  # options of --verify alone
 
 
 def command(
+    context: typer.Context,
     data: Annotated[
         Path | None, typer.Option(help="Folder with a folder per class, a published data set, or a manifest.")
     ] = None,
@@ -52,7 +54,10 @@ def command(
     verify: Annotated[
         Path | None, typer.Option(metavar="STORE", help="Compute a sample of a store again and compare.")
     ] = None,
-    sample: Annotated[int, typer.Option(min=1, help="Clips that --verify computes.")] = 16,
+    sample: Annotated[int, typer.Option(min=1, help="Clips that --verify computes: all, if so many.")] = 16,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of --verify's sample; default: another one each time, which is told.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that read videos; default: one a core.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; default: CUDA if there is one.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
@@ -68,11 +73,15 @@ def command(
     from evl.errors import ConfigError
 
     start_logging()
+    given = {name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"}
     if verify is not None:
-        if any(option is not None for option in (data, backbone, out, recipe, config)) or settings:
-            raise ConfigError(f"--verify computes what {verify} says of itself: leave out what it is made of")
-        _verify(verify, sample, workers, device, json)
+        if others := given - _OF_VERIFY - {"workers", "device", "json"}:
+            names = ", ".join(f"--{'set' if name == 'settings' else name.replace('_', '-')}" for name in sorted(others))
+            raise ConfigError(f"--verify computes what {verify} says of itself: leave out {names}")
+        _verify(verify, sample, seed, workers, device, json)
         return
+    if others := given & _OF_VERIFY:
+        raise ConfigError(f"--{min(others)} goes with --verify STORE, which computes a sample of a store again")
     if out is None:
         raise typer.BadParameter("where to? Give --out STORE")
     if not re.fullmatch(r"[1-9]\d{0,5}/[1-9]\d{0,5}", part):
@@ -94,7 +103,7 @@ def command(
 
 
 def _extract(run, out: Path, options, how: dict, *, yes: bool, allow_damaged: bool, json: bool) -> None:
-    from evl.cli.common import Bars, console, is_main_process, print_json
+    from evl.cli.common import Bars, is_main_process, print_json
     from evl.features.extract import extract
 
     with Bars("clips") as bars:
@@ -108,11 +117,8 @@ def _extract(run, out: Path, options, how: dict, *, yes: bool, allow_damaged: bo
         before = signal.signal(signal.SIGTERM, _interrupt)  # what batch systems send first
         try:
             result = extract(run, out, options, before=lambda work: _announce(work, yes), progress=progress, **how)
-        except KeyboardInterrupt as stop:  # here, because typer would say nothing
-            console.print(
-                f"[yellow]{stop or 'stopped'}; go on with the same command[/yellow]", highlight=False, soft_wrap=True
-            )
-            raise typer.Exit(130) from None
+        except KeyboardInterrupt as stop:
+            raise KeyboardInterrupt(f"{str(stop) or 'stopped'}; go on with the same command") from None
         finally:
             signal.signal(signal.SIGTERM, before)
     if is_main_process():
@@ -240,7 +246,8 @@ def _print_result(result) -> None:
     say(f"next: evl train --features {folder} --out RUN")
 
 
-def _verify(store: Path, sample: int, workers: int | None, device: str | None, json: bool) -> None:
+def _verify(store: Path, sample: int, seed: int | None, workers: int | None, device: str | None, json: bool) -> None:
+    import secrets
     from dataclasses import asdict
 
     from rich.markup import escape
@@ -248,15 +255,17 @@ def _verify(store: Path, sample: int, workers: int | None, device: str | None, j
     from evl.cli.common import Bars, output, print_json
     from evl.features.verify import different, verify
 
+    seed = secrets.randbelow(2**32) if seed is None else seed
     with Bars("clips") as bars:
         task = bars.add("computing again", sample)
         results = verify(
-            store, sample=sample, workers=workers, device=device, progress=lambda done, total: task.to(done)
+            store, sample=sample, seed=seed, workers=workers, device=device, progress=lambda done, total: task.to(done)
         )
     wrong = different(results)
     if json:
         clips = [{**asdict(one), "is_equal": one.is_equal} for one in results]
-        print_json({"store": str(store), "num_clips": len(results), "num_different": len(wrong), "clips": clips})
+        counts = {"num_clips": len(results), "num_different": len(wrong)}
+        print_json({"store": str(store), "seed": seed, **counts, "clips": clips})
     else:
         for one in wrong:
             why = one.problem or f"differs by {one.difference:.3g} times what is allowed"
@@ -266,7 +275,7 @@ def _verify(store: Path, sample: int, workers: int | None, device: str | None, j
         equal, colour = len(results) - len(wrong), "red" if wrong else "green"
         output.print(
             f"{len(results)} clips computed again: [green]{equal} equal[/green] (at most {most:.2g} of what is "
-            f"allowed), [{colour}]{len(wrong)} different[/]", highlight=False, soft_wrap=True,
+            f"allowed), [{colour}]{len(wrong)} different[/] (sample --seed {seed})", highlight=False, soft_wrap=True,
         )  # fmt: skip
     if wrong:
         raise typer.Exit(1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import wraps
 
 import typer
 
@@ -36,8 +38,24 @@ app = typer.Typer(
 _COMMANDS = (
     demo, check, prepare, extract, train, sweep, evaluate, predict, embed, export, import_release, backbones, bench,
 )  # fmt: skip
+
+
+def _telling(command: Callable) -> Callable:
+    """The command, which says that it was stopped, or what its Ctrl-C says: typer would say nothing."""
+
+    @wraps(command)
+    def told(*arguments, **options):
+        try:
+            return command(*arguments, **options)
+        except KeyboardInterrupt as stop:
+            console.print(str(stop) or "stopped", style="yellow", highlight=False, markup=False, soft_wrap=True)
+            raise typer.Exit(130) from None
+
+    return told
+
+
 for module in _COMMANDS:
-    app.command(module.NAME)(module.command)
+    app.command(module.NAME)(_telling(module.command))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -47,9 +65,6 @@ def main(arguments: list[str] | None = None) -> None:
     except EVLError as problem:
         error(problem)
         sys.exit(1)
-    except KeyboardInterrupt as stop:
-        console.print(f"[yellow]{stop or 'stopped'}[/yellow]", highlight=False)
-        sys.exit(130)
     except UnicodeEncodeError as problem:
         error(f"a name cannot be printed here ({problem.reason}); set PYTHONIOENCODING=utf-8")
         sys.exit(1)

@@ -32,7 +32,7 @@ def command(
     """
     from dataclasses import asdict
 
-    from evl.cli.common import Bars, console, print_json, start_logging
+    from evl.cli.common import Bars, print_json, start_logging
     from evl.data.prepare import prepare, report_document
     from evl.video.prepare import CopySettings
 
@@ -47,11 +47,7 @@ def command(
             else:
                 tasks.append(bars.add("preparing", total).starting_at(done))
 
-        try:
-            report = prepare(data, out, settings, num_workers=workers, progress=progress)
-        except KeyboardInterrupt as stop:  # here, because typer would say nothing
-            console.print(f"[yellow]{stop or 'stopped'}[/yellow]", highlight=False)
-            raise typer.Exit(130) from None
+        report = prepare(data, out, settings, num_workers=workers, progress=progress)
     if json:
         print_json({"out": str(out), "settings": asdict(settings), **report_document(report)})
     else:

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from evl.backbones.projections import projections_of
 from evl.config import RunConfig
 from evl.config import replace as replace_settings
 from evl.data.loader import read_batches
@@ -37,7 +38,7 @@ from evl.features.writing import (
     write_index,
     write_shard,
 )
-from evl.files import remove_abandoned, write_atomically
+from evl.files import remove_abandoned, remove_file, write_atomically
 from evl.types import Sample
 
 DAMAGED, MISSING = "damaged.csv", "missing.csv"
@@ -55,7 +56,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class ExtractResult:
-    """``num_clips`` were stored by this process now, in ``seconds``; ``num_bytes`` are there in all.
+    """``num_clips`` were stored now, by all processes of torchrun, in ``seconds``; ``num_bytes`` are there in all.
 
     ``is_complete``: no shard is missing any more. ``damaged``: split -> path -> reason, of the whole store if it is
     complete, else of what this process met. ``missing``: listed videos that were not there.
@@ -108,6 +109,7 @@ def extract(
         num_clips, damaged = _write_shards(work, progress)
         world.barrier()
         world.only_main(lambda: finish(work))
+        num_clips = sum(world.gather(num_clips))
         is_complete = (work.folder / INDEX).exists()
         for other in world.gather(damaged):
             for split, found in other.items():
@@ -116,20 +118,23 @@ def extract(
         damaged = _damaged(work)
     size = sum(path.stat().st_size for path in work.folder.rglob("*") if path.is_file())
     missing = tuple(sample for group in work.missing.values() for sample in group)
-    return ExtractResult(work.folder, num_clips, size, time.monotonic() - started, is_complete, damaged, missing)
+    seconds = time.monotonic() - started
+    return ExtractResult(work.folder, num_clips, size, seconds, is_complete, _named(work, damaged), missing)
 
 
 def begin(work: Extraction) -> None:
-    """The files that stand beside the shards; what a killed process left half written goes away."""
+    """The files that stand beside the shards; what a killed process left half written goes away, and so does what
+    was made of all shards, if one of them is not there (any more)."""
     folder = work.folder
     remove_abandoned(folder)
     remove_abandoned(folder / SHARDS)
     write_description(folder, work.description)
     if work.description.options.form == "tokens" and not (folder / PROJECTIONS).exists():
-        from evl.backbones.projections import projections_of
-
         with write_atomically(folder / PROJECTIONS) as file:
             file.write(projections_of(work.backbone).to_bytes())
+    if missing_shards(folder, work.description):
+        for name in (INDEX, DAMAGED):  # the index first: without it the store is not finished, whatever else is there
+            remove_file(folder / name)
     if work.missing and not (folder / MISSING).exists():
         rows = [(one.path, one.label, split) for split, group in work.missing.items() for one in group]
         _write_table(folder / MISSING, [("path", "label", "split"), *rows])
@@ -144,23 +149,33 @@ def finish(work: Extraction) -> None:
     if missing_shards(folder, work.description):
         return
     damaged = _damaged(work)
-    stop_if_too_many(damaged.get("train", {}), work.splits["train"], work.config)
+    _stop_if_too_many(work, damaged.get("train", {}))
     if damaged and not (folder / DAMAGED).exists():
-        rows = [(path, split, why) for split, group in damaged.items() for path, why in group.items()]
+        rows = [(name, split, why) for split, group in _named(work, damaged).items() for name, why in group.items()]
         _write_table(folder / DAMAGED, [("path", "split", "reason"), *rows])
     if not (folder / INDEX).exists():
         write_index(folder)
 
 
-def _damaged(work: Extraction) -> dict[str, dict[str, str]]:
-    """As all shards list them: split -> name of a video -> why it is not in the store."""
-    damaged: dict[str, dict[str, str]] = {}
+def _damaged(work: Extraction) -> dict[str, dict[int, str]]:
+    """As all shards list them: split -> video -> why it is not in the store."""
+    damaged: dict[str, dict[int, str]] = {}
     for covers in shard_ranges(work.description):
         for item in open_shard(work.folder, work.description, covers).items:
             if item.get("reason") is not None:
-                name = work.splits[covers.split][item["video"]].name
-                damaged.setdefault(covers.split, {}).setdefault(name, item["reason"])
+                damaged.setdefault(covers.split, {}).setdefault(item["video"], item["reason"])
     return damaged
+
+
+def _named(work: Extraction, damaged: dict[str, dict[int, str]]) -> dict[str, dict[str, str]]:
+    return {split: {work.splits[split][video].name: why for video, why in found.items()}
+            for split, found in damaged.items()}  # fmt: skip
+
+
+def _stop_if_too_many(work: Extraction, damaged: dict[int, str]) -> None:
+    """Counts files, as live training does, not the videos (with times) that are cut out of them."""
+    samples = work.splits["train"]
+    stop_if_too_many({samples[video].path: why for video, why in damaged.items()}, samples, work.config)
 
 
 class _Shard:
@@ -195,12 +210,12 @@ class _Shard:
         write_shard(self.work.folder, self.work.description, self.covers.number, items, tokens, maps)
 
 
-def _write_shards(work: Extraction, progress: Callable[[Progress], None]) -> tuple[int, dict[str, dict[str, str]]]:
-    """This process's part of what is missing: (number of clips stored, split -> path -> reason)."""
+def _write_shards(work: Extraction, progress: Callable[[Progress], None]) -> tuple[int, dict[str, dict[int, str]]]:
+    """This process's part of what is missing: (number of clips stored, split -> video -> reason)."""
     todo, mine = set(missing_shards(work.folder, work.description)), work.mine()
     done = before = sum(one.count for one in mine if one.number not in todo)
     total, stored = sum(one.count for one in mine), 0
-    damaged: dict[str, dict[str, str]] = {}
+    damaged: dict[str, dict[int, str]] = {}
     for split in SPLITS:
         shards = [one for one in mine if one.split == split and one.number in todo]
         if not shards:
@@ -217,9 +232,9 @@ def _write_shards(work: Extraction, progress: Callable[[Progress], None]) -> tup
                 shard.add(clips)
                 if clips.damaged:
                     found = damaged.setdefault(split, {})
-                    found |= {samples[video].name: why for (video, _), why in clips.damaged.items()}
+                    found |= {video: why for (video, _), why in clips.damaged.items()}
                     if split == "train":
-                        stop_if_too_many(found, samples, work.config)
+                        _stop_if_too_many(work, found)
                 done += len(clips.pairs) + len(clips.damaged)
                 progress(Progress(done, total, before, sum(map(len, damaged.values()))))
             shard.write()

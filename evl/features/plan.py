@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,10 +12,11 @@ from torch import Tensor
 
 from evl import __version__
 from evl.backbones import FrozenBackbone, create_backbone
+from evl.backbones.projections import projections_of
 from evl.config import RunConfig
 from evl.data.splits import find_splits
 from evl.distributed import autocast, resolve_precision
-from evl.errors import ConfigError, StoreError
+from evl.errors import ConfigError, SaveError, StoreError
 from evl.features.description import (
     DESCRIPTION,
     ShardRange,
@@ -26,7 +28,7 @@ from evl.features.description import (
     shard_ranges,
 )
 from evl.features.packing import Packed, pack_maps, pack_tokens
-from evl.features.writing import write_description
+from evl.features.writing import PROJECTIONS, write_description
 from evl.files import is_temporary
 from evl.models.crossframe import neighbour_maps, packed_maps
 from evl.types import Preprocessing, Sample
@@ -133,8 +135,15 @@ def preprocessing_of(config: RunConfig, backbone: FrozenBackbone) -> Preprocessi
 
 
 def check_folder(work: Extraction) -> None:
-    """StoreError, if the folder holds something else than this store's beginning, or nothing."""
+    """Refuses what ends in an error later: StoreError, if the folder holds something else than this store's beginning,
+    or nothing; SaveError where nothing can be written; BackboneError for blocks that the form cannot take apart."""
     folder = work.folder
+    if work.description.options.form == "tokens" and not (folder / PROJECTIONS).exists():
+        projections_of(work.backbone)
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if nearest != folder and not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
+        why = "may not be written to" if nearest.is_dir() else "is no folder"
+        raise SaveError(f"{folder} cannot be made: {nearest} {why}; choose another --out")
     if (folder / DESCRIPTION).exists():
         write_description(folder, work.description)  # which does nothing, or tells the difference
     elif folder.exists() and (not folder.is_dir() or any(not is_temporary(path.name) for path in folder.iterdir())):

@@ -175,7 +175,10 @@ class StoredSplit:
         shard = self._shards.get(number)
         row = int(self._rows.row[place])
         if row >= shard.num_rows or shard.pairs[row] != (video, clip):
-            raise StoreError(f"{shard.path}: has another clip where the index says clip {clip} of video {video}")
+            raise StoreError(
+                f"{shard.path}: has another clip where the index says clip {clip} of video {video}; delete {INDEX}, "
+                "and evl extract makes it again"
+            )
         return shard, row
 
 

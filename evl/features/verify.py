@@ -51,12 +51,12 @@ def verify(
     path: str | Path,
     *,
     sample: int = 16,
-    seed: int = 0,
+    seed: int | None = None,
     device: str | None = None,
     workers: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Checked, ...]:
-    """Computes ``sample`` clips of a finished store again, drawn from all of them.
+    """Computes ``sample`` clips of a finished store again, drawn from all of them by ``seed``; None: others each time.
 
     Raises StoreError where it is none, or was made with other weights than there are now.
     """
@@ -95,7 +95,7 @@ def _again(store: FeatureStore, device: str | None) -> Extraction:
     return Extraction(store.path, config, description, splits, {}, backbone)
 
 
-def _drawn(store: FeatureStore, count: int, seed: int) -> list[tuple[str, int, int]]:
+def _drawn(store: FeatureStore, count: int, seed: int | None) -> list[tuple[str, int, int]]:
     """(split, video, clip), in order, of stored clips, each as likely as any other."""
     videos = [(name, video, split.num_clips(video)) for name, split in store.splits.items()
               for video in range(len(split)) if split.num_clips(video)]  # fmt: skip

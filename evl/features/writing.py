@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
 from torch import Tensor
 
-from evl.errors import StoreError
+from evl.errors import ExistsError, StoreError
 from evl.features.description import DESCRIPTION, StoreDescription, clip_tensors, conflicts, shard_range
 from evl.features.index import INDEX, write_index
 from evl.features.packing import TYPES, Packed
@@ -35,12 +36,12 @@ class ShardItem:
 def write_description(folder: str | Path, description: StoreDescription) -> None:
     """Begins a store, or does nothing where the same is begun. Raises StoreError where another one is there."""
     path = Path(folder) / DESCRIPTION
-    if path.exists():
-        if found := conflicts(read_description(folder), description):
-            raise StoreError(f"{folder} is another store of features: {'; '.join(found)}")
-        return
-    with write_atomically(path, text=True) as file:
-        file.write(description.to_json())
+    if not path.exists():
+        with suppress(ExistsError), write_atomically(path, text=True, only_new=True) as file:
+            file.write(description.to_json())
+    # what is there now, which may be of a process that began at the same moment
+    if found := conflicts(read_description(folder), description):
+        raise StoreError(f"{folder} is another store of features: {'; '.join(found)}")
 
 
 def write_shard(

@@ -288,3 +288,13 @@ def test_a_published_layout_is_checked_and_judged(run, finished_run, videos, tmp
     code, _, err = run("check", videos, "--layout", "hmdb51")
     assert code != 0
     assert "CLASS_test_split1.txt" in err
+
+
+@pytest.mark.parametrize(("stop", "wanted"), [(KeyboardInterrupt(), "stopped"), (KeyboardInterrupt("[a] b"), "[a] b")])
+def test_every_command_says_that_it_was_stopped(capsys, monkeypatch, tmp_path, stop, wanted):
+    def stopping(*_, **__):
+        raise stop
+
+    monkeypatch.setattr("evl.cli.train.make_config", stopping)
+    code, text, messages = run_command(capsys, "train", "--data", tmp_path, "--out", tmp_path / "run", "--shots", "1")
+    assert (code, text, messages.strip()) == (130, "", wanted)

@@ -13,6 +13,7 @@ import pytest
 import evl.features.estimate
 import evl.features.extract
 from evl.features import FeatureStore
+from evl.features.verify import verify
 from tests.features.test_extract_killed import files_of
 from tests.helpers import run_command
 
@@ -66,7 +67,12 @@ def test_wrong_usage_and_other_options_are_refused(capsys, tmp_path, config):
         ([*start, "--part", "3/2"], "expected a number from 1 to 2", 1),
         ([*start, "--dtype", "int4"], "int4", 1),
         ([*start, "--form", "mapss"], "did you mean maps?", 1),
-        (["extract", "--verify", out, "--data", "x"], "leave out what it is made of", 1),
+        (["extract", "--verify", out, "--data", "x", "--set", "clip.stride=1"], "leave out --data, --set", 1),
+        (["extract", "--verify", out, "--part", "9/3"], "leave out --part", 1),
+        (["extract", "--verify", out, "--form", "tokens"], "leave out --form", 1),
+        (["extract", "--verify", out, "--estimate", "--clips-per-video", 1], "leave out --clips-per-video, --est", 1),
+        ([*start, "--sample", "16"], "--sample goes with --verify STORE", 1),
+        ([*start, "--seed", "3"], "--seed goes with --verify STORE", 1),
         (["extract", "--verify", out], "no store of features here", 1),
     ):
         code, _, messages = run_command(capsys, *arguments)
@@ -84,6 +90,30 @@ def test_wrong_usage_and_other_options_are_refused(capsys, tmp_path, config):
     assert "nothing is left to do" in messages
     assert "0 clips were stored now" in text
     assert files_of(out) == before
+
+
+def test_another_sample_is_verified_each_time_unless_a_seed_is_given(capsys, tmp_path, config):
+    out = tmp_path / "store"
+    assert run_command(capsys, "extract", "--config", config, "--out", out, "--clips-per-video", 50)[0] == 0
+
+    def verified(*arguments):
+        code, text, _ = run_command(
+            capsys, "extract", "--verify", out, "--sample", 6, "--workers", 0, "--json", *arguments
+        )
+        told = json.loads(text)
+        assert (code, told["num_clips"]) == (0, 6)
+        return told["seed"], [(one["split"], one["path"], one["clip"]) for one in told["clips"]]
+
+    first, second = verified(), verified()  # of 400 clips and more: 6 that are equal are not seen in a lifetime
+    assert first[0] != second[0]
+    assert first[1] != second[1]
+    assert verified("--seed", first[0]) == first
+    code, text, _ = run_command(
+        capsys, "extract", "--verify", out, "--sample", 2, "--seed", 7, "--workers", 0, "--device", "cpu"
+    )
+    assert (code, "(sample --seed 7)" in text) == (0, True)
+    drawn = {tuple((one.path, one.clip) for one in verify(out, sample=3, workers=0)) for _ in range(2)}
+    assert len(drawn) == 2
 
 
 def test_damaged_videos_make_the_exit_code_unless_they_are_allowed(capsys, tmp_path, config, videos):
@@ -126,7 +156,7 @@ def test_ctrl_c_tells_how_to_go_on(capsys, tmp_path, config, monkeypatch):
         patch.setattr(evl.features.extract._Shard, "write", interrupted)
         code, _, messages = run_command(capsys, "extract", "--config", config, "--out", tmp_path / "store")
     assert code == 130
-    assert "go on with the same command" in messages
+    assert "stopped; go on with the same command" in messages
     assert run_command(capsys, "extract", "--config", config, "--out", tmp_path / "store")[0] == 0
     assert run_command(capsys, "extract", "--config", config, "--out", tmp_path / "other")[0] == 0
     assert files_of(tmp_path / "store") == files_of(tmp_path / "other")
@@ -143,9 +173,10 @@ def started(*arguments, processes=1, **options):
 def test_torchrun_and_readers_make_the_same_store(capsys, tmp_path, tiny_config, config):
     start = ["extract", "--config", config, "--clips-per-video", 60, "--shard-megabytes", 1, "--dtype", "float32"]
     assert run_command(capsys, *start, "--out", tmp_path / "one")[0] == 0
-    process = started(*start, "--out", tmp_path / "two", "--workers", 1, processes=2)
-    _, messages = process.communicate(timeout=240)
+    process = started(*start, "--out", tmp_path / "two", "--workers", 1, "--json", processes=2, stdout=subprocess.PIPE)
+    text, messages = process.communicate(timeout=240)
     assert process.returncode == 0, messages[-3000:]
+    assert json.loads(text)["clips_written"] == 8 * 60 + 4 * 2
     assert len(files_of(tmp_path / "one")) > 10
     assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
 

@@ -69,7 +69,7 @@ def dying_at(moment: int, action) -> None:
         if passed == moment:
             die()
 
-    replace, fsync = os.replace, os.fsync
+    replace, link, fsync = os.replace, os.link, os.fsync
 
     def torn(descriptor: int) -> None:
         if passed == moment - 1:
@@ -77,12 +77,15 @@ def dying_at(moment: int, action) -> None:
         pass_one()
         fsync(descriptor)
 
-    def renamed(source, target) -> None:
-        pass_one()
-        replace(source, target)
-        pass_one()
+    def named(how):
+        def step(source, target) -> None:
+            pass_one()
+            how(source, target)
+            pass_one()
 
-    os.replace, os.fsync = renamed, torn
+        return step
+
+    os.replace, os.link, os.fsync = named(replace), named(link), torn
     action()
 
 

@@ -1,9 +1,11 @@
 """What extraction stores: training's own clips and evaluation's own views, refusals, damage, parts."""
 
 import csv
+import shutil
 import subprocess
 import sys
 from collections import namedtuple
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +13,14 @@ import pytest
 import torch
 
 import evl.features.estimate
+import evl.features.extract
 import evl.features.plan
 from evl.backbones import create_backbone
 from evl.config import replace
 from evl.data.dataset import EvaluationViews, Files, TrainingClips
 from evl.data.manifest import write_manifest
 from evl.data.splits import find_splits
+from evl.distributed import World
 from evl.errors import ConfigError, EVLError, RunError, StoreError
 from evl.features import FeatureStore, StoreOptions
 from evl.features.estimate import estimate
@@ -235,6 +239,72 @@ def test_a_shard_that_was_lost_is_made_again(tiny_config, tmp_path, monkeypatch)
     (tmp_path / "store/shards/00001.safetensors").unlink()
     assert extract(tiny_config, tmp_path / "store").num_clips == 4
     assert files_of(tmp_path / "store") == before
+
+
+def test_what_was_made_of_all_shards_is_made_again_with_one_of_them(damaged, tmp_path, videos, monkeypatch):
+    """Mended videos are in the store, and no index or list says otherwise, killed in between or not."""
+    monkeypatch.setattr(evl.features.plan, "clips_a_shard", lambda size, options: 12)
+    out = tmp_path / "store"
+    extract(damaged, out)
+    assert sorted(path.name for path in out.glob("shards/*")) == ["00000.safetensors", "00001.safetensors"]
+    for name in ("broken, 1.mp4", "broken 2.mp4"):
+        shutil.copy(next(videos.rglob("*.mp4")), tmp_path / "videos" / name)
+    for number, left in ((0, {"broken 2.mp4"}), (1, set())):
+        (out / f"shards/0000{number}.safetensors").unlink()
+        with monkeypatch.context() as patch:
+            patch.setattr(evl.features.extract, "finish", interrupted)  # all shards are there, and no more
+            with pytest.raises(KeyboardInterrupt):
+                extract(damaged, out)
+        assert not (out / "index.parquet").exists()
+        result = extract(damaged, out)
+        assert {path.rsplit("/", 1)[1] for group in result.damaged.values() for path in group} == left
+        assert (out / "damaged.csv").exists() == bool(left)
+        store = FeatureStore(out)
+        assert [len(split.damaged) for split in store.splits.values()] == [0, len(left)]
+        for split in store.splits.values():
+            split.read([(video, 0) for video in range(len(split)) if split.num_clips(video)])
+    extract(damaged, tmp_path / "whole")
+    assert files_of(out) == files_of(tmp_path / "whole")
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def test_damaged_files_are_counted_not_the_videos_cut_out_of_them(tiny_config, tmp_path, videos, monkeypatch):
+    """1 of 9 files, 3 of 11 videos: as live training counts, at once and of all shards."""
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"broken" * 1000)
+    good = [Sample(str(path), path.parent.name) for path in sorted(videos.rglob("*.mp4"))]
+    cut = [Sample(str(broken), "dark", float(i), i + 1.0) for i in range(3)]
+    write_manifest(tmp_path / "list.csv", [*cut, *good], ["train"] * 11 + ["val"] * 4)
+    config = replace(tiny_config, data={"path": str(tmp_path / "list.csv"), "max_damaged_share": 0.12})
+    result = extract(config, tmp_path / "store")
+    assert (result.num_damaged, result.is_complete) == (3, True)
+    strict = replace(config, data={"max_damaged_share": 0.11})
+    with pytest.raises(RunError, match="1 of 9 training videos are damaged"):
+        extract(strict, tmp_path / "other")
+    (tmp_path / "store/index.parquet").unlink()
+    with pytest.raises(RunError, match="1 of 9 training videos are damaged"):
+        extract(strict, tmp_path / "store")
+
+
+def test_clips_of_all_processes_are_told(tiny_config, tmp_path, monkeypatch):
+    """As torchrun's first process tells them, after the second has done its part."""
+    monkeypatch.setattr(evl.features.plan, "clips_a_shard", lambda size, options: 4)
+    second = extract(tiny_config, tmp_path / "store", part=(2, 2)).num_clips
+    assert 0 < second < 16
+
+    class Two(World):
+        def gather(self, value):
+            return [value, second if isinstance(value, int) else value]
+
+        def barrier(self):
+            pass
+
+    monkeypatch.setattr(evl.features.extract, "join_world", lambda device: nullcontext(Two(0, 2, CPU)))
+    result = extract(tiny_config, tmp_path / "store")
+    assert (result.num_clips, result.is_complete) == (8 + 4 * 2, True)
 
 
 def test_only_what_nobody_writes_is_removed(tmp_path):
