@@ -1,0 +1,50 @@
+"""What a run from a store cannot be begun with, or gone on with."""
+
+import shutil
+
+import pytest
+import timm
+import torch
+
+import evl
+from evl.config import RunConfig, replace
+from evl.errors import StoreError
+from evl.evaluation import load_for_store
+from evl.features.description import StoreOptions
+from evl.features.extract import extract
+from evl.features.store import FeatureStore
+from evl.training import train
+from tests.conftest import TINY
+
+
+@pytest.fixture(scope="module")
+def config(videos):
+    config = replace(RunConfig(), **{**TINY, "data": {**TINY["data"], "path": str(videos)}})
+    return replace(config, training={"steps": 2, "save_every": 1, "eval_every": 0})
+
+
+def on(config, store, **sections):
+    return replace(config, data={"path": None, "features": str(store)}, **sections)
+
+
+def test_the_hash_of_a_weights_file_decides_not_its_name(config, tmp_path):
+    """Where there is no such file, as on another machine, its name does."""
+    for folder, seed in (("a", 0), ("b", 1)):
+        torch.manual_seed(seed)
+        (tmp_path / folder).mkdir()
+        torch.save(timm.create_model("test_vit").state_dict(), tmp_path / folder / "w.pth")
+    shutil.copy(tmp_path / "a/w.pth", tmp_path / "renamed.pth")
+
+    def with_weights(name):
+        return replace(config, backbone={"name": "test_vit", "weights": str(tmp_path / name), "image_size": 32})
+
+    extract(with_weights("a/w.pth"), tmp_path / "store", StoreOptions(form="maps"))
+    with pytest.raises(StoreError, match=r"b/w\.pth has the hash \w{12}… and those in the store"):
+        train(on(with_weights("b/w.pth"), tmp_path / "store"), tmp_path / "run")
+    with pytest.raises(StoreError, match=r"weights is elsewhere\.pth in the run and w\.pth in the store"):
+        train(on(with_weights("elsewhere.pth"), tmp_path / "store"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    train(on(with_weights("renamed.pth"), tmp_path / "store"), tmp_path / "run")
+    assert evl.load(tmp_path / "run").card.backbone.weights == str(tmp_path / "renamed.pth")
+    store = FeatureStore(tmp_path / "store")
+    assert load_for_store(tmp_path / "run", store).backbone.weights_hash == store.description.backbone_hash
