@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,6 +96,16 @@ def conflicts(description: StoreDescription, other: StoreDescription) -> list[st
         f"{name} is {_text(wanted.get(name))} now and {_text(stored.get(name))} in the store"
         for name in stored | wanted
         if stored.get(name) != wanted.get(name)
+    ]
+
+
+def changes(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
+    """Why a run that was begun on features of one ``fingerprint`` cannot go on with those of another, one sentence
+    each. Not compared: names of weights files (their hash is), and the list of videos (the run has its own)."""
+    return [
+        f"{name} is {_text(now.get(name))} in the store and was {_text(before.get(name))}"
+        for name in before | now
+        if before.get(name) != now.get(name) and name not in ("backbone.weights", "videos_hash")
     ]
 
 

@@ -1,5 +1,6 @@
 """What a run from a store cannot be begun with, or gone on with."""
 
+import json
 import shutil
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 import evl
 from evl.config import RunConfig, replace
-from evl.errors import StoreError
+from evl.errors import ConfigError, RunError, StoreError
 from evl.evaluation import load_for_store
 from evl.features.description import StoreOptions
 from evl.features.extract import extract
@@ -48,3 +49,30 @@ def test_the_hash_of_a_weights_file_decides_not_its_name(config, tmp_path):
     assert evl.load(tmp_path / "run").card.backbone.weights == str(tmp_path / "renamed.pth")
     store = FeatureStore(tmp_path / "store")
     assert load_for_store(tmp_path / "run", store).backbone.weights_hash == store.description.backbone_hash
+
+
+def test_a_run_goes_on_with_the_features_it_was_begun_with(config, tmp_path):
+    """Wherever they lie by then; and says all that is different of others."""
+    at, moved, run = tmp_path / "store", tmp_path / "moved", tmp_path / "run"
+    extract(config, at, StoreOptions(form="maps", clips_per_video=2))
+    train(on(config, at), run)
+    told = json.loads((run / "features.json").read_text())
+    assert told["hash"] == FeatureStore(at).description.fingerprint_hash
+    at.rename(moved)
+    with pytest.raises(StoreError, match=r"store: the store .* if it was moved, .* --set data\.features=STORE"):
+        train(None, run, resume=True)
+    train(None, run, resume=True, settings=(f"data.features={moved}",))
+    extract(config, at, StoreOptions(form="maps", dtype="int8"))
+    with pytest.raises(StoreError) as caught:
+        train(None, run, resume=True)
+    for words in (
+        "options.dtype is int8 in the store and was float16",
+        "options.clips_per_video is 1 in the store and was 2",
+    ):
+        assert words in str(caught.value)
+    with pytest.raises(ConfigError, match="cannot go on with a store, nor the other way round"):
+        train(None, run, resume=True, settings=("data.features=null",))
+    for torn in ("", "[]", '{"fingerprint": 3}'):
+        (run / "features.json").write_text(torn)
+        with pytest.raises(RunError, match=r"features\.json: missing or damaged"):
+            train(None, run, resume=True, settings=(f"data.features={moved}",))
