@@ -26,8 +26,8 @@ FEATURES = "features.json"
 
 class RunFolder:
     """``config.yaml``, ``environment.json``, ``class_names.txt``, ``train.csv``, ``val.csv``, ``metrics.jsonl``,
-    ``missing.csv`` and ``damaged.csv`` where there are some, ``features.json`` of a run from a store, ``checkpoints/``, ``tensorboard/``, and at the end the
-    model and its evaluation."""
+    ``missing.csv`` and ``damaged.csv`` where there are some, ``features.json`` of a run from a store,
+    ``checkpoints/``, ``tensorboard/``, and at the end the model and its evaluation."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)

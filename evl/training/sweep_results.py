@@ -156,8 +156,8 @@ def save_head(
     features: StoreDescription | None,
     sweep: SweepResult | None = None,
 ) -> None:
-    """A run folder like any other. ``features``: of the store it read. ``sweep``: this head was chosen in it; its card then tells the test's scores, or
-    among how many it was chosen."""
+    """A run folder like any other. ``features``: of the store it read. ``sweep``: this head was chosen in it; its card
+    then tells the test's scores, or among how many it was chosen."""
     run = RunFolder(folder)
     run.create(head.config, head.model.class_names, samples["train"], samples["val"], missing, features)
     for step, rate, loss, top1 in head.curve:
