@@ -16,6 +16,7 @@ from evl.features.extract import extract
 from evl.features.store import FeatureStore
 from evl.training import train
 from tests.conftest import TINY
+from tests.helpers import run_command
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +77,36 @@ def test_a_run_goes_on_with_the_features_it_was_begun_with(config, tmp_path):
         (run / "features.json").write_text(torn)
         with pytest.raises(RunError, match=r"features\.json: missing or damaged"):
             train(None, run, resume=True, settings=(f"data.features={moved}",))
+
+
+def test_options_that_a_store_would_ignore_are_refused(config, tmp_path, capsys):
+    store, run, out = tmp_path / "store", tmp_path / "run", tmp_path / "out"
+    extract(config, store, StoreOptions(form="maps"))
+    train(on(config, store), run)
+    from_store = ("train", "--features", store, "--out", out)
+    for arguments, wanted in (
+        ((*from_store, "--shots", "1", "--heads", "training.lr=1,2"), "leave out --heads, or --shots"),
+        ((*from_store, "--draws", "7"), "--draws goes with --shots"),
+        ((*from_store, "--keep-runs"), "--keep-runs goes with --shots"),
+        (
+            (*from_store, "--set", "data.path=/nonexistent", "data.val_fraction=0.9", "training.steps=1"),
+            "leave out data.path, data.val_fraction, or go without --features",
+        ),
+        ((*from_store, "--heads", "data.class_names=/nope"), "leave out data.class_names"),
+        (("sweep", *from_store[1:], "--set", "data.layout=folder"), "leave out data.layout"),
+        (
+            ("train", "--data", "videos", "--out", out, "--set", f"data.features={store}"),
+            "leave out --data, or data.features=",
+        ),
+        (("train", "--data", "videos", "--resume", "--heads", "training.lr=1,2", "--out", out), "--resume, or --heads"),
+        (("train", "--data", "videos", "--resume", "--shots", "1", "--out", out), "leave out --resume, or --shots"),
+        (("evaluate", run, "--features", store, "--layout", "ucf101"), "--layout"),
+        (("evaluate", run, "--features", store, "--split-number", "3"), "--split-number"),
+    ):
+        code, _, said = run_command(capsys, *arguments)
+        assert code != 0, arguments
+        assert wanted in " ".join(said.replace("│", " ").split()), arguments
+    assert not out.exists()
+    told = ("training.steps=1", "data.max_damaged_share=0.5", "training.save_every=1")
+    code, _, said = run_command(capsys, *from_store, "--set", *told)
+    assert code == 0, said
