@@ -94,10 +94,10 @@ def command(
     refuse_sizes_of_a_run(zero_shot, stride, image_size)
     if features is not None:
         given = (data, root, clips, crops, workers, num_frames, stride, image_size)
-        if zero_shot or any(option is not None for option in given):
+        if zero_shot or layout != "auto" or split_number != 1 or any(option is not None for option in given):
             raise typer.BadParameter(
                 "--features takes the videos, views and sizes of the store: leave out --zero-shot, --data, --root, "
-                "--clips, --crops, --workers, --num-frames, --stride and --image-size"
+                "--layout, --split-number, --clips, --crops, --workers, --num-frames, --stride and --image-size"
             )
     if zero_shot and out is not None and any((out / name).exists() for name in ("model.json", "config.yaml")):
         raise SaveError(f"{out} holds a model already, which --zero-shot would write over; choose another --out")

@@ -41,9 +41,10 @@ def command(
     head is saved as a run in --out/heads, the chosen one in --out/best; its score is optimistic, because it was chosen
     by it, so where there is a test split it alone is judged on that, once.
     """
-    from evl.cli.train import make_config
+    from evl.cli.train import make_config, refuse_other_videos
 
     start = make_config(data, backbone, recipe, config, (), init, features)
+    refuse_other_videos(start, data, tuple(settings))
     run_sweep(start, settings, out, device, as_json)
 
 

@@ -56,7 +56,9 @@ def command(
             help="Few-shot, with --features: heads trained on K videos a class each, such as 1,2,4,8,16.",
         ),
     ] = None,
-    draws: Annotated[int, typer.Option(help="With --shots: how often the videos are drawn anew, 2 to 20.")] = 5,
+    draws: Annotated[
+        int | None, typer.Option(help="With --shots: how often the videos are drawn anew, 2 to 20; default: 5.")
+    ] = None,
     keep_runs: Annotated[
         bool, typer.Option("--keep-runs", help="With --shots: keep every head and its predictions.")
     ] = False,
@@ -80,26 +82,30 @@ def command(
 
     start_logging()
     keep_freed_memory()
+    if shots is not None and heads:
+        raise ConfigError("few-shot runs train heads of one config: leave out --heads, or --shots")
+    if resume and heads:
+        raise ConfigError("a sweep cannot be resumed: leave out --resume, or --heads")
+    if resume and shots is not None:
+        raise ConfigError("few-shot runs take seconds and are not resumed: leave out --resume, or --shots")
+    if shots is None and (keep_runs or draws is not None):
+        option = "--keep-runs" if keep_runs else "--draws"
+        raise ConfigError(f"{option} goes with --shots, which trains many small runs: leave it out, or give --shots")
     if resume and any(option is not None for option in (data, features, backbone, recipe, config, init)):
         raise ConfigError(
             f"--resume goes on with what {out} was told: leave out --data, --features, --backbone, --recipe, --config "
             "and --init"
         )
-    if shots is None and keep_runs:
-        raise ConfigError("--keep-runs goes with --shots; a single run is always kept")
     run_config = None
     if not resume:
         run_config = make_config(data, backbone, recipe, config, tuple(settings), init, features)
+        refuse_other_videos(run_config, data, (*settings, *heads))
     if shots is not None:
-        if resume:
-            raise ConfigError("few-shot runs take seconds and are not resumed: leave out --resume, or --shots")
-        _few_shot(run_config, out, _numbers(shots), draws, keep_runs, device)
+        _few_shot(run_config, out, _numbers(shots), 5 if draws is None else draws, keep_runs, device)
         return
     if heads:
         from evl.cli.sweep import run_sweep
 
-        if resume:
-            raise ConfigError("a sweep cannot be resumed: leave out --resume, or --heads")
         return run_sweep(run_config, heads, out, device)
     with ProgressBars() as progress:
         try:
@@ -143,8 +149,7 @@ def _few_shot(config, out: Path, shots: tuple[int, ...], draws: int, keep_runs: 
     table = Table("videos a class", "in all", "top-1", "95 %", "seconds a run")
     for row in result.rows:
         seconds = sum(row.seconds) / len(row.seconds)
-        interval = f"{row.low:.1f}–{row.high:.1f}"
-        table.add_row(str(row.shots), str(row.num_videos), f"{row.mean:.2f} %", interval, f"{seconds:.1f}")
+        table.add_row(str(row.shots), str(row.num_videos), f"{row.mean:.2f} %", row.interval, f"{seconds:.1f}")
     output.print(table)
     output.print(escape(result.what_the_interval_is), highlight=False, soft_wrap=True)
     output.print(escape(result.protocol), highlight=False, soft_wrap=True)
@@ -219,6 +224,23 @@ def make_config(
             "large one, such as --backbone vit_base_patch16_clip_quickgelu_224.openai[/yellow]"
         )
     return start
+
+
+def refuse_other_videos(config, data: Path | None, settings: tuple[str, ...]) -> None:
+    """ConfigError where a run from a store was also told of videos, which it would not look at."""
+    from evl.errors import ConfigError
+
+    said = {key.strip(): text.strip() for key, _, text in (setting.partition("=") for setting in settings)}
+    features = said.get("data.features", config.data.features)
+    if features in (None, "", "null", "~"):
+        return
+    if data is not None:
+        raise ConfigError(f"a store lists its own videos: leave out --data, or data.features={features}")
+    own = {"data.features", "data.max_damaged_share"}
+    if ignored := [key for key in said if key.startswith("data.") and key not in own]:
+        raise ConfigError(
+            f"a store has its own videos, decoded and split: leave out {', '.join(ignored)}, or go without --features"
+        )
 
 
 class ProgressBars:

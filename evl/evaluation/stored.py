@@ -45,7 +45,8 @@ def load_for_store(run: str | Path, store: FeatureStore, device: str | torch.dev
     """``evl.load(run)``, whose model takes stored clips instead of pixels. Raises StoreError where it was trained on
     other features than the store holds."""
     card, description = read_card(find_model(run)), store.description
-    refuse_differences(store, replace(config_of(description), backbone=card.backbone, model=card.model, clip=card.clip))
+    backbone = replace(card.backbone, weights=description.backbone.weights)  # ``load`` compares their hashes
+    refuse_differences(store, replace(config_of(description), backbone=backbone, model=card.model, clip=card.clip))
     if card.preprocessing != description.preprocessing:
         raise StoreError(
             f"{store.path} was made of pixels prepared otherwise than for {run}: {description.preprocessing}, not "

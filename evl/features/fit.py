@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evl.backbones import create_backbone
 from evl.backbones.base import tapped_blocks
-from evl.config import ModelConfig, RunConfig, TrainingConfig
+from evl.config import BackboneConfig, ModelConfig, RunConfig, TrainingConfig
 from evl.errors import BackboneError
 
 if TYPE_CHECKING:
@@ -19,7 +22,7 @@ def differences(description: StoreDescription, config: RunConfig) -> list[str]:
 
     Not compared: ``data`` (the store has its own list of videos), ``training`` (the stored clips are those that the
     store's seed draws; a run with another seed starts from other values and takes videos in another order, on the same
-    clips), and ``evaluation.batch_size``.
+    clips), and ``evaluation.batch_size``. A weights file of the run's own, if it is there, is loaded for its hash.
     """
     found = []
     for section in ("backbone", "clip", "augment", "evaluation"):
@@ -28,7 +31,7 @@ def differences(description: StoreDescription, config: RunConfig) -> list[str]:
             here, there = getattr(wanted, field.name), getattr(stored, field.name)
             name = f"{section}.{field.name}"
             if name == "backbone.weights":
-                here, there = (None if path is None else Path(path).name for path in (here, there))
+                continue  # below
             if name == "backbone.image_size":
                 here, there = _side(here), _side(there)
             if here == there or name == "evaluation.batch_size":
@@ -38,7 +41,29 @@ def differences(description: StoreDescription, config: RunConfig) -> list[str]:
             if name == "clip.interpolation" and here == description.preprocessing.interpolation:
                 continue  # what auto stands for
             found.append(f"{name} is {_text(here)} in the run and {_text(there)} in the store")
+    is_same_kind = not any(sentence.startswith("backbone.") for sentence in found)
+    found += _weights_difference(description, config.backbone) if is_same_kind else []
     return found + _tap_difference(description, config.model)
+
+
+def _weights_difference(description: StoreDescription, backbone: BackboneConfig) -> list[str]:
+    """By the hash where the run has a file of its own, which may lie anywhere; else by the file's name."""
+    here, there = backbone.weights, description.backbone.weights
+    if here == there:
+        return []
+    if here is None or not os.path.isfile(here):
+        names = [None if path is None else Path(path).name for path in (here, there)]
+        same = names[0] == names[1]
+        return [] if same else [f"backbone.weights is {_text(names[0])} in the run and {_text(names[1])} in the store"]
+    try:
+        found = create_backbone(backbone, description.taps, trust_origin=True).weights_hash
+    except BackboneError as error:
+        return [str(error)]
+    if found == description.backbone_hash:
+        return []
+    return [
+        f"backbone.weights {here} has the hash {found[:12]}… and those in the store {description.backbone_hash[:12]}…"
+    ]
 
 
 def _tap_difference(description: StoreDescription, model: ModelConfig) -> list[str]:
@@ -71,6 +96,16 @@ def conflicts(description: StoreDescription, other: StoreDescription) -> list[st
         f"{name} is {_text(wanted.get(name))} now and {_text(stored.get(name))} in the store"
         for name in stored | wanted
         if stored.get(name) != wanted.get(name)
+    ]
+
+
+def changes(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
+    """Why a run that was begun on features of one ``fingerprint`` cannot go on with those of another, one sentence
+    each. Not compared: names of weights files (their hash is), and the list of videos (the run has its own)."""
+    return [
+        f"{name} is {_text(now.get(name))} in the store and was {_text(before.get(name))}"
+        for name in before | now
+        if before.get(name) != now.get(name) and name not in ("backbone.weights", "videos_hash")
     ]
 
 

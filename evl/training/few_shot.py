@@ -84,9 +84,7 @@ def few_shot(
             top1, seconds = zip(*(found[draw] for draw in range(draws)), strict=True)
             training, count = heads.settings(k).training, len(heads.draw(k, 0))
             row = Shots(k, top1, *mean_interval(top1), count, training.steps, training.batch_size, seconds)
-            log.info(
-                "%d videos a class: top-1 %.2f %%, 95 %% of draws' means %.2f–%.2f", k, row.mean, row.low, row.high
-            )
+            log.info("%d videos a class: top-1 %.2f %%, 95 %% interval of the mean %s", k, row.mean, row.interval)
             rows.append(row)
             judged = judged or world.gather(evaluations[:1])[0][0]
         result = FewShotResult(tuple(rows), draws, judged.protocol, judged.damaged, folder)

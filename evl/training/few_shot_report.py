@@ -26,6 +26,15 @@ class Shots:
     batch_size: int
     seconds: tuple[float, ...]  # of training, a draw
 
+    @property
+    def are_equal(self) -> bool:
+        """Whether all draws came to the same: then the interval has no width, and says nothing."""
+        return len(set(self.top1)) == 1
+
+    @property
+    def interval(self) -> str:
+        return "none: all equal" if self.are_equal else f"{self.low:.1f}–{self.high:.1f}"
+
 
 @dataclass(frozen=True)
 class FewShotResult:
@@ -39,10 +48,15 @@ class FewShotResult:
 
     @property
     def what_the_interval_is(self) -> str:
-        return (
+        text = (
             f"95 % interval (Student) of the mean over {self.num_draws} draws of training videos, initial values and "
             "order; the validation videos are the same in all"
         )
+        if self.num_draws < 3:
+            text += f"; of only {self.num_draws} draws it means little: take --draws 5 or more"
+        if equal := [str(row.shots) for row in self.rows if row.are_equal]:
+            text += f"; no interval for {', '.join(equal)} videos a class, where all draws came to the same score"
+        return text
 
 
 def write_few_shot(result: FewShotResult, config: RunConfig) -> None:
@@ -50,7 +64,7 @@ def write_few_shot(result: FewShotResult, config: RunConfig) -> None:
     content = {
         "protocol": result.protocol,
         "interval": result.what_the_interval_is,
-        "shots": [asdict(row) for row in result.rows],
+        "shots": [asdict(row) | ({"low": None, "high": None} if row.are_equal else {}) for row in result.rows],
         "damaged": result.damaged,
         "config": config.to_dict(),
     }

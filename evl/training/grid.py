@@ -6,8 +6,6 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import yaml
-
 from evl.config import RunConfig
 from evl.errors import ConfigError, nearest
 
@@ -49,14 +47,12 @@ def expand(config: RunConfig, settings: Sequence[str]) -> Grid:
         if key in values:
             raise ConfigError(f"{key} is given twice; put all of its values into one list, with commas between")
         values[key] = split_values(text)
-        if len(set(values[key])) < len(values[key]):
-            raise ConfigError(f"{setting!r} has a value twice: the same head would be trained twice")
     fixed = [f"{key}={texts[0]}" for key, texts in values.items() if len(texts) == 1]
     varying = {key: texts for key, texts in values.items() if len(texts) > 1}
     for key in varying:
         _refuse_shared(key)
     config = config.with_settings(fixed)
-    points = []
+    points, seen = [], {}
     for texts in itertools.product(*varying.values()):
         chosen = dict(zip(varying, texts, strict=True))
         try:
@@ -65,7 +61,12 @@ def expand(config: RunConfig, settings: Sequence[str]) -> Grid:
             raise ConfigError(f"the head {Point(chosen, config).name}: {error}") from None
         if own.model.decoder == "zero_shot":
             raise ConfigError("model.decoder=zero_shot has nothing to train; leave it out of the sweep")
-        points.append(Point(chosen, own))
+        point = Point(chosen, own)
+        if (twin := seen.setdefault(own.to_yaml(), point)) is not point:  # values as they are read, not as written
+            raise ConfigError(
+                f"a value is given twice: {twin.name} and {point.name} are the same head, which would be trained twice"
+            )
+        points.append(point)
     return Grid(tuple(points), config.training.seed)
 
 
@@ -108,12 +109,3 @@ def _refuse_shared(key: str) -> None:
         f"{key} cannot vary in a sweep, because {why}: give it one value, and sweep once for each. What can: model.*, "
         f"{', '.join(f'training.{name}' for name in VARYING)}"
     )
-
-
-def value_of(text: str):
-    """A value as YAML reads it, for sorting and for tables."""
-    value = yaml.safe_load(text)
-    try:
-        return float(value) if isinstance(value, str) else value  # 1e-4 is a string to YAML
-    except ValueError:
-        return value

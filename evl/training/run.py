@@ -17,6 +17,8 @@ from evl.distributed import World, join_world, resolve_precision
 from evl.errors import ConfigError, RunError, StoreError
 from evl.evaluation import Evaluation, write_evaluation
 from evl.evaluation.stored import backbone_for
+from evl.features.description import changes
+from evl.features.store import FeatureStore
 from evl.models import VideoClassifier
 from evl.training.checkpoint import list_checkpoints
 from evl.training.loop import Progress, fit, judge
@@ -28,7 +30,7 @@ from evl.video.torchcodec import require as require_decoder
 log = logging.getLogger("evl")
 # what may change when a run goes on: nothing that decides its numbers
 _RESUMABLE = {
-    "data": {"num_workers", "max_damaged_share"},
+    "data": {"num_workers", "max_damaged_share", "features"},  # where the store lies; what it holds is compared
     "training": {"save_every", "keep_last", "log_every"},
 }
 
@@ -72,6 +74,8 @@ def train(
         else:
             config, listed = (config or RunConfig()).with_settings(settings), None
         config, store, names, train_samples, val_samples, missing = _open_data(config, listed)
+        if resume and store is not None:
+            _refuse_other_features(folder, store)
         if not resume:
             config = with_steps(config, len(train_samples))
         if config.model.decoder == "zero_shot":
@@ -102,7 +106,8 @@ def train(
             source = StoredFeatures(config, store, model.backbone.taps, world)
         make_sampler(config, len(train_samples), 0, world)
         if not resume:
-            world.only_main(lambda: folder.create(config, names, train_samples, val_samples, missing))
+            features = None if store is None else store.description
+            world.only_main(lambda: folder.create(config, names, train_samples, val_samples, missing, features))
         if world.is_main:
             _announce(config, model, train_samples, val_samples, world)
             if missing:
@@ -132,11 +137,24 @@ def _open_data(config: RunConfig, listed: tuple | None):
             return config, None, *listed, {}
         config, *found = find_samples(config)
         return config, None, *found
+    if listed is not None and not Path(config.data.features).exists():
+        raise StoreError(
+            f"{config.data.features}: the store of features that this run reads is not there; if it was moved, say "
+            "where it is with --set data.features=STORE"
+        )
     config, store = open_store(config)
     found = samples_of(store)
     if listed is not None and listed != found:
         raise StoreError(f"{store.path} holds other videos than this run was begun with; start a new one from it")
     return config, store, *found, {}
+
+
+def _refuse_other_features(folder: RunFolder, store: FeatureStore) -> None:
+    if found := changes(folder.fingerprint(), store.description.fingerprint):
+        raise StoreError(
+            f"{store.path} holds other features than this run was begun with: {'; '.join(found)}. Go on with the store "
+            "of then, or start a new run from this one in another folder"
+        )
 
 
 def describe_data(config: RunConfig, train: Sequence[Sample], val: Sequence[Sample]) -> str:
@@ -156,6 +174,11 @@ def with_steps(config: RunConfig, num_samples: int) -> RunConfig:
 def _resumed(stored: RunConfig, settings: tuple[str, ...]) -> RunConfig:
     changed = stored.with_settings(settings)
     before, after = stored.to_dict(), changed.to_dict()
+    if (stored.data.features is None) != (changed.data.features is None):
+        raise ConfigError(
+            "a run that reads videos cannot go on with a store, nor the other way round: leave out data.features, or "
+            "start a new run in another folder"
+        )
     for section, fields in after.items():
         for name, value in fields.items():
             if value != before[section][name] and name not in _RESUMABLE.get(section, ()):

@@ -17,14 +17,17 @@ from evl import __version__
 from evl.config import RunConfig
 from evl.data.manifest import read_class_names, read_manifest, write_manifest
 from evl.errors import DataError, RunError, SaveError
+from evl.features.description import StoreDescription
 from evl.files import write_atomically
 from evl.types import Sample
+
+FEATURES = "features.json"
 
 
 class RunFolder:
     """``config.yaml``, ``environment.json``, ``class_names.txt``, ``train.csv``, ``val.csv``, ``metrics.jsonl``,
-    ``missing.csv`` and ``damaged.csv`` where there are some, ``checkpoints/``, ``tensorboard/``, and at the end the
-    model and its evaluation."""
+    ``missing.csv`` and ``damaged.csv`` where there are some, ``features.json`` of a run from a store,
+    ``checkpoints/``, ``tensorboard/``, and at the end the model and its evaluation."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -41,8 +44,10 @@ class RunFolder:
         train: Sequence[Sample],
         val: Sequence[Sample],
         missing: Mapping[str, Sequence[Sample]],
+        features: StoreDescription | None = None,
     ) -> None:
         """Makes the folder. ``missing``: by split, listed videos that are not there; ``missing.csv`` if there are some.
+        ``features``: of the store that the run reads; ``features.json`` has its fingerprint.
 
         Raises RunError if it cannot be made, or is there already with something in it.
         """
@@ -59,6 +64,9 @@ class RunFolder:
         if missing:
             rows = [(sample.path, sample.label, split) for split, group in missing.items() for sample in group]
             self._write_table("missing.csv", [("path", "label", "split"), *rows])
+        if features is not None:
+            content = {"hash": features.fingerprint_hash, "fingerprint": features.fingerprint}
+            self._write(FEATURES, json.dumps(content, indent=2))
         self._write("environment.json", json.dumps(environment(), indent=2))
         self._write("config.yaml", config.to_yaml())  # last: its presence says that the folder is complete
 
@@ -79,6 +87,20 @@ class RunFolder:
             if "no videos found" in str(error):
                 return ()
             raise
+
+    def fingerprint(self) -> dict[str, object]:
+        """Of the features that this run from a store was begun with. Raises RunError where it cannot be read."""
+        try:
+            content = json.loads((self.path / FEATURES).read_text(encoding="utf-8"))
+            fingerprint = content["fingerprint"]
+            if not isinstance(fingerprint, dict):
+                raise TypeError("the fingerprint is no list of names")
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise RunError(
+                f"{self.path / FEATURES}: missing or damaged, so that nobody knows which features this run was begun "
+                f"with ({error}); start a new run in another folder"
+            ) from None
+        return fingerprint
 
     def log(self, values: dict) -> None:
         """A line of ``metrics.jsonl``."""

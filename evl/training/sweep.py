@@ -261,13 +261,15 @@ def _save_all(
     heads: Heads, evaluations: Sequence[Evaluation | None], data: _Data, out: Path, result: SweepResult | None = None
 ) -> None:
     heads.release()
+    features = data.source.store.description if isinstance(data.source, StoredFeatures) else None
+    every = (data.samples, data.missing, features)
     for number, (head, evaluation) in enumerate(zip(heads.heads, evaluations, strict=True)):
         if head.problem is None:
-            save_head(out / "heads" / f"{number:03d}", head, evaluation, data.samples, data.missing)
+            save_head(out / "heads" / f"{number:03d}", head, evaluation, *every)
     if result is None:
         return
     best = heads.heads[result.best.number]
-    save_head(out / "best", best, evaluations[result.best.number], data.samples, data.missing, sweep=result)
+    save_head(out / "best", best, evaluations[result.best.number], *every, sweep=result)
     write_sweep(out, result)
 
 

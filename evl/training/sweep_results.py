@@ -13,6 +13,7 @@ from evl import __version__
 from evl.assembly import save_model
 from evl.config import RunConfig
 from evl.evaluation import Evaluation, write_evaluation
+from evl.features.description import StoreDescription
 from evl.files import write_atomically
 from evl.training.grid import Point
 from evl.training.heads import Head
@@ -152,12 +153,13 @@ def save_head(
     evaluation: Evaluation | None,
     samples: Mapping[str, Sequence[Sample]],
     missing: Mapping[str, Sequence[Sample]],
+    features: StoreDescription | None,
     sweep: SweepResult | None = None,
 ) -> None:
-    """A run folder like any other. ``sweep``: this head was chosen in it; its card then tells the test's scores, or
-    among how many it was chosen."""
+    """A run folder like any other. ``features``: of the store it read. ``sweep``: this head was chosen in it; its card
+    then tells the test's scores, or among how many it was chosen."""
     run = RunFolder(folder)
-    run.create(head.config, head.model.class_names, samples["train"], samples["val"], missing)
+    run.create(head.config, head.model.class_names, samples["train"], samples["val"], missing, features)
     for step, rate, loss, top1 in head.curve:
         run.log({"step": step, "lr": rate, "loss": loss, "train_top1": top1})
     scores = None

@@ -17,6 +17,7 @@ from evl.features.store import FeatureStore
 from evl.training import few_shot as module
 from evl.training import train
 from evl.training.few_shot import draw_videos, few_shot
+from evl.training.few_shot_report import FewShotResult, Shots, write_few_shot
 from tests.conftest import TINY
 from tests.helpers import assert_close, run_command
 
@@ -124,3 +125,20 @@ def test_what_cannot_be_is_told(config, store, videos, tmp_path, capsys):
     code, _, said = run_command(capsys, "train", "--features", store, "--out", tmp_path / "out", "--shots", "a few")
     assert code == 1
     assert "such as 1,2,4,8,16" in said
+
+
+def test_intervals_that_mean_little_say_so(config, tmp_path):
+    def result(*draws):
+        rows = tuple(Shots(2**i, top1, *mean_interval(top1), 2, 5, 2, (0.1,)) for i, top1 in enumerate(draws))
+        return FewShotResult(rows, len(draws[0]), "some protocol", {}, tmp_path)
+
+    usual = result((40.0, 50.0, 60.0), (50.0, 50.0, 50.0))
+    assert [row.interval for row in usual.rows] == ["25.2–74.8", "none: all equal"]
+    assert "no interval for 2 videos a class, where all draws came to the same score" in usual.what_the_interval_is
+    assert "means little" not in usual.what_the_interval_is
+    assert "of only 2 draws it means little" in result((40.0, 50.0)).what_the_interval_is
+    assert "no interval" not in result((40.0, 50.0)).what_the_interval_is
+    write_few_shot(usual, config)
+    written = json.loads((tmp_path / "shots.json").read_text())
+    assert written["interval"] == usual.what_the_interval_is
+    assert [row["low"] is None for row in written["shots"]] == [False, True]

@@ -18,6 +18,7 @@ from evl.features.description import StoreOptions
 from evl.features.extract import extract
 from evl.training import Interrupted, train
 from evl.training.grid import expand, split_values
+from evl.training.run_folder import RunFolder
 from evl.training.sweep import sweep
 from tests.conftest import TINY
 from tests.training.test_train import lines, weights
@@ -112,6 +113,8 @@ def test_a_store_gives_the_same_sweep(live, stored, folder):
         assert one.val_loss == pytest.approx(other.val_loss, rel=1e-4)
     assert "from a store" in stored.best.evaluation.protocol
     assert stored.test is not None
+    for head in ("heads/000", "best"):  # so that it can be gone on with as any run
+        assert RunFolder(folder / "stored" / head).fingerprint()["options.dtype"] == "float32"
 
 
 def test_one_is_chosen_by_val_and_judged_once_on_test(live, folder):
@@ -237,7 +240,9 @@ def test_damaged_videos_are_listed(config, videos, tmp_path):
         (["modle.taps=[1],[2]"], "no section 'modle'; did you mean model"),
         (["training.lr"], "expected section.field=value"),
         (["training.lr=1e-3,1e-4", "training.lr=1"], "given twice"),
-        (["training.lr=1e-3,1e-3"], "has a value twice"),
+        (["training.lr=1e-3,1e-3"], "a value is given twice: lr=1e-3 and lr=1e-3 are the same head"),
+        (["training.lr=1e-3,1e-03"], "a value is given twice"),
+        (["training.lr=1e-3,1e-4", "training.seed=0,1,1.0"], "lr=1e-3 seed=1 and lr=1e-3 seed=1.0 are the same head"),
         (["training.lr=1e-3,"], "nothing before or after"),
         (["training.lr=1e-3,-1"], "the head lr=-1: training.lr"),
         (["model.decoder=evl,zero_shot"], "nothing to train"),
