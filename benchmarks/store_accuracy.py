@@ -1,9 +1,9 @@
 """What storing features costs in accuracy: python benchmarks/store_accuracy.py; writes results/store-accuracy-NAME.*
 
-The demo's task (`motions`: 14 motions; its encoder, sizes and settings), by the commands a user has. `evl train` on
-the videos, whose frames are drawn anew in every epoch; and `evl extract`, then `evl train --features`, for every way
-to store, with the same seeds. With as many clips a video as there are epochs both see the same clips. Rows of several
-calls with one --name are put together.
+The demo's task (`motions`: 14 motions; its encoder, sizes and settings), several initial values each. `evl train
+--heads` on the videos, whose frames are drawn anew in every epoch; and `evl extract` in float32, then `evl sweep
+--features` on what it stored, and on the same clips in every other type: packed anew from float32, which is what `evl
+extract` packs too. A store has --clips-per-video training clips, which later epochs see again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -27,19 +28,25 @@ from evl.data.loader import default_num_workers
 from evl.demo.motions import make_motions
 from evl.demo.results import EVL
 from evl.demo.run import BATCH_SIZE, DEFAULT, config_of
-from evl.evaluation import wilson_interval
+from evl.evaluation import mean_interval, wilson_interval
+from evl.features import FeatureStore, StoreOptions
+from evl.features.backbone import stored_backbone
+from evl.features.description import shard_ranges
+from evl.features.packing import pack_maps, pack_tokens
+from evl.features.writing import PROJECTIONS, ShardItem, write_description, write_index, write_shard
+from evl.models.crossframe import packed_maps
 
 RESULTS = Path(__file__).parent / "results"
-STORES = {  # name: options of evl extract
-    "float32": ["--dtype", "float32"],
-    "float16": ["--dtype", "float16"],
-    "bfloat16": ["--dtype", "bfloat16"],
-    "int8, a scale a channel": ["--dtype", "int8", "--scale", "channel"],
-    "int8, a scale a token": ["--dtype", "int8", "--scale", "token"],
-    "float8, a scale a channel": ["--dtype", "float8", "--scale", "channel"],
-    "float8, a scale a token": ["--dtype", "float8", "--scale", "token"],
-    "maps, float16": ["--form", "maps", "--dtype", "float16"],
-    "maps, int8, a scale a channel": ["--form", "maps", "--dtype", "int8", "--scale", "channel"],
+WHOLE = "float32"
+STORES = {
+    WHOLE: {},
+    "float16": {"dtype": "float16"},
+    "int8, a scale a channel": {"dtype": "int8", "scale": "channel"},
+    "int8, a scale a token": {"dtype": "int8", "scale": "token"},
+    "float8, a scale a channel": {"dtype": "float8", "scale": "channel"},
+    "float8, a scale a token": {"dtype": "float8", "scale": "token"},
+    "bfloat16": {"dtype": "bfloat16"},
+    "maps, int8, a scale a channel": {"form": "maps", "dtype": "int8", "scale": "channel"},
 }
 
 
@@ -47,83 +54,101 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--videos", type=int, default=DEFAULT.train)
     parser.add_argument("--steps", type=int, default=DEFAULT.steps)
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--clips-per-video", type=int, nargs="+", help="default: one an epoch, and 1")
+    parser.add_argument("--seeds", type=int, default=3, help="initial values; clips and their order are shared")
+    parser.add_argument("--clips-per-video", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=STORES, default=list(STORES))
-    parser.add_argument("--no-live", action="store_true")
+    parser.add_argument("--at-once", type=int, default=default_num_workers(), help="trainings, a thread each")
     parser.add_argument("--name", default=f"{date.today()}")
     options = parser.parse_args()
-    epochs = -(-options.steps * BATCH_SIZE // options.videos)
-    rows = []
-
-    def note(what: str, seed: int, top1: float, megabytes: float, extracting: float, training: float) -> None:
-        rows.append(
-            dict(what=what, seed=seed, top1=top1, megabytes=megabytes, extracting=extracting, training=training)
-        )
-        print(
-            f"{what}, seed {seed}: {top1:.1f} %  ({megabytes:,.0f} MB, {extracting:.0f} s, {training:.0f} s)",
-            flush=True,
-        )
-
-    with tempfile.TemporaryDirectory() as folder:
+    found: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.at_once) as pool:
         folder = Path(folder)
-        counts = {"train": options.videos, "test": DEFAULT.test}
-        make_motions(folder, counts, seed=0, workers=default_num_workers())
-        for seed in range(options.seeds):
-            config = folder / f"{seed}.yaml"
-            config.write_text(config_of(EVL, "motion", folder, options.steps, seed).to_yaml())
-            if not options.no_live:
-                seconds = run("train", "--config", config, "--out", folder / "run", "--set", "training.eval_every=0")
-                note("live", seed, top1_of(folder / "run"), 0, 0, seconds)
-            for clips in options.clips_per_video or (epochs, 1):
-                for name in options.only:
-                    # the seed decides which clips are stored
-                    store, chosen = folder / "store", STORES[name]
-                    made = run("extract", "--config", config, "--out", store, "--clips-per-video", clips, *chosen)
-                    size = sum(file.stat().st_size for file in store.rglob("*") if file.is_file()) / 1e6
-                    arguments = ["--config", config, "--features", store, "--out", folder / "run"]
-                    seconds = run("train", *arguments, "--set", "training.eval_every=0")
-                    note(f"{name}, {clips} clips a video", seed, top1_of(folder / "run"), size, made, seconds)
-                    shutil.rmtree(store)
-    write(options, epochs, rows)
+        make_motions(folder, {"train": options.videos, "test": DEFAULT.test}, seed=0, workers=default_num_workers())
+        config = folder / "config.yaml"
+        config.write_text(config_of(EVL, "motion", folder, options.steps, 0).to_yaml())
+        seeds = "training.seed=" + ",".join(map(str, range(options.seeds)))
+
+        def note(what: str, sweep: Path) -> None:
+            heads = json.loads((sweep / "sweep.json").read_text())["heads"]
+            found[what] = [head["val_top1"] for head in sorted(heads, key=lambda head: head["head"])]
+            print(what, " ".join(f"{top1:.1f}" for top1 in found[what]), flush=True)
+            write(options, found)
+
+        def live() -> None:
+            run("train", "--config", config, "--out", folder / "live", "--heads", seeds)
+            note("live", folder / "live")
+
+        def from_store(name: str) -> None:
+            store, out = folder / f"store {name}", folder / f"sweep {name}"
+            pack_again(whole, store, StoreOptions(**{"clips_per_video": options.clips_per_video, **STORES[name]}))
+            run("sweep", "--config", config, "--features", store, "--out", out, "--set", seeds)
+            note(name, out)
+            shutil.rmtree(store)
+
+        running = [pool.submit(live)]
+        whole = folder / "whole"
+        more = ["--dtype", WHOLE, "--clips-per-video", options.clips_per_video]
+        run("extract", "--config", config, "--out", whole, *more)
+        running += [pool.submit(from_store, name) for name in options.only]
+        for one in running:
+            one.result()
 
 
-def run(*arguments) -> float:
-    """Seconds of a command of evl, whose run folder is new."""
-    if "--out" in arguments:
-        shutil.rmtree(arguments[arguments.index("--out") + 1], ignore_errors=True)
-    started = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "evl", *map(str, arguments)], capture_output=True, text=True)
+def run(*arguments) -> None:
+    command = [sys.executable, "-m", "evl", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     if done.returncode:
-        sys.exit(f"evl {' '.join(map(str, arguments))}\n{done.stderr}")
-    return time.perf_counter() - started
+        sys.exit(f"{' '.join(command)}\n{done.stderr}")
 
 
-def top1_of(folder: Path) -> float:
-    return json.loads((folder / "metrics.json").read_text())["top1"]
+@torch.inference_mode()
+def pack_again(source: Path, target: Path, options: StoreOptions) -> None:
+    """The store ``source``, float32 tokens, in another form and type."""
+    store = FeatureStore(source)
+    description = replace(store.description, options=options)
+    target.mkdir()
+    write_description(target, description)
+    if options.form == "tokens":
+        shutil.copy(source / PROJECTIONS, target / PROJECTIONS)
+    backbone = stored_backbone(store)
+    for covers in shard_ranges(description):
+        split = store.splits[covers.split]
+        assert not split.damaged
+        clips = split.read(covers.pairs)
+        items = [ShardItem(*pair, split.samples[pair[0]], split.num_valid(*pair)) for pair in covers.pairs]
+        blocks = description.blocks
+        tokens = {one: pack_tokens(clips.tokens[one].values, options.dtype, options.scale) for one in blocks}
+        maps = {}
+        if options.form == "maps":
+            features = zip(backbone.taps, backbone(clips), strict=True)
+            maps = {tap: pack_maps(packed_maps(one.maps, torch.float32), options.dtype) for tap, one in features}
+        write_shard(target, description, covers.number, items, tokens, maps)
+    write_index(target)
 
 
-def write(options, epochs: int, rows: list[dict]) -> None:
+def write(options, found: dict[str, list[float]]) -> None:
     RESULTS.mkdir(exist_ok=True)
     machine = describe_machine(torch.device("cpu"))
     path = RESULTS / f"store-accuracy-{options.name}"
-    if path.with_suffix(".json").exists():  # of an earlier call with the same name
-        rows = json.loads(path.with_suffix(".json").read_text())["rows"] + rows
-    settings = dict(videos=options.videos, steps=options.steps, epochs=epochs, evl=__version__, cores=os.cpu_count())
-    path.with_suffix(".json").write_text(json.dumps(dict(machine=machine, **settings, rows=rows), indent=2) + "\n")
+    settings = {name: getattr(options, name) for name in ("videos", "steps", "clips_per_video")}
+    content = dict(machine=machine, evl=__version__, **settings, top1=found)
+    path.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
+    epochs = options.steps * BATCH_SIZE / options.videos
     lines = [
-        f"Training {options.videos} videos, judging {DEFAULT.test}; {options.steps} steps of {BATCH_SIZE} clips, "
-        f"{epochs} epochs; {machine}",
+        f"`motions`, {options.videos} videos to train on, {DEFAULT.test} to judge by; {options.steps} steps of "
+        f"{BATCH_SIZE} clips, {epochs:.1f} epochs; stores of {options.clips_per_video} clips a video. "
+        f"{machine['device']}, evl {__version__}, torch {torch.__version__}.",
         "",
-        "| trained on | seed | top-1 (95 %, over videos) | MB | extracting, s | training, s |",
-        "|---|---|---|---|---|---|",
+        "| trained on | top-1, mean over initial values (95 %) | each (95 % over videos) |",
+        "|---|---|---|",
     ]
-    for row in rows:
-        low, high = wilson_interval(round(row["top1"] * DEFAULT.test / 100), DEFAULT.test)
-        lines.append(
-            f"| {row['what']} | {row['seed']} | {row['top1']:.1f} ({low:.1f}–{high:.1f}) | {row['megabytes']:,.0f} | "
-            f"{row['extracting']:.0f} | {row['training']:.0f} |"
-        )
+    for name, values in found.items():
+        mean, low, high = mean_interval(values) if len(values) > 1 else (values[0], 0, 100)
+        each = []
+        for top1 in values:
+            bounds = wilson_interval(round(top1 * DEFAULT.test / 100), DEFAULT.test)
+            each.append(f"{top1:.1f} ({bounds[0]:.1f}–{bounds[1]:.1f})")
+        lines.append(f"| {name} | {mean:.1f} ({low:.1f}–{high:.1f}) | {', '.join(each)} |")
     path.with_suffix(".md").write_text("\n".join(lines) + "\n")
 
 
