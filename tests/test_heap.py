@@ -12,9 +12,9 @@ if sys.argv[1] == "kept":
     assert keep_freed_memory()
 def new_pages():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(20_000_000)  # 80 MB, more than glibc keeps by itself
+    for _ in range(20):
+        torch.ones(20_000_000)  # 80 MB, more than glibc keeps by itself
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-new_pages()
 print(new_pages())
 """
 
@@ -25,4 +25,5 @@ def new_pages(how):
 
 
 def test_freed_memory_is_used_again():
-    assert new_pages("kept") < new_pages("given back") / 10
+    # it may take a second block: an aligned one is not always found again where another lies behind it
+    assert new_pages("kept") < new_pages("given back") / 4
