@@ -1,9 +1,10 @@
-"""Writing so that nothing is lost: under a temporary name, then renamed."""
+"""Writing so that nothing is lost: under a temporary name, then renamed. Reading JSON that is not trusted."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import re
 import secrets
@@ -106,3 +107,19 @@ def _begin(path: Path, text: bool) -> tuple[Path, IO, int]:
             return temporary, file, lock
         file.close()
         os.close(lock)
+
+
+def strict_json(text: str):
+    """``json.loads`` that takes neither a name twice nor NaN. ValueError or RecursionError for what is no JSON."""
+    return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict:
+    """A JSON object whose names stand there once: with two, readers would differ in which they take."""
+    if len(content := dict(pairs)) != len(pairs):
+        raise ValueError("a name stands there twice")
+    return content
+
+
+def _no_number(text: str):
+    raise ValueError(f"{text} is no number")

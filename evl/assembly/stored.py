@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from dataclasses import replace
@@ -18,6 +17,7 @@ from evl.assembly.formats import CARD, WEIGHTS, upgraded
 from evl.assembly.hub import fetch, is_hub_id
 from evl.backbones import FrozenBackbone, create_backbone
 from evl.errors import BackboneError, CheckpointError
+from evl.files import strict_json
 from evl.types import BackboneSpec
 
 
@@ -34,7 +34,7 @@ def read_card(folder: str | Path) -> ModelCard:
             raise CheckpointError(f"{folder}: this run is not finished; go on with: evl train --out {folder} --resume")
         raise CheckpointError(f"{folder}: no saved model here (no {CARD}); expected the folder of a finished run")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once, parse_constant=_no_number)
+        content = strict_json(path.read_text(encoding="utf-8"))
         card = TypeAdapter(ModelCard).validate_python(upgraded(content))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
@@ -48,17 +48,6 @@ def read_card(folder: str | Path) -> ModelCard:
     if wrong := _what_cannot_be(card):
         raise CheckpointError(f"{path}: {'; '.join(wrong)}")
     return card
-
-
-def _once(pairs: list[tuple[str, object]]) -> dict:
-    """A JSON object whose names stand there once: with two, readers would differ in which they take."""
-    if len(content := dict(pairs)) != len(pairs):
-        raise ValueError("a name stands there twice")
-    return content
-
-
-def _no_number(text: str):
-    raise ValueError(f"{text} is no number")
 
 
 def _what_cannot_be(card: ModelCard) -> list[str]:

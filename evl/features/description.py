@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass
 from evl.config import AugmentConfig, BackboneConfig, ClipConfig, DataConfig, EvaluationConfig
 from evl.errors import ConfigError, StoreError, nearest
 from evl.features.fit import changes, config_of, conflicts, differences
+from evl.files import strict_json
 from evl.types import BackboneSpec, Preprocessing, Sample, WeightsOrigin
 
 __all__ = [
@@ -141,7 +142,7 @@ class StoreDescription:
     def from_json(cls, text: str, source: str | Path = DESCRIPTION) -> StoreDescription:
         """Raises StoreError for what is no description, or one of a newer evl; ``source``: the file's name."""
         try:
-            content = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+            content = strict_json(text)
         except (ValueError, RecursionError) as error:
             raise StoreError(f"{source}: not the description of a store of features ({str(error)[:200]})") from None
         if not isinstance(content, dict) or type(content.get("format_version")) is not int:
@@ -301,13 +302,3 @@ def _flat(value, name: str = "") -> dict[str, object]:
 
 def _json(value, indent: int | None = None) -> str:
     return json.dumps(value, indent=indent, allow_nan=False)  # ASCII: paths may hold what is no text
-
-
-def _once(pairs: list[tuple[str, object]]) -> dict:
-    if len(content := dict(pairs)) != len(pairs):
-        raise ValueError("a name stands there twice")
-    return content
-
-
-def _no_number(text: str):
-    raise ValueError(f"{text} is no number")
