@@ -47,10 +47,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--kinds", nargs="+", default=["evl", "probe, one block"], choices=KINDS)
+    parser.add_argument("--give-memory-back", action="store_true", help="as a program without evl/heap.py")
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--name", help="of the file; by default the processor and the date")
     options = parser.parse_args()
-    keep_freed_memory()  # as the commands do
+    if not options.give_memory_back:
+        keep_freed_memory()  # as the commands do
     name = "vit_tiny_patch16_224" if options.small else "vit_base_patch16_224"
     config = replace(
         RunConfig(),

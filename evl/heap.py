@@ -13,7 +13,7 @@ def keep_freed_memory() -> bool:
     """Has glibc keep large blocks that are freed, instead of giving them back; False where there is no glibc.
 
     A step of training on the CPU frees and wants hundreds of megabytes; given back, they come as new pages that are
-    filled with zeros at the first touch: a seventh to a fourth of the time of a decoder's step (ViT-B/16, two cores).
+    filled with zeros at the first touch: 8 % of a decoder's step and more (docs/performance.md).
     It holds for the whole process, so programs decide, not libraries: ``evl train`` and ``evl sweep`` do.
     """
     if not sys.platform.startswith("linux"):

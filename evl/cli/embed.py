@@ -127,7 +127,10 @@ def command(
             )
     if not result.samples:
         path, reason = next(iter(result.damaged.items()))
-        raise DataError(f"not one of {len(samples)} videos could be read, such as {path}: {reason}; nothing is written")
+        raise DataError(
+            f"not one of {len(samples)} videos could be read, such as {path}: {reason}; nothing is written. Are these "
+            "videos? 'evl check' looks at every one"
+        )
     split_of = dict(zip((sample.name for sample in samples), splits, strict=True))
     kept = [split_of[sample.name] for sample in result.samples]
     write_embeddings(out, result, None if paths else kept)

@@ -129,7 +129,8 @@ def command(
             if result.metrics.num_videos == 0:
                 path, reason = next(iter(result.damaged.items()), (data or features or run, "no videos"))
                 raise DataError(
-                    f"not one of {len(samples)} videos could be read, such as {path}: {reason}; nothing is written"
+                    f"not one of {len(samples)} videos could be read, such as {path}: {reason}; nothing is written. "
+                    "Are these videos? 'evl check' looks at every one"
                 )
             if json:
                 print_json(

@@ -55,21 +55,10 @@ def load_for_store(run: str | Path, store: FeatureStore, device: str | torch.dev
     return load(run, device=device, backbone=backbone_for(card.model, store))
 
 
-def evaluate_stored(
-    model: VideoClassifier,
-    store: FeatureStore,
-    split: str = "val",
-    *,
-    batch_size: int | None = None,
-    precision: str | None = None,
-    world: World | None = None,
-    progress: Callable[[int], None] = lambda count: None,
-) -> Evaluation:
+def evaluate_stored(model: VideoClassifier, store: FeatureStore, split: str = "val", **options) -> Evaluation:
     """``evaluate`` from a split of a store, on which the model stands (its backbone a StoredBackbone): by all stored
-    views."""
-    return evaluate_heads(
-        [model], store, split, batch_size=batch_size, precision=precision, world=world, progress=progress
-    )[0]
+    views. ``options``: those of ``evaluate_heads``."""
+    return evaluate_heads([model], store, split, **options)[0]
 
 
 def evaluate_heads(

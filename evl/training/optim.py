@@ -26,8 +26,8 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
 
 
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    """Weight decay on all trainable parameters, as published. Fused is one pass over memory: on the CPU four times as
-    fast, which a step on stored features notices."""
+    """Weight decay on all trainable parameters, as published. Fused is one pass over memory: on the CPU
+    several times as fast, which a step on stored features notices."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
     return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
