@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _SCORES = {
     "top1": "top-1 (% of videos)",
+    "chance": "chance (% of videos: always the most frequent class)",
     "top5": "top-5 (% of videos)",
     "mean_class_accuracy": "mean class accuracy (%)",
 }

@@ -146,7 +146,7 @@ def _few_shot(config, out: Path, shots: tuple[int, ...], draws: int, keep_runs: 
         )  # fmt: skip
     if not is_main_process():
         return
-    table = Table("videos a class", "in all", "top-1", "95 %", "seconds a run")
+    table = Table("videos a class", "in all", "top-1", "95 % interval", "seconds a run")
     for row in result.rows:
         seconds = sum(row.seconds) / len(row.seconds)
         table.add_row(str(row.shots), str(row.num_videos), f"{row.mean:.2f} %", row.interval, f"{seconds:.1f}")

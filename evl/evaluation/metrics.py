@@ -33,6 +33,12 @@ class Metrics:
         return 100 * int(self.confusion.trace()) / max(1, self.num_videos)
 
     @property
+    def chance(self) -> float:
+        """Percent top-1 of always naming these videos' most frequent class: 100 / Y where all Y classes are equally
+        frequent. 0 if there are no videos."""
+        return 100 * int(self.confusion.sum(1).max(initial=0)) / max(1, self.num_videos)
+
+    @property
     def top1_interval(self) -> tuple[float, float]:
         """95 % confidence, percent: where top-1 may lie over many more videos like these (``wilson_interval``)."""
         return wilson_interval(int(self.confusion.trace()), self.num_videos)
@@ -57,6 +63,7 @@ class Metrics:
     def to_dict(self) -> dict[str, float]:
         return {
             "top1": self.top1,
+            "chance": self.chance,
             "top5": self.top5,
             "mean_class_accuracy": self.mean_class_accuracy,
             "num_videos": self.num_videos,

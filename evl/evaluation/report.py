@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-import textwrap
 from pathlib import Path
 
 from evl.evaluation.evaluate import Evaluation
+from evl.evaluation.picture import save_picture
 from evl.files import write_atomically
 
 
@@ -61,8 +61,7 @@ def _draw_confusion(path: Path, evaluation: Evaluation) -> None:
                         z, y, str(count), ha="center", va="center", color="white" if shares[y, z] > 0.5 else "black"
                     )
     axes.set(xlabel="prediction", ylabel="label")
-    title = f"top-1 {evaluation.metrics.top1:.1f} %  ·  {evaluation.protocol}"
-    figure.suptitle("\n".join(textwrap.wrap(title, int(9 * side))), fontsize=9)
     figure.colorbar(image, label="share of the label's videos", shrink=0.8)
-    with write_atomically(path) as file:
-        figure.savefig(file, format="png", dpi=100)
+    metrics = evaluation.metrics
+    title = f"top-1 {metrics.top1:.1f} %  ·  chance {metrics.chance:.1f} %"
+    save_picture(path, figure, title=title, caption=evaluation.protocol, dpi=100)

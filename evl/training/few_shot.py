@@ -84,10 +84,11 @@ def few_shot(
             top1, seconds = zip(*(found[draw] for draw in range(draws)), strict=True)
             training, count = heads.settings(k).training, len(heads.draw(k, 0))
             row = Shots(k, top1, *mean_interval(top1), count, training.steps, training.batch_size, seconds)
-            log.info("%d videos a class: top-1 %.2f %%, 95 %% interval of the mean %s", k, row.mean, row.interval)
+            spread = f"95 % interval of the mean {row.interval}" if row.has_interval else row.interval
+            log.info("%d videos a class: top-1 %.2f %%, %s", k, row.mean, spread)
             rows.append(row)
             judged = judged or world.gather(evaluations[:1])[0][0]
-        result = FewShotResult(tuple(rows), draws, judged.protocol, judged.damaged, folder)
+        result = FewShotResult(tuple(rows), draws, judged.protocol, judged.damaged, folder, judged.metrics.chance)
         world.only_main(lambda: write_few_shot(result, config))
     return result
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from evl.config import RunConfig
+from evl.evaluation.picture import draw_chance, save_picture
 from evl.files import write_atomically
+
+LEAST_DRAWS = 3  # of two, Student's interval is so wide that it says nothing
 
 
 @dataclass(frozen=True)
@@ -32,28 +34,40 @@ class Shots:
         return len(set(self.top1)) == 1
 
     @property
+    def has_interval(self) -> bool:
+        """Whether there are enough draws, and different ones, for an interval that says something."""
+        return len(self.top1) >= LEAST_DRAWS and not self.are_equal
+
+    @property
     def interval(self) -> str:
+        """The interval in words; of too few draws the least and the greatest of them, said to be that."""
+        if len(self.top1) < LEAST_DRAWS:
+            return f"only {len(self.top1)} draws: {min(self.top1):.1f} and {max(self.top1):.1f}"
         return "none: all equal" if self.are_equal else f"{self.low:.1f}–{self.high:.1f}"
 
 
 @dataclass(frozen=True)
 class FewShotResult:
-    """``protocol``: how all were judged. ``damaged``: validation videos that could not be, path → reason."""
+    """``protocol``: how all were judged. ``damaged``: validation videos that could not be, path → reason. ``chance``:
+    ``Metrics.chance`` of the others."""
 
     rows: tuple[Shots, ...]
     num_draws: int
     protocol: str
     damaged: dict[str, str]
     folder: Path
+    chance: float | None = None
 
     @property
     def what_the_interval_is(self) -> str:
-        text = (
-            f"95 % interval (Student) of the mean over {self.num_draws} draws of training videos, initial values and "
-            "order; the validation videos are the same in all"
-        )
-        if self.num_draws < 3:
-            text += f"; of only {self.num_draws} draws it means little: take --draws 5 or more"
+        drawn = f"over {self.num_draws} draws of training videos, initial values and order"
+        same = "the validation videos are the same in all"
+        if self.num_draws < LEAST_DRAWS:
+            return (
+                f"no interval of the mean {drawn}: of only {self.num_draws} draws it means little: take --draws 5 or "
+                f"more; {same}"
+            )
+        text = f"95 % interval (Student) of the mean {drawn}; {same}"
         if equal := [str(row.shots) for row in self.rows if row.are_equal]:
             text += f"; no interval for {', '.join(equal)} videos a class, where all draws came to the same score"
         return text
@@ -63,8 +77,9 @@ def write_few_shot(result: FewShotResult, config: RunConfig) -> None:
     """``shots.json`` and ``shots.png`` in the result's folder."""
     content = {
         "protocol": result.protocol,
+        "chance": result.chance,
         "interval": result.what_the_interval_is,
-        "shots": [asdict(row) | ({"low": None, "high": None} if row.are_equal else {}) for row in result.rows],
+        "shots": [asdict(row) | ({} if row.has_interval else {"low": None, "high": None}) for row in result.rows],
         "damaged": result.damaged,
         "config": config.to_dict(),
     }
@@ -82,16 +97,22 @@ def _draw(result: FewShotResult) -> None:
     axes = figure.subplots()
     for row in rows:
         axes.plot([row.shots] * len(row.top1), row.top1, "o", color="0.7", markersize=4, zorder=1)
-    below, above = [row.mean - row.low for row in rows], [row.high - row.mean for row in rows]
-    axes.errorbar(places, [row.mean for row in rows], (below, above), fmt="o-", color="C0", capsize=4, zorder=2)
+    means = [row.mean for row in rows]
+    with_bar = [row for row in rows if row.has_interval]
+    if with_bar:
+        ends = [row.mean - row.low for row in with_bar], [row.high - row.mean for row in with_bar]
+        bars = [row.shots for row in with_bar], [row.mean for row in with_bar], ends
+        axes.errorbar(*bars, fmt="none", ecolor="C0", capsize=4, zorder=2)
+    axes.plot(places, means, "o-", color="C0", zorder=2)
+    if result.chance is not None:
+        draw_chance(axes, result.chance)
     axes.set_xscale("log", base=2)
     axes.set_xticks(places, [str(place) for place in places])
     axes.minorticks_off()
     axes.set_ylim(-2, 102)
     axes.set(xlabel="training videos a class", ylabel="top-1 (percent of validation videos)")
     axes.grid(alpha=0.3)
-    title = f"blue: mean, with the {result.what_the_interval_is}; grey: each draw"
-    axes.set_title(textwrap.fill(title, 90), fontsize=8)
-    figure.suptitle(textwrap.fill(result.protocol, 90), fontsize=8)
-    with write_atomically(result.folder / "shots.png") as file:
-        figure.savefig(file, format="png", dpi=120)
+    title = f"top-1 by training videos a class  ·  {result.num_draws} draws"
+    mean = f"mean, with the {result.what_the_interval_is}" if with_bar else f"mean; {result.what_the_interval_is}"
+    caption = f"blue: {mean}; grey: each draw\n{result.protocol}"
+    save_picture(result.folder / "shots.png", figure, title=title, caption=caption)

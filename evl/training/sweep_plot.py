@@ -6,7 +6,7 @@ import math
 import textwrap
 from pathlib import Path
 
-from evl.files import write_atomically
+from evl.evaluation.picture import draw_chance, save_picture
 from evl.training.sweep_results import HeadResult, SweepResult
 
 CHOSEN, OTHERS, MEAN = "#d1495b", "#30638e", "#9aa5b1"
@@ -31,15 +31,9 @@ def draw(path: Path, result: SweepResult) -> None:
     _losses(panels[len(keys)], result)
     for panel in panels[len(keys) + 1 :]:
         panel.set_axis_off()
-    widths = (50 * columns, 75 * columns)
-    chosen, protocol = ("\n".join(textwrap.wrap(*line)) for line in zip(_titles(result), widths, strict=True))
-    figure.suptitle(chosen, fontsize=11, fontweight="bold")
-    figure.supxlabel(
-        f"star: the chosen head; band: 95 % interval of its top-1; bar: mean of the heads at a value\n{protocol}",
-        fontsize=8, color="#555555",
-    )  # fmt: skip
-    with write_atomically(path) as file:
-        figure.savefig(file, format="png", dpi=120)
+    title, protocol = _titles(result)
+    legend = "star: the chosen head; band: 95 % interval of its top-1; bar: mean of the heads at a value"
+    save_picture(path, figure, title=title, caption=f"{legend}\n{protocol}")
 
 
 def _titles(result: SweepResult) -> tuple[str, str]:
@@ -57,6 +51,7 @@ def _setting(panel, result: SweepResult, key: str) -> None:
     values = list(dict.fromkeys(head.settings[key] for head in in_order))
     low, high = result.best.evaluation.metrics.top1_interval
     panel.axhspan(low, high, color=CHOSEN, alpha=0.07, lw=0)
+    draw_chance(panel, result.best.evaluation.metrics.chance)
     for place, value in enumerate(values):
         heads = [head for head in in_order if head.settings[key] == value]
         judged = [head for head in heads if head.evaluation is not None]
@@ -80,6 +75,8 @@ def _setting(panel, result: SweepResult, key: str) -> None:
 
 
 def _losses(panel, result: SweepResult) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     for head in sorted(result.ranked, key=lambda head: head is result.best):
         points = [(step, loss) for step, _, loss, _ in head.curve if math.isfinite(loss)]
         if points:
@@ -90,6 +87,8 @@ def _losses(panel, result: SweepResult) -> None:
     last = [head.curve[0][2] for head in result.judged if head.curve and math.isfinite(head.curve[0][2])]
     if last:
         panel.set_ylim(0, 1.3 * sorted(last)[len(last) // 2])
+    panel.set_xlim(0, 1.04 * max((head.curve[-1][0] for head in result.ranked if head.curve), default=1))
+    panel.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
     panel.set(xlabel="step", ylabel="training loss")
     panel.legend(frameon=False, fontsize=9)
     _plain(panel)

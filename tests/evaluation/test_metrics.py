@@ -23,6 +23,7 @@ def test_counts(num_classes):
     order = scores.argsort(1)[:, ::-1]
     right = order[:, 0] == labels
     assert metrics.num_videos == 200
+    assert metrics.chance == pytest.approx(100 * np.bincount(labels).max() / 200)
     assert metrics.top1 == pytest.approx(100 * right.mean())
     assert metrics.top5 == pytest.approx(100 * (order[:, :5] == labels[:, None]).any(1).mean())
     assert metrics.mean_class_accuracy == pytest.approx(100 * np.mean([right[labels == y].mean() for y in set(labels)]))
@@ -33,6 +34,7 @@ def test_counts(num_classes):
 
 def test_nothing_and_ties():
     assert compute_metrics([], 3).top1 == 0
+    assert compute_metrics([], 3).chance == 0
     assert Prediction("x", (0.4, 0.4, 0.2)).top(2) == [0, 1]
 
 

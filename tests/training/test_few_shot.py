@@ -62,6 +62,7 @@ def test_means_over_draws(config, store, tmp_path, monkeypatch):
         assert told["top1"] == list(row.top1)
         assert told["mean"] == pytest.approx(np.mean(told["top1"]))
     assert "over 2 draws of training videos" in written["interval"]
+    assert written["chance"] == 50
     assert written["protocol"].endswith("4 videos, from a store (maps, float16)")
     assert (tmp_path / "out/shots.png").read_bytes().startswith(b"\x89PNG")
     # what was kept is what was counted: an ordinary model, of the videos it was drawn
@@ -101,6 +102,9 @@ def test_from_the_command_line(store, tmp_path, capsys):
     assert code == 0, said
     assert "videos a class" in out
     assert "over 2 draws" in out
+    assert "only 2 draws: " in out
+    assert "only 2 draws: " in said
+    assert "95 % interval of the mean" not in said
     assert "2 of 2 classes have fewer than 9 training videos" in " ".join(said.split())
     code, _, said = run_command(capsys, *arguments)
     assert code == 1
@@ -137,7 +141,13 @@ def test_intervals_that_mean_little_say_so(config, tmp_path):
     assert "no interval for 2 videos a class, where all draws came to the same score" in usual.what_the_interval_is
     assert "means little" not in usual.what_the_interval_is
     assert "of only 2 draws it means little" in result((40.0, 50.0)).what_the_interval_is
-    assert "no interval" not in result((40.0, 50.0)).what_the_interval_is
+    # of two draws there is a range, not an interval from 0 to 100
+    two = result((40.0, 50.0))
+    assert two.rows[0].interval == "only 2 draws: 40.0 and 50.0"
+    write_few_shot(two, config)
+    written = json.loads((tmp_path / "shots.json").read_text())
+    assert (written["shots"][0]["low"], written["shots"][0]["high"]) == (None, None)
+    assert "no interval" in written["interval"]
     write_few_shot(usual, config)
     written = json.loads((tmp_path / "shots.json").read_text())
     assert written["interval"] == usual.what_the_interval_is

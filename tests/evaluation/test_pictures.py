@@ -1,0 +1,61 @@
+"""Pictures of scores: a short title, and how it was measured in small type and in the file's metadata."""
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from evl.config import RunConfig
+from evl.evaluation import Evaluation, Metrics, write_evaluation
+from evl.training import sweep_plot
+from evl.training.sweep_results import HeadResult, SweepResult
+
+PROTOCOL = (
+    "evl on vit_base_patch16_clip_quickgelu_224.openai, 8x16 frames, 3x1 views, 224x224, bf16, softmax averaged, "
+    "120 videos, from a store (tokens, float16)"
+)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Every figure that is saved."""
+    figures, save = [], Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: figures.append(self) or save(self, *a, **k))
+    return figures
+
+
+def evaluation(*rows):
+    names = tuple(f"class {y}" for y in range(len(rows)))
+    return Evaluation(Metrics(np.array(rows), 0), (), {}, PROTOCOL, names)
+
+
+def test_confusion_has_a_short_title_and_its_protocol_below(tmp_path, drawn):
+    write_evaluation(tmp_path, evaluation([3, 1], [5, 3]))
+    (figure,) = drawn
+    assert figure.get_suptitle() == "top-1 50.0 %  ·  chance 66.7 %"
+    assert " ".join(figure.get_supxlabel().split()) == PROTOCOL
+    with Image.open(tmp_path / "confusion.png") as picture:
+        assert picture.text["Description"] == PROTOCOL
+        assert picture.text["Title"] == figure.get_suptitle()
+    below = figure._supxlabel.get_window_extent()
+    assert below.x0 >= 0
+    assert below.x1 <= figure.bbox.x1  # not cut off
+    assert figure._supxlabel.get_fontsize() < figure._suptitle.get_fontsize()
+
+
+@pytest.mark.parametrize("steps", [(1,), (1, 2), (2,), (20, 40, 45), (5, 10, 15, 20, 25), (300, 600, 900)])
+def test_a_sweep_shows_chance_and_whole_steps(tmp_path, drawn, steps):
+    curve = tuple((step, 1e-3, 2.0 / step, 50.0) for step in steps)
+    heads = [
+        HeadResult(n, {"training.lr": lr}, 10, curve, evaluation([3, 1 + n], [5, 3]), 0.5, None)
+        for n, lr in enumerate(("1e-3", "1e-4"))
+    ]
+    sweep_plot.draw(tmp_path / "sweep.png", SweepResult(tmp_path, RunConfig(), tuple(heads)))
+    settings, losses = drawn[0].axes[:2]
+    at = [line.get_ydata()[0] for line in settings.get_lines() if line.get_linestyle() == "--"]
+    assert at == [pytest.approx(100 * 8 / 12)]
+    assert any(text.get_text() == "chance 66.7 %" for text in settings.texts)
+    low, high = losses.get_xlim()
+    shown = [label.get_text() for label in losses.get_xticklabels() if low <= label.get_position()[0] <= high]
+    assert shown
+    assert all(text.isdecimal() for text in shown), shown
