@@ -142,6 +142,21 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
+class EncoderFacts:
+    """What there is to know of a frozen encoder without having it: what features in a store, or a model that was
+    trained on them, say of where they come from. A ``FrozenBackbone`` has the same attributes.
+
+    ``taps``: numbers of the tapped blocks, counted from 1, shallow to deep.
+    """
+
+    spec: BackboneSpec
+    preprocessing: Preprocessing
+    taps: tuple[int, ...]
+    weights_hash: str
+    origin: WeightsOrigin | None = None
+
+
+@dataclass(frozen=True)
 class Prediction:
     """What a model says of one video. ``scores`` (Y): softmax averaged over views; ``label`` an index or None."""
 

@@ -17,7 +17,7 @@ from evl.backbones.text import open_shared_space, require_text_tower
 from evl.config import BackboneConfig, ClipConfig, EvaluationConfig, ModelConfig, RunConfig
 from evl.errors import ConfigError
 from evl.models import AttentiveProbe, ClassifierHead, EVLDecoder, MeanPool, ZeroShot
-from evl.types import BackboneSpec, Preprocessing, WeightsOrigin
+from evl.types import BackboneSpec, EncoderFacts, Preprocessing, WeightsOrigin
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,14 @@ def build_classifier(
     config: RunConfig,
     class_names: Sequence[str],
     *,
-    backbone: FrozenBackbone | None = None,
+    backbone: FrozenBackbone | EncoderFacts | None = None,
     embedding_width: int | None = None,
     seed: int | None = None,
 ) -> VideoClassifier:
     """An untrained classifier on its frozen backbone, on the CPU, with ``card`` filled in.
 
-    ``backbone``: the one that ``config`` names, if it is there already. ``embedding_width``: a saved model's, whose
+    ``backbone``: the one that ``config`` names, if it is there already, or what is known of it.
+    ``embedding_width``: a saved model's, whose
     zero-shot part will be loaded; without it a text tower makes it. ``seed`` draws the initial values (by torch's
     global generator), which then do not depend on where the backbone comes from. Raises BackboneError or ConfigError
     where parts do not fit.
@@ -78,7 +79,7 @@ def build_classifier(
     if len(class_names) < 2:
         raise ConfigError(f"{len(class_names)} class: a classifier needs at least two")
     uses_text = config.model.decoder == "zero_shot" or config.model.zero_shot_start
-    if uses_text and backbone is not None and not backbone.has_encoder:
+    if uses_text and isinstance(backbone, EncoderFacts):
         what = "model.decoder=zero_shot" if config.model.decoder == "zero_shot" else "model.zero_shot_start"
         raise ConfigError(
             f"{what} reads the end of {backbone.spec.name} (its last norm, pooling and projection), which a store of "

@@ -32,7 +32,7 @@ from evl.config import ModelConfig, RunConfig
 from evl.errors import CheckpointError, ConfigError
 from evl.files import write_atomically
 from evl.models.resize import resized_state
-from evl.types import BackboneSpec
+from evl.types import BackboneSpec, EncoderFacts
 
 log = logging.getLogger("evl")
 _TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
@@ -59,8 +59,8 @@ def save_model(
     if len(types) > 1 or not types <= set(_TYPES):
         raise CheckpointError(f"a model with weights of {' and '.join(sorted(types))} is not saved; make them one type")
     if with_backbone is None:
-        with_backbone = model.card.with_backbone and model.backbone.has_encoder
-    if with_backbone and not model.backbone.has_encoder:
+        with_backbone = model.card.with_backbone and model.backbone is not None
+    if with_backbone and model.backbone is None:
         raise CheckpointError("this model was trained on stored features, and has no encoder to save; load it first")
     weights = model.card.backbone.weights
     if weights is not None:
@@ -69,7 +69,7 @@ def save_model(
     card = replace(
         model.card,
         backbone=replace(model.card.backbone, weights=weights),
-        backbone_hash=model.backbone.weights_hash,
+        backbone_hash=model.encoder.weights_hash,
         with_backbone=with_backbone,
         inside_hash=hash_weights(state) if with_backbone else None,
         dtype=types.pop(),
@@ -101,7 +101,7 @@ def load(
     stride: int | None = None,
     image_size: int | tuple[int, int] | None = None,
     revision: str | None = None,
-    backbone: FrozenBackbone | None = None,
+    backbone: FrozenBackbone | EncoderFacts | None = None,
 ) -> VideoClassifier:
     """A saved classifier, in evaluation mode: backbone rebuilt, trained weights put in.
 
@@ -207,9 +207,9 @@ def start_from(model: VideoClassifier, path: str | Path) -> None:
     """
     path = find_model(path)
     card, own = read_card(path), model.card
-    if card.backbone_hash != model.backbone.weights_hash:
+    if card.backbone_hash != model.encoder.weights_hash:
         raise CheckpointError(f"{path} stands on another backbone, {card.backbone.name}: it cannot be the start here")
-    here, there = (_form(one.model, model.backbone.spec) for one in (own, card))
+    here, there = (_form(one.model, model.encoder.spec) for one in (own, card))
     differing = [
         f"model.{name} is {there.get(name)} there and {here.get(name)} here"
         for name in here | there
@@ -218,7 +218,7 @@ def start_from(model: VideoClassifier, path: str | Path) -> None:
     if differing:
         raise CheckpointError(f"{path} has a decoder of another form: {', '.join(differing)}")
     state = read_tensors(path / WEIGHTS)
-    refuse_other_shapes(card, state, model.backbone, path)
+    refuse_other_shapes(card, state, model.encoder, path)
     notices = _differences(card, own)
     if card.class_names != model.class_names:
         notices.append("other classes: the classifier starts anew")
@@ -247,7 +247,7 @@ def _form(config: ModelConfig, spec: BackboneSpec) -> dict[str, object]:
 
 def _put_trained(model: VideoClassifier, state: dict[str, Tensor], trained: ModelCard, path: Path) -> None:
     """Puts the trained weights of a file into a model, fitted to its size."""
-    spec = model.backbone.spec
+    spec = model.encoder.spec
     decoder = {k.removeprefix("decoder."): v for k, v in state.items() if k.startswith("decoder.")}
     decoder = resized_state(decoder, model.decoder.state_dict(), grid_of(trained, spec), spec.grid)
     rest = {k: v for k, v in state.items() if not k.startswith(("decoder.", "backbone."))}

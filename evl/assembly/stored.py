@@ -18,7 +18,7 @@ from evl.assembly.hub import fetch, is_hub_id
 from evl.backbones import FrozenBackbone, create_backbone
 from evl.errors import BackboneError, CheckpointError
 from evl.files import strict_json
-from evl.types import BackboneSpec
+from evl.types import BackboneSpec, EncoderFacts
 
 
 def find_model(path: str | Path, revision: str | None = None) -> Path:
@@ -124,7 +124,9 @@ def open_backbone(
     return backbone, weights
 
 
-def refuse_other_shapes(card: ModelCard, state: dict[str, Tensor], backbone: FrozenBackbone, path: Path) -> None:
+def refuse_other_shapes(
+    card: ModelCard, state: dict[str, Tensor], backbone: FrozenBackbone | EncoderFacts, path: Path
+) -> None:
     """Before anything is made of the sizes that a card claims: the tensors beside it must have them."""
     expected = grid_of(card, backbone.spec)
     if card.model.decoder == "zero_shot":

@@ -38,11 +38,9 @@ class FrozenBackbone(nn.Module, ABC):
 
     It refuses training mode and gradients, and runs without autograd. Subclasses say in ``tap`` what one batch of
     frames gives. ``spec`` and ``preprocessing`` describe it; ``weights_hash`` names its weights; ``taps`` are the
-    numbers of the tapped blocks, counted from 1, shallow to deep. ``has_encoder``: whether it can look at pixels, which
-    what stands for a store of features cannot.
+    numbers of the tapped blocks, counted from 1, shallow to deep. (``evl.types.EncoderFacts`` has the same
+    attributes, and nothing else.)
     """
-
-    has_encoder = True
 
     def __init__(self, spec: BackboneSpec, preprocessing: Preprocessing, taps: Taps):
         super().__init__()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,36 +36,36 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """``pixels`` of all that could be read, with ``labels`` and ``indices``; ``damaged``: index → reason.
+class ClipBatch:
+    """``clips``: all that could be read, with ``labels`` and ``indices``; ``damaged``: index → reason.
 
-    Clips are stacked, (B,T,C,H,W); views of videos are joined, (ΣV,T,C,H,W), ``num_views`` of each. From a store they
-    are no pixels, but what is stored of these clips (``evl.features.StoredClips``).
+    Clips are pixels, stacked, (B,T,C,H,W); views of videos are joined, (ΣV,T,C,H,W), ``num_views`` of each. From a
+    store they are what is stored of these clips (``evl.features.StoredClips``).
     """
 
-    pixels: Tensor | None
+    clips: Any
     labels: Tensor
     indices: tuple[int, ...]
     damaged: dict[int, str]
     num_views: tuple[int, ...] = ()
 
-    def pin_memory(self) -> Batch:  # called by DataLoader
-        pixels = self.pixels.pin_memory() if self.pixels is not None else None
-        return Batch(pixels, self.labels.pin_memory(), self.indices, self.damaged, self.num_views)
+    def pin_memory(self) -> ClipBatch:  # called by DataLoader
+        clips = self.clips.pin_memory() if self.clips is not None else None
+        return ClipBatch(clips, self.labels.pin_memory(), self.indices, self.damaged, self.num_views)
 
 
-def collate_clips(items: Sequence[Item]) -> Batch:
+def collate_clips(items: Sequence[Item]) -> ClipBatch:
     return _collate(items, torch.stack)
 
 
-def collate_views(items: Sequence[Item]) -> Batch:
+def collate_views(items: Sequence[Item]) -> ClipBatch:
     """Videos may differ in their number of views."""
     return _collate(items, torch.cat)
 
 
-def _collate(items: Sequence[Item], join) -> Batch:
+def _collate(items: Sequence[Item], join) -> ClipBatch:
     good = [item for item in items if item.pixels is not None]
-    return Batch(
+    return ClipBatch(
         join([item.pixels for item in good]) if good else None,
         torch.tensor([-1 if item.label is None else item.label for item in good], dtype=torch.long),
         tuple(item.index for item in good),

@@ -1,24 +1,13 @@
 """Models against labelled videos: views, counts, reports."""
 
-from evl.evaluation.evaluate import Evaluation, evaluate
+from evl.evaluation.evaluate import Evaluation, evaluate, evaluate_views, protocol_of
 from evl.evaluation.metrics import Metrics, compute_metrics, mean_interval, wilson_interval
 from evl.evaluation.neighbours import NeighbourScores, neighbour_scores
 from evl.evaluation.report import write_evaluation
-from evl.evaluation.stored import backbone_for, evaluate_heads, evaluate_stored, load_for_store, stored_protocol
+from evl.evaluation.stored import encoder_for, load_for_store, views_of_store
 
 __all__ = [
-    "Evaluation",
-    "Metrics",
-    "NeighbourScores",
-    "backbone_for",
-    "compute_metrics",
-    "evaluate",
-    "evaluate_heads",
-    "evaluate_stored",
-    "load_for_store",
-    "mean_interval",
-    "neighbour_scores",
-    "stored_protocol",
-    "wilson_interval",
+    "Evaluation", "Metrics", "NeighbourScores", "compute_metrics", "encoder_for", "evaluate", "evaluate_views",
+    "load_for_store", "mean_interval", "neighbour_scores", "protocol_of", "views_of_store", "wilson_interval",
     "write_evaluation",
-]
+]  # fmt: skip

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from evl.data.dataset import Files
 from evl.distributed import World
 from evl.evaluation.metrics import Metrics, compute_metrics
-from evl.inference.predictor import Predictions, judging_precision, predict_samples_by
+from evl.inference.predictor import predict_views, views_for
 from evl.models import VideoClassifier
+from evl.streams import Stream
 from evl.types import Prediction, Sample
 
 
@@ -45,51 +46,46 @@ def evaluate(
     Views are the model's own unless given; ``files``: the samples', if they were read before.
     Under torchrun every process gets the same, whole result.
     """
-    return evaluate_together(
-        [model],
+    stream = views_for(
+        model,
         samples,
+        labels_of(samples, model.class_names),
         num_clips=num_clips,
         num_crops=num_crops,
-        batch_size=batch_size,
         num_workers=num_workers,
         precision=precision,
         files=files,
-        world=world,
-        progress=progress,
-    )[0]
+    )
+    return evaluate_views([model], stream, batch_size=batch_size, world=world, progress=progress)[0]
 
 
-def evaluate_together(
+def evaluate_views(
     models: Sequence[VideoClassifier],
-    samples: Sequence[Sample],
+    stream: Stream,
     *,
-    num_clips: int | None = None,
-    num_crops: int | None = None,
-    precision: str | None = None,
-    **options,
+    batch_size: int | None = None,
+    world: World | None = None,
+    progress: Callable[[int], None] = lambda count: None,
 ) -> list[Evaluation]:
-    """Models of the same classes that share their backbone, each as ``evaluate``, in one pass."""
-    first = models[0]
-    labels = labels_of(samples, first.class_names)
-    views = dict(num_clips=num_clips, num_crops=num_crops)
-    results = predict_samples_by(models, samples, labels, precision=precision, **views, **options)
-    used = judging_precision(first, precision)
-    return [
-        counted(
-            result, samples, model.class_names, model.card.protocol(len(result.predictions), **views, precision=used)
-        )
-        for model, result in zip(models, results, strict=True)
-    ]
+    """Models of the same classes on every video of a stream of views, in one pass over it."""
+    labels = labels_of(stream.samples, models[0].class_names)
+    results = predict_views(models, stream, labels, batch_size=batch_size, world=world, progress=progress)
+    evaluations = []
+    for model, result in zip(models, results, strict=True):
+        protocol = protocol_of(model, stream, len(result.predictions))
+        metrics = compute_metrics(result.predictions, len(model.class_names))
+        damaged = {stream.samples[index].name: reason for index, reason in result.damaged.items()}
+        evaluations.append(Evaluation(metrics, result.predictions, damaged, protocol, model.class_names))
+    return evaluations
+
+
+def protocol_of(model: VideoClassifier, stream: Stream, num_videos: int) -> str:
+    """How a model saw the videos of a stream, on one line: no score is printed without it."""
+    views = stream.views
+    return model.card.protocol(num_videos, views.num_clips, views.num_crops, views.precision) + views.note
 
 
 def labels_of(samples: Sequence[Sample], class_names: Sequence[str]) -> list[int]:
     """The number of each sample's class; KeyError for a label that is none of them."""
     index_of = {name: y for y, name in enumerate(class_names)}
     return [index_of[sample.label] for sample in samples]
-
-
-def counted(result: Predictions, samples: Sequence[Sample], class_names: tuple[str, ...], protocol: str) -> Evaluation:
-    """Predictions of labelled samples, with their scores."""
-    metrics = compute_metrics(result.predictions, len(class_names))
-    damaged = {samples[index].name: reason for index, reason in result.damaged.items()}
-    return Evaluation(metrics, result.predictions, damaged, protocol, class_names)

@@ -1,17 +1,11 @@
 """Trained models at work."""
 
-from evl.inference.embedding import Embeddings, embed, embed_stored
+from evl.inference.embedding import Embeddings, embed
 from evl.inference.explanation import Explanation, explain
-from evl.inference.predictor import Predictions, predict, predict_samples, predict_stored
+from evl.inference.predictor import Predictions, predict, predict_views, views_for
+from evl.inference.reading import Reader, read
 
 __all__ = [
-    "Embeddings",
-    "Explanation",
-    "Predictions",
-    "embed",
-    "embed_stored",
-    "explain",
-    "predict",
-    "predict_samples",
-    "predict_stored",
-]
+    "Embeddings", "Explanation", "Predictions", "Reader", "embed", "explain", "predict", "predict_views", "read",
+    "views_for",
+]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evl.distributed import without_autocast
+from evl.distributed import World, without_autocast
 from evl.errors import ConfigError
-from evl.features.store import StoredSplit
 from evl.files import write_atomically
-from evl.inference.predictor import evaluating, of_samples, of_stored
+from evl.inference.reading import Reader, card_of, evaluating, read
 from evl.models import MeanPool, VideoClassifier
+from evl.streams import Stream
 from evl.types import LayerFeatures, Sample
 
 Pool = Literal["query", "mean"]
@@ -32,21 +32,26 @@ class Embeddings:
     damaged: dict[str, str]
 
 
-def embed(model: VideoClassifier, samples: Sequence[Sample], *, pool: Pool = "query", **options) -> Embeddings:
-    """The mean over a video's views of ``vectors_of``. ``options``: those of ``predictor.of_samples``.
-
-    Labels are not looked at; files are verified only if ``options`` bring ``files`` that say so.
-    """
+def embed(
+    model: VideoClassifier,
+    stream: Stream,
+    *,
+    pool: Pool = "query",
+    batch_size: int | None = None,
+    progress: Callable[[int], None] = lambda count: None,
+) -> Embeddings:
+    """The mean over a video's views of ``vectors_of``, for every video of a stream of views on the model's encoder
+    (``views_for`` makes one of videos). Labels are not looked at."""
+    reader = Reader(lambda features: vectors_of(model, features, pool), model.encoder.taps)
     with evaluating([model]):
-        (found,), damaged = of_samples(model, samples, [lambda features: vectors_of(model, features, pool)], **options)
-    return _gathered(samples, found, damaged)
-
-
-def embed_stored(model: VideoClassifier, split: StoredSplit, *, pool: Pool = "query", **options) -> Embeddings:
-    """The same from a store: the mean over all stored clips of a video. ``options``: those of ``of_stored``."""
-    with evaluating([model]):
-        (found,), damaged = of_stored(model, split, [lambda features: vectors_of(model, features, pool)], **options)
-    return _gathered(split.samples, found, damaged)
+        (found,), damaged = read(
+            stream,
+            [reader],
+            batch_size=batch_size or card_of(model).evaluation.batch_size,
+            world=World(0, 1, stream.device),
+            progress=progress,
+        )
+    return _gathered(stream.samples, found, damaged)
 
 
 def _gathered(samples: Sequence[Sample], vectors: dict[int, np.ndarray], damaged: dict[int, str]) -> Embeddings:
@@ -72,7 +77,7 @@ def vectors_of(model: VideoClassifier, features: Sequence[LayerFeatures], pool: 
         raise ConfigError(f"pool {pool!r}: expected 'query' or 'mean'")
     with torch.no_grad(), without_autocast(features[0].tokens.device):
         if pool == "mean":
-            return MeanPool(model.backbone.spec.width, model.backbone.spec.num_prefix_tokens)(features)
+            return MeanPool(model.encoder.spec.width, model.encoder.spec.num_prefix_tokens)(features)
         if model.card is not None and model.card.model.decoder == "zero_shot":
             return model.decoder.embed(features)
         return model.decoder(features)

@@ -56,7 +56,7 @@ def explain(model: VideoClassifier, clips: Tensor) -> Explanation:
         model.train(was_training)
         for hook in hooks:
             hook.remove()
-    spec = model.backbone.spec
+    spec = model.encoder.spec
     tokens = torch.stack(shares).unflatten(-1, (-1, spec.num_tokens))  # (M,B,T,L)
     prefix, patches = tokens.split([spec.num_prefix_tokens, spec.grid[0] * spec.grid[1]], -1)
     return Explanation(logits, patches.unflatten(-1, spec.grid), prefix.sum((-2, -1)))

@@ -1,26 +1,19 @@
-"""Videos, or their stored features → predictions: views through the model, softmax averaged."""
+"""Videos → predictions: views through the model, softmax averaged."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from evl.data.dataset import Batch, EvaluationViews, Files, collate_views
-from evl.data.loader import read_batches
-from evl.distributed import World, autocast, resolve_precision
-from evl.errors import ConfigError
-from evl.features.batches import StoredViews, read_ahead
-from evl.features.store import StoredSplit
+from evl.data.dataset import Files
+from evl.distributed import World
+from evl.inference.reading import card_of, device_of, evaluating, judging_precision, read, scores_of
 from evl.models import VideoClassifier
-from evl.types import LayerFeatures, Prediction, Sample
-
-Reader = Callable[[Sequence[LayerFeatures]], Tensor]  # features of views -> (ΣV,·)
+from evl.streams import Live, Stream, Views, video_views
+from evl.types import Prediction, Sample
 
 
 @dataclass(frozen=True)
@@ -41,149 +34,53 @@ def predict(
 ) -> Predictions:
     """Scores of unlabelled files, by the model's own views unless told otherwise, on the model's device."""
     samples = [Sample(str(path)) for path in ([paths] if isinstance(paths, str | Path) else paths)]
-    return predict_samples(model, samples, None, num_clips=num_clips, num_crops=num_crops, num_workers=num_workers)
+    stream = views_for(model, samples, num_clips=num_clips, num_crops=num_crops, num_workers=num_workers)
+    return predict_views([model], stream, None)[0]
 
 
-def predict_samples(
-    model: VideoClassifier, samples: Sequence[Sample], labels: Sequence[int] | None, **options
-) -> Predictions:
-    """Predictions of every sample. ``labels``: indices of classes, or None; ``options``: those of ``of_samples``."""
-    return predict_samples_by([model], samples, labels, **options)[0]
-
-
-def predict_samples_by(
-    models: Sequence[VideoClassifier], samples: Sequence[Sample], labels: Sequence[int] | None, **options
-) -> list[Predictions]:
-    """The same of several models that share their backbone: a video is decoded, and looked at, once for all of them."""
-    readers = [scores_of(model) for model in models]
-    with evaluating(models):
-        found, damaged = of_samples(models[0], samples, readers, labels=labels, **options)
-    return [_predictions(samples, labels, scores, damaged) for scores in found]
-
-
-def predict_stored(
-    models: Sequence[VideoClassifier], split: StoredSplit, labels: Sequence[int] | None, **options
-) -> list[Predictions]:
-    """The same from a store, by all its views, for one model or several that share their backbone (a StoredBackbone):
-    features are read, and their neighbour maps made, once for all of them. ``options``: those of ``of_stored``."""
-    readers = [scores_of(model) for model in models]
-    with evaluating(models):
-        found, damaged = of_stored(models[0], split, readers, labels=labels, **options)
-    return [_predictions(split.samples, labels, scores, damaged) for scores in found]
-
-
-def scores_of(model: VideoClassifier) -> Reader:
-    """Softmax of the logits, in double: what METHOD.md section 7 averages over views."""
-    return lambda features: model.classify(features).double().softmax(-1)
-
-
-def of_samples(
+def views_for(
     model: VideoClassifier,
     samples: Sequence[Sample],
-    readers: Sequence[Reader],
-    *,
     labels: Sequence[int] | None = None,
+    *,
     num_clips: int | None = None,
     num_crops: int | None = None,
-    batch_size: int | None = None,
     num_workers: int = 0,
     precision: str | None = None,
     files: Files | None = None,
-    world: World | None = None,
-    progress: Callable[[int], None] = lambda count: None,
-) -> tuple[list[dict[int, np.ndarray]], dict[int, str]]:
-    """(of each reader: index → mean over a video's views, index → reason for what could not be read).
+) -> Live:
+    """The stream of all views of ``samples`` as ``model`` wants them: decoded, normalised, encoded by its backbone.
 
-    Views are read and normalised as ``model`` wants them, and its backbone says what the readers get. Every sample
-    exactly once, over all processes: process r takes samples r, r + size, …; all get the whole. ``files``: the
-    samples', where they are known from before; without it labelled ones are verified, others are not. ``precision``:
-    None for what the model was trained in (fp32 on the CPU for fp16). ``progress`` hears of how many videos more.
+    ``files``: the samples', where they are known from before; without it labelled ones are verified, others are not.
+    ``precision``: None for what the model was trained in (fp32 on the CPU for fp16).
     """
-    card = _card(model)
-    device = next(model.parameters()).device
-    world = world or World(0, 1, device)
-    dataset = EvaluationViews(
-        files or Files(samples, verify=labels is not None),
-        labels,
-        card.clip,
-        card.preprocessing,
-        num_clips=num_clips or card.evaluation.num_clips,
-        num_crops=num_crops or card.evaluation.num_crops,
-    )
-    batches = _share_of(world, len(samples), batch_size or card.evaluation.batch_size)
-    workers = min(num_workers, len(batches))
-    read = read_batches(dataset, batches, num_workers=workers, device=device, collate=collate_views)
-    return _over_views(model, read, readers, judging_precision(model, precision), world, progress)
+    card = card_of(model)
+    counts = num_clips or card.evaluation.num_clips, num_crops or card.evaluation.num_crops
+    views = Views(*counts, judging_precision(model, precision))
+    files = files or Files(samples, verify=labels is not None)
+    return video_views(model.backbone, files, labels, card.clip, card.preprocessing, views, num_workers=num_workers)
 
 
-def of_stored(
-    model: VideoClassifier,
-    split: StoredSplit,
-    readers: Sequence[Reader],
+def predict_views(
+    models: Sequence[VideoClassifier],
+    stream: Stream,
+    labels: Sequence[int] | None,
     *,
-    labels: Sequence[int] | None = None,
     batch_size: int | None = None,
-    precision: str | None = None,
     world: World | None = None,
     progress: Callable[[int], None] = lambda count: None,
-) -> tuple[list[dict[int, np.ndarray]], dict[int, str]]:
-    """``of_samples`` from a store: of all that it has of each video."""
-    device = next(model.parameters()).device
-    world = world or World(0, 1, device)
-    batches = _share_of(world, len(split.samples), batch_size or _card(model).evaluation.batch_size)
-    read = read_ahead(StoredViews(split, labels, model.backbone.taps, _card(model).clip).read, batches, device)
-    return _over_views(model, read, readers, judging_precision(model, precision), world, progress)
-
-
-@torch.inference_mode()
-def _over_views(
-    model: VideoClassifier, batches: Iterable[Batch], readers, precision: str, world: World, progress
-) -> tuple[list[dict[int, np.ndarray]], dict[int, str]]:
-    device = next(model.parameters()).device
-    found: list[dict[int, np.ndarray]] = [{} for _ in readers]
-    damaged: dict[int, str] = {}
-    for batch in batches:
-        damaged |= batch.damaged
-        if batch.pixels is not None:
-            with autocast(precision, device):
-                features = model.features(batch.pixels.to(device, non_blocking=True))
-                values = [reader(features) for reader in readers]  # (ΣV,·) each
-            for of_reader, views in zip(found, values, strict=True):
-                means = [views.mean(0).cpu().numpy() for views in views.double().split(list(batch.num_views))]
-                of_reader |= dict(zip(batch.indices, means, strict=True))
-        progress(len(batch.indices) + len(batch.damaged))
-    for others, other_damaged in world.gather((found, damaged)):
-        for of_reader, more in zip(found, others, strict=True):
-            of_reader |= more
-        damaged |= other_damaged
-    return found, dict(sorted(damaged.items()))
-
-
-def _card(model: VideoClassifier):
-    if model.card is None:
-        raise ConfigError(
-            "this model says nothing of clips and pixels (no card); load it from a run, or build it from one"
+) -> list[Predictions]:
+    """Predictions of every video of a stream of views, by models that share its encoder. ``labels``: numbers of
+    classes, or None. ``batch_size``: videos at a time; None for the first model's own."""
+    with evaluating(models):
+        found, damaged = read(
+            stream,
+            [scores_of(model) for model in models],
+            batch_size=batch_size or card_of(models[0]).evaluation.batch_size,
+            world=world or World(0, 1, device_of(models[0])),
+            progress=progress,
         )
-    return model.card
-
-
-def _share_of(world: World, num_samples: int, batch_size: int) -> list[range]:
-    """Batches of the samples that this process looks at."""
-    mine = range(world.rank, num_samples, world.size)
-    return [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
-
-
-@contextmanager
-def evaluating(models: Iterable[VideoClassifier]) -> Iterator[None]:
-    """Models in evaluation mode, and as they were afterwards."""
-    before = [(model, model.training) for model in models]
-    for model, _ in before:
-        model.eval()
-    try:
-        yield
-    finally:
-        for model, was_training in before:
-            model.train(was_training)
+    return [_predictions(stream.samples, labels, scores, damaged) for scores in found]
 
 
 def _predictions(samples, labels, scores: dict[int, np.ndarray], damaged: dict[int, str]) -> Predictions:
@@ -200,12 +97,3 @@ def _predictions(samples, labels, scores: dict[int, np.ndarray], damaged: dict[i
         ),
         damaged,
     )
-
-
-def judging_precision(model: VideoClassifier, precision: str | None = None) -> str:
-    """The given one, or the model's own; fp16 is for CUDA, and far too slow on a CPU."""
-    device = next(model.parameters()).device
-    if precision is None:
-        own = model.card.precision
-        return "fp32" if own == "fp16" and device.type == "cpu" else own
-    return resolve_precision(precision, device)

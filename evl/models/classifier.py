@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from evl.distributed import without_autocast
-from evl.types import LayerFeatures, MappedFeatures
+from evl.errors import ConfigError
+from evl.types import EncoderFacts, LayerFeatures, MappedFeatures
 
 
 class ClassifierHead(nn.Module):
@@ -29,7 +30,9 @@ class VideoClassifier(nn.Module):
 
     ``backbone`` maps clips to a list of LayerFeatures, shallow to deep, and is frozen: it is a registered
     submodule that keeps out of training mode, its parameters take no gradients, and it runs without autograd.
-    ``zero_shot``, if there is one, also maps features to logits, which are added: what training starts from.
+    Instead of the backbone there may be what is known of it (EncoderFacts): such a model, trained on stored features,
+    takes features only (``classify``). ``zero_shot``, if there is one, also maps features to logits, which are added:
+    what training starts from.
 
     Attributes:
         class_names: tuple of Y names, in the order of the logits; () if unknown.
@@ -38,7 +41,7 @@ class VideoClassifier(nn.Module):
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: nn.Module | EncoderFacts,
         decoder: nn.Module,
         head: nn.Module,
         class_names: Sequence[str] = (),
@@ -46,25 +49,41 @@ class VideoClassifier(nn.Module):
         zero_shot: nn.Module | None = None,
     ):
         super().__init__()
-        self.backbone = backbone
+        self.backbone = None if isinstance(backbone, EncoderFacts) else backbone
+        self._facts = backbone if isinstance(backbone, EncoderFacts) else None
         self.decoder = decoder
         self.head = head
         self.zero_shot = zero_shot
         self.class_names = tuple(class_names)
         self.card = None
-        for parameter in backbone.parameters():
+        for parameter in self.backbone.parameters() if self.backbone is not None else ():
             parameter.requires_grad = False
         self.train()
 
-    def forward(self, clips) -> Tensor:
+    @property
+    def encoder(self) -> nn.Module | EncoderFacts:
+        """The backbone, or what is known of it: ``spec``, ``taps``, ``preprocessing``, ``weights_hash``, ``origin``."""
+        return self._facts if self.backbone is None else self.backbone
+
+    @property
+    def reads_maps(self) -> bool:
+        """Whether the decoder reads neighbour maps (``evl.models.crossframe``)."""
+        return getattr(self.decoder, "reads_maps", False)
+
+    def forward(self, clips: Tensor) -> Tensor:
         return self.classify(self.features(clips))
 
-    def features(self, clips) -> list[LayerFeatures] | list[MappedFeatures]:
-        """What the frozen backbone says: clips (B,T,C,H,W) -> one LayerFeatures a tapped block, no autograd.
+    def features(self, clips: Tensor) -> list[LayerFeatures]:
+        """What the frozen backbone says: clips (B,T,C,H,W) -> one LayerFeatures per tapped block, no autograd.
 
-        A backbone that is a store of features takes stored clips instead, and gives MappedFeatures.
+        Raises ConfigError where the model has no backbone.
         """
-        if isinstance(clips, Tensor) and clips.ndim != 5:
+        if self.backbone is None:
+            raise ConfigError(
+                f"this model was trained on stored features, so its encoder, {self._facts.spec.name}, is not in "
+                "memory; save the model and load it with evl.load, or give it features (model.classify)"
+            )
+        if clips.ndim != 5:
             raise ValueError(f"clips of shape {tuple(clips.shape)}; expected (B,T,C,H,W)")
         with torch.no_grad():
             return self.backbone(clips)
@@ -81,12 +100,14 @@ class VideoClassifier(nn.Module):
 
     def compile(self) -> None:
         """``torch.compile`` of backbone and decoder, in place: minutes at the first call, for faster ones after."""
-        self.backbone.compile()
+        if self.backbone is not None:
+            self.backbone.compile()
         self.decoder.compile()
 
     def train(self, mode: bool = True) -> VideoClassifier:
         super().train(mode)
-        self.backbone.eval()
+        if self.backbone is not None:
+            self.backbone.eval()
         return self
 
     def requires_grad_(self, requires_grad: bool = True) -> VideoClassifier:

@@ -12,13 +12,15 @@ transpose.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from itertools import accumulate
 
 import torch
 from torch import Tensor
 
+from evl.distributed import without_autocast
 from evl.onednn import head_scores, matmul, takes_onednn
+from evl.types import LayerFeatures, MappedFeatures
 
 Grid = tuple[int, int]
 # a wider block multiplies more zeros, (w + block − 1) / w as many terms; a narrower one has smaller products
@@ -74,6 +76,19 @@ def fill_maps(maps: list[Tensor], rows: slice, query: Tensor, key: Tensor, grid:
             mean = mean.unflatten(3, grid).unflatten(2, grid).permute(2, 0, 1, 3, 4, 5)  # (h,b,t,w,h,w)
             for target, part in zip(targets, mean.split(block_sizes(w), 3), strict=True):
                 target[:, clips, these, :, :, side] = part
+
+
+def share_maps(
+    features: Sequence[LayerFeatures | MappedFeatures], places: Collection[int], grid: Grid
+) -> list[LayerFeatures | MappedFeatures]:
+    """The features, with neighbour maps made of queries and keys at ``places``: once, for all who read them."""
+    shared = list(features)
+    with without_autocast(features[0].tokens.device):
+        for place in sorted(places):
+            one = shared[place]
+            if not isinstance(one, MappedFeatures):
+                shared[place] = MappedFeatures(one.tokens, neighbour_maps(one.query, one.key, grid, one.tokens.dtype))
+    return shared
 
 
 def packed_maps(maps: list[Tensor], dtype: torch.dtype) -> Tensor:

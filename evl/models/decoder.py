@@ -118,6 +118,11 @@ class EVLDecoder(nn.Module):
             for _ in range(num_layers)
         )
 
+    @property
+    def reads_maps(self) -> bool:
+        """Whether any layer reads neighbour maps."""
+        return any(layer.temporal.cross_frame is not None for layer in self.layers)
+
     def forward(self, features: Sequence[LayerFeatures]) -> Tensor:
         """features: M × LayerFeatures with tokens (B,T,L,D), query and key (B,T,L,N,K) -> (B,D).
 

@@ -1,4 +1,4 @@
-"""Everything a run needs to go on as if nothing had happened."""
+"""Everything a training needs to go on as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -7,27 +7,20 @@ from pathlib import Path
 import torch
 
 from evl.backbones.weights import load_torch_file
+from evl.distributed import World
 from evl.errors import CheckpointError, SaveError
 from evl.files import write_atomically
-from evl.models import VideoClassifier
+from evl.training.learners import Learners
 
 
-def save_checkpoint(
-    folder: Path, step: int, model: VideoClassifier, optimizer, scaler, device: torch.device, *, keep_last: int, **more
-) -> Path:
-    """``step_0000100.pt``: trainable weights, optimizer, scaler, random state, and ``more``. Older ones beyond
-    ``keep_last`` are removed after it is safely there. Raises SaveError; older ones then remain."""
+def save_checkpoint(folder: Path, step: int, learners: Learners, *, keep_last: int, **more) -> Path:
+    """``step_0000100.pt``: the state of every learner, and ``more``. Older ones beyond ``keep_last`` are removed after
+    it is safely there. Raises SaveError; older ones then remain."""
     path = folder / f"step_{step:07d}.pt"
     state = {
         "step": step,
-        "backbone_hash": model.backbone.weights_hash,
-        "model": model.trainable_state(),
-        "optimizer": optimizer.state_dict(),
-        "scaler": scaler.state_dict(),
-        "random": {
-            "cpu": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-        },
+        "backbone_hash": learners.all[0].model.encoder.weights_hash,
+        "learners": [learner.state() for learner in learners.all],
         **more,
     }
     with write_atomically(path) as file:
@@ -45,26 +38,24 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step_*.pt"))
 
 
-def load_checkpoint(path: Path, model: VideoClassifier, optimizer, scaler, device: torch.device) -> dict:
-    """Puts everything back, random state included, and returns what was saved besides. CheckpointError otherwise."""
+def load_checkpoint(path: Path, learners: Learners, world: World) -> dict:
+    """Puts every learner back, and returns what was saved besides. Raises CheckpointError for anything else."""
     try:
         state = load_torch_file(path)
     except CheckpointError as error:
         raise CheckpointError(f"{error}; remove it to go on from the one before") from None
-    if not isinstance(state, dict) or not {"step", "model", "optimizer", "random"} <= state.keys():
+    if not isinstance(state, dict) or not {"step", "learners", "backbone_hash"} <= state.keys():
         raise CheckpointError(f"{path}: not a checkpoint of evl")
-    if state["backbone_hash"] != model.backbone.weights_hash:
+    own = learners.all[0].model.encoder.weights_hash
+    if state["backbone_hash"] != own:
         raise CheckpointError(
-            f"{path} was made on other backbone weights ({state['backbone_hash'][:12]}…, here "
-            f"{model.backbone.weights_hash[:12]}…)"
+            f"{path} was made on other backbone weights ({state['backbone_hash'][:12]}…, here {own[:12]}…)"
         )
+    if len(state["learners"]) != len(learners.all):
+        raise CheckpointError(f"{path}: has {len(state['learners'])} heads, not {len(learners.all)}")
     try:
-        model.load_trainable_state(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: does not fit this run: {str(error).splitlines()[0]}") from None
-    torch.set_rng_state(state["random"]["cpu"])
-    if device.type == "cuda" and state["random"]["cuda"] is not None:
-        torch.cuda.set_rng_state(state["random"]["cuda"], device)
+        for learner, saved in zip(learners.all, state["learners"], strict=True):
+            learner.load_state(saved, state["step"], world)
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: does not fit this run ({str(error).splitlines()[0]})") from None
     return state

@@ -10,35 +10,30 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from evl.assembly import build_classifier, save_model
 from evl.config import RunConfig
 from evl.config import replace as replace_settings
-from evl.data.loader import StepSampler
 from evl.data.manifest import write_manifest
-from evl.distributed import World, autocast, join_world, resolve_precision
+from evl.distributed import World, join_world, resolve_precision
 from evl.errors import ConfigError, RunError
-from evl.evaluation import Evaluation, evaluate_heads, mean_interval, write_evaluation
+from evl.evaluation import Evaluation, encoder_for, mean_interval, write_evaluation
 from evl.evaluation.evaluate import labels_of
-from evl.evaluation.stored import backbone_for
-from evl.features.batches import StoredTrainingClips
 from evl.features.store import FeatureStore
 from evl.models import VideoClassifier
+from evl.streams import Cached, Subset
 from evl.training.few_shot_report import FewShotResult, Shots, write_few_shot
-from evl.training.loop import Progress
-from evl.training.optim import make_optimizer, make_scaler, train_step
+from evl.training.learner import Learner
+from evl.training.learners import Learners
+from evl.training.loop import Progress, fit
 from evl.training.run import with_steps
-from evl.training.sources import open_store
-from evl.types import MappedFeatures
+from evl.training.sources import StoredSource, judge, open_store
 
 log = logging.getLogger("evl")
-KEPT_BYTES = 2 << 30  # features of training clips that stay in memory, for all runs
 
 
 def few_shot(
@@ -63,7 +58,7 @@ def few_shot(
     with join_world(device) as world:
         config, store = _checked(config, shots, draws)
         world.only_main(lambda: _make(folder))
-        heads = _Heads(config, store, world)
+        heads = _Runs(config, store, world)
         rows, judged = [], None
         for number, k in enumerate(shots):
             heads.tell_small_classes(k)
@@ -106,19 +101,25 @@ def draw_videos(
     return chosen
 
 
-class _Heads:
-    """Fresh heads on one store; what the backbone says of a clip is made once for all of them."""
+class _Runs:
+    """Fresh learners on one store, whose features are made once for all of them."""
 
     def __init__(self, config: RunConfig, store: FeatureStore, world: World):
         self.config, self.store, self.world = config, store, world
-        self.alone = World(0, 1, world.device)  # each head is one process's
+        self.alone = World(0, 1, world.device)  # each run is one process's
         self.split = store.splits["train"]
         self.labels = labels_of(self.split.samples, store.class_names)
-        self.backbone = backbone_for(config.model, store).to(world.device)
-        frames, seed = store.description.num_frames("train"), config.training.seed
-        reader = StoredTrainingClips(self.split, self.labels, config.clip, frames, seed, self.backbone.taps)
-        varies = frames != config.clip.num_frames
-        self.features = _KeptFeatures(self.backbone, reader, config.training.precision, world.device, varies)
+        self.encoder = encoder_for(config.model, store)
+        needs_maps = config.model.decoder == "evl" and config.model.cross_frame
+        self.source = StoredSource(config, store, self.encoder.taps, world, needs_maps=needs_maps)
+        # whether a stored clip gives other frames in each epoch
+        varies = store.description.num_frames("train") != config.clip.num_frames
+
+        def name_of(key: tuple[int, int]) -> tuple[int, int]:
+            epoch, index = key
+            return (epoch if varies else epoch % self.split.num_clips(index)), index
+
+        self.stream = Cached(self.source.training(), self.labels, name_of)
 
     def draw(self, shots: int, draw: int) -> list[int]:
         seed, names = self.config.training.seed, self.store.class_names
@@ -133,42 +134,19 @@ class _Heads:
         own = replace_settings(self.config, training={"batch_size": batch_size, "accumulation": accumulation})
         return with_steps(own, count)
 
-    def train(self, shots: int, draw: int, note: Callable[[int, int], None]) -> VideoClassifier:
-        config, chosen = self.settings(shots), self.draw(shots, draw)
-        training, device = config.training, self.world.device
-        seed = training.seed + draw
-        model = build_classifier(config, self.store.class_names, backbone=self.backbone, seed=seed).to(device)
-        precision = resolve_precision(training.precision, device)
+    def train(self, shots: int, draw: int, note: Callable[[Progress], None]) -> VideoClassifier:
+        shared, chosen = self.settings(shots), self.draw(shots, draw)
+        config = replace_settings(shared, training={"seed": shared.training.seed + draw})
+        model = build_classifier(config, self.store.class_names, backbone=self.encoder, seed=config.training.seed)
+        precision = resolve_precision(config.training.precision, self.world.device)
         described = f"{shots} videos a class of {Path(self.store.path).name}, draw {draw + 1}"
         model.card = replace(model.card, precision=precision, data=described)
-        optimizer, scaler = make_optimizer(model, training), make_scaler(training, device)
-        sampler = StepSampler(
-            len(chosen), batch_size=training.batch_size, accumulation=training.accumulation, first_step=0,
-            last_step=training.steps, seed=seed,
-        )  # fmt: skip
-        keys, head = iter(sampler), _OnFeatures(model)
-        for step in range(training.steps):
-            parts = []
-            for _ in range(training.accumulation):
-                mine = [(epoch, chosen[place]) for epoch, place in next(keys)]
-                parts.append((self.features.of(mine), torch.tensor([self.labels[index] for _, index in mine])))
-            totals = train_step(head.train(), optimizer, scaler, parts, step, training, self.alone)
-            note(step + 1, training.steps)
-        if not math.isfinite(loss := float(totals[0])):
-            raise RunError(f"the loss of {described} is {loss} at step {training.steps}; lower training.lr")
+        learner = Learner(described, config, model.to(self.world.device))
+        fit(Subset(self.stream, chosen), Learners([learner]), config.training, self.alone, progress=note)
         return model.eval()
 
     def judge(self, models: Sequence[VideoClassifier], progress: Callable[[Progress], None]) -> list[Evaluation]:
-        total, done = len(self.store.splits["val"]), 0
-
-        def count(more: int) -> None:
-            nonlocal done
-            done += more
-            progress(Progress("evaluating", done, total))
-
-        size, precision = self.config.evaluation.batch_size, self.config.training.precision
-        options = dict(batch_size=size, precision=precision, world=self.alone, progress=count)
-        return evaluate_heads(models, self.store, "val", **options)
+        return judge(models, self.source, self.alone, progress, batch_size=self.config.evaluation.batch_size)
 
     def keep(self, folder: Path, shots: int, draw: int, model: VideoClassifier, evaluation: Evaluation) -> None:
         write_evaluation(folder, evaluation)
@@ -185,75 +163,14 @@ class _Heads:
             )  # fmt: skip
 
 
-class _OnFeatures(nn.Module):
-    """A classifier that takes what its backbone would say."""
-
-    def __init__(self, model: VideoClassifier):
-        super().__init__()
-        self.model = model
-
-    def forward(self, features: _Features) -> Tensor:
-        return self.model.classify(features.layers)
-
-
-@dataclass(frozen=True)
-class _Features:
-    """What a decoder takes, of a batch, on its device."""
-
-    layers: Sequence[MappedFeatures]
-
-    def to(self, device: torch.device, non_blocking: bool = False) -> _Features:
-        return self
-
-
-class _KeptFeatures:
-    """The features of training clips: read and made when they are first asked for, and kept as long as they fit."""
-
-    def __init__(self, backbone, reader: StoredTrainingClips, precision: str, device: torch.device, varies: bool):
-        self.backbone, self.reader, self.precision, self.device = backbone, reader, precision, device
-        self.varies = varies  # whether a stored clip gives other frames in each epoch
-        self.kept: dict[tuple[int, int], list[MappedFeatures]] = {}
-        self.free_bytes = KEPT_BYTES
-
-    def of(self, keys: Sequence[tuple[int, int]]) -> _Features:
-        """Of (epoch, index) each, in that order."""
-        names = [self._name(*key) for key in keys]
-        new = {name: key for name, key in zip(names, keys, strict=True) if name not in self.kept}
-        made = dict(zip(new, self._make(list(new.values())), strict=True)) if new else {}
-        for name, layers in made.items():
-            size = sum(x.numel() * x.element_size() for one in layers for x in (one.tokens, *one.maps))
-            if size <= self.free_bytes:
-                self.free_bytes -= size
-                self.kept[name] = layers
-        clips = [made.get(name) or self.kept[name] for name in names]
-        return _Features([_joined(layers) for layers in zip(*clips, strict=True)])
-
-    def _name(self, epoch: int, index: int) -> tuple[int, int]:
-        return (epoch if self.varies else epoch % self.reader.split.num_clips(index)), index
-
-    def _make(self, keys: list[tuple[int, int]]) -> list[list[MappedFeatures]]:
-        clips = self.reader.read(keys).pixels.to(self.device)
-        with torch.no_grad(), autocast(self.precision, self.device):
-            layers = self.backbone(clips)
-        return [
-            [MappedFeatures(x.tokens[i : i + 1].clone(), [m[:, i : i + 1].clone() for m in x.maps]) for x in layers]
-            for i in range(len(keys))
-        ]
-
-
-def _joined(clips: Sequence[MappedFeatures]) -> MappedFeatures:
-    """One block's features of several clips: tokens (1,T,L,D) each -> (B,T,L,D), maps likewise in their dimension 1."""
-    maps = [torch.cat(parts, 1) for parts in zip(*(one.maps for one in clips), strict=True)]
-    return MappedFeatures(torch.cat([one.tokens for one in clips]), maps)
-
-
 class _Note:
     """Steps of one run of many, told as steps of all."""
 
     def __init__(self, progress: Callable[[Progress], None], before: int, total: int, note: str):
         self.progress, self.before, self.total, self.note = progress, before, total, note
 
-    def __call__(self, step: int, steps: int) -> None:
+    def __call__(self, report: Progress) -> None:
+        step, steps = report.step, report.steps
         self.progress(Progress("training", self.before * steps + step, self.total * steps, self.note))
 
 

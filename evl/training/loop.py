@@ -1,37 +1,27 @@
-"""The training loop: on a page, alone or under torchrun."""
+"""The one loop that trains: a run's learner, a sweep's, few-shot's, the demo's; alone or under torchrun."""
 
 from __future__ import annotations
 
 import logging
-import math
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
-import torch
-
-from evl.assembly import save_model
-from evl.config import RunConfig
-from evl.data.dataset import Batch
-from evl.data.splits import stop_if_too_many
+from evl.config import TrainingConfig
+from evl.data.loader import StepSampler
 from evl.distributed import World
 from evl.errors import RunError
-from evl.evaluation import Evaluation
-from evl.models import VideoClassifier
-from evl.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
-from evl.training.optim import learning_rate, make_optimizer, make_scaler, train_step
-from evl.training.run_folder import RunFolder
-from evl.training.sources import Source
+from evl.streams import Batch, Stream
+from evl.training.learners import Learners
 
 log = logging.getLogger("evl")
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C (or SIGTERM) came; a checkpoint was saved."""
+    """Ctrl-C (or SIGTERM) came; what there was is saved."""
 
 
 @dataclass(frozen=True)
@@ -49,213 +39,141 @@ class Progress:
 class Speed:
     """What happened since the last report. ``wait_share``: of the time, spent waiting for data."""
 
-    loss: float
-    train_top1: float
     clips_per_second: float
     wait_share: float
 
     def describe(self, advice: str) -> str:
-        """One line, with what to do about it where data is what training waits for."""
+        """What to do about it where data is what training waits for."""
         waiting = f"waiting for data {100 * self.wait_share:.0f} %"
         if self.wait_share > 0.2:
             waiting += f" ({advice})"
-        return f"loss {self.loss:.3f}  {self.clips_per_second:.1f} clips/s  {waiting}"
+        return f"{self.clips_per_second:.1f} clips/s  {waiting}"
+
+
+@dataclass
+class Meter:
+    """Sums between two reports."""
+
+    clips: int = 0
+    waited: float = 0.0
+    passed: float = 0.0
+
+    def speed(self) -> Speed:
+        passed = max(self.passed, 1e-9)
+        return Speed(self.clips / passed, min(1.0, self.waited / passed))
+
+
+class Keeper:
+    """What is kept of a training while it goes on; this one keeps nothing. ``evl.training.keeper`` has the one of runs.
+
+    ``fit`` calls the methods in this order: ``resume`` once; after each step ``watch``, ``report`` where one is due
+    (with its note for the progress), ``validate``, ``save`` where one is due or the training is to stop.
+    """
+
+    def resume(self, learners: Learners) -> int:
+        """The number of steps done before."""
+        return 0
+
+    def watch(self, learners: Learners, damaged: dict[int, str], done: int, *, everywhere: bool) -> None:
+        """``damaged``: what this process met in this step; ``everywhere``: all processes call with it set."""
+
+    def report(self, learners: Learners, done: int, speed: Speed) -> str:
+        best = min(learner.curve[-1][2] for learner in learners.living)
+        many = f"{len(learners.living)} heads  best " if len(learners.all) > 1 else ""
+        return f"{many}loss {best:.3f}  "
+
+    def validate(self, learners: Learners, done: int, stop_requested: Callable[[], bool]) -> None:
+        pass
+
+    def save(self, learners: Learners, done: int) -> None:
+        pass
 
 
 def fit(
-    model: VideoClassifier,
-    config: RunConfig,
-    source: Source,
-    folder: RunFolder,
+    stream: Stream,
+    learners: Learners,
+    training: TrainingConfig,
     world: World,
+    keeper: Keeper | None = None,
     *,
-    resume: bool,
-    damaged: dict[str, str],
     progress: Callable[[Progress], None] = lambda report: None,
-) -> None:
-    """Trains from the first step, or from the newest checkpoint, to the last; fills ``damaged`` (path → reason).
+) -> int:
+    """Trains all learners on the same batches of ``stream``, from where ``keeper`` says to the last step; returns the
+    number of steps done, fewer only where no learner was left.
 
-    Clips come from ``source``: videos, or features of them that are stored. Raises RunError if too many videos
-    are damaged or the loss is not finite, Interrupted after Ctrl-C.
+    ``training``: what they share (steps, batch size, accumulation, seed of the order, when to report and save); each
+    learner's own config says how it learns. Raises RunError if all learners were dropped, Interrupted after Ctrl-C.
     """
-    training = config.training
-    run = _Run(model, config, source, folder, world, damaged, progress)
-    first = run.resume() if resume else 0
-    batches = source.read_batches(first)
-    if training.compile:
-        model.compile()
-    wrapped = torch.nn.parallel.DistributedDataParallel(model) if world.size > 1 else model
-    model.train()
+    keeper = keeper or Keeper()
+    first = keeper.resume(learners)
+    sampler = make_sampler(training, len(stream.samples), first, world)
+    batches = stream.read(sampler)
+    learners.train()
+    meter, note = Meter(), ""
     with listening_for_stop() as stop_requested:
         for step in range(first, training.steps):
-            started = time.perf_counter()
-            micro = list(islice(batches, training.accumulation))
-            waited = time.perf_counter() - started
-            parts = [(source.clips(batch), batch.labels) for batch in micro]
-            totals = train_step(wrapped, run.optimizer, run.scaler, parts, step, training, world)
-            run.meter.add(totals, waited, time.perf_counter() - started)
+            started, waited, living = time.perf_counter(), stream.waited_seconds, learners.living
+            damaged: dict[int, str] = {}
+            learners.step(step, _counted(islice(batches, training.accumulation), damaged, meter), world)
             done = step + 1
             is_last = done == training.steps
+            meter.waited += stream.waited_seconds - waited
+            meter.passed += time.perf_counter() - started
             report_now = done % training.log_every == 0 or is_last
-            run.watch_damage(micro, done, everywhere=report_now)
+            keeper.watch(learners, damaged, done, everywhere=report_now)
+            _tell_dropped(learners, living)
             if report_now:
-                run.report(done)
-            progress(Progress("training", done, training.steps, run.note, first))
-            if source.val_samples and training.eval_every and done % training.eval_every == 0:
-                run.validate(done, stop_requested)
+                meter.clips *= world.size
+                speed, meter = meter.speed(), Meter()
+                note = keeper.report(learners, done, speed) + speed.describe(stream.advice)
+            progress(Progress("training", done, training.steps, note, first))
+            if training.eval_every and done % training.eval_every == 0:
+                keeper.validate(learners, done, stop_requested)
             stopping = stop_requested() if world.size == 1 else report_now and any(world.gather(stop_requested()))
             if done % training.save_every == 0 or is_last or stopping:
-                run.save(done)
+                keeper.save(learners, done)
             if stopping and not is_last:
-                raise Interrupted(f"stopped at step {done}; a checkpoint is saved")
-    run.close()
+                raise Interrupted(f"stopped at step {done}")
+    return training.steps
 
 
-class _Run:
-    """What the loop carries from step to step, and the things it does now and then."""
-
-    def __init__(self, model, config: RunConfig, source: Source, folder: RunFolder, world: World, damaged, progress):
-        self.model, self.config, self.source, self.folder, self.world = model, config, source, folder, world
-        self.damaged, self.progress = damaged, progress
-        training = config.training
-        self.seed(0)
-        self.optimizer, self.scaler = make_optimizer(model, training), make_scaler(training, world.device)
-        self.meter, self.note, self.best = _Meter(), "", -1.0
-        self._writer = None
-        if world.is_main:
-            for torn in folder.checkpoints.glob(".*.tmp"):  # left by a run that was killed while saving
-                torn.unlink(missing_ok=True)
-
-    def seed(self, step: int) -> None:
-        """For dropout: each process draws its own."""
-        torch.manual_seed(self.config.training.seed * 1_000_003 + self.world.rank + step)
-
-    def resume(self) -> int:
-        """Puts the newest checkpoint back, if there is one; the number of steps done."""
-        first = 0
-        if saved := list_checkpoints(self.folder.checkpoints):
-            state = load_checkpoint(saved[-1], self.model, self.optimizer, self.scaler, self.world.device)
-            first, self.best, self.meter = state["step"], state["best"], _Meter(*state["meter"])
-            self.damaged.update(state["damaged"])
-            if self.world.size > 1:  # one process's random state was saved; the others draw afresh
-                self.seed(first)
-        if self.world.is_main:
-            self.folder.forget_after(first)
-            self._writer = _tensorboard(self.folder.path, purge_step=first + 1)
-            log.info("resuming at step %d of %d", first, self.config.training.steps)
-        return first
-
-    def watch_damage(self, micro: Sequence[Batch], done: int, *, everywhere: bool) -> None:
-        """Notes damaged videos; alone at once, many processes when they report (``everywhere``)."""
-        new = {self.source.train_samples[i].path: why for batch in micro for i, why in batch.damaged.items()}
-        self.damaged.update(new)
-        if not (everywhere or (new and self.world.size == 1)):
-            return
-        self._gather_damage()
-        if self.world.is_main and self.damaged:
-            self.folder.write_damaged(self.damaged)
-        try:
-            stop_if_too_many(self.damaged, self.source.train_samples, self.config)
-        except RunError:
-            self.save(done)  # so that a raised limit can go on from here
-            raise
-
-    def report(self, done: int) -> None:
-        speed, self.meter = self.meter.speed(), _Meter()
-        if not math.isfinite(speed.loss):
-            raise RunError(f"the loss is {speed.loss} at step {done}; lower training.lr, or check the data")
-        lr = learning_rate(done - 1, self.config.training)
-        self._log({"step": done, "lr": lr, "num_damaged": len(self.damaged), **asdict(speed)})
-        damaged = f"  damaged {len(self.damaged)}" if self.damaged else ""
-        self.note = speed.describe(self.source.advice) + damaged
-
-    def validate(self, done: int, stop_requested: Callable[[], bool]) -> None:
-        """The validation videos on one view each, or all that are stored; the best model so far is kept."""
-
-        def progress(report: Progress) -> None:
-            self.progress(report)
-            if stop_requested() and self.world.size == 1:
-                raise Interrupted
-
-        try:
-            result = judge(self.model, self.source, self.world, progress, quick=True)
-        except Interrupted:
-            log.warning("the validation of step %d is skipped", done)
-            return
-        scores = result.metrics.to_dict()
-        self._log({"step": done, **{f"val_{name}": score for name, score in scores.items()}})
-        log.info("step %d: val top-1 %.2f %% (%s)", done, result.metrics.top1, result.protocol)
-        if result.metrics.top1 > self.best and self.world.is_main:
-            save_model(self.model, self.folder.path / "best", scores=result.to_dict())
-        self.best = max(self.best, result.metrics.top1)
-
-    def save(self, done: int) -> None:
-        self._gather_damage()
-        if not all(parameter.isfinite().all() for parameter in self.model.trainable_parameters()):
-            raise RunError(f"weights are not finite after step {done}, not saved; lower training.lr")
-        if self.world.is_main:
-            save_checkpoint(
-                self.folder.checkpoints, done, self.model, self.optimizer, self.scaler, self.world.device,
-                keep_last=self.config.training.keep_last, best=self.best, damaged=self.damaged,
-                meter=self.meter.state(),
-            )  # fmt: skip
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-
-    def _gather_damage(self) -> None:
-        for other in self.world.gather(dict(self.damaged)):
-            self.damaged.update(other)
-
-    def _log(self, values: dict) -> None:
-        if not self.world.is_main:
-            return
-        self.folder.log(values)
-        if self._writer is None:
-            self._writer = _tensorboard(self.folder.path, purge_step=None)
-        for name, value in values.items():
-            if name != "step":
-                self._writer.add_scalar(name, value, values["step"])
+def _counted(batches: Iterable[Batch], damaged: dict[int, str], meter: Meter) -> Iterator[Batch]:
+    """One batch of features in memory at a time."""
+    for batch in batches:
+        damaged |= batch.damaged
+        meter.clips += len(batch.labels)
+        yield batch
+        del batch
 
 
-def judge(
-    model: VideoClassifier, source: Source, world: World, progress: Callable[[Progress], None], *, quick: bool = False
-) -> Evaluation:
-    """The validation videos of ``source``; ``quick``: on as few views as it can give."""
-    total, done = len(range(world.rank, len(source.val_samples), world.size)), 0
+def _tell_dropped(learners: Learners, before: list) -> None:
+    """Names learners that this step was the last of; RunError if none is left."""
+    living = learners.living
+    if len(living) == len(before):
+        return
+    dropped = [learner for learner in before if learner.problem is not None]
+    if not living and len(learners.all) == 1:
+        raise RunError(dropped[0].problem)
+    for learner in dropped:
+        log.warning("dropped: %s (%s)", learner.name, learner.problem)
+    if not living:
+        raise RunError(
+            f"all {len(learners.all)} heads were dropped, such as {learners.all[0].name}: {learners.all[0].problem}"
+        )
 
-    def count(more: int) -> None:
-        nonlocal done
-        done += more
-        progress(Progress("evaluating", done, total))
 
-    return source.evaluate(model, count, quick=quick)
-
-
-class _Meter:
-    """Sums between two reports; losses are fetched from the device only when they are shown."""
-
-    def __init__(self, totals: float | torch.Tensor = 0.0, waited: float = 0.0, passed: float = 0.0):
-        self.totals, self.waited, self.passed = totals, waited, passed
-
-    def state(self) -> tuple:
-        """For a checkpoint: a resumed run reports what an unbroken one would."""
-        totals = self.totals.cpu() if isinstance(self.totals, torch.Tensor) else self.totals
-        return totals, self.waited, self.passed
-
-    def add(self, totals: torch.Tensor, waited: float, passed: float) -> None:
-        before = self.totals.to(totals.device) if isinstance(self.totals, torch.Tensor) else self.totals
-        self.totals = before + totals
-        self.waited += waited
-        self.passed += passed
-
-    def speed(self) -> Speed:
-        started = time.perf_counter()
-        loss, clips, hits = self.totals.tolist()  # waits for the device: that time is the steps' too
-        self.passed += time.perf_counter() - started
-        seen = max(1.0, clips)
-        return Speed(loss / seen, 100 * hits / seen, clips / self.passed, self.waited / self.passed)
+def make_sampler(training: TrainingConfig, num_samples: int, first_step: int, world: World) -> StepSampler:
+    """This process's part of every step from ``first_step`` on; ConfigError if the batch cannot be split."""
+    return StepSampler(
+        num_samples,
+        batch_size=training.batch_size,
+        accumulation=training.accumulation,
+        first_step=first_step,
+        last_step=training.steps,
+        seed=training.seed,
+        rank=world.rank,
+        world_size=world.size,
+    )
 
 
 @contextmanager
@@ -280,10 +198,3 @@ def listening_for_stop():
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _tensorboard(folder: Path, *, purge_step: int | None):
-    """Curves; what a resumed run will write again is purged."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=purge_step)

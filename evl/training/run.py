@@ -16,16 +16,18 @@ from evl.data.splits import find_samples, stop_if_too_many
 from evl.distributed import World, join_world, resolve_precision
 from evl.errors import ConfigError, RunError, StoreError
 from evl.evaluation import Evaluation, write_evaluation
-from evl.evaluation.stored import backbone_for
+from evl.evaluation.stored import encoder_for
 from evl.features.description import changes
 from evl.features.store import FeatureStore
 from evl.models import VideoClassifier
 from evl.training.checkpoint import list_checkpoints
-from evl.training.loop import Progress, fit, judge
+from evl.training.keeper import RunKeeper
+from evl.training.learner import Learner
+from evl.training.learners import Learners
+from evl.training.loop import Interrupted, Progress, fit, make_sampler
 from evl.training.run_folder import RunFolder
-from evl.training.sources import StoredFeatures, Videos, make_sampler, open_store, samples_of
+from evl.training.sources import LiveSource, StoredSource, judge, open_store, samples_of
 from evl.types import Sample
-from evl.video.torchcodec import require as require_decoder
 
 log = logging.getLogger("evl")
 # what may change when a run goes on: nothing that decides its numbers
@@ -83,7 +85,7 @@ def train(
                 "model.decoder=zero_shot has nothing to train: judge it by evl evaluate --zero-shot, or start training "
                 "from it by model.zero_shot_start=true"
             )
-        backbone = backbone_to_start(config) if store is None else backbone_for(config.model, store)
+        backbone = backbone_to_start(config) if store is None else encoder_for(config.model, store)
         # the same initial weights in all processes
         model = build_classifier(config, names, backbone=backbone, seed=config.training.seed)
         precision = resolve_precision(config.training.precision, world.device)
@@ -100,25 +102,38 @@ def train(
         damaged = {sample.path: "no such file" for sample in gone}
         stop_if_too_many(damaged, train_samples, config)
         if store is None:
-            source = Videos(config, names, model.card.preprocessing, train_samples, val_samples, world)
-            require_decoder(config.data.decoder)
+            samples = {"train": train_samples, "val": val_samples}
+            source = LiveSource(config, names, samples, model.backbone, model.card.preprocessing)
         else:
-            source = StoredFeatures(config, store, model.backbone.taps, world)
-        make_sampler(config, len(train_samples), 0, world)
+            source = StoredSource(config, store, model.encoder.taps, world, needs_maps=model.reads_maps)
+        make_sampler(config.training, len(train_samples), 0, world)
         if not resume:
-            features = None if store is None else store.description
+            features = source.features
             world.only_main(lambda: folder.create(config, names, train_samples, val_samples, missing, features))
         if world.is_main:
             _announce(config, model, train_samples, val_samples, world)
             if missing:
                 _announce_missing(missing, folder.path)
-        fit(
-            model, config, source, folder, world,
-            resume=resume, damaged=damaged, progress=progress,
+        if config.training.compile:
+            model.compile()
+
+        def judged(progress: Callable[[Progress], None], *, quick: bool) -> Evaluation:
+            how = dict(quick=quick, batch_size=config.evaluation.batch_size)
+            return judge([model], source, world, progress, **how)[0]
+
+        stream = source.training()
+        keeper = RunKeeper(
+            folder, config, stream, world, damaged, resume=resume, progress=progress,
+            judge=(lambda progress: judged(progress, quick=True)) if val_samples else None,
         )  # fmt: skip
-        evaluation = None
-        if val_samples:
-            evaluation = judge(model, source, world, progress)
+        learners = Learners([Learner("the run", config, model, rank=world.rank)])
+        try:
+            fit(stream, learners, config.training, world, keeper, progress=progress)
+        except Interrupted as stop:
+            raise Interrupted(f"{stop}; a checkpoint is saved") from None
+        finally:
+            keeper.close()
+        evaluation = judged(progress, quick=False) if val_samples else None
         if world.is_main:
             if evaluation is not None:
                 write_evaluation(folder.path, evaluation)

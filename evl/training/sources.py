@@ -1,133 +1,121 @@
-"""Where a run's clips come from: videos that are decoded, or a store of what the backbone says of them.
-
-The training loop knows one ``Source``, and no difference.
-"""
+"""Where a run's streams come from: live or stored is decided here, once, and nothing behind it knows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-import torch
-from torch import Tensor
-
+from evl.backbones import FrozenBackbone
 from evl.config import RunConfig
 from evl.config import replace as replace_settings
-from evl.data.dataset import Batch, TrainingClips, collate_clips
-from evl.data.loader import StepSampler, default_num_workers, read_batches
+from evl.data.dataset import Files
 from evl.data.splits import make_files, num_workers
-from evl.distributed import World
+from evl.distributed import World, resolve_precision
 from evl.errors import StoreError
-from evl.evaluation import Evaluation, evaluate, evaluate_stored
-from evl.evaluation.evaluate import labels_of
+from evl.evaluation.evaluate import Evaluation, evaluate_views, labels_of
 from evl.evaluation.stored import refuse_differences
-from evl.features.batches import StoredTrainingClips, read_ahead
-from evl.features.store import FeatureStore, StoredClips
+from evl.features.description import StoreDescription
+from evl.features.store import FeatureStore
+from evl.features.unpacker import open_unpacker
 from evl.models import VideoClassifier
+from evl.streams import Stream, Views, stored_training_clips, stored_views, training_clips, video_views
+from evl.training.loop import Progress
 from evl.types import Preprocessing, Sample
-from evl.video.augment import TrainingTransform
-from evl.video.transforms import normalise
+from evl.video.torchcodec import require as require_decoder
 
 
 class Source(Protocol):
-    """``advice``: what to try where training waits for data."""
+    """The streams of one run. ``features``: the description of the store that they read, or None."""
 
-    train_samples: Sequence[Sample]
-    val_samples: Sequence[Sample]
-    advice: str
+    samples: dict[str, tuple[Sample, ...]]
+    features: StoreDescription | None
 
-    def read_batches(self, first_step: int) -> Iterator[Batch]:
-        """This process's micro-batches, from a step on."""
+    def training(self) -> Stream:
+        """The training clips; keys are (epoch, index)."""
 
-    def clips(self, batch: Batch) -> Tensor | StoredClips:
-        """What the model takes, on its device; where all of a batch is damaged, one clip that stands in."""
-
-    def evaluate(self, model: VideoClassifier, progress: Callable[[int], None], *, quick: bool) -> Evaluation:
-        """The model on the validation videos; ``quick``: by as few views as there can be."""
+    def views(self, split: str, *, quick: bool = False) -> Stream:
+        """The views of a split's videos; keys are indices. ``quick``: as few views as there can be."""
 
 
-class Videos:
-    """Clips out of video files, by processes that decode them."""
+class LiveSource:
+    """Videos that are decoded and encoded as they are needed."""
+
+    features = None
 
     def __init__(
         self,
         config: RunConfig,
         class_names: Sequence[str],
+        samples: dict[str, tuple[Sample, ...]],
+        backbone: FrozenBackbone,
         preprocessing: Preprocessing,
-        train_samples: Sequence[Sample],
-        val_samples: Sequence[Sample],
-        world: World,
     ):
-        self.config, self.world, self.preprocessing = config, world, preprocessing
-        self.train_samples, self.val_samples = train_samples, val_samples
-        self.labels = labels_of(train_samples, class_names)
-        self.transform = TrainingTransform(config.augment, preprocessing, class_names)
-        self.val_files = make_files(val_samples, config)
-        self.num_workers = num_workers(config)
-        self.advice = decoding_advice(self.num_workers)
+        require_decoder(config.data.decoder)
+        self.config, self.class_names, self.samples = config, tuple(class_names), samples
+        self.backbone, self.preprocessing = backbone, preprocessing
+        self._files: dict[str, Files] = {}  # each is verified once per run
 
-    def read_batches(self, first_step: int) -> Iterator[Batch]:
-        config, device = self.config, self.world.device
-        files = make_files(self.train_samples, config)
-        dataset = TrainingClips(files, self.labels, config.clip, self.transform, config.training.seed)
-        sampler = make_sampler(config, len(self.train_samples), first_step, self.world)
-        return read_batches(dataset, sampler, num_workers=self.num_workers, device=device, collate=collate_clips)
+    def training(self) -> Stream:
+        samples, names = self.samples["train"], self.class_names
+        labels = labels_of(samples, names)
+        return training_clips(self.backbone, self.config, samples, labels, names, self.preprocessing)
 
-    def clips(self, batch: Batch) -> Tensor:
-        """Normalised floats: one byte a pixel travels to the device, not four."""
-        if batch.pixels is None:
-            shape = (1, self.config.clip.num_frames, 3, *self.preprocessing.image_size)
-            return torch.zeros(shape, device=self.world.device)
-        pixels, pre = batch.pixels.to(self.world.device, non_blocking=True), self.preprocessing
-        return normalise(pixels, pre.mean, pre.std) if pixels.dtype == torch.uint8 else pixels
-
-    def evaluate(self, model: VideoClassifier, progress: Callable[[int], None], *, quick: bool) -> Evaluation:
-        views = dict(num_clips=1, num_crops=1) if quick else {}
-        return evaluate(
-            model, self.val_samples, files=self.val_files, num_workers=self.num_workers,
-            precision=self.config.training.precision, world=self.world,
-            batch_size=self.config.evaluation.batch_size, progress=progress, **views,
+    def views(self, split: str, *, quick: bool = False) -> Stream:
+        config, samples = self.config, self.samples[split]
+        if split not in self._files:
+            self._files[split] = make_files(samples, config)
+        device = next(self.backbone.parameters()).device
+        counts = (1, 1) if quick else (config.evaluation.num_clips, config.evaluation.num_crops)
+        views = Views(*counts, resolve_precision(config.training.precision, device))
+        labels = labels_of(samples, self.class_names)
+        return video_views(
+            self.backbone, self._files[split], labels, config.clip, self.preprocessing, views,
+            num_workers=num_workers(config),
         )  # fmt: skip
 
 
-def decoding_advice(num_workers: int) -> str:
-    more = f"data.num_workers above {num_workers}, " if num_workers < default_num_workers() else ""
-    return f"try {more}evl prepare"
+class StoredSource:
+    """A store of features. ``taps``: the blocks that are read; ``needs_maps``: whether anything reads neighbor maps."""
+
+    def __init__(self, config: RunConfig, store: FeatureStore, taps: Sequence[int], world: World, *, needs_maps: bool):
+        self.config, self.store, self.world = config, store, world
+        self.samples = {name: split.samples for name, split in store.splits.items()}
+        self.features = store.description
+        self.unpacker = open_unpacker(store, tuple(taps), needs_maps=needs_maps)
+
+    def training(self) -> Stream:
+        return stored_training_clips(self.store, self.unpacker, self.config, self.world.device)
+
+    def views(self, split: str, *, quick: bool = False) -> Stream:
+        """All stored views, whether ``quick`` or not: reading them costs little."""
+        device, labels = self.world.device, self.store.splits[split].labels
+        precision = resolve_precision(self.config.training.precision, device)
+        how = dict(device=device, precision=precision)
+        return stored_views(self.store, split, self.unpacker, self.config.clip, labels, **how)
 
 
-class StoredFeatures:
-    """Clips out of a store, by threads that read them: in the order in which they would be decoded."""
+def judge(
+    models: Sequence[VideoClassifier],
+    source: Source,
+    world: World,
+    progress: Callable[[Progress], None],
+    *,
+    split: str = "val",
+    phase: str = "evaluating",
+    quick: bool = False,
+    batch_size: int,
+) -> list[Evaluation]:
+    """Models on a split of ``source``, each video looked at once for all of them."""
+    stream = source.views(split, quick=quick)
+    total, done = len(range(world.rank, len(stream.samples), world.size)), 0
 
-    advice = "the store's disk is slower than the training: copy the store to a faster one, or store int8"
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        progress(Progress(phase, done, total))
 
-    def __init__(self, config: RunConfig, store: FeatureStore, taps: Sequence[int], world: World):
-        self.config, self.world = config, world
-        self.store = store
-        names, self.train_samples, self.val_samples = samples_of(store)
-        labels, frames = labels_of(self.train_samples, names), store.description.num_frames("train")
-        split, seed = store.splits["train"], config.training.seed
-        self.reader = StoredTrainingClips(split, labels, config.clip, frames, seed, taps)
-        self._stand_in: StoredClips | None = None
-
-    def read_batches(self, first_step: int) -> Iterator[Batch]:
-        sampler = make_sampler(self.config, len(self.train_samples), first_step, self.world)
-        held = self.config.training.accumulation - 1
-        return read_ahead(self.reader.read, sampler, self.world.device, held=held)
-
-    def clips(self, batch: Batch) -> StoredClips:
-        if batch.pixels is not None:
-            return batch.pixels.to(self.world.device, non_blocking=True)
-        if self._stand_in is None:
-            self._stand_in = self.reader.any_clip().to(self.world.device)
-        return self._stand_in
-
-    def evaluate(self, model: VideoClassifier, progress: Callable[[int], None], *, quick: bool) -> Evaluation:
-        """By all stored views, whether ``quick`` or not: reading them costs little."""
-        return evaluate_stored(
-            model, self.store, precision=self.config.training.precision, world=self.world,
-            batch_size=self.config.evaluation.batch_size, progress=progress,
-        )  # fmt: skip
+    return evaluate_views(models, stream, batch_size=batch_size, world=world, progress=count)
 
 
 def open_store(config: RunConfig) -> tuple[RunConfig, FeatureStore]:
@@ -156,17 +144,3 @@ def samples_of(store: FeatureStore) -> tuple[tuple[str, ...], tuple[Sample, ...]
     """(class names, training samples, validation samples); a test split is never looked at."""
     splits = store.splits
     return store.class_names, splits["train"].samples, splits["val"].samples if "val" in splits else ()
-
-
-def make_sampler(config: RunConfig, num_samples: int, first_step: int, world: World) -> StepSampler:
-    """This process's part of every step from ``first_step`` on; ConfigError if the batch cannot be split."""
-    return StepSampler(
-        num_samples,
-        batch_size=config.training.batch_size,
-        accumulation=config.training.accumulation,
-        first_step=first_step,
-        last_step=config.training.steps,
-        seed=config.training.seed,
-        rank=world.rank,
-        world_size=world.size,
-    )

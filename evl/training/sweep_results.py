@@ -16,7 +16,7 @@ from evl.evaluation import Evaluation, write_evaluation
 from evl.features.description import StoreDescription
 from evl.files import write_atomically
 from evl.training.grid import Point
-from evl.training.heads import Head
+from evl.training.learner import Learner
 from evl.training.run_folder import RunFolder
 from evl.types import Sample
 
@@ -116,7 +116,7 @@ class SweepResult:
 
 def collect(
     points: Sequence[Point],
-    heads: Sequence[Head],
+    heads: Sequence[Learner],
     evaluations: Sequence[Evaluation | None],
     out: Path,
     config: RunConfig,
@@ -149,7 +149,7 @@ def _finite(value: float | None) -> float | None:
 
 def save_head(
     folder: Path,
-    head: Head,
+    head: Learner,
     evaluation: Evaluation | None,
     samples: Mapping[str, Sequence[Sample]],
     missing: Mapping[str, Sequence[Sample]],

@@ -1,0 +1,105 @@
+"""Videos → features: decoded by other processes, encoded here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from evl.backbones import FrozenBackbone
+from evl.config import ClipConfig, RunConfig
+from evl.data.dataset import ClipBatch, EvaluationViews, Files, TrainingClips, collate_clips, collate_views
+from evl.data.loader import default_num_workers, read_batches
+from evl.data.splits import make_files, num_workers
+from evl.distributed import autocast
+from evl.streams.base import Batch, Features, Views
+from evl.types import Preprocessing, Sample
+from evl.video.augment import TrainingTransform
+from evl.video.transforms import normalise
+
+
+class Live:
+    """A stream of what ``backbone`` computes of the clips of ``dataset``."""
+
+    def __init__(
+        self,
+        backbone: FrozenBackbone,
+        dataset: TrainingClips | EvaluationViews,
+        collate: Callable[[list], ClipBatch],
+        preprocessing: Preprocessing,
+        *,
+        precision: str,
+        num_workers: int,
+        views: Views | None = None,
+    ):
+        self.backbone = self.encoder = backbone
+        self.dataset, self.collate, self.preprocessing, self.views = dataset, collate, preprocessing, views
+        self.samples, self.precision, self.num_workers = dataset.samples, precision, num_workers
+        self.device = next(backbone.parameters()).device
+        self.advice = decoding_advice(num_workers)
+        self.waited_seconds = 0.0
+
+    def read(self, batches: Iterable[Sequence]) -> Iterator[Batch]:
+        workers = min(self.num_workers, len(batches)) if hasattr(batches, "__len__") else self.num_workers
+        found = read_batches(
+            self.dataset, batches, num_workers=workers, device=self.device, collate=self.collate
+        )  # workers start now
+        return self._encoded(found)
+
+    def _encoded(self, found: Iterator[ClipBatch]) -> Iterator[Batch]:
+        while True:
+            started = time.perf_counter()
+            batch = next(found, None)
+            self.waited_seconds += time.perf_counter() - started
+            if batch is None:
+                return
+            labels = batch.labels.to(self.device, non_blocking=True)
+            features = None if batch.clips is None else self._features(batch.clips)
+            yield Batch(features, labels, batch.indices, batch.damaged, batch.num_views)
+            del features  # before the next ones are made
+
+    def _features(self, pixels: Tensor) -> Features:
+        """One byte per pixel travels to the device, not four."""
+        pixels, pre = pixels.to(self.device, non_blocking=True), self.preprocessing
+        clips = normalise(pixels, pre.mean, pre.std) if pixels.dtype == torch.uint8 else pixels
+        with torch.no_grad(), autocast(self.precision, self.device):
+            return self.backbone(clips)
+
+
+def training_clips(
+    backbone: FrozenBackbone,
+    config: RunConfig,
+    samples: Sequence[Sample],
+    labels: Sequence[int],
+    class_names: Sequence[str],
+    preprocessing: Preprocessing,
+) -> Live:
+    """Augmented clips of training videos; keys are (epoch, index). ``labels``: the number of each sample's class."""
+    transform = TrainingTransform(config.augment, preprocessing, class_names)
+    dataset = TrainingClips(make_files(samples, config), labels, config.clip, transform, config.training.seed)
+    how = dict(precision=config.training.precision, num_workers=num_workers(config))
+    return Live(backbone, dataset, collate_clips, preprocessing, **how)
+
+
+def video_views(
+    backbone: FrozenBackbone,
+    files: Files,
+    labels: Sequence[int] | None,
+    clip: ClipConfig,
+    preprocessing: Preprocessing,
+    views: Views,
+    *,
+    num_workers: int = 0,
+) -> Live:
+    """All views of each video; keys are indices. ``labels``: the number of each sample's class, if there are some."""
+    counts = dict(num_clips=views.num_clips, num_crops=views.num_crops)
+    dataset = EvaluationViews(files, labels, clip, preprocessing, **counts)
+    how = dict(precision=views.precision, num_workers=num_workers, views=views)
+    return Live(backbone, dataset, collate_views, preprocessing, **how)
+
+
+def decoding_advice(num_workers: int) -> str:
+    more = f"data.num_workers above {num_workers}, " if num_workers < default_num_workers() else ""
+    return f"try {more}evl prepare"

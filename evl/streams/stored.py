@@ -1,0 +1,217 @@
+"""A store on disk → features: read ahead by threads, unpacked here.
+
+They are what ``evl.streams.live`` makes of the videos, to the rounding of the store: the same clips in the same
+batches, the same videos missing from them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
+import torch
+
+from evl.config import ClipConfig, RunConfig
+from evl.data.dataset import ClipBatch
+from evl.distributed import autocast
+from evl.features.store import FeatureStore, StoredClips, StoredSplit, drawn_frames
+from evl.features.unpacker import Unpacker
+from evl.streams.base import Batch, Views
+
+READ_AHEAD = 2  # batches that wait or are being read; two threads overlap what one waits for the disk
+
+
+class Stored:
+    """A stream of what is stored of clips. ``read_clips(keys, out)`` -> ClipBatch of StoredClips."""
+
+    advice = "the store's disk is slower than the training: copy the store to a faster one, or store int8"
+
+    def __init__(
+        self,
+        unpacker: Unpacker,
+        split: StoredSplit,
+        read_clips: Callable[..., ClipBatch],
+        *,
+        device: torch.device,
+        precision: str,
+        dtype: torch.dtype = torch.float32,
+        views: Views | None = None,
+    ):
+        self.unpacker, self.split, self.read_clips = unpacker.to(device), split, read_clips
+        self.samples, self.encoder = split.samples, unpacker.encoder
+        self.device, self.precision, self.dtype, self.views = device, precision, dtype, views
+        self.waited_seconds = 0.0
+
+    def read(self, batches: Iterable[Sequence]) -> Iterator[Batch]:
+        return self._unpacked(read_ahead(self.read_clips, batches, self.device))  # which starts now
+
+    def _unpacked(self, found: Iterator[ClipBatch]) -> Iterator[Batch]:
+        while True:
+            started = time.perf_counter()
+            batch = next(found, None)
+            self.waited_seconds += time.perf_counter() - started
+            if batch is None:
+                return
+            features = None
+            if batch.clips is not None:
+                with autocast(self.precision, self.device):
+                    features = self.unpacker(batch.clips.to(self.device, non_blocking=True), self.dtype)
+            labels = batch.labels.to(self.device, non_blocking=True)
+            yield Batch(features, labels, batch.indices, batch.damaged, batch.num_views)
+            del features  # before the next ones are made
+
+
+def stored_training_clips(store: FeatureStore, unpacker: Unpacker, config: RunConfig, device: torch.device) -> Stored:
+    """The store's training clips; keys are (epoch, index)."""
+    split, frames = store.splits["train"], store.description.num_frames("train")
+    reader = StoredTrainingClips(split, split.labels, config.clip, frames, config.training.seed, unpacker.encoder.taps)
+    return Stored(unpacker, split, reader.read, device=device, precision=config.training.precision)
+
+
+def stored_views(
+    store: FeatureStore,
+    name: str,
+    unpacker: Unpacker,
+    clip: ClipConfig,
+    labels: Sequence[int] | None,
+    *,
+    device: torch.device,
+    precision: str,
+    dtype: torch.dtype = torch.float32,
+) -> Stored:
+    """All that is stored of each video of the split ``name``; keys are indices."""
+    description = store.description
+    how, options = description.evaluation, description.options
+    views = Views(how.num_clips, how.num_crops, precision, f", from a store ({options.form}, {options.dtype})")
+    reader = StoredViews(store.splits[name], labels, unpacker.encoder.taps, clip)
+    return Stored(
+        unpacker, store.splits[name], reader.read, device=device, precision=precision, dtype=dtype, views=views
+    )
+
+
+class StoredTrainingClips:
+    """``read([(epoch, index), …])`` -> ClipBatch: what ``TrainingClips`` gives for these keys, as far as it is stored.
+
+    Epoch e of a video takes its stored clip e modulo their number. Where longer runs of frames are stored, the
+    ``clip.num_frames`` frames of an epoch are drawn from (seed, epoch, index).
+    """
+
+    def __init__(
+        self,
+        split: StoredSplit,
+        labels: Sequence[int],
+        clip: ClipConfig,
+        stored_frames: int,
+        seed: int,
+        blocks: Sequence[int] | None = None,
+    ):
+        self.split, self.labels, self.clip, self.stored_frames, self.seed = split, labels, clip, stored_frames, seed
+        self.blocks = blocks  # tapped blocks to read; None: all
+
+    def read(self, keys: Sequence[tuple[int, int]], out: StoredClips | None = None) -> ClipBatch:
+        split = self.split
+        good = [(epoch, index) for epoch, index in keys if index not in split.damaged]
+        pairs = [(index, epoch % split.num_clips(index)) for epoch, index in good]
+        frames = None
+        if self.stored_frames != self.clip.num_frames:
+            frames = [self._drawn(epoch, *pair) for (epoch, _), pair in zip(good, pairs, strict=True)]
+        return ClipBatch(
+            split.read(pairs, self.blocks, frames, out) if pairs else None,
+            torch.tensor([self.labels[index] for _, index in good], dtype=torch.long),
+            tuple(index for _, index in good),
+            {index: split.damaged[index] for _, index in keys if index in split.damaged},
+        )
+
+    def _drawn(self, epoch: int, video: int, clip: int) -> list[int]:
+        num_valid = self.split.num_valid(video, clip)
+        return drawn_frames(
+            self.stored_frames, num_valid, self.clip.num_frames, self.clip.sampling,
+            seed=self.seed, epoch=epoch, video=video,
+        )  # fmt: skip
+
+
+class StoredViews:
+    """``read([index, …])`` -> ClipBatch of all stored views of these videos: what ``EvaluationViews`` gives.
+
+    Of a training split, all stored training clips; of longer runs of frames, the ``num_frames`` in the middle of what
+    lies inside the video (dense), or the middle one of each group (segment).
+    """
+
+    def __init__(
+        self,
+        split: StoredSplit,
+        labels: Sequence[int] | None,
+        blocks: Sequence[int] | None = None,
+        clip: ClipConfig | None = None,
+    ):
+        self.split, self.labels, self.blocks, self.clip = split, labels, blocks, clip
+
+    def read(self, indices: Sequence[int], out: StoredClips | None = None) -> ClipBatch:
+        split = self.split
+        good = [index for index in indices if index not in split.damaged]
+        pairs = [(index, clip) for index in good for clip in range(split.num_clips(index))]
+        labels = [-1 if self.labels is None else self.labels[index] for index in good]
+        frames = None
+        if self.clip is not None and split.num_frames != self.clip.num_frames:
+            frames = [self._middle(*pair) for pair in pairs]
+        return ClipBatch(
+            split.read(pairs, self.blocks, frames, out) if pairs else None,
+            torch.tensor(labels, dtype=torch.long),
+            tuple(good),
+            {index: split.damaged[index] for index in indices if index in split.damaged},
+            tuple(split.num_clips(index) for index in good),
+        )
+
+    def _middle(self, video: int, clip: int) -> list[int]:
+        stored, wanted = self.split.num_frames, self.clip.num_frames
+        if self.clip.sampling == "segment":
+            size = stored // wanted
+            return [group * size + size // 2 for group in range(wanted)]
+        start = max(0, min(stored, self.split.num_valid(video, clip)) - wanted) // 2
+        return list(range(start, start + wanted))
+
+
+def read_ahead(
+    read: Callable[..., ClipBatch], batches: Iterable[Sequence], device: torch.device
+) -> Iterator[ClipBatch]:
+    """``read(keys, out)`` of each batch, in order; the first ones are read from now on.
+
+    The memory of a batch is used again for a later one, from when the next batch is asked for. On CUDA batches come in
+    pinned memory, and live as long as they are wanted. What reading raises is raised where its batch is asked for.
+    """
+    free: deque[StoredClips] = deque()
+
+    def task(keys: Sequence) -> ClipBatch:
+        try:
+            out = free.popleft()
+        except IndexError:
+            out = None
+        batch = read(keys, out)
+        if device.type != "cuda":
+            return batch
+        pinned = batch.pin_memory()
+        if batch.clips is not None:
+            free.append(batch.clips)
+        return pinned
+
+    keys = iter(batches)
+    pool = ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="evl-store")
+    waiting = deque(pool.submit(task, next_keys) for next_keys in islice(keys, READ_AHEAD))
+
+    def in_order() -> Iterator[ClipBatch]:
+        given: ClipBatch | None = None
+        try:
+            while waiting:
+                if given is not None and given.clips is not None and device.type != "cuda":
+                    free.append(given.clips)
+                given = waiting.popleft().result()
+                if (next_keys := next(keys, None)) is not None:
+                    waiting.append(pool.submit(task, next_keys))
+                yield given
+        finally:  # also where nobody asks for the rest
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    return in_order()

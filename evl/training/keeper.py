@@ -1,0 +1,147 @@
+"""What a training keeps in its folder while it goes on: checkpoints, curves, damaged videos, the best model so far."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from evl.assembly import save_model
+from evl.config import RunConfig
+from evl.data.splits import stop_if_too_many
+from evl.distributed import World
+from evl.errors import RunError
+from evl.evaluation import Evaluation
+from evl.streams import Stream
+from evl.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from evl.training.learners import Learners
+from evl.training.loop import Interrupted, Keeper, Progress, Speed
+from evl.training.run_folder import RunFolder
+
+log = logging.getLogger("evl")
+
+
+class RunKeeper(Keeper):
+    """Keeps a training in ``folder``; everything but the damage of one process is written by the first.
+
+    Args:
+        damaged: path → reason, filled.
+        resume: whether to go on from the newest checkpoint.
+        judge: judges the learner's model on the validation videos, ``judge(progress)``; None: the training is not
+            validated on its way.
+        log_curve: whether reports go to ``metrics.jsonl`` and TensorBoard (one learner only).
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        config: RunConfig,
+        stream: Stream,
+        world: World,
+        damaged: dict[str, str],
+        *,
+        resume: bool,
+        judge: Callable[[Callable[[Progress], None]], Evaluation] | None = None,
+        log_curve: bool = True,
+        progress: Callable[[Progress], None] = lambda report: None,
+    ):
+        self.folder, self.config, self.stream, self.world = folder, config, stream, world
+        self.damaged, self.resumes, self.judge, self.progress = damaged, resume, judge, progress
+        self.log_curve, self.best, self._writer = log_curve, -1.0, None
+        if world.is_main:
+            for torn in folder.checkpoints.glob(".*.tmp"):  # left by a run that was killed while saving
+                torn.unlink(missing_ok=True)
+
+    def resume(self, learners: Learners) -> int:
+        if not self.resumes:
+            return 0
+        first = 0
+        if saved := list_checkpoints(self.folder.checkpoints):
+            state = load_checkpoint(saved[-1], learners, self.world)
+            first, self.best = state["step"], state["best"]
+            self.damaged.update(state["damaged"])
+        if self.world.is_main:
+            self.folder.forget_after(first)
+            if self.log_curve:
+                self._writer = _tensorboard(self.folder.path, purge_step=first + 1)
+            log.info("resuming at step %d of %d", first, self.config.training.steps)
+        return first
+
+    def watch(self, learners: Learners, damaged: dict[int, str], done: int, *, everywhere: bool) -> None:
+        """Notes damaged videos; alone at once, many processes when they report (``everywhere``)."""
+        new = {self.stream.samples[index].path: why for index, why in damaged.items()}
+        self.damaged.update(new)
+        if not (everywhere or (new and self.world.size == 1)):
+            return
+        self._gather_damage()
+        if self.world.is_main and self.damaged:
+            self.folder.write_damaged(self.damaged)
+        try:
+            stop_if_too_many(self.damaged, self.stream.samples, self.config)
+        except RunError:
+            self.save(learners, done)  # so that a raised limit can go on from here
+            raise
+
+    def report(self, learners: Learners, done: int, speed: Speed) -> str:
+        if self.log_curve:
+            ((_, lr, loss, top1),) = [learner.curve[-1] for learner in learners.living]
+            values = {"loss": loss, "train_top1": top1, **vars(speed)}
+            self._log({"step": done, "lr": lr, "num_damaged": len(self.damaged), **values})
+        damaged = f"damaged {len(self.damaged)}  " if self.damaged else ""
+        return super().report(learners, done, speed) + damaged
+
+    def validate(self, learners: Learners, done: int, stop_requested: Callable[[], bool]) -> None:
+        """The validation videos, by few views where views cost much; the best model so far is kept."""
+        if self.judge is None:
+            return
+
+        def progress(report: Progress) -> None:
+            self.progress(report)
+            if stop_requested() and self.world.size == 1:
+                raise Interrupted
+
+        try:
+            result = self.judge(progress)
+        except Interrupted:
+            log.warning("the validation of step %d is skipped", done)
+            return
+        scores = result.metrics.to_dict()
+        self._log({"step": done, **{f"val_{name}": score for name, score in scores.items()}})
+        log.info("step %d: val top-1 %.2f %% (%s)", done, result.metrics.top1, result.protocol)
+        if result.metrics.top1 > self.best and self.world.is_main:
+            save_model(learners.all[0].model, self.folder.path / "best", scores=result.to_dict())
+        self.best = max(self.best, result.metrics.top1)
+
+    def save(self, learners: Learners, done: int) -> None:
+        self._gather_damage()
+        if len(learners.all) == 1 and not learners.all[0].is_finite():
+            raise RunError(f"weights are not finite after step {done}, not saved; lower training.lr")
+        if self.world.is_main:
+            keep_last = self.config.training.keep_last
+            more = dict(best=self.best, damaged=self.damaged)
+            save_checkpoint(self.folder.checkpoints, done, learners, keep_last=keep_last, **more)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def _gather_damage(self) -> None:
+        for other in self.world.gather(dict(self.damaged)):
+            self.damaged.update(other)
+
+    def _log(self, values: dict) -> None:
+        if not self.world.is_main:
+            return
+        self.folder.log(values)
+        if self._writer is None:
+            self._writer = _tensorboard(self.folder.path, purge_step=None)
+        for name, value in values.items():
+            if name != "step":
+                self._writer.add_scalar(name, value, values["step"])
+
+
+def _tensorboard(folder: Path, *, purge_step: int | None):
+    """Curves; what a resumed run will write again is purged."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=purge_step)

@@ -1,0 +1,164 @@
+"""One model that learns, whatever else learns beside it on the same features."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from evl.config import RunConfig
+from evl.distributed import World
+from evl.models import VideoClassifier
+from evl.streams import Batch, Features
+from evl.training.optim import apply_gradients, learning_rate, make_optimizer, make_scaler, sum_gradients
+
+
+class Learner:
+    """A model on a stream's features, and how it learns: a run's only one, or one of many.
+
+    It has its own optimizer, loss, learning rate, random numbers and scale of half precision, so that it becomes what
+    it would become alone on these batches.
+
+    Args:
+        name: for messages.
+        config: whose ``training`` says how it learns.
+        model: on its device; trained in place.
+        taps: the blocks whose features the stream gives, if these are more than the model's own.
+        labels: the class of each sample of the stream, where it learns another task than the stream's labels.
+        rank: of this process; each draws its own dropout.
+
+    Attributes:
+        curve: (step, learning rate, mean loss, percent of hits), averages since the point before, every ``log_every``.
+        problem: why it no longer learns, or None.
+        seconds: spent on its forward and backward passes and its steps, where it does not share these with others.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: RunConfig,
+        model: VideoClassifier,
+        taps: Sequence[int] | None = None,
+        *,
+        labels: Sequence[int] | None = None,
+        rank: int = 0,
+    ):
+        self.name, self.config, self.model, self.rank = name, config, model, rank
+        own = model.encoder.taps
+        self.places = tuple((taps or own).index(block) for block in own)
+        self.device = next(model.parameters()).device
+        self.labels = None if labels is None else torch.as_tensor(labels, device=self.device)
+        self.optimizer, self.scaler = make_optimizer(model, config.training), make_scaler(config.training, self.device)
+        self.random = RandomStream(self._seed(0), self.device)
+        self.curve: list[tuple[int, float, float, float]] = []
+        self.problem: str | None = None
+        self.seconds = 0.0
+        self.totals = torch.zeros(3, dtype=torch.float64, device=self.device)  # of this step: loss, clips, hits
+        self._since = self.totals.clone()
+
+    def _seed(self, step: int) -> int:
+        return self.config.training.seed * 1_000_003 + self.rank + step
+
+    def pick(self, features: Features) -> list:
+        """The features of its own blocks."""
+        return [features[place] for place in self.places]
+
+    def labels_of(self, batch: Batch) -> Tensor:
+        return batch.labels if self.labels is None else self.labels[list(batch.indices)]
+
+    def begin_step(self, step: int) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, self.config.training)
+        self.totals.zero_()
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """What to call ``backward`` of: scaled, and a share of the batch's mean. Counts the clips."""
+        training = self.config.training
+        loss = F.cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=training.label_smoothing)
+        self.totals[0] += loss.detach()
+        self.totals[1] += len(labels)
+        self.totals[2] += (logits.argmax(-1) == labels).sum()
+        return self.scaler.scale(loss * (1 / training.batch_size))
+
+    def end_step(self, step: int, world: World) -> None:
+        """The optimizer's step by the mean over the clips that came, of all processes."""
+        started, training = time.perf_counter(), self.config.training
+        for parameter in self.model.trainable_parameters():  # where all of this process's clips were damaged
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        world.sum_(self.totals)
+        sum_gradients(self.optimizer, world)
+        apply_gradients(self.optimizer, self.scaler, self.totals[1], training)
+        self._since += self.totals
+        if (step + 1) % training.log_every == 0 or step + 1 == training.steps:
+            self._note_point(step)
+        self.seconds += time.perf_counter() - started
+
+    def _note_point(self, step: int) -> None:
+        loss, clips, hits = self._since.tolist()  # waits for the device
+        self._since.zero_()
+        seen = max(1.0, clips)
+        self.curve.append((step + 1, learning_rate(step, self.config.training), loss / seen, 100 * hits / seen))
+        if not math.isfinite(loss):
+            self.problem = f"the loss is {loss / seen:g} at step {step + 1}; lower training.lr, or check the data"
+        elif not self.is_finite():
+            self.problem = f"weights are not finite after step {step + 1}; lower training.lr"
+
+    def is_finite(self) -> bool:
+        return all(parameter.isfinite().all() for parameter in self.model.trainable_parameters())
+
+    def state(self) -> dict:
+        """All that it needs to go on."""
+        return {
+            "name": self.name,
+            "model": self.model.trainable_state(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": self.random.states,
+            "since": self._since.cpu(),
+            "curve": self.curve,
+            "problem": self.problem,
+            "seconds": self.seconds,
+        }
+
+    def load_state(self, state: dict, step: int, world: World) -> None:
+        """Puts ``state`` back. One process's random numbers are saved; many draw afresh, from ``step`` on."""
+        self.model.load_trainable_state(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if world.size > 1:
+            self.random = RandomStream(self._seed(step), self.device)
+        else:
+            self.random.states = [one.cpu() for one in state["random"]]
+        self._since = state["since"].to(self.device)
+        self.curve = [tuple(point) for point in state["curve"]]
+        self.problem, self.seconds = state["problem"], state["seconds"]
+
+
+class RandomStream:
+    """``with stream:`` torch draws the numbers that a program of its own, seeded once, would draw."""
+
+    def __init__(self, seed: int, device: torch.device):
+        self.device = device
+        self.states = [torch.Generator(one).manual_seed(seed).get_state() for one in self._devices()]
+
+    def _devices(self) -> list[torch.device]:
+        return [torch.device("cpu"), *([self.device] if self.device.type == "cuda" else [])]
+
+    def __enter__(self) -> None:
+        self._outside = self._exchange(self.states)
+
+    def __exit__(self, *_) -> None:
+        self.states = self._exchange(self._outside)
+
+    def _exchange(self, states: Sequence[Tensor]) -> list[Tensor]:
+        before = [torch.get_rng_state()]
+        torch.set_rng_state(states[0])
+        if self.device.type == "cuda":
+            before.append(torch.cuda.get_rng_state(self.device))
+            torch.cuda.set_rng_state(states[1], self.device)
+        return before

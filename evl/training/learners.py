@@ -1,0 +1,177 @@
+"""Learners side by side on the same features.
+
+The encoder, or the reading of a store, is paid once for all; so are the neighbour maps, which hold no parameters.
+Learners run one after the other, or, where they are of equal shape, together in one call (``evl.models.stacked``):
+the same numbers, by fewer and larger products. ``learners_together`` has the rule.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from evl.backbones import FrozenBackbone, Taps
+from evl.backbones.base import tapped_blocks
+from evl.distributed import World
+from evl.models.crossframe import share_maps
+from evl.models.stacked import StackedClassifiers, changes_tokens, shape_of
+from evl.streams import Batch, Features
+from evl.training.learner import Learner
+from evl.types import EncoderFacts
+
+# token maps of one block that learners make for themselves and that are in memory together
+TOGETHER_BYTES = {"cpu": 8 << 20, "cuda": 1 << 30}
+
+
+def with_taps(encoder: FrozenBackbone | EncoderFacts, taps: Taps) -> FrozenBackbone | EncoderFacts:
+    """The same encoder, weights and all, for a model that reads only some of the blocks that are tapped."""
+    chosen = tapped_blocks(taps, encoder.spec.depth, encoder.spec.name)
+    if isinstance(encoder, EncoderFacts):
+        return replace(encoder, taps=chosen)
+    twin = copy.copy(encoder)
+    twin.taps = chosen
+    return twin
+
+
+class Alone:
+    """One learner by its own modules: the plain twin."""
+
+    def __init__(self, learner: Learner):
+        self.learners = [learner]
+
+    def logits(self, features: Features) -> Tensor:
+        """(1,B,Y)"""
+        learner = self.learners[0]
+        with learner.random:
+            return learner.model.classify(learner.pick(features))[None]
+
+    def share_gradients(self) -> None:
+        pass
+
+    forget_gradients = release = share_gradients
+
+
+class Together:
+    """Learners of equal shape in one call."""
+
+    def __init__(self, learners: Sequence[Learner]):
+        self.learners = list(learners)
+        self.stack = StackedClassifiers([learner.model for learner in learners])
+
+    def logits(self, features: Features) -> Tensor:
+        """(G,B,Y)"""
+        first = self.learners[0]
+        return self.stack.classify(first.pick(features), self._dropout if first.model.training else None)
+
+    def _dropout(self, g: int, drawn: Sequence[tuple[tuple[int, ...], float]]) -> list[Tensor]:
+        learner = self.learners[g]
+        with learner.random:
+            return [F.dropout(torch.ones(shape, device=learner.device), rate) for shape, rate in drawn]
+
+    def share_gradients(self) -> None:
+        self.stack.share_gradients()
+
+    def forget_gradients(self) -> None:
+        self.stack.forget_gradients()
+
+    def release(self) -> None:
+        self.stack.release()
+
+
+def learners_together(learner: Learner, tokens: Tensor) -> int:
+    """How many learners of the shape of this one go through one call, at most.
+
+    Where they leave the tokens as they are, all: their queries read them in one product. Where each makes token maps
+    of its own, products are as many and as large as one after the other, so only small ones gain, by fewer calls; and
+    maps of one learner at a time are kept for its backward pass.
+    """
+    if learner.labels is not None or shape_of(learner.model) is None:
+        return 1
+    if not changes_tokens(learner.model):
+        return 1 << 30
+    budget = TOGETHER_BYTES.get(tokens.device.type, TOGETHER_BYTES["cpu"])
+    return max(1, budget // (tokens.numel() * tokens.element_size()))
+
+
+class Learners:
+    """``step`` after step. ``together``: None for ``learners_together``'s rule, or a number of learners. ``pool``:
+    units learn side by side in its threads, each of which must compute alone; nothing in them may draw random numbers.
+    """
+
+    def __init__(self, learners: Sequence[Learner], *, together: int | None = None, pool: Executor | None = None):
+        self.all = list(learners)
+        self.together = together
+        self._map: Callable = map if pool is None else pool.map
+        self._units: list[Alone | Together] | None = None
+
+    @property
+    def living(self) -> list[Learner]:
+        return [learner for learner in self.all if learner.problem is None]
+
+    def train(self, mode: bool = True) -> None:
+        for learner in self.all:
+            learner.model.train(mode)
+
+    def step(self, step: int, batches: Iterable[Batch], world: World) -> None:
+        """One step of every learner, on the same clips."""
+        for learner in self.living:
+            learner.begin_step(step)
+        for batch in batches:
+            if batch.features is not None:
+                self._learn(batch)
+            del batch
+        list(self._map(lambda learner: learner.end_step(step, world), self.living))
+        for unit in self._units or ():
+            unit.forget_gradients()
+        if any(learner.problem is not None for unit in self._units or () for learner in unit.learners):
+            self.release()
+
+    def _learn(self, batch: Batch) -> None:
+        features = self.share(batch.features)
+        list(self._map(lambda unit: self._backward(unit, features, batch), self.units(features)))
+
+    @staticmethod
+    def _backward(unit: Alone | Together, features: Features, batch: Batch) -> None:
+        started = time.perf_counter()
+        logits = unit.logits(features)
+        losses = [
+            learner.loss(one, learner.labels_of(batch)) for learner, one in zip(unit.learners, logits, strict=True)
+        ]
+        torch.stack(losses).sum().backward()
+        unit.share_gradients()
+        unit.learners[0].seconds += time.perf_counter() - started
+
+    def share(self, features: Features) -> Features:
+        """Features with the neighbour maps that any learner reads, made once."""
+        if len(self.living) == 1:  # whose decoder makes them block by block, in less memory
+            return features
+        mapped = {place for one in self.living if one.model.reads_maps for place in one.places}
+        return share_maps(features, mapped, self.all[0].model.encoder.spec.grid)
+
+    def units(self, features: Features) -> list[Alone | Together]:
+        """Who goes through one call with whom; kept from the first batch on."""
+        if self._units is None:
+            self._units = []
+            alike: dict[tuple, list[Learner]] = {}
+            for learner in self.living:
+                alike.setdefault((shape_of(learner.model) or id(learner), learner.places), []).append(learner)
+            for group in alike.values():
+                limit = learners_together(group[0], features[group[0].places[-1]].tokens)
+                if self.together is not None and shape_of(group[0].model) is not None:
+                    limit = self.together
+                for part in (group[start : start + limit] for start in range(0, len(group), limit)):
+                    self._units.append(Together(part) if len(part) > 1 else Alone(part[0]))
+        return self._units
+
+    def release(self) -> None:
+        """Every learner in memory of its own; stacks are made anew when they are needed."""
+        for unit in self._units or ():
+            unit.release()
+        self._units = None

@@ -1,0 +1,59 @@
+"""The folder of a sweep while it is made."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from evl.config import RunConfig
+from evl.errors import RunError
+from evl.files import write_atomically
+from evl.training.run_folder import RunFolder
+
+_SETTINGS = "sweep.yaml"
+
+
+class SweepFolder:
+    """``sweep.yaml`` (what was asked for), ``checkpoints/`` until all is done, then ``heads/``, ``best/`` and the
+    results. ``run``: the same folder as the training sees it."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.run = RunFolder(path)
+
+    def refuse_used(self) -> None:
+        """RunError where something else is there."""
+        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+            return
+        todo = "go on with --resume, or choose another --out" if self._is_begun else "choose another --out"
+        raise RunError(f"{self.path} is there already and not empty; {todo}")
+
+    @property
+    def _is_begun(self) -> bool:
+        return (self.path / _SETTINGS).is_file() and not (self.path / "sweep.json").is_file()
+
+    def create(self, config: RunConfig, grid: Sequence[str]) -> None:
+        try:
+            self.run.checkpoints.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{self.path}: no folder can be made here ({error.strerror or error})") from None
+        with write_atomically(self.path / _SETTINGS, text=True) as file:
+            yaml.safe_dump({"grid": list(grid), "config": config.to_dict()}, file, sort_keys=False)
+
+    def read(self) -> tuple[RunConfig, list[str]]:
+        """What was asked for. Raises RunError where there is nothing to go on with."""
+        if not self._is_begun:
+            done = "is finished already" if (self.path / "sweep.json").is_file() else "has no sweep to go on with"
+            raise RunError(f"{self.path} {done}; start one with evl sweep … --out ANOTHER")
+        try:
+            content = yaml.safe_load((self.path / _SETTINGS).read_text(encoding="utf-8"))
+            return RunConfig.from_dict(content["config"]), [str(one) for one in content["grid"]]
+        except (OSError, yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
+            raise RunError(f"{self.path / _SETTINGS}: missing or damaged ({error}); start the sweep anew") from None
+
+    def finish(self) -> None:
+        """The checkpoints are not needed any more: every head is saved."""
+        shutil.rmtree(self.run.checkpoints, ignore_errors=True)
