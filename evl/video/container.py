@@ -44,7 +44,7 @@ def open_video(path: str, *, one_thread: bool = False) -> Iterator[tuple[av.cont
                 raise VideoError(path, f"claims frames of {context.width}×{context.height} pixels")
             context.options = {"max_pixels": str(MAX_PIXELS)}
             context.thread_type = "AUTO"
-            context.thread_count = 1 if one_thread or torch.utils.data.get_worker_info() is not None else 0
+            context.thread_count = 1 if one_thread else num_threads()
             yield container, stream
     except av.error.FFmpegError as error:
         with contextlib.suppress(OSError):
@@ -54,6 +54,11 @@ def open_video(path: str, *, one_thread: bool = False) -> Iterator[tuple[av.cont
         raise VideoError(path, f"cannot be decoded ({(error.strerror or str(error)).lower()})") from None
     except OSError as error:
         raise VideoError(path, os_reason(error)) from None
+
+
+def num_threads() -> int:
+    """Of a decoder: one in a worker process, else 0, as many as it likes."""
+    return 0 if torch.utils.data.get_worker_info() is None else 1
 
 
 def demux(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
