@@ -66,7 +66,7 @@ class Orientations:
         return found
 
     def pass_by(self, frame: VideoFrame) -> None:
-        """For a frame that is not wanted: as ``of`` in a fiftieth of the time, but it only sees frames that are turned."""
+        """For a frame that is not wanted: a fiftieth of the time of ``of``, but it only sees frames that are turned."""
         if frame.rotation:
             self._compare(True)
 
