@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _SCORES = {
     "top1": "top-1 (% of videos)",
     "chance": "chance (% of videos: always the most frequent class)",
-    "top5": "top-5 (% of videos)",
+    "top5": "top-5 (% of videos)",  # models saved by an older evl have it of five classes or fewer, too
     "mean_class_accuracy": "mean class accuracy (%)",
 }
 
@@ -69,6 +69,8 @@ def _scores(card: ModelCard) -> str:
     if not card.scores:
         return "## Scores\n\nNone were measured.\n"
     numbers = {name: value for name, value in card.scores.items() if isinstance(value, int | float)}
+    if len(card.class_names) <= 5:
+        numbers.pop("top5", None)  # every video would be a hit
     rows = [f"| {text} | {numbers[name]:.2f} |" for name, text in _SCORES.items() if name in numbers]
     protocol = " ".join(str(card.scores.get("protocol", "not written down")).replace("`", "").split())
     table = "\n".join(["| | |", "|---|---|", *rows, ""]) if rows else ""

@@ -157,16 +157,9 @@ def command(
 
 def _videos(paths: list[Path]):
     """(samples, no splits) of files and folders."""
-    from evl.data.manifest import list_videos
-    from evl.errors import DataError
-    from evl.types import Sample
+    from evl.data.paths import videos_at
 
-    samples = []
-    for path in paths:
-        found = list_videos(path) if path.is_dir() else [path]
-        if not found:
-            raise DataError(f"{path}: no videos in this folder")
-        samples += [Sample(str(one)) for one in found]
+    samples = videos_at(paths)
     return samples, [None] * len(samples)
 
 

@@ -221,10 +221,8 @@ def print_evaluation(result) -> None:
     from evl.cli.common import console, output
 
     metrics = result.metrics
-    output.print(
-        f"top-1 {metrics.top1:.2f} %   top-5 {metrics.top5:.2f} %   mean class {metrics.mean_class_accuracy:.2f} %",
-        highlight=False,
-    )
+    top5 = "" if metrics.top5 is None else f"   top-5 {metrics.top5:.2f} %"
+    output.print(f"top-1 {metrics.top1:.2f} %{top5}   mean class {metrics.mean_class_accuracy:.2f} %", highlight=False)
     output.print(escape(result.protocol), highlight=False, soft_wrap=True)
     rows = [
         (a, n, y)

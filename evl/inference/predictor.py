@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from evl.data.dataset import Batch, EvaluationViews, Files, collate_views
 from evl.data.loader import read_batches
+from evl.data.paths import AnyPath, videos_at
 from evl.distributed import World, autocast, resolve_precision
 from evl.errors import ConfigError
 from evl.features.batches import StoredViews, read_ahead
@@ -25,22 +25,30 @@ Reader = Callable[[Sequence[LayerFeatures]], Tensor]  # features of views -> (Σ
 
 @dataclass(frozen=True)
 class Predictions:
-    """In the order of the samples: what could be predicted, and index → reason for what could not."""
+    """In the order of the samples: what could be predicted, and index → reason for what could not.
+
+    ``paths``: of all samples, in their order.
+    """
 
     predictions: tuple[Prediction, ...]
     damaged: dict[int, str]
+    paths: tuple[str, ...] = ()
 
 
 def predict(
     model: VideoClassifier,
-    paths: str | Path | Sequence[str | Path],
+    paths: AnyPath | Iterable[AnyPath],
     *,
     num_clips: int | None = None,
     num_crops: int | None = None,
     num_workers: int = 0,
 ) -> Predictions:
-    """Scores of unlabelled files, by the model's own views unless told otherwise, on the model's device."""
-    samples = [Sample(str(path)) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    """Scores of unlabelled videos, by the model's own views unless told otherwise, on the model's device.
+
+    ``paths``: one path or several (any iterable) of files, or of folders, of which all videos are taken. Raises
+    PathTypeError for what is no path, DataError for a folder without videos.
+    """
+    samples = videos_at(paths)
     return predict_samples(model, samples, None, num_clips=num_clips, num_crops=num_crops, num_workers=num_workers)
 
 
@@ -199,6 +207,7 @@ def _predictions(samples, labels, scores: dict[int, np.ndarray], damaged: dict[i
             for index in sorted(scores)
         ),
         damaged,
+        tuple(sample.path for sample in samples),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ FORMATS = (
 )
 MAX_PIXELS = 2**25  # a little more than 8K, 7680 × 4320; a header that claims more is taken for a lie
 MAX_SIDE = 2**14
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:/", re.IGNORECASE)  # pathlib makes one slash of two
 
 
 @contextmanager
@@ -88,6 +90,8 @@ def file_stat(path: str) -> os.stat_result:
     try:
         found = os.stat(path)
     except (OSError, ValueError) as error:
+        if _ADDRESS.match(str(path)):
+            raise VideoError(path, "is an address, not a file on this machine; download it first") from None
         raise VideoError(path, os_reason(error)) from None
     if not stat.S_ISREG(found.st_mode):
         raise VideoError(path, "is no plain file")

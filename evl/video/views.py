@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from torch import Tensor
 
@@ -14,9 +14,11 @@ from evl.video.sampling import clip_indices, segment_indices
 from evl.video.torchcodec import Decoder
 from evl.video.transforms import evaluation_views
 
+AnyPath = str | bytes | os.PathLike
+
 
 def read_views(
-    path: str | Path,
+    path: AnyPath,
     *,
     num_frames: int,
     stride: int,
@@ -41,6 +43,7 @@ def read_views(
     file, or the part between the times, decodes cleanly. Raises VideoError, with the reason, for a file that cannot be
     used.
     """
+    path = os.fsdecode(path)
     size = (size, size) if isinstance(size, int) else tuple(size)
     if len(size) != 2 or min(size) < 1:
         raise ValueError(f"size {size}: expected a number of pixels, or (height, width)")
@@ -93,6 +96,7 @@ def views_of(
     return evaluation_views(frames, places, num_crops, preprocessing)
 
 
-def frame_range(path: str | Path, start_seconds: float | None, end_seconds: float | None) -> tuple[int, int]:
+def frame_range(path: AnyPath, start_seconds: float | None, end_seconds: float | None) -> tuple[int, int]:
     """First frame and number of frames of the part [start, end) of a file, in seconds from its first frame."""
-    return find_part(str(path), frame_index(path), start_seconds, end_seconds)
+    path = os.fsdecode(path)
+    return find_part(path, frame_index(path), start_seconds, end_seconds)
