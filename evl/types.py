@@ -70,6 +70,15 @@ class VideoInfo:
         return self.num_frames / self.duration_seconds if self.duration_seconds > 0 else 0.0
 
 
+@dataclass(frozen=True)
+class Notice:
+    """Something about a video that is good, but not read as everybody would expect. ``what``: said of all such videos
+    alike, with what to do ("hold several video streams; …"); ``detail``: of this one."""
+
+    what: str
+    detail: str
+
+
 class LayerFeatures(NamedTuple):
     """What one tapped block says of a clip.
 
