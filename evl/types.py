@@ -73,7 +73,7 @@ class VideoInfo:
 @dataclass(frozen=True)
 class Notice:
     """Something about a video that is good, but not read as everybody would expect. ``what``: said of all such videos
-    alike, with what to do ("hold several video streams; …"); ``detail``: of this one."""
+    alike, with what to do; ``detail``: of this one."""
 
     what: str
     detail: str

@@ -83,9 +83,8 @@ def check_file(sample: Sample) -> FileReport:
     height, width = frames.shape[-2:]
     info = VideoInfo(sample.path, tuple(index.times_seconds.tolist()), width, height, index.codec)
     stamp = found.st_size, found.st_mtime_ns
-    return FileReport(
-        sample, size, info, index=replace(index), stamp=stamp, notices=noticed
-    )  # index: only what it was made of
+    index = replace(index)  # without what it has worked out
+    return FileReport(sample, size, info, index=index, stamp=stamp, notices=noticed)
 
 
 def _check_in_process(item: tuple[int, Sample]) -> FileReport:

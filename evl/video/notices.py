@@ -9,7 +9,7 @@ from evl.types import Notice
 from evl.video.container import open_video, video_streams
 
 STREAMS = (
-    "hold several video streams; if it is the wrong one that is read, keep one: ffmpeg -i FILE -map 0:N -c copy NEW"
+    "several video streams in a file (to read stream N instead, keep only it: ffmpeg -i FILE -map 0:N -c copy NEW)"
 )
 
 
