@@ -43,11 +43,11 @@ def _what(card: ModelCard) -> str:
         "attentive": "an attentive probe",
         "zero_shot": "class names alone, untrained,",
     }
-    frames = f"stride {clip.stride}" if clip.sampling == "dense" else "one of each equal part of the video"
     size = "×".join(map(str, pre.image_size))
+    frames = f"{clip.num_frames} frames ({clip.spacing})"
     lines = [
         f"Tells {len(card.class_names)} classes of videos: {kinds.get(card.model.decoder, card.model.decoder)} on the "
-        f"frozen image encoder `{card.backbone.name}`. It looks at clips of {clip.num_frames} frames ({frames}) of "
+        f"frozen image encoder `{card.backbone.name}`. It looks at clips of {frames} of "
         f"{size} pixels (H×W). Made with evl {card.evl_version}.\n"
     ]
     if card.data:

@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from evl.cli.options import Backbone, ImageSize, NumFrames, Prompts, Stride, Weights, refuse_sizes_of_a_run, sizes
+from evl.cli.options import (
+    Backbone,
+    FramesPerSecond,
+    ImageSize,
+    NumFrames,
+    Prompts,
+    Stride,
+    Weights,
+    refuse_sizes_of_a_run,
+    sizes,
+)
 
 NAME = "predict"
 
@@ -44,6 +54,7 @@ def command(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; default: CUDA if there is one.")] = None,
     num_frames: NumFrames = None,
     stride: Stride = None,
+    frames_per_second: FramesPerSecond = None,
     image_size: ImageSize = None,
 ) -> None:
     """Say what is in videos: the most likely classes with their scores.
@@ -61,7 +72,7 @@ def command(
     from evl.inference import predict_samples
 
     start_logging()
-    refuse_sizes_of_a_run(zero_shot is not None, stride, image_size)
+    refuse_sizes_of_a_run(zero_shot is not None, stride, frames_per_second, image_size)
     if zero_shot is not None:
         names = _class_names(zero_shot)
         model = zero_shot_model(names, backbone, weights, prompts, num_frames or 8, pick_device(device))
@@ -73,7 +84,7 @@ def command(
             "expected the folder of a run and a video, or --zero-shot CLASSES [--backbone NAME] VIDEO"
         )
     else:
-        model = load(paths[0], device=pick_device(device), **sizes(num_frames, stride, image_size))
+        model = load(paths[0], device=pick_device(device), **sizes(num_frames, stride, image_size, frames_per_second))
         videos = paths[1:]
     samples = videos_at(videos)
     workers = (0 if len(samples) < 16 else default_num_workers()) if workers is None else workers

@@ -26,6 +26,7 @@ from evl.video.container import decode, demux, open_video, refuse_corrupt
 from evl.video.frame_folder import check_folder, read_folder
 from evl.video.index import FrameIndex, counted_index, decode_everything, frame_index
 from evl.video.orientation import Orientations
+from evl.video.timed import microseconds
 
 # whose pictures that no other refers to can be left undecoded without touching the rest (in HEVC such a picture may
 # still serve a higher temporal layer, in VP9 its motion vectors serve the next)
@@ -75,8 +76,9 @@ def read_frames(path: str | Path, indices: Sequence[int]) -> Tensor:
 
 def read_clip(
     path: str | Path,
-    choose: Callable[[int], Sequence[int]],
+    choose: Callable[[int], Sequence[int]] | Callable[[np.ndarray], Sequence[int]],
     *,
+    by_time: bool = False,
     start_seconds: float | None = None,
     end_seconds: float | None = None,
     verify: bool = False,
@@ -85,6 +87,7 @@ def read_clip(
 ) -> Clip:
     """The frames that ``choose(number of frames)`` names, of the part [start, end) of a file.
 
+    With ``by_time`` it is ``choose(times of the frames)``: int64, microseconds from the part's first one, rising.
     ``choose`` is called again if decoding finds other frames than the packets promised; it must then draw afresh.
     ``verify`` decodes the whole part and refuses it if any of its frames does not decode cleanly. ``index``: what is
     known of the file already. ``decoder``: who decodes where nothing is verified. Raises VideoError.
@@ -94,7 +97,8 @@ def read_clip(
     for attempt in (index, None):
         index = attempt or counted_index(path)
         first, count = find_part(path, index, start_seconds, end_seconds)
-        indices = [first + number for number in choose(count)]
+        known = microseconds(index.times_seconds[first : first + count]) if by_time else count
+        indices = [first + number for number in choose(known)]
         whole = range(first, first + count) if verify else range(0)
         try:
             wanted = sorted(set(indices))
