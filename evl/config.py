@@ -107,10 +107,23 @@ class ClipConfig:
     sampling: Literal["dense", "segment"] = "dense"
     num_frames: Annotated[int, Field(gt=0, le=4096)] = 8
     stride: Positive = 16  # frames between neighbours; dense sampling only
+    # dense sampling by time: moments of a clip in a second, whatever the video's own rate; takes the place of stride
+    frames_per_second: Annotated[float, Field(gt=0, le=1000)] | None = None
     # what a training clip shows past the end of a short video (evaluation: always the video's last frame)
     past_end: Literal["last_sampled_frame", "last_video_frame"] = "last_sampled_frame"
     interpolation: Literal["auto", "bilinear", "bicubic"] = "auto"  # auto: as the weights were trained
     antialias: bool = True
+
+    def __post_init__(self):
+        by_time = self.sampling == "dense" or self.frames_per_second is None
+        _require(by_time, "frames_per_second goes with sampling=dense; sampling=segment spreads a clip over the video")
+
+    @property
+    def spacing(self) -> str:
+        """How far its frames are from each other, in words."""
+        if self.sampling == "segment":
+            return "one of each equal part of the video"
+        return f"stride {self.stride}" if self.frames_per_second is None else f"{self.frames_per_second:g} a second"
 
 
 @_checked
@@ -230,6 +243,7 @@ class RunConfig:
     def with_settings(self, settings: Iterable[str]) -> RunConfig:
         """A copy with ``section.field=value`` strings applied; values are read as YAML."""
         changed = self.to_dict()
+        given: dict[str, set[str]] = {}
         for setting in settings:
             name, equals, text = setting.partition("=")
             section, dot, field = name.strip().partition(".")
@@ -242,6 +256,8 @@ class RunConfig:
             except yaml.YAMLError:
                 raise ConfigError(f"{setting!r}: the value {text!r} is not readable; quote it?") from None
             _set(changed[section], field.strip(), value)
+            given.setdefault(section, set()).update({field.strip()} if value is not None else ())
+        _refuse_both(given.get("clip", ()))
         return RunConfig.from_dict(changed)
 
 
@@ -250,6 +266,8 @@ def replace(config: RunConfig, **sections: Mapping[str, Any]) -> RunConfig:
     changed = config.to_dict()
     for section, fields in sections.items():
         changed[section] = dict(changed[section])
+        if section == "clip":
+            _refuse_both(name for name, value in fields.items() if value is not None)
         for field, value in fields.items():
             _set(changed[section], field, value)
     return RunConfig.from_dict(changed)
@@ -259,6 +277,13 @@ def _set(section: dict[str, Any], field: str, value: Any) -> None:
     if field == "num_layers":  # the older name of taps, which stands there already
         section.pop("taps", None)
     section[field] = value
+
+
+def _refuse_both(clip: Iterable[str]) -> None:
+    """``clip``: names of the section's fields that were given together. A stride that is only there, by default or from
+    a recipe, gives way."""
+    if {"stride", "frames_per_second"} <= set(clip):
+        raise ConfigError("give clip.stride (by frames) or clip.frames_per_second (by time), not both")
 
 
 def _require(condition: bool, sentence: str) -> None:

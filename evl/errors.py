@@ -16,6 +16,10 @@ class DataError(EVLError, ValueError):
     """A manifest or folder that cannot be understood as labelled videos."""
 
 
+class PathTypeError(EVLError, TypeError):
+    """Something that is no path where a path is wanted."""
+
+
 class VideoError(EVLError):
     """One video that cannot be used: missing, damaged, or without pictures.
 

@@ -39,8 +39,10 @@ class Sample:
 class VideoInfo:
     """What decoding a file told: never what its header claims.
 
-    ``times_seconds`` holds the presentation time of every frame that decodes, in order; ``width`` and
-    ``height`` are those of the picture as a viewer sees it (after rotation).
+    ``times_seconds`` holds the presentation time of every frame that decodes, in order; ``width`` and ``height`` are
+    those of the picture as a viewer sees it: mirrored left to right if the file says so (``is_mirrored``), then turned
+    counter-clockwise by ``rotation_degrees`` (0, 90, 180, 270). Both are of the file's first frame, and None where
+    nothing was asked about them.
     """
 
     path: str
@@ -48,7 +50,8 @@ class VideoInfo:
     width: int
     height: int
     codec: str
-    rotation_degrees: int = 0
+    rotation_degrees: int | None = None
+    is_mirrored: bool | None = None
 
     @property
     def num_frames(self) -> int:
@@ -65,6 +68,15 @@ class VideoInfo:
     @property
     def frames_per_second(self) -> float:
         return self.num_frames / self.duration_seconds if self.duration_seconds > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something about a video that is good, but not read as everybody would expect. ``what``: said of all such videos
+    alike, with what to do; ``detail``: of this one."""
+
+    what: str
+    detail: str
 
 
 class LayerFeatures(NamedTuple):

@@ -206,8 +206,14 @@ def durations(value: int):
 
 def turned(degrees: int):
     """A matrix in the track's header, clockwise."""
-    a, b, c, d = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}[degrees]
-    matrix = words(a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
+    return shown_by(*{90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}[degrees])
+
+
+def shown_by(a: float, b: float, c: float, d: float, *, last: Sequence[int] = (0, 0, 0, 0, 1 << 30)):
+    """Any matrix in the track's header; ``last``: u, v, x, y, w as they are written."""
+    a, b, c, d = (round(number * 2**16) for number in (a, b, c, d))
+    u, v, x, y, w = last
+    matrix = words(a, b, u, c, d, v, x, y, w)
     return lambda kind, body: patched(body, 40, matrix) if kind == b"tkhd" else body
 
 

@@ -47,7 +47,11 @@ class ModelCard:
     ) -> str:
         """How a score was measured, on one line: no score is printed without it."""
         clip, pre = self.clip, self.preprocessing
-        frames = f"{clip.num_frames}x{clip.stride}" if clip.sampling == "dense" else f"{clip.num_frames} segment"
+        frames = f"{clip.num_frames}x{clip.stride} frames"
+        if clip.sampling == "segment":
+            frames = f"{clip.num_frames} segment frames"
+        elif clip.frames_per_second is not None:
+            frames = f"{clip.num_frames} frames, {clip.spacing}"
         views = f"{num_clips or self.evaluation.num_clips}x{num_crops or self.evaluation.num_crops} views"
         height, width = pre.image_size
         size = f"{height}px" if height == width else f"{height}×{width}px"
@@ -57,7 +61,7 @@ class ModelCard:
             name += f" ({Path(self.backbone.weights).name})"
         if self.model.decoder == "zero_shot":
             name += ", zero-shot"
-        return f"{frames} frames, {views}, {size} ({kind}), {name}, {precision or self.precision}, {num_videos} videos"
+        return f"{frames}, {views}, {size} ({kind}), {name}, {precision or self.precision}, {num_videos} videos"
 
 
 def build_classifier(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _SCORES = {
     "top1": "top-1 (% of videos)",
     "chance": "chance (% of videos: always the most frequent class)",
-    "top5": "top-5 (% of videos)",
+    "top5": "top-5 (% of videos)",  # models saved by an older evl have it of five classes or fewer, too
     "mean_class_accuracy": "mean class accuracy (%)",
 }
 
@@ -43,11 +43,11 @@ def _what(card: ModelCard) -> str:
         "attentive": "an attentive probe",
         "zero_shot": "class names alone, untrained,",
     }
-    frames = f"stride {clip.stride}" if clip.sampling == "dense" else "one of each equal part of the video"
     size = "×".join(map(str, pre.image_size))
+    frames = f"{clip.num_frames} frames ({clip.spacing})"
     lines = [
         f"Tells {len(card.class_names)} classes of videos: {kinds.get(card.model.decoder, card.model.decoder)} on the "
-        f"frozen image encoder `{card.backbone.name}`. It looks at clips of {clip.num_frames} frames ({frames}) of "
+        f"frozen image encoder `{card.backbone.name}`. It looks at clips of {frames} of "
         f"{size} pixels (H×W). Made with evl {card.evl_version}.\n"
     ]
     if card.data:
@@ -69,6 +69,8 @@ def _scores(card: ModelCard) -> str:
     if not card.scores:
         return "## Scores\n\nNone were measured.\n"
     numbers = {name: value for name, value in card.scores.items() if isinstance(value, int | float)}
+    if len(card.class_names) <= 5:
+        numbers.pop("top5", None)  # every video would be a hit
     rows = [f"| {text} | {numbers[name]:.2f} |" for name, text in _SCORES.items() if name in numbers]
     protocol = " ".join(str(card.scores.get("protocol", "not written down")).replace("`", "").split())
     table = "\n".join(["| | |", "|---|---|", *rows, ""]) if rows else ""

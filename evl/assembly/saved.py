@@ -28,7 +28,7 @@ from evl.assembly.stored import (
 )
 from evl.backbones import FrozenBackbone
 from evl.backbones.base import hash_weights, tapped_blocks
-from evl.config import ModelConfig, RunConfig
+from evl.config import ClipConfig, ModelConfig, RunConfig
 from evl.errors import CheckpointError, ConfigError
 from evl.files import write_atomically
 from evl.models.resize import resized_state
@@ -99,6 +99,7 @@ def load(
     backbone_weights: str | Path | None = None,
     num_frames: int | None = None,
     stride: int | None = None,
+    frames_per_second: float | None = None,
     image_size: int | tuple[int, int] | None = None,
     revision: str | None = None,
     backbone: FrozenBackbone | EncoderFacts | None = None,
@@ -108,8 +109,8 @@ def load(
     ``path``: the folder of a run or model, or ``owner/name`` of the Hugging Face Hub (at ``revision``); what was
     fetched once is found offline. ``backbone_weights``: where the backbone's file is now, if it was loaded from one
     and has moved. ``num_frames``, ``image_size`` (a side, or (H, W)): for other clips than it was trained on, with
-    temporal positions, relative tables and the backbone's positions interpolated, which is logged; ``stride`` goes
-    with them.
+    temporal positions, relative tables and the backbone's positions interpolated, which is logged. ``stride`` goes with
+    them, or ``frames_per_second``; each takes the other's place.
 
     Raises CheckpointError if there is no such model, it is damaged, or its backbone's weights are not those it was
     trained on.
@@ -117,8 +118,7 @@ def load(
     path = find_model(path, revision)
     card = read_card(path)
     state = read_tensors(path / WEIGHTS)
-    wanted = {"num_frames": num_frames, "stride": stride}
-    clip = _changed(card.clip, **{name: value for name, value in wanted.items() if value is not None})
+    clip = _other_clip(card.clip, num_frames=num_frames, stride=stride, frames_per_second=frames_per_second)
     sized = card.backbone if image_size is None else _changed(card.backbone, image_size=image_size)
     if backbone is None:
         backbone, weights = open_backbone(path, card, state, backbone_weights=backbone_weights, image_size=image_size)
@@ -149,6 +149,16 @@ def load(
     return model.to(device, _TYPES[card.dtype]).eval()
 
 
+def _other_clip(clip: ClipConfig, **wanted) -> ClipConfig:
+    """With what is not None of ``wanted``. Raises ConfigError."""
+    wanted = {name: value for name, value in wanted.items() if value is not None}
+    if {"stride", "frames_per_second"} <= set(wanted):
+        raise ConfigError("give a stride (by frames) or frames_per_second (by time), not both")
+    if "stride" in wanted:  # a model that samples by time then samples by frames
+        wanted["frames_per_second"] = None
+    return _changed(clip, **wanted)
+
+
 def _changed(config, **values):
     """A copy of a part of a config, checked. Raises ConfigError."""
     try:
@@ -156,7 +166,8 @@ def _changed(config, **values):
     except ValidationError as error:
         problems = error.errors()
         messages = dict.fromkeys(problem["msg"] for problem in problems)
-        raise ConfigError(f"{problems[0]['loc'][0]}: {', or '.join(messages)}") from None
+        where = f"{problems[0]['loc'][0]}: " if problems[0]["loc"] else ""
+        raise ConfigError(f"{where}{', or '.join(messages)}".replace("Value error, ", "")) from None
 
 
 def _differences(trained: ModelCard, now: ModelCard) -> list[str]:
@@ -166,8 +177,10 @@ def _differences(trained: ModelCard, now: ModelCard) -> list[str]:
     if now.clip.num_frames != trained.clip.num_frames:
         how = " (temporal positions are interpolated)" if is_evl and trained.model.temporal_position else ""
         notices.append(f"clips of {now.clip.num_frames} frames, not {trained.clip.num_frames}{how}")
-    if now.clip.sampling == "dense" and now.clip.stride != trained.clip.stride:
-        notices.append(f"stride {now.clip.stride}, not {trained.clip.stride}")
+    if now.clip.sampling == "dense" and now.clip.spacing != trained.clip.spacing:
+        was = trained.clip.spacing
+        both = now.clip.frames_per_second is None and trained.clip.frames_per_second is None
+        notices.append(f"{now.clip.spacing}, not {was.removeprefix('stride ') if both else was}")
     size, trained_size = ("×".join(map(str, card.preprocessing.image_size)) for card in (now, trained))
     if size != trained_size:
         tables = " and the tables of relative positions" if is_evl and trained.model.cross_frame else ""

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +30,7 @@ UNTRAINED = "evl_vit_tiny"  # what evl brought before, on which older models sta
 NAMES = (EMBEDDED, UNTRAINED)
 LITTLE_WORDS = {"a", "an", "the", "of", "and", "at", "in", "on", "with"}  # say nothing by themselves
 log = logging.getLogger("evl")
+_unknown: ContextVar[dict[str, list[str]] | None] = ContextVar("unknown", default=None)  # class name -> words
 FILE = Path(__file__).parents[1] / "assets" / f"{EMBEDDED}.safetensors"
 
 preprocessing_of_embedded = partial(
@@ -66,6 +69,28 @@ def start_weights_(vit: VisionTransformer, *, waves: bool = True) -> None:
         vit.pos_embed[:, 1:] = 0.5 * torch.cat([wave for phase in phases for wave in (phase.sin(), phase.cos())], 1)
 
 
+@contextmanager
+def unknown_words_on_one_line() -> Iterator[None]:
+    """Words of class names that the embedded CLIP does not know are logged when the block ends: on one line, of all
+    texts that were opened inside."""
+    if _unknown.get() is not None:  # an outer block will log them
+        yield
+        return
+    token = _unknown.set(unknown := {})
+    try:
+        yield
+    finally:
+        _unknown.reset(token)
+    if unknown:
+        words = list(dict.fromkeys(word for left_out in unknown.values() for word in left_out))
+        more = f", … ({len(words)} words)" if len(words) > 5 else ""
+        name = next(iter(unknown))
+        log.warning(
+            "the embedded CLIP leaves out words that it does not know: %s%s; they are in %d class name%s, such as %r",
+            ", ".join(words[:5]), more, len(unknown), "s" * (len(unknown) > 1), name,
+        )  # fmt: skip
+
+
 def open_embedded_text(class_names: Sequence[str]) -> tuple[WordTextTower, Tensor, Tensor]:
     """(text tower in evaluation mode, projection of images (E,D), logit scale). BackboneError for a class name of
     which no word is known."""
@@ -73,16 +98,18 @@ def open_embedded_text(class_names: Sequence[str]) -> tuple[WordTextTower, Tenso
     sizes = told["sizes"]
     tower = WordTextTower(told["words"], sizes["text_width"], sizes["text_layers"], sizes["embed_width"]).eval()
     tower.load_state_dict(_tensors("text."))
+    unknown = {}
     for name in class_names:
         words = [word for word in words_of(name) if word not in LITTLE_WORDS]
-        unknown = [word for word in words if word not in tower.number_of]
-        if unknown and len(unknown) < len(words):
-            log.warning("the embedded CLIP does not know %s of the class name %r", ", ".join(unknown), name)
-        if len(unknown) == len(words):
+        if left_out := [word for word in words if word not in tower.number_of]:
+            unknown[name] = left_out
+        if len(left_out) == len(words):
             raise BackboneError(
                 f"the embedded CLIP knows no word of the class name {name!r}: it learned {len(tower.vocabulary):,} "
                 "words, mostly of animals, food, vehicles and things; for others take a larger CLIP with --backbone"
             )
+    with unknown_words_on_one_line():
+        _unknown.get().update(unknown)
     own = _tensors("")
     return tower, own["projection.weight"], own["logit_scale"].exp().clamp(max=100)  # as in training
 

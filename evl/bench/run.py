@@ -38,6 +38,9 @@ SIZES = {
     "b16-32f": BenchSize(B16, 32, batch_size=1, cuda_batch_size=16, reported_gflops=1777 / 3),
     "l14-8f": BenchSize(L14, 8, batch_size=2, cuda_batch_size=32, reported_gflops=2022 / 3),
     "l14-32f": BenchSize(L14, 32, batch_size=1, cuda_batch_size=8, reported_gflops=8088 / 3),
+    "l14-336-32f": BenchSize(
+        "vit_large_patch14_clip_quickgelu_336.openai", 32, batch_size=1, cuda_batch_size=8, reported_gflops=18_200 / 3
+    ),
     "tiny": BenchSize("evl_vit_tiny", 8, num_layers=3, batch_size=16, cuda_batch_size=256, num_classes=6),
     "dry": BenchSize("evl_vit_tiny", 3, num_layers=2, batch_size=2, cuda_batch_size=2, num_classes=6),
 }
@@ -51,11 +54,13 @@ def run_bench(
     batch_size: int | None = None,
     repeats: int = 5,
     compile: bool = False,
+    twin: bool = True,
     progress: Callable[[str], None] = lambda what: None,
 ) -> dict:
     """Measures one of ``SIZES`` and returns a JSON-able document; see docs/performance.md for its fields.
 
-    Weights are random: nothing is downloaded, and time does not depend on them.
+    Weights are random: nothing is downloaded, and time does not depend on them. ``twin``: whether the plain decoder is
+    measured too; without it its numbers, and the ratios to it, are None.
     """
     chosen = SIZES[size]
     precision = resolve_precision(precision, device)
@@ -80,7 +85,7 @@ def run_bench(
     progress("matrix peak")
     peak = matmul_peak(device, dtype, size=_peak_size(size, device), repeats=repeats)
     progress("decoder")
-    seconds, memory, feature_bytes = _measure_decoder(model.decoder, backbone(), precision, repeats)
+    seconds, memory, feature_bytes = _measure_decoder(model.decoder, backbone(), precision, repeats, twin)
     progress("backbone and training step")
     step, optimizer = _training_step(model, clips, labels, precision)
     seconds |= time_together({"backbone": backbone, "step": step}, device, repeats)
@@ -101,18 +106,18 @@ def run_bench(
             "backbone": seconds["backbone"],
             "decoder_forward": seconds["fast forward"],
             "decoder_forward_backward": seconds["fast"],
-            "twin_forward": seconds["twin forward"],
-            "twin_forward_backward": seconds["twin"],
+            "twin_forward": seconds.get("twin forward"),
+            "twin_forward_backward": seconds.get("twin"),
             "training_step": seconds["step"],
         },
         "ratios": {
-            "twin_to_fast_forward": seconds["twin forward"] / seconds["fast forward"],
-            "twin_to_fast_forward_backward": seconds["twin"] / seconds["fast"],
+            "twin_to_fast_forward": _ratio(seconds.get("twin forward"), seconds["fast forward"]),
+            "twin_to_fast_forward_backward": _ratio(seconds.get("twin"), seconds["fast"]),
             "decoder_to_backbone": seconds["fast"] / seconds["backbone"],
-            "fast_to_twin_peak_memory": _ratio(memory["fast"], memory["twin"]),
+            "fast_to_twin_peak_memory": _ratio(memory["fast"], memory.get("twin")),
         },
         "peak_bytes": {
-            "features": feature_bytes, "decoder": memory["fast"], "twin": memory["twin"],
+            "features": feature_bytes, "decoder": memory["fast"], "twin": memory.get("twin"),
             "training_step": memory["step"],
             "optimizer": sum(x.numel() * x.element_size() for s in optimizer.state.values() for x in s.values()),
         },
@@ -124,6 +129,7 @@ def run_bench(
             "decoder": {part: {name: n / 1e9 for name, n in count.items()} for part, count in counts.items()},
         },
         "clips_a_second": batch / seconds["step"],
+        "images_a_second": batch * chosen.num_frames / seconds["backbone"],
         "matmul_peak_gflops": peak / 1e9,
         "share_of_peak": {
             "backbone": 2 * batch * view / seconds["backbone"] / peak,
@@ -148,9 +154,10 @@ def _peak_size(size: str, device: torch.device) -> int:
 
 
 def _measure_decoder(
-    decoder: EVLDecoder, features: Sequence[LayerFeatures], precision: str, repeats: int
+    decoder: EVLDecoder, features: Sequence[LayerFeatures], precision: str, repeats: int, with_twin: bool
 ) -> tuple[dict[str, float], dict[str, int | None], int]:
-    """Seconds and peak bytes of both forms on the same features, which live no longer than this; their bytes."""
+    """Seconds and peak bytes of evl's form, and of the plain one if it is wanted, on the same features, which live no
+    longer than this; their bytes."""
     tokens = features[0].tokens
     direction = torch.randn(len(tokens), decoder.width, device=tokens.device)
 
@@ -158,7 +165,7 @@ def _measure_decoder(
         with autocast(precision, tokens.device):
             return plain_decoder(decoder, features)
 
-    forms = {"fast": lambda: decoder(features), "twin": twin}
+    forms = {"fast": lambda: decoder(features)} | ({"twin": twin} if with_twin else {})
     forward = {f"{name} forward": torch.no_grad()(form) for name, form in forms.items()}
     both = {name: _forward_backward(form, decoder, direction) for name, form in forms.items()}
     seconds = time_together({**forward, **both}, tokens.device, repeats)
@@ -190,5 +197,5 @@ def _training_step(model: VideoClassifier, clips: Tensor, labels: Tensor, precis
     return step, optimizer
 
 
-def _ratio(one: int | None, other: int | None) -> float | None:
+def _ratio(one: float | None, other: float | None) -> float | None:
     return one / other if one is not None and other else None

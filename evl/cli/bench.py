@@ -13,13 +13,16 @@ NAME = "bench"
 def command(
     size: Annotated[
         list[str] | None,
-        typer.Option(help="b16-8f, b16-32f, l14-8f, l14-32f, tiny or dry (seconds); may be given several times."),
+        typer.Option(
+            help="b16-8f, b16-32f, l14-8f, l14-32f, l14-336-32f, tiny or dry (seconds); may be given several times."
+        ),
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; by default CUDA if there is one.")] = None,
     precision: Annotated[str, typer.Option(help="fp32, bf16, fp16; auto is bf16 on CUDA, fp32 on the CPU.")] = "auto",
     batch: Annotated[int | None, typer.Option(min=1, help="Clips together; by default what suits the size.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Measurements of each part; the median counts.")] = 5,
     compile: Annotated[bool, typer.Option("--compile", help="With torch.compile.")] = False,
+    twin: Annotated[bool, typer.Option(help="Measure the plain decoder too, for comparison.")] = True,
     out: Annotated[Path | None, typer.Option(help="Also write the JSON document here.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -49,6 +52,7 @@ def command(
             results.append(
                 run_bench(
                     name, device=chosen, precision=precision, batch_size=batch, repeats=repeats, compile=compile,
+                    twin=twin,
                     progress=lambda what, name=name: status.update(f"{name}: {what}"),
                 )
             )  # fmt: skip
@@ -80,14 +84,15 @@ def table_of(result: dict):
     ]  # fmt: skip
     table.add_row("backbone forward", _milliseconds(seconds["backbone"]))
     for label, fast, twin, ratio in rows:
-        table.add_row(label, _milliseconds(seconds[fast]), _milliseconds(seconds[twin]), f"{ratios[ratio]:.1f} ×")
+        table.add_row(label, _milliseconds(seconds[fast]), _milliseconds(seconds[twin]), _times(ratios[ratio]))
     peak, gflops, share = result["peak_bytes"], result["gflops_a_view"], result["share_of_peak"]
     memory = ratios["fast_to_twin_peak_memory"]
     table.add_row("decoder's peak memory beyond features", _mebibytes(peak["decoder"]), _mebibytes(peak["twin"]),
-                  f"{1 / memory:.1f} ×" if memory else "")  # fmt: skip
+                  _times(1 / memory if memory else None))  # fmt: skip
     table.add_row("decoder ÷ backbone", f"{100 * ratios['decoder_to_backbone']:.1f} %")
     table.add_row("training step", _milliseconds(seconds["training_step"]))
     table.add_row("clips a second", f"{result['clips_a_second']:.2f}")
+    table.add_row("images a second, backbone alone", f"{result['images_a_second']:,.1f}")
     table.add_row("a step's peak memory beyond model and clips", _mebibytes(peak["training_step"]))
     table.add_row("features", _mebibytes(peak["features"]))
     table.add_row("GFLOPs a view (multiply-adds)", f"{gflops['fast']:.1f}", f"{gflops['plain']:.1f}")
@@ -101,8 +106,12 @@ def table_of(result: dict):
     return table
 
 
-def _milliseconds(seconds: float) -> str:
-    return f"{1000 * seconds:,.1f} ms"
+def _milliseconds(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{1000 * seconds:,.1f} ms"
+
+
+def _times(ratio: float | None) -> str:
+    return "–" if ratio is None else f"{ratio:.1f} ×"
 
 
 def _mebibytes(count: int | None) -> str:

@@ -110,6 +110,7 @@ def _document(report) -> dict:
                         "width": file.info.width,
                         "height": file.info.height,
                         "codec": file.info.codec,
+                        "notices": [f"{notice.what}: {notice.detail}" for notice in file.notices],
                     }
                     if file.info is not None
                     else {"problem": file.problem}
@@ -158,6 +159,12 @@ def _print_report(report) -> None:
         for label, (good, bad) in classes.items():
             table.add_row(escape(str(label)), str(good), f"[red]{bad}[/red]" if bad else "0")
         output.print(table)
+    for what, files in report.noticed().items():
+        path, detail = files[0]
+        more = f", and {len(files) - 1} more" if len(files) > 1 else ""
+        output.print(
+            f"[yellow]{escape(what)}:[/yellow] {escape(f'{path}: {detail}{more}')}", highlight=False, soft_wrap=True
+        )
     for group in report.duplicates:
         output.print(f"[yellow]same content:[/yellow] {escape(' = '.join(group))}", highlight=False, soft_wrap=True)
     if report.ignored:

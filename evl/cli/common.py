@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
 
+from evl.cli.time_left import TimeLeft, duration
+
 # in a file or pipe, lines are not broken at 80 columns
 console = Console(stderr=True, emoji=False, width=None if sys.stderr.isatty() else 200)  # messages and progress
 output = Console(emoji=False, width=None if sys.stdout.isatty() else 200)  # results
@@ -79,8 +81,7 @@ class Bars:
                 progress.MofNCompleteColumn(),
                 progress.TextColumn(self.unit),
                 progress.TimeElapsedColumn(),
-                progress.TextColumn("left"),
-                progress.TimeRemainingColumn(),
+                progress.TextColumn("{task.fields[left]}"),
                 progress.TextColumn("{task.fields[note]}"),
                 console=console,
             )
@@ -99,9 +100,9 @@ class Bars:
         if self.bars is None:
             return None
         if description in self.lines:
-            self.bars.reset(self.lines[description], total=total, note="")
+            self.bars.reset(self.lines[description], total=total, note="", left="")
         else:
-            self.lines[description] = self.bars.add_task(description, total=total, note="")
+            self.lines[description] = self.bars.add_task(description, total=total, note="", left="")
         return self.lines[description]
 
 
@@ -110,13 +111,13 @@ class Task:
 
     def __init__(self, bars: Bars, description: str, total: int):
         self.bars, self.description, self.total, self.done = bars, description, total, 0
-        self.first, self.started = 0, time.monotonic()
-        self.printed = self.started
+        self.left = TimeLeft(total)
+        self.printed = time.monotonic()
         self.id = bars.line(description, total)
 
     def starting_at(self, done: int) -> Task:
         """For work that is resumed: what was done before does not count for the time left."""
-        self.first = done
+        self.left = TimeLeft(self.total, first=done)
         self.to(done)
         return self
 
@@ -125,12 +126,17 @@ class Task:
 
     def to(self, done: int, note: str = "") -> None:
         self.done = done
+        self.left.report(done)
         if self.id is not None:
-            self.bars.bars.update(self.id, completed=done, note=escape(note))
+            self.bars.bars.update(self.id, completed=done, note=escape(note), left=self._left())
             return
         now = time.monotonic()
-        if is_main_process() and done > self.first and now - self.printed > 10:
+        if is_main_process() and done > self.left.first and now - self.printed > 10:
             self.printed = now
-            left = (now - self.started) / (done - self.first) * (self.total - done)
-            line = f"{self.description} {done}/{self.total} {self.bars.unit}  {note}  {left / 60:.1f} min left"
-            console.print(line, highlight=False, markup=False)
+            parts = (f"{self.description} {done}/{self.total} {self.bars.unit}".rstrip(), note, self._left())
+            console.print("  ".join(part for part in parts if part), highlight=False, markup=False)
+
+    def _left(self) -> str:
+        """'' where it cannot be known yet."""
+        seconds = self.left.seconds
+        return "" if seconds is None or self.done >= self.total else f"{duration(seconds)} left"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from evl.cli.options import ImageSize, NumFrames, Stride, sizes
+from evl.cli.options import FramesPerSecond, ImageSize, NumFrames, Stride, sizes
 
 NAME = "embed"
 
@@ -59,6 +59,7 @@ def command(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; default: CUDA if there is one.")] = None,
     num_frames: NumFrames = None,
     stride: Stride = None,
+    frames_per_second: FramesPerSecond = None,
     image_size: ImageSize = None,
 ) -> None:
     """One vector a video, for search, clustering and maps.
@@ -93,11 +94,11 @@ def command(
     pool = pool or ("mean" if run is None else "query")
     if run is None and pool != "mean":
         raise typer.BadParameter("without a run there is no query that learned; take --pool mean, or a run")
-    views = (backbone, root, clips, crops, workers, num_frames, stride, image_size)
+    views = (backbone, root, clips, crops, workers, num_frames, stride, frames_per_second, image_size)
     if features is not None and any(option is not None for option in views):
         raise typer.BadParameter(
             "--features takes the backbone, videos, views and sizes of the store: leave out --backbone, --root, "
-            "--clips, --crops, --workers, --num-frames, --stride and --image-size"
+            "--clips, --crops, --workers, --num-frames, --stride, --frames-per-second and --image-size"
         )
     require_ending(out)
     if data is not None and data.resolve() in (out.resolve(), out.with_suffix(".videos.csv").resolve()):
@@ -113,7 +114,7 @@ def command(
             splits = [one.name for one in stored for _ in one.samples]
         else:
             samples, splits = _videos(paths) if data is None else _listed(data, root, split)
-            model = _model(run, backbone, chosen, sizes(num_frames, stride, image_size))
+            model = _model(run, backbone, chosen, sizes(num_frames, stride, image_size, frames_per_second))
             few = len(samples) < 16
             result = embed(
                 model,
@@ -157,16 +158,9 @@ def command(
 
 def _videos(paths: list[Path]):
     """(samples, no splits) of files and folders."""
-    from evl.data.manifest import list_videos
-    from evl.errors import DataError
-    from evl.types import Sample
+    from evl.data.paths import videos_at
 
-    samples = []
-    for path in paths:
-        found = list_videos(path) if path.is_dir() else [path]
-        if not found:
-            raise DataError(f"{path}: no videos in this folder")
-        samples += [Sample(str(one)) for one in found]
+    samples = videos_at(paths)
     return samples, [None] * len(samples)
 
 
@@ -214,10 +208,11 @@ def _model(run: Path | None, backbone: str | None, device, fitted: dict):
     if run is not None:
         return load(run, device=device, **fitted)
     config = replace(RunConfig(backbone=named(backbone)), model={"decoder": "linear"})
-    if fitted["stride"] is None:  # spread over the whole video
+    by = {name: fitted[name] for name in ("stride", "frames_per_second") if fitted[name] is not None}
+    if not by:  # spread over the whole video
         config = replace(config, clip={"sampling": "segment"}, evaluation={"num_clips": 1})
     else:
-        config = replace(config, clip={"stride": fitted["stride"]})
+        config = replace(config, clip=by)
     if fitted["num_frames"] is not None:
         config = replace(config, clip={"num_frames": fitted["num_frames"]})
     if fitted["image_size"] is not None:

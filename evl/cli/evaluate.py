@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from evl.cli.options import Backbone, ImageSize, NumFrames, Prompts, Stride, Weights, refuse_sizes_of_a_run, sizes
+from evl.cli.options import (
+    Backbone,
+    FramesPerSecond,
+    ImageSize,
+    NumFrames,
+    Prompts,
+    Stride,
+    Weights,
+    refuse_sizes_of_a_run,
+    sizes,
+)
 
 NAME = "evaluate"
 
@@ -69,6 +79,7 @@ def command(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; default: CUDA if there is one.")] = None,
     num_frames: NumFrames = None,
     stride: Stride = None,
+    frames_per_second: FramesPerSecond = None,
     image_size: ImageSize = None,
 ) -> None:
     """Judge a model on labelled videos: top-1, top-5, mean class accuracy, confusion matrix.
@@ -91,13 +102,14 @@ def command(
     if crops not in (None, 1, 3):
         raise ConfigError(f"--crops {crops}: expected 1 or 3")
     _refuse_mixed(run, data, zero_shot, bool(backbone or weights or prompts))
-    refuse_sizes_of_a_run(zero_shot, stride, image_size)
+    refuse_sizes_of_a_run(zero_shot, stride, frames_per_second, image_size)
     if features is not None:
-        given = (data, root, clips, crops, workers, num_frames, stride, image_size)
+        given = (data, root, clips, crops, workers, num_frames, stride, frames_per_second, image_size)
         if zero_shot or layout != "auto" or split_number != 1 or any(option is not None for option in given):
             raise typer.BadParameter(
                 "--features takes the videos, views and sizes of the store: leave out --zero-shot, --data, --root, "
-                "--layout, --split-number, --clips, --crops, --workers, --num-frames, --stride and --image-size"
+                "--layout, --split-number, --clips, --crops, --workers, --num-frames, --stride, "
+                "--frames-per-second and --image-size"
             )
     if zero_shot and out is not None and any((out / name).exists() for name in ("model.json", "config.yaml")):
         raise SaveError(f"{out} holds a model already, which --zero-shot would write over; choose another --out")
@@ -114,7 +126,7 @@ def command(
             samples = store.splits[split].samples
             _tell_if_trained_on(run, samples)
         else:
-            model = load(run, device=world.device, **sizes(num_frames, stride, image_size))
+            model = load(run, device=world.device, **sizes(num_frames, stride, image_size, frames_per_second))
             out = out or (run if run.is_dir() else Path(f"{run.name}_evaluation"))  # of a model of the hub
             samples, _ = _samples(run, data, split, class_names=model.class_names, **options)
         with Bars("videos") as bars:
@@ -221,10 +233,8 @@ def print_evaluation(result) -> None:
     from evl.cli.common import console, output
 
     metrics = result.metrics
-    output.print(
-        f"top-1 {metrics.top1:.2f} %   top-5 {metrics.top5:.2f} %   mean class {metrics.mean_class_accuracy:.2f} %",
-        highlight=False,
-    )
+    top5 = "" if metrics.top5 is None else f"   top-5 {metrics.top5:.2f} %"
+    output.print(f"top-1 {metrics.top1:.2f} %{top5}   mean class {metrics.mean_class_accuracy:.2f} %", highlight=False)
     output.print(escape(result.protocol), highlight=False, soft_wrap=True)
     rows = [
         (a, n, y)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from evl.cli.options import ImageSize, NumFrames, Stride, sizes
+from evl.cli.options import FramesPerSecond, ImageSize, NumFrames, Stride, sizes
 
 NAME = "export"
 
@@ -35,6 +35,7 @@ def command(
     private: Annotated[bool, typer.Option("--private", help="Make the pushed model private, if it is new.")] = False,
     num_frames: NumFrames = None,
     stride: Stride = None,
+    frames_per_second: FramesPerSecond = None,
     image_size: ImageSize = None,
 ) -> None:
     """Make a model that travels: weights, all that belongs to them, and a page for whoever gets it.
@@ -55,7 +56,7 @@ def command(
         raise ConfigError("--format release is one file without a backbone; leave out --with-backbone and --push")
     if out is not None and out.exists() and not (out.is_dir() and format is Format.evl and not any(out.iterdir())):
         raise SaveError(f"{out} is there already; choose another --out")
-    model = load(run, **sizes(num_frames, stride, image_size))
+    model = load(run, **sizes(num_frames, stride, image_size, frames_per_second))
     if format is Format.release:
         save_release(model, out)
     elif out is not None:

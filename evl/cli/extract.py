@@ -154,6 +154,8 @@ def _announce(work, yes: bool) -> None:
 
 def _lines(work, found) -> list[str]:
     """An estimate in words."""
+    from evl.cli.time_left import duration
+
     description, options = work.description, work.description.options
     videos = ", ".join(f"{count} {split} videos × {description.clips_a_video(split)}"
                        for split, count in description.splits.items() if count)  # fmt: skip
@@ -169,19 +171,12 @@ def _lines(work, found) -> list[str]:
     elif found.seconds is None:
         lines.append(f"{found.clips_to_do} clips to do{share}; no video that was tried could be read, so no time")
     else:
-        lines.append(f"{found.clips_to_do} clips to do{share}, about {_time(found.seconds)} on {work.device}")
+        lines.append(f"{found.clips_to_do} clips to do{share}, about {duration(found.seconds)} on {work.device}")
     return lines
 
 
 def _bytes(count: int) -> str:
     return f"{count / 1e9:,.2f} GB" if count >= 1e8 else f"{count / 1e6:,.2f} MB"
-
-
-def _time(seconds: float) -> str:
-    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} seconds"
 
 
 def _estimate(run, out: Path, options, how: dict, json: bool) -> None:

@@ -15,6 +15,10 @@ NumFrames = Annotated[
     ),
 ]
 Stride = Annotated[int | None, typer.Option("--stride", min=1, help="Frames between neighbours, if not as trained.")]
+FramesPerSecond = Annotated[
+    float | None,
+    typer.Option("--frames-per-second", help="Of a clip, if not as trained: by time, in place of a stride."),
+]
 ImageSize = Annotated[
     str | None,
     typer.Option("--image-size", metavar="SIDE|HxW", help="Pixels, if not as trained; positions are fitted."),
@@ -31,7 +35,9 @@ Prompts = Annotated[
 ]
 
 
-def sizes(num_frames: int | None, stride: int | None, image_size: str | None) -> dict:
+def sizes(
+    num_frames: int | None, stride: int | None, image_size: str | None, frames_per_second: float | None = None
+) -> dict:
     """What ``evl.load`` takes. ConfigError where the size is none."""
     from evl.errors import ConfigError
 
@@ -41,10 +47,13 @@ def sizes(num_frames: int | None, stride: int | None, image_size: str | None) ->
             raise ConfigError(f"--image-size {image_size}: expected a side, such as 336, or HxW, such as 256x448")
         sides = tuple(int(side) for side in re.split("[x×]", image_size))
         size = sides[0] if len(sides) == 1 else sides
-    return {"num_frames": num_frames, "stride": stride, "image_size": size}
+    clip = {"num_frames": num_frames, "stride": stride, "frames_per_second": frames_per_second}
+    return {**clip, "image_size": size}
 
 
-def refuse_sizes_of_a_run(zero_shot: bool, stride: int | None, image_size: str | None) -> None:
+def refuse_sizes_of_a_run(zero_shot: bool, *given: int | float | str | None) -> None:
     """Usage error: zero-shot spreads its frames over the video, at the backbone's own size."""
-    if zero_shot and (stride is not None or image_size is not None):
-        raise typer.BadParameter("--stride and --image-size go with a run; --zero-shot has --num-frames")
+    if zero_shot and any(option is not None for option in given):
+        raise typer.BadParameter(
+            "--stride, --frames-per-second and --image-size go with a run; --zero-shot has --num-frames"
+        )

@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from evl.cli.options import Backbone, ImageSize, NumFrames, Prompts, Stride, Weights, refuse_sizes_of_a_run, sizes
+from evl.cli.options import (
+    Backbone,
+    FramesPerSecond,
+    ImageSize,
+    NumFrames,
+    Prompts,
+    Stride,
+    Weights,
+    refuse_sizes_of_a_run,
+    sizes,
+)
 
 NAME = "predict"
 
@@ -44,6 +54,7 @@ def command(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; default: CUDA if there is one.")] = None,
     num_frames: NumFrames = None,
     stride: Stride = None,
+    frames_per_second: FramesPerSecond = None,
     image_size: ImageSize = None,
 ) -> None:
     """Say what is in videos: the most likely classes with their scores.
@@ -56,14 +67,12 @@ def command(
     from evl.assembly import load
     from evl.cli.common import Bars, print_json, start_logging, zero_shot_model
     from evl.data.loader import default_num_workers
-    from evl.data.manifest import list_videos
+    from evl.data.paths import videos_at
     from evl.distributed import pick_device
-    from evl.errors import DataError
     from evl.inference import predict_samples
-    from evl.types import Sample
 
     start_logging()
-    refuse_sizes_of_a_run(zero_shot is not None, stride, image_size)
+    refuse_sizes_of_a_run(zero_shot is not None, stride, frames_per_second, image_size)
     if zero_shot is not None:
         names = _class_names(zero_shot)
         model = zero_shot_model(names, backbone, weights, prompts, num_frames or 8, pick_device(device))
@@ -75,24 +84,18 @@ def command(
             "expected the folder of a run and a video, or --zero-shot CLASSES [--backbone NAME] VIDEO"
         )
     else:
-        model = load(paths[0], device=pick_device(device), **sizes(num_frames, stride, image_size))
+        model = load(paths[0], device=pick_device(device), **sizes(num_frames, stride, image_size, frames_per_second))
         videos = paths[1:]
-    paths = []
-    for video in videos:
-        found = list_videos(video) if video.is_dir() else [video]
-        if not found:
-            raise DataError(f"{video}: no videos in this folder")
-        paths += [str(path) for path in found]
-    workers = (0 if len(paths) < 16 else default_num_workers()) if workers is None else workers
+    samples = videos_at(videos)
+    workers = (0 if len(samples) < 16 else default_num_workers()) if workers is None else workers
     with Bars("videos") as bars:
-        task = bars.add("predicting", len(paths))
-        samples = [Sample(path) for path in paths]
+        task = bars.add("predicting", len(samples))
         options = dict(num_workers=workers, batch_size=batch_size, progress=task.advance)
         result = predict_samples(model, samples, None, **options)
     if json:
-        print_json(_document(model, result, paths))
+        print_json(_document(model, result))
     else:
-        _print_table(model, result, paths, top)
+        _print_table(model, result, top)
     if result.damaged:
         raise typer.Exit(1)
 
@@ -112,7 +115,7 @@ def _class_names(text: str) -> tuple[str, ...]:
     return names
 
 
-def _document(model, result, paths: list[str]) -> dict:
+def _document(model, result) -> dict:
     from evl.inference.predictor import judging_precision
 
     predictions = [
@@ -125,12 +128,12 @@ def _document(model, result, paths: list[str]) -> dict:
         }
         for prediction in result.predictions
     ]
-    failed = [{"path": paths[index], "error": reason} for index, reason in result.damaged.items()]
+    failed = [{"path": result.paths[index], "error": reason} for index, reason in result.damaged.items()]
     protocol = model.card.protocol(len(predictions), precision=judging_precision(model))
     return {"protocol": protocol, "predictions": predictions, "failed": failed}
 
 
-def _print_table(model, result, paths: list[str], top: int) -> None:
+def _print_table(model, result, top: int) -> None:
     from rich.markup import escape
     from rich.table import Table
 
@@ -147,4 +150,6 @@ def _print_table(model, result, paths: list[str], top: int) -> None:
                 )
         output.print(table)
     for index, reason in result.damaged.items():
-        console.print(f"[red]failed:[/red] {escape(paths[index])}: {escape(reason)}", highlight=False, soft_wrap=True)
+        console.print(
+            f"[red]failed:[/red] {escape(result.paths[index])}: {escape(reason)}", highlight=False, soft_wrap=True
+        )

@@ -103,18 +103,19 @@ def table_of(result):
     table.add_column("head", justify="right")
     for key in keys:
         table.add_column(escape(key.partition(".")[2]), justify="right")
-    for name in ("val top-1", "95 %", "top-5", "val loss", "train top-1", "parameters"):
+    has_top5 = result.has_top5
+    for name in ("val top-1", "95 %", *["top-5"] * has_top5, "val loss", "train top-1", "parameters"):
         table.add_column(name, justify="right")
     for head in result.ranked:
         values = [f"{head.number:03d}", *(escape(head.settings[key]) for key in keys)]
         if head.evaluation is None:
-            table.add_row(*values, "dropped", *[""] * 4, f"{head.trainable:,}", style="yellow")
+            table.add_row(*values, "dropped", *[""] * (3 + has_top5), f"{head.trainable:,}", style="yellow")
             continue
         metrics = head.evaluation.metrics
         low, high = metrics.top1_interval
         table.add_row(
-            *values, f"{metrics.top1:.1f}", f"{low:.1f}–{high:.1f}", f"{metrics.top5:.1f}", f"{head.val_loss:.3f}",
-            f"{head.curve[-1][3]:.1f}" if head.curve else "", f"{head.trainable:,}",
+            *values, f"{metrics.top1:.1f}", f"{low:.1f}–{high:.1f}", *([f"{metrics.top5:.1f}"] if has_top5 else []),
+            f"{head.val_loss:.3f}", f"{head.curve[-1][3]:.1f}" if head.curve else "", f"{head.trainable:,}",
             style="bold" if head is result.best else None,
         )  # fmt: skip
     return table

@@ -10,17 +10,18 @@ from dataclasses import dataclass, replace
 
 from evl.data.parallel import Crash, each_in_process, time_limit
 from evl.errors import VideoError
-from evl.types import Sample, VideoInfo
+from evl.types import Notice, Sample, VideoInfo
 from evl.video.container import os_reason
 from evl.video.frame_folder import frame_files
 from evl.video.index import FrameIndex
+from evl.video.notices import notices
 from evl.video.reader import read_clip
 
 
 @dataclass(frozen=True)
 class FileReport:
     """One file: ``info`` if it can be used, and the ``index`` of its frames, else ``problem``. ``stamp``: its bytes and
-    time of change in ns before it was read."""
+    time of change in ns before it was read. ``notices``: what is worth saying of a good one."""
 
     sample: Sample
     size_bytes: int
@@ -28,6 +29,7 @@ class FileReport:
     problem: str | None = None
     index: FrameIndex | None = None
     stamp: tuple[int, int] = (0, 0)
+    notices: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,14 @@ class CheckReport:
         damaged = Counter(file.sample.label for file in self.damaged)
         return {label: (good[label], damaged[label]) for label in sorted((good | damaged), key=str)}
 
+    def noticed(self) -> dict[str, list[tuple[str, str]]]:
+        """what -> (path, detail) of each good file that it is said of."""
+        found: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        for file in self.good:
+            for notice in file.notices:
+                found[notice.what].append((file.sample.path, notice.detail))
+        return dict(found)
+
 
 def check_file(sample: Sample) -> FileReport:
     """Decodes the whole file, or the sample's part of it, exactly as training and evaluation will."""
@@ -65,6 +75,7 @@ def check_file(sample: Sample) -> FileReport:
             end_seconds=sample.end_seconds,
             verify=True,
         )
+        noticed = notices(sample.path)
     except VideoError as error:
         return FileReport(sample, size, problem=error.reason)
     except (OSError, ValueError) as error:
@@ -72,7 +83,8 @@ def check_file(sample: Sample) -> FileReport:
     height, width = frames.shape[-2:]
     info = VideoInfo(sample.path, tuple(index.times_seconds.tolist()), width, height, index.codec)
     stamp = found.st_size, found.st_mtime_ns
-    return FileReport(sample, size, info, index=replace(index), stamp=stamp)  # index without what it has worked out
+    index = replace(index)  # without what it has worked out
+    return FileReport(sample, size, info, index=index, stamp=stamp, notices=noticed)
 
 
 def _check_in_process(item: tuple[int, Sample]) -> FileReport:

@@ -18,8 +18,15 @@ from evl.types import Preprocessing, Sample
 from evl.video.index import counted_index
 from evl.video.reader import read_clip
 from evl.video.sampling import random_clip_indices, random_segment_indices
+from evl.video.timed import TimedSampling
 from evl.video.torchcodec import Decoder
 from evl.video.views import views_of
+
+
+def timed(clip: ClipConfig) -> TimedSampling | None:
+    """How frames are chosen by their times, where they are."""
+    return None if clip.frames_per_second is None else TimedSampling(clip.num_frames, clip.frames_per_second)
+
 
 # what a file turned out to be when it was decoded whole
 UNSEEN, INDEX_IS_RIGHT, MUST_BE_COUNTED = range(3)
@@ -96,8 +103,9 @@ class Files:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def read(self, index: int, choose: Callable[[int], Sequence[int]]) -> Tensor:
-        """uint8 (F,3,H,W): the frames of sample ``index`` that ``choose`` names (``read_clip``). Raises VideoError."""
+    def read(self, index: int, choose: Callable[..., Sequence[int]], **how) -> Tensor:
+        """uint8 (F,3,H,W): the frames of sample ``index`` that ``choose`` names. ``how``: ``by_time`` and others of
+        ``read_clip``. Raises VideoError."""
         sample, seen = self.samples[index], int(self.seen[index])
         known = self.index_file.find(sample.path) if self.index_file is not None else None
         if known is None and seen == MUST_BE_COUNTED:
@@ -110,6 +118,7 @@ class Files:
             verify=self.verify and seen == UNSEEN and known is None,
             index=known,
             decoder=self.decoder,
+            **how,
         )
         if self.verify:
             self.seen[index] = MUST_BE_COUNTED if clip.index.is_counted else INDEX_IS_RIGHT
@@ -127,16 +136,16 @@ class TrainingClips(Dataset):
         return len(self.samples)
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
-        epoch, index = key
+        _, index = key
         generator = None
 
-        def choose(count: int) -> list[int]:
+        def choose(known: int | np.ndarray) -> list[int]:
             nonlocal generator  # anew, if the choice is
-            generator = np.random.default_rng([self.seed, epoch, index])
-            return self._draw(count, generator)
+            generator = self.generator(key)
+            return self._draw(known, generator)
 
         try:
-            frames = self.files.read(index, choose)
+            frames = self.files.read(index, choose, by_time=timed(self.clip) is not None)
         except VideoError as error:
             return self.failed(key, error.reason)
         return Item(index, self.labels[index], self.transform(frames, generator))
@@ -147,12 +156,18 @@ class TrainingClips(Dataset):
     def failed(self, key: tuple[int, int], reason: str) -> Item:
         return Item(key[1], self.labels[key[1]], problem=reason)
 
-    def _draw(self, count: int, generator: np.random.Generator) -> list[int]:
+    def generator(self, key: tuple[int, int]) -> np.random.Generator:
+        """That all draws of a clip come from; the first one is its start."""
+        return np.random.default_rng([self.seed, *key])
+
+    def _draw(self, known: int | np.ndarray, generator: np.random.Generator) -> list[int]:
         clip = self.clip
+        if (by_time := timed(clip)) is not None:
+            return by_time.indices(known, by_time.random_start(known, generator), clip.past_end)
         if clip.sampling == "segment":
-            return random_segment_indices(count, num_frames=clip.num_frames, generator=generator)
+            return random_segment_indices(known, num_frames=clip.num_frames, generator=generator)
         return random_clip_indices(
-            count, num_frames=clip.num_frames, stride=clip.stride, past_end=clip.past_end, generator=generator
+            known, num_frames=clip.num_frames, stride=clip.stride, past_end=clip.past_end, generator=generator
         )
 
 
@@ -173,6 +188,7 @@ class EvaluationViews(Dataset):
         self.options = dict(
             num_frames=clip.num_frames,
             stride=clip.stride,
+            frames_per_second=clip.frames_per_second,
             sampling=clip.sampling,
             num_clips=num_clips,
             num_crops=num_crops,
@@ -184,7 +200,9 @@ class EvaluationViews(Dataset):
     def __getitem__(self, index: int) -> Item:
         label = self.labels[index] if self.labels is not None else None
         try:
-            views = views_of(lambda choose: self.files.read(index, choose), self.preprocessing, **self.options)
+            views = views_of(
+                lambda choose, **how: self.files.read(index, choose, **how), self.preprocessing, **self.options
+            )
         except VideoError as error:
             return self.failed(index, error.reason)
         return Item(index, label, views)

@@ -9,37 +9,48 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from fractions import Fraction
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow
-from pyarrow import feather
 
 from evl.errors import DataError
 from evl.files import write_atomically
 from evl.video.index import FrameIndex
 
+if TYPE_CHECKING:
+    import pyarrow
+
 FORMAT = b"evl frame index 1"
-COLUMNS = pyarrow.schema(
-    [
-        ("path", pyarrow.string()),
-        ("bytes", pyarrow.int64()),
-        ("mtime_ns", pyarrow.int64()),
-        ("codec", pyarrow.string()),
-        ("time_base", pyarrow.string()),
-        ("pts", pyarrow.list_(pyarrow.int64())),
-        ("seek_to", pyarrow.list_(pyarrow.int64())),
-        ("is_key", pyarrow.list_(pyarrow.uint8())),
-        ("is_shown", pyarrow.list_(pyarrow.uint8())),
-        ("counted_seconds", pyarrow.list_(pyarrow.float64())),  # null: packets can be trusted
-    ],
-    metadata={"format": FORMAT},
-)
+
+
+@cache
+def _schema() -> pyarrow.Schema:
+    import pyarrow  # when an index is read or written: readers of videos need none
+
+    return pyarrow.schema(
+        [
+            ("path", pyarrow.string()),
+            ("bytes", pyarrow.int64()),
+            ("mtime_ns", pyarrow.int64()),
+            ("codec", pyarrow.string()),
+            ("time_base", pyarrow.string()),
+            ("pts", pyarrow.list_(pyarrow.int64())),
+            ("seek_to", pyarrow.list_(pyarrow.int64())),
+            ("is_key", pyarrow.list_(pyarrow.uint8())),
+            ("is_shown", pyarrow.list_(pyarrow.uint8())),
+            ("counted_seconds", pyarrow.list_(pyarrow.float64())),  # null: packets can be trusted
+        ],
+        metadata={"format": FORMAT},
+    )
 
 
 def write_index(path: str | Path, entries: Sequence[tuple[str, FrameIndex, tuple[int, int]]]) -> None:
     """(path of a file, what its frames are, its bytes and time of change in ns before that was found out) of each."""
+    import pyarrow
+    from pyarrow import feather
+
     rows = []
     for name, index, (num_bytes, mtime_ns) in entries:
         counted = index.counted_seconds.tolist() if index.is_counted else None
@@ -47,9 +58,9 @@ def write_index(path: str | Path, entries: Sequence[tuple[str, FrameIndex, tuple
             (os.path.realpath(name), num_bytes, mtime_ns, index.codec, str(index.time_base),
              index.pts, index.seek_to, index.is_key.astype(np.uint8), index.is_shown.astype(np.uint8), counted)
         )  # fmt: skip
-    columns = list(zip(*rows, strict=True)) or [[]] * len(COLUMNS)
+    columns = list(zip(*rows, strict=True)) or [[]] * len(_schema())
     table = pyarrow.Table.from_arrays(
-        [pyarrow.array(column, field.type) for column, field in zip(columns, COLUMNS, strict=True)], schema=COLUMNS
+        [pyarrow.array(column, field.type) for column, field in zip(columns, _schema(), strict=True)], schema=_schema()
     )
     with write_atomically(path) as file:
         feather.write_feather(table, file, compression="uncompressed")  # so that it can be mapped
@@ -67,13 +78,16 @@ class IndexFile:
 
     @cached_property
     def _table(self) -> pyarrow.Table:
+        import pyarrow
+        from pyarrow import feather
+
         try:
             table = feather.read_table(self.path, memory_map=True)
         except (OSError, pyarrow.ArrowException) as error:
             raise DataError(
                 f"{self.path}: not a readable index of videos ({error}); evl check --index makes one"
             ) from None
-        if (table.schema.metadata or {}).get(b"format") != FORMAT or table.schema.names != COLUMNS.names:
+        if (table.schema.metadata or {}).get(b"format") != FORMAT or table.schema.names != _schema().names:
             raise DataError(f"{self.path}: not an index that this version of evl reads; evl check --index makes one")
         return table
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from evl import __version__
 from evl.assembly import load
 from evl.backbones import FrozenBackbone, create_backbone
+from evl.backbones.embedded import unknown_words_on_one_line
 from evl.config import RunConfig, replace
 from evl.data.loader import default_num_workers
 from evl.data.manifest import read_manifest
@@ -112,22 +113,23 @@ def run_demo(
         raise SaveError(f"{folder}: cannot be made ({error.strerror}); name a folder to write to with --out") from None
     clock = Clock()
     outcomes: list[Outcome] = []
-    for number in range(size.seeds):
-        this_bar = _noting(bar, f"seed {number + 1} of {size.seeds}" if size.seeds > 1 else "")
-        videos = folder / ("motions" if number == 0 else f"motions-seed-{seed + number}")
-        with clock.part("making videos"):
-            data = make_data(videos, size, seed + number, this_bar)
-        with clock.part("decoding"):
-            data.decode(this_bar)
-        with threads() as pool:
-            made, num_bytes = _compare(data, folder if number == 0 else None, pool, this_bar, clock)
-        outcomes.extend(made)
-        if number == 0:
-            with clock.part("examples"):
-                model = load(next(one.folder for one in made if (one.variant, one.task) == (EVL, "motion")))
-                examples = make_examples(model, data)
-                # from the file, as 'evl predict' does
-                (prediction,) = predict(model, [examples[0].path]).predictions
+    with unknown_words_on_one_line():  # of both tasks and all seeds
+        for number in range(size.seeds):
+            this_bar = _noting(bar, f"seed {number + 1} of {size.seeds}" if size.seeds > 1 else "")
+            videos = folder / ("motions" if number == 0 else f"motions-seed-{seed + number}")
+            with clock.part("making videos"):
+                data = make_data(videos, size, seed + number, this_bar)
+            with clock.part("decoding"):
+                data.decode(this_bar)
+            with threads() as pool:
+                made, num_bytes = _compare(data, folder if number == 0 else None, pool, this_bar, clock)
+            outcomes.extend(made)
+            if number == 0:
+                with clock.part("examples"):
+                    model = load(next(one.folder for one in made if (one.variant, one.task) == (EVL, "motion")))
+                    examples = make_examples(model, data)
+                    # from the file, as 'evl predict' does
+                    (prediction,) = predict(model, [examples[0].path]).predictions
     chance = {one.task: 100 / len(one.evaluation.class_names) for one in outcomes}
     outcomes.sort(key=lambda one: (ROWS.index(one.variant), TASKS.index(one.task), one.seed))
     result = DemoResult(

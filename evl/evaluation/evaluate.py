@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from evl.data.dataset import Files
 from evl.distributed import World
+from evl.errors import DataError
 from evl.evaluation.metrics import Metrics, compute_metrics
 from evl.inference.predictor import predict_views, views_for
 from evl.models import VideoClassifier
@@ -41,11 +44,18 @@ def evaluate(
     world: World | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> Evaluation:
-    """Predicts every sample once and counts. Labels must be among the model's class names (KeyError otherwise).
+    """Predicts every sample once and counts. Raises DataError where a label is none of the model's class
+    names.
 
     Views are the model's own unless given; ``files``: the samples', if they were read before.
     Under torchrun every process gets the same, whole result.
     """
+    samples = samples if isinstance(samples, str | bytes) else tuple(samples)
+    if not all(isinstance(sample, Sample) for sample in samples):
+        raise DataError(
+            f"expected a list of evl.types.Sample, got {type(samples).__name__} {samples!r:.60}; a folder or list of "
+            "videos becomes one by evl.data.read_manifest(path).samples"
+        )
     stream = views_for(
         model,
         samples,
@@ -86,6 +96,33 @@ def protocol_of(model: VideoClassifier, stream: Stream, num_videos: int) -> str:
 
 
 def labels_of(samples: Sequence[Sample], class_names: Sequence[str]) -> list[int]:
-    """The number of each sample's class; KeyError for a label that is none of them."""
+    """The number of each sample's class. Raises DataError for labels that are none of them, with the first file."""
     index_of = {name: y for y, name in enumerate(class_names)}
-    return [index_of[sample.label] for sample in samples]
+    labels = [index_of.get(sample.label) for sample in samples]
+    if None in labels:
+        _refuse_unknown(samples, labels, class_names)
+    return labels
+
+
+def _refuse_unknown(samples: Sequence[Sample], labels: Sequence[int | None], class_names: Sequence[str]) -> NoReturn:
+    unknown = [sample for sample, label in zip(samples, labels, strict=True) if label is None]
+    first = unknown[0]
+    known = f"the model's {len(class_names)} classes are {_listed(class_names)}"
+    if first.label is None:
+        raise DataError(f"{first.name} has no label, so it cannot be judged; {known}")
+    others = list(dict.fromkeys(repr(sample.label) for sample in unknown if sample.label != first.label))
+    more = f" ({len(unknown)} of {len(samples)} videos have such labels: also {_listed(others, 5)})" if others else ""
+    near = difflib.get_close_matches(str(first.label), class_names, n=1)
+    meant = f"; did you mean {near[0]!r}?" if near else ""
+    raise DataError(
+        f"{first.name} has the label {first.label!r}, which the model does not know{more}; {known}{meant}. Judge by "
+        "videos of these classes, or correct the labels"
+    )
+
+
+def _listed(names: Sequence[str], most: int = 30) -> str:
+    """Names with commas between, and how many more there are."""
+    more = f", … ({len(names) - most} more)" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+

@@ -44,8 +44,9 @@ class Metrics:
         return wilson_interval(int(self.confusion.trace()), self.num_videos)
 
     @property
-    def top5(self) -> float:
-        return 100 * self.top5_hits / max(1, self.num_videos)
+    def top5(self) -> float | None:
+        """Percent of videos; None of five classes or fewer, where every video would be a hit."""
+        return 100 * self.top5_hits / max(1, self.num_videos) if top5_says_something(len(self.confusion)) else None
 
     @property
     def mean_class_accuracy(self) -> float:
@@ -61,13 +62,19 @@ class Metrics:
         ]
 
     def to_dict(self) -> dict[str, float]:
+        """``top5`` only where it says something."""
         return {
             "top1": self.top1,
             "chance": self.chance,
-            "top5": self.top5,
+            **({} if self.top5 is None else {"top5": self.top5}),
             "mean_class_accuracy": self.mean_class_accuracy,
             "num_videos": self.num_videos,
         }
+
+
+def top5_says_something(num_classes: int) -> bool:
+    """Whether a label can be outside the five best of so many classes."""
+    return num_classes > 5
 
 
 def compute_metrics(predictions: Sequence[Prediction], num_classes: int) -> Metrics:

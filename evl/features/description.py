@@ -34,6 +34,9 @@ _DECIDES = (
     "augment", "evaluation", "seed", "videos_hash",
 )  # fmt: skip
 
+# fields that came later, and what features of before are of: so that the fingerprint of an older store stays its own
+_LATER = {"clip.frames_per_second": None}
+
 _checked = dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 Positive = Annotated[int, Field(gt=0)]
 
@@ -117,7 +120,8 @@ class StoreDescription:
         chosen["data"] = {"decoder": content["data"]["decoder"]}
         for section, field in (("evaluation", "batch_size"), ("options", "shard_megabytes")):
             del chosen[section][field]
-        return _flat(chosen)
+        flat = _flat(chosen)
+        return {name: value for name, value in flat.items() if name not in _LATER or value != _LATER[name]}
 
     @property
     def fingerprint_hash(self) -> str:

@@ -36,8 +36,8 @@ def differences(description: StoreDescription, config: RunConfig) -> list[str]:
                 here, there = _side(here), _side(there)
             if here == there or name == "evaluation.batch_size":
                 continue
-            if name == "clip.stride" and config.clip.sampling == description.clip.sampling == "segment":
-                continue  # it has none
+            if name == "clip.stride" and config.clip.spacing == description.clip.spacing:
+                continue  # which it then does not decide
             if name == "clip.interpolation" and here == description.preprocessing.interpolation:
                 continue  # what auto stands for
             found.append(f"{name} is {_text(here)} in the run and {_text(there)} in the store")

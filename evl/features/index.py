@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow
-from pyarrow import parquet
 
 from evl.errors import StoreError
 from evl.features.description import SPLITS, ShardRange, StoreDescription, first_shards, items_a_shard, shard_ranges
@@ -16,22 +16,24 @@ from evl.features.shards import missing_shards, open_shard, read_description
 from evl.files import write_atomically
 from evl.types import Sample
 
+if TYPE_CHECKING:
+    import pyarrow
+
 INDEX = "index.parquet"
-COLUMNS = pyarrow.schema(
-    [
-        ("split", pyarrow.string()),
-        ("video", pyarrow.int32()),
-        ("path", pyarrow.string()),
-        ("start_seconds", pyarrow.float64()),
-        ("end_seconds", pyarrow.float64()),
-        ("label", pyarrow.string()),
-        ("clip", pyarrow.int32()),
-        ("num_valid", pyarrow.int32()),
-        ("shard", pyarrow.int32()),
-        ("row", pyarrow.int32()),
-        ("reason", pyarrow.string()),
-    ]
-)
+COLUMNS = (
+    "split", "video", "path", "start_seconds", "end_seconds", "label", "clip", "num_valid", "shard", "row", "reason",
+)  # fmt: skip
+_NUMBERS = {
+    "video": "int32", "start_seconds": "float64", "end_seconds": "float64", "clip": "int32", "num_valid": "int32",
+    "shard": "int32", "row": "int32",
+}  # fmt: skip
+
+
+@cache
+def schema() -> pyarrow.Schema:
+    import pyarrow  # when an index is read or written: features in memory need none
+
+    return pyarrow.schema([(name, getattr(pyarrow, _NUMBERS.get(name, "string"))()) for name in COLUMNS])
 
 
 def write_index(folder: str | Path) -> None:
@@ -39,17 +41,20 @@ def write_index(folder: str | Path) -> None:
 
     A video of which one item has a reason is damaged as a whole. Raises StoreError where shards are missing or wrong.
     """
+    import pyarrow
+    from pyarrow import parquet
+
     description = read_description(folder)
     if missing := missing_shards(folder, description):
         raise StoreError(f"{folder}: shard {missing[0]} is not there yet, and {len(missing) - 1} more are not")
-    columns: dict[str, list] = {name: [] for name in COLUMNS.names}
+    columns: dict[str, list] = {name: [] for name in COLUMNS}
     for video in _videos(folder, description):
         damaged = [row for row in video if row["reason"] is not None]
         for row in damaged[:1] or video:
-            for name in COLUMNS.names:
+            for name in COLUMNS:
                 columns[name].append(row[name])
     table = pyarrow.Table.from_arrays(
-        [pyarrow.array(columns[field.name], field.type) for field in COLUMNS], schema=COLUMNS
+        [pyarrow.array(columns[field.name], field.type) for field in schema()], schema=schema()
     )
     with write_atomically(Path(folder) / INDEX) as file:
         # every setting that decides bytes, and no copy of the schema beside its own
@@ -75,7 +80,7 @@ def _videos(folder: str | Path, description: StoreDescription) -> Iterator[list[
 def _rows(folder: str | Path, description: StoreDescription, covers: ShardRange) -> Iterator[dict]:
     row = 0
     for item in open_shard(folder, description, covers).items:
-        one = dict.fromkeys(COLUMNS.names) | item
+        one = dict.fromkeys(COLUMNS) | item
         one["path"] = (
             one["path"].encode("utf-8", "backslashreplace").decode()
         )  # what is no text has no place in Parquet
@@ -103,11 +108,14 @@ class SplitRows:
 
 def read_index(path: Path, description: StoreDescription) -> dict[str, SplitRows]:
     """The rows of each split that has videos. Raises StoreError for what is no index of that store."""
+    import pyarrow
+    from pyarrow import parquet
+
     most = sum(count * description.clips_a_video(split) for split, count in description.splits.items())
     try:
         with parquet.ParquetFile(path, page_checksum_verification=True) as file:
             found = {field.name: field.type for field in file.schema_arrow}
-            if found != {field.name: field.type for field in COLUMNS} or not 0 < file.metadata.num_rows <= most:
+            if found != {field.name: field.type for field in schema()} or not 0 < file.metadata.num_rows <= most:
                 raise StoreError(f"{path}: not the index of this store: other columns, or more rows than it can have")
             table = file.read()
             table.validate(full=True)  # texts, too

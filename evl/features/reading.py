@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from evl.data.dataset import EvaluationViews, Files, TrainingClips
+from evl.data.dataset import EvaluationViews, Files, TrainingClips, timed
 from evl.features.description import ShardRange, StoreDescription
 from evl.video.augment import TrainingTransform
 from evl.video.sampling import clip_starts
@@ -75,7 +75,7 @@ class ClipReader(Dataset):
         if item.pixels is None:
             return Clips(None, (), (), dict.fromkeys(pairs, item.problem), seconds)
         pixels = item.pixels[None] if self.is_training else item.pixels
-        return Clips(pixels, tuple(pairs), self._num_valid(pairs), {}, seconds)
+        return Clips(pixels, tuple(pairs), self._num_valid(pairs, key), {}, seconds)
 
     def sample_of(self, key) -> int:
         return key[0] if self.is_training else key
@@ -83,9 +83,17 @@ class ClipReader(Dataset):
     def failed(self, key, reason: str) -> Clips:
         return Clips(None, (), (), dict.fromkeys(self.pairs_of(key), reason), (0.0,))
 
-    def _num_valid(self, pairs: Sequence[tuple[int, int]]) -> tuple[int, ...]:
+    def _num_valid(self, pairs: Sequence[tuple[int, int]], key) -> tuple[int, ...]:
         """Of each clip of the video that was just read, the frames that lie inside it; the others repeat."""
-        num_frames, stride, count = self.clip.num_frames, self.clip.stride, self.noted.num_frames
+        num_frames, stride, count = self.clip.num_frames, self.clip.stride, self.noted.known
+        if (by_time := timed(self.clip)) is not None:
+            times = count
+            if self.is_training:
+                starts = [by_time.random_start(times, self.dataset.generator(key[::-1]))]
+            else:
+                starts = by_time.starts(times, self.num_clips)
+            inside = [by_time.num_inside(times, start) for start in starts]
+            return tuple(inside * (len(pairs) // len(inside)))
         if self.clip.sampling == "segment":
             return (num_frames,) * len(pairs)
         if self.is_training:
@@ -124,18 +132,19 @@ def keys_of(reader: ClipReader, shard: ShardRange, num_frames: int) -> list[list
 
 
 class _Noted:
-    """``Files`` that note, in the process that reads, how many frames the last video had and which were taken."""
+    """``Files`` that note, in the process that reads, what is known of the last video (how many frames it has, or their
+    times) and which were taken."""
 
     def __init__(self, files: Files):
         self.files, self.samples = files, files.samples
-        self.num_frames, self.indices = 0, ()
+        self.known, self.indices = 0, ()
 
     def __len__(self) -> int:
         return len(self.files)
 
-    def read(self, index: int, choose: Callable[[int], Sequence[int]]) -> Tensor:
-        def noting(count: int) -> Sequence[int]:
-            self.num_frames, self.indices = count, tuple(choose(count))
+    def read(self, index: int, choose: Callable[..., Sequence[int]], **how) -> Tensor:
+        def noting(known) -> Sequence[int]:
+            self.known, self.indices = known, tuple(choose(known))
             return self.indices
 
-        return self.files.read(index, noting)
+        return self.files.read(index, noting, **how)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from evl.data.dataset import Files
+from evl.data.paths import AnyPath, videos_at
 from evl.distributed import World
 from evl.inference.reading import card_of, device_of, evaluating, judging_precision, read, scores_of
 from evl.models import VideoClassifier
@@ -18,23 +18,30 @@ from evl.types import Prediction, Sample
 
 @dataclass(frozen=True)
 class Predictions:
-    """In the order of the samples: what could be predicted, and index → reason for what could not."""
+    """In the order of the samples: what could be predicted, and index → reason for what could not.
+
+    ``paths``: of all samples, in their order.
+    """
 
     predictions: tuple[Prediction, ...]
     damaged: dict[int, str]
+    paths: tuple[str, ...] = ()
 
 
 def predict(
     model: VideoClassifier,
-    paths: str | Path | Sequence[str | Path],
+    paths: AnyPath | Iterable[AnyPath],
     *,
     num_clips: int | None = None,
     num_crops: int | None = None,
     num_workers: int = 0,
 ) -> Predictions:
-    """Scores of unlabelled files, by the model's own views unless told otherwise, on the model's device."""
-    samples = [Sample(str(path)) for path in ([paths] if isinstance(paths, str | Path) else paths)]
-    stream = views_for(model, samples, num_clips=num_clips, num_crops=num_crops, num_workers=num_workers)
+    """Scores of unlabelled videos, by the model's own views unless told otherwise, on the model's device.
+
+    ``paths``: one path or several (any iterable) of files, or of folders, of which all videos are taken. Raises
+    PathTypeError for what is no path, DataError for a folder without videos.
+    """
+    stream = views_for(model, videos_at(paths), num_clips=num_clips, num_crops=num_crops, num_workers=num_workers)
     return predict_views([model], stream, None)[0]
 
 
@@ -96,4 +103,5 @@ def _predictions(samples, labels, scores: dict[int, np.ndarray], damaged: dict[i
             for index in sorted(scores)
         ),
         damaged,
+        tuple(sample.path for sample in samples),
     )

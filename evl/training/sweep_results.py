@@ -34,13 +34,15 @@ class HeadResult:
     val_loss: float | None
     problem: str | None
 
-    def to_dict(self) -> dict:
-        """For tables: what varies first, then what was measured."""
+    def row(self, *, has_top5: bool) -> dict:
+        """For tables: what varies first, then what was measured. ``has_top5``: of all heads of a sweep, or of none."""
         scores = dict.fromkeys(("val_top1", "val_top1_low", "val_top1_high", "val_top5", "val_loss"))
         if self.evaluation is not None:
             metrics = self.evaluation.metrics
             low, high = metrics.top1_interval
             scores = dict(zip(scores, (metrics.top1, low, high, metrics.top5, self.val_loss), strict=True))
+        if not has_top5:
+            del scores["val_top5"]
         last = self.curve[-1] if self.curve else (None,) * 4
         measured = {**scores, "train_loss": _finite(last[2]), "train_top1": last[3], "trainable": self.trainable}
         return {"head": self.number, **self.settings, **measured, "problem": self.problem}
@@ -66,6 +68,16 @@ class SweepResult:
     @property
     def judged(self) -> tuple[HeadResult, ...]:
         return tuple(head for head in self.ranked if head.evaluation is not None)
+
+    @property
+    def has_top5(self) -> bool:
+        """Whether top-5 says something of so many classes (``Metrics.top5``)."""
+        return self.best.evaluation.metrics.top5 is not None
+
+    @property
+    def rows(self) -> list[dict]:
+        """A row a head for tables, best first."""
+        return [head.row(has_top5=self.has_top5) for head in self.ranked]
 
     @property
     def as_good(self) -> int:
@@ -108,8 +120,8 @@ class SweepResult:
             "judging_seconds": round(self.judging_seconds, 1),
             "num_damaged": len(self.damaged),
             "heads": [
-                {**head.to_dict(), "curve": [[*point[:2], _finite(point[2]), point[3]] for point in head.curve]}
-                for head in self.ranked
+                {**row, "curve": [[*point[:2], _finite(point[2]), point[3]] for point in head.curve]}
+                for head, row in zip(self.ranked, self.rows, strict=True)
             ],
         }  # fmt: skip
 
@@ -182,9 +194,9 @@ def write_sweep(out: Path, result: SweepResult) -> None:
     if result.damaged:
         RunFolder(out).write_damaged(result.damaged)
     with write_atomically(out / "sweep.csv", text=True) as file:
-        writer = csv.DictWriter(file, list(result.best.to_dict()))
+        writer = csv.DictWriter(file, list(result.rows[0]))
         writer.writeheader()
-        writer.writerows(head.to_dict() for head in result.ranked)
+        writer.writerows(result.rows)
     draw(out / "sweep.png", result)
     with write_atomically(out / "sweep.json", text=True) as file:  # last: its presence says that all is there
         json.dump(result.to_dict(), file, indent=2, ensure_ascii=False)

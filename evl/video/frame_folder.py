@@ -106,10 +106,9 @@ def _files(path: str | Path) -> list[Path]:
 def _decode(path: str | Path, file: Path, shape: tuple[int, ...] | None) -> np.ndarray:
     """(H,W,3) uint8, brought to ``shape`` if given."""
     with _Picture(path, file) as image:
+        image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I;16"):  # 16-bit grey: PIL would clip it to white
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        else:
-            image = ImageOps.exif_transpose(image)
         image = image.convert("RGB")
         if shape is not None and (image.height, image.width) != shape[:2]:
             image = image.resize((shape[1], shape[0]), Image.Resampling.BILINEAR)

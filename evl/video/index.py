@@ -20,6 +20,7 @@ from evl.errors import VideoError
 from evl.types import VideoInfo
 from evl.video.container import decode, demux, file_stat, open_video, refuse_corrupt, refuse_truncated
 from evl.video.frame_folder import check_folder, probe_folder
+from evl.video.orientation import Orientations
 
 # where one packet is one picture with its own time, once hidden ones are left out
 ONE_PACKET_ONE_PICTURE = frozenset("h264 hevc vp8 libvpx vp9 libvpx-vp9 av1 libdav1d mpeg4 mjpeg".split())  # noqa: SIM905
@@ -163,23 +164,24 @@ def _frame_index(path: str, size: int, mtime_ns: int) -> FrameIndex:
 @lru_cache(maxsize=4096)
 def _decode_everything(path: str, size: int, mtime_ns: int) -> VideoInfo:
     times: list[float] = []
-    first = None
+    first, orientations = None, Orientations(path)
     with open_video(path, one_thread=True) as (container, stream):
         refuse_truncated(path, stream)
         rate = float(stream.average_rate or 25)
         for frame in decode(container, stream):
             refuse_corrupt(path, frame, len(times))
-            first = first or (frame.width, frame.height, frame.rotation)
+            shown = orientations.of(frame)
+            first = first or (frame.width, frame.height, shown)
             previous = times[-1] if times else -1 / rate
             times.append(frame.time if frame.time is not None else previous + 1 / rate)
         codec = stream.codec_context.name
     if first is None:
         raise VideoError(path, "has a video stream, but not one frame can be decoded")
     times.sort()  # frames come in the order they are shown; some containers (H.264 in AVI) label them in another
-    width, height, rotation = first
-    if rotation % 180:
+    width, height, shown = first
+    if shown.swaps_sides:
         width, height = height, width
-    return VideoInfo(path, tuple(times), width, height, codec, rotation)
+    return VideoInfo(path, tuple(times), width, height, codec, 90 * shown.quarter_turns, shown.is_mirrored)
 
 
 def _from_packets(container: av.container.InputContainer, stream: av.VideoStream) -> FrameIndex | None:

@@ -22,6 +22,7 @@ from evl.files import write_atomically
 from evl.types import VideoInfo
 from evl.video.container import decode, open_video, refuse_corrupt
 from evl.video.frame_folder import read_folder
+from evl.video.orientation import UPRIGHT, Orientation, Orientations
 from evl.video.reader import probe
 
 FINEST = 10_000_000  # ticks a second; finer ones would not fit into the fields of an MP4
@@ -157,18 +158,18 @@ def _pictures(path: str, info: VideoInfo, settings: CopySettings) -> Iterator[_P
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             yield _Picture(_small(frame, width, height), Fraction(1, 90_000), None)
         return
-    count = 0
+    count, orientations = 0, Orientations(path)
     with open_video(path) as (container, stream):
         stream.codec_context.thread_count = 1  # files, not frames, are what there are many of
         base, shape = stream.time_base or Fraction(1, 90_000), stream.sample_aspect_ratio
         for frame in decode(container, stream):
             refuse_corrupt(path, frame, count)
             if count % settings.every == 0:
-                turns = round(frame.rotation / 90) % 4
-                if turns % 2:
-                    yield _Picture(_turned(_small(frame, height, width), turns), base, 1 / shape if shape else None)
+                shown = orientations.of(frame)
+                if shown.swaps_sides:
+                    yield _Picture(_upright(_small(frame, height, width), shown), base, 1 / shape if shape else None)
                 else:
-                    yield _Picture(_turned(_small(frame, width, height), turns), base, shape)
+                    yield _Picture(_upright(_small(frame, width, height), shown), base, shape)
             count += 1
     if count != info.num_frames:
         raise VideoError(path, f"is damaged: {info.num_frames} frames were counted, but {count} decode")
@@ -182,15 +183,15 @@ def _small(frame: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
     return frame.reformat(width, height, "yuv420p", interpolation="BICUBIC", threads=1, **colours)
 
 
-def _turned(frame: av.VideoFrame, turns: int) -> av.VideoFrame:
-    """A yuv420p frame turned counter-clockwise by quarters."""
-    if turns == 0:
+def _upright(frame: av.VideoFrame, shown: Orientation) -> av.VideoFrame:
+    """A yuv420p frame, turned and mirrored as it is shown."""
+    if shown == UPRIGHT:
         return frame
-    width, height = (frame.height, frame.width) if turns % 2 else (frame.width, frame.height)
+    width, height = (frame.height, frame.width) if shown.swaps_sides else (frame.width, frame.height)
     turned = av.VideoFrame(width, height, "yuv420p")
     for plane, out in zip(frame.planes, turned.planes, strict=True):
         rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
-        np.frombuffer(out, np.uint8).reshape(-1, out.line_size)[: out.height, : out.width] = np.rot90(rows, turns)
+        np.frombuffer(out, np.uint8).reshape(-1, out.line_size)[: out.height, : out.width] = shown.apply(rows)
     for name in ("colorspace", "color_range", "color_primaries", "color_trc"):
         setattr(turned, name, getattr(frame, name))
     return turned
@@ -215,6 +216,8 @@ def _refuse_difference(source: str, info: VideoInfo, made: VideoInfo, settings: 
     wanted = info.times_seconds[:: settings.every]
     if made.num_frames != len(wanted):
         raise VideoError(source, f"cannot be copied: {made.num_frames} of {len(wanted)} frames came back")
+    if made.rotation_degrees or made.is_mirrored:
+        raise VideoError(source, "cannot be copied: the copy came back with a display matrix")
     late = max(
         abs((copy - made.times_seconds[0]) - (time - wanted[0]))
         for copy, time in zip(made.times_seconds, wanted, strict=True)

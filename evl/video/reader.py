@@ -25,6 +25,8 @@ from evl.video import torchcodec
 from evl.video.container import decode, demux, open_video, refuse_corrupt
 from evl.video.frame_folder import check_folder, read_folder
 from evl.video.index import FrameIndex, counted_index, decode_everything, frame_index
+from evl.video.orientation import Orientations
+from evl.video.timed import microseconds
 
 # whose pictures that no other refers to can be left undecoded without touching the rest (in HEVC such a picture may
 # still serve a higher temporal layer, in VP9 its motion vectors serve the next)
@@ -74,8 +76,9 @@ def read_frames(path: str | Path, indices: Sequence[int]) -> Tensor:
 
 def read_clip(
     path: str | Path,
-    choose: Callable[[int], Sequence[int]],
+    choose: Callable[[int], Sequence[int]] | Callable[[np.ndarray], Sequence[int]],
     *,
+    by_time: bool = False,
     start_seconds: float | None = None,
     end_seconds: float | None = None,
     verify: bool = False,
@@ -84,6 +87,7 @@ def read_clip(
 ) -> Clip:
     """The frames that ``choose(number of frames)`` names, of the part [start, end) of a file.
 
+    With ``by_time`` it is ``choose(times of the frames)``: int64, microseconds from the part's first one, rising.
     ``choose`` is called again if decoding finds other frames than the packets promised; it must then draw afresh.
     ``verify`` decodes the whole part and refuses it if any of its frames does not decode cleanly. ``index``: what is
     known of the file already. ``decoder``: who decodes where nothing is verified. Raises VideoError.
@@ -93,7 +97,8 @@ def read_clip(
     for attempt in (index, None):
         index = attempt or counted_index(path)
         first, count = find_part(path, index, start_seconds, end_seconds)
-        indices = [first + number for number in choose(count)]
+        known = microseconds(index.times_seconds[first : first + count]) if by_time else count
+        indices = [first + number for number in choose(known)]
         whole = range(first, first + count) if verify else range(0)
         try:
             wanted = sorted(set(indices))
@@ -130,13 +135,13 @@ def _read(path: str, index: FrameIndex, wanted: list[int], verify: range) -> dic
         return dict(zip(wanted, read_folder(path, wanted).permute(0, 2, 3, 1).numpy(), strict=True))
     if index.is_counted:  # everything was decoded for it
         with open_video(path, one_thread=True) as (container, stream):
-            return _pictures(_from_start(path, container, stream, wanted[-1]), wanted)
+            return _pictures(path, _from_start(path, container, stream, wanted[-1]), wanted)
     needed = list(verify) or wanted
     for runs in (index.plan(needed), [(None, needed)]):
         try:
             with open_video(path, one_thread=bool(verify)) as (container, stream):
                 frames = _by_runs(container, stream, index, runs, skip=not verify)
-                pictures = _pictures(frames, wanted)
+                pictures = _pictures(path, frames, wanted, all_upright=bool(verify))
         except _SeekFailed:
             continue
         except VideoError:  # what damage it is, and whether it is, decoding everything will say
@@ -147,15 +152,23 @@ def _read(path: str, index: FrameIndex, wanted: list[int], verify: range) -> dic
     raise _Mistrust
 
 
-def _pictures(frames: Iterator[tuple[int, av.VideoFrame]], wanted: list[int]) -> dict[int, np.ndarray]:
-    """The wanted ones of numbered frames, turned upright; where a stream changes size, all in the size of the first."""
+def _pictures(
+    path: str, frames: Iterator[tuple[int, av.VideoFrame]], wanted: list[int], *, all_upright: bool = False
+) -> dict[int, np.ndarray]:
+    """The wanted ones of numbered frames, upright; where a stream changes size, all in the size of the first.
+
+    ``all_upright`` asks of the others, too, whether they can be brought upright. Raises VideoError where not."""
     pictures: dict[int, np.ndarray] = {}
     to_rgb = VideoReformatter()  # one for all: making it costs more than using it
-    numbers = set(wanted)
+    numbers, orientations = set(wanted), Orientations(path)
     for number, frame in frames:
+        if number not in numbers and not all_upright:
+            orientations.pass_by(frame)
+            continue
+        shown = orientations.of(frame)
         if number not in numbers:
             continue
-        picture = np.rot90(to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray(), k=round(frame.rotation / 90))
+        picture = shown.apply(to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray())
         first = next(iter(pictures.values()), picture)
         if picture.shape != first.shape:
             upright = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")

@@ -3,20 +3,23 @@
 What is in a file is still what its packets say (``evl.video.index``), and a file is still verified by PyAV, because
 torchcodec does not tell damaged frames from whole ones. It is asked only for files that it was seen to read exactly
 like PyAV: some containers (TS, MPEG, FLV, AVI with B-frames) it seeks wrongly without an error, and some pixel formats
-(more than 8 bits) it turns into other colours.
+(more than 8 bits) it turns into other colours. Which stream it takes is said to it, and files that are to be shown
+turned or mirrored are not for it.
 """
 
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 import torch
 
 from evl.errors import ConfigError
-from evl.video.container import open_video
+from evl.video.container import decode, file_stat, num_threads, open_video
 from evl.video.index import FrameIndex
+from evl.video.orientation import UPRIGHT, Orientations
 
 Decoder = Literal["pyav", "torchcodec", "torchcodec-cuda"]
 CONTAINERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
@@ -46,11 +49,10 @@ def read(path: str, index: FrameIndex, wanted: list[int], decoder: Decoder) -> d
     """Pictures (H,W,3) by number; None where this file is better read by PyAV. Raises VideoError as ``open_video``."""
     if index.is_counted:
         return None
-    with open_video(path) as (container, stream):
-        context = stream.codec_context
-        if container.format.name not in CONTAINERS or context.pix_fmt not in PIXEL_FORMATS:
-            return None
-        threads, stream_index = context.thread_count, stream.index  # not to be asked for once it is closed
+    found = file_stat(path)
+    stream_index = _stream_index(path, found.st_size, found.st_mtime_ns)
+    if stream_index is None:
+        return None
     from torchcodec.decoders import VideoDecoder
 
     try:
@@ -58,7 +60,7 @@ def read(path: str, index: FrameIndex, wanted: list[int], decoder: Decoder) -> d
             os.path.abspath(path),  # never an address
             stream_index=stream_index,
             dimension_order="NHWC",
-            num_ffmpeg_threads=threads,
+            num_ffmpeg_threads=num_threads(),
             device="cuda" if decoder == "torchcodec-cuda" else "cpu",
             seek_mode="exact",
         )
@@ -70,3 +72,14 @@ def read(path: str, index: FrameIndex, wanted: list[int], decoder: Decoder) -> d
     if np.abs(batch.pts_seconds.numpy() - index.times_seconds[wanted]).max() > 1e-4:
         return None
     return dict(zip(wanted, batch.data.cpu().numpy(), strict=True))
+
+
+@lru_cache(maxsize=65536)
+def _stream_index(path: str, size: int, mtime_ns: int) -> int | None:
+    """The number of the stream that PyAV reads; None where this file is better read by PyAV. Versions of torchcodec
+    differ in what they make of a display matrix, so files that have one are not for it."""
+    with open_video(path, one_thread=True) as (container, stream):
+        if container.format.name not in CONTAINERS or stream.codec_context.pix_fmt not in PIXEL_FORMATS:
+            return None
+        first = next(decode(container, stream), None)
+        return stream.index if first is not None and Orientations(path).of(first) == UPRIGHT else None

@@ -116,6 +116,7 @@ def test_the_page_says_what_a_person_must_know(hub, tmp_path):
     assert page.data.library_name == "evl"
     assert page.data.pipeline_tag == "video-classification"
     assert page.data.license is None  # nobody said one
+    assert "top-5" not in page.text  # of three classes
     for part in ("51.25", "8x16 frames, 3x1 views, 40 videos", "doors, 80 videos", "evl_clip_tiny", "0. opening a door",
                  model.backbone.weights_hash, "licence of its weights"):  # fmt: skip
         assert part in page.text

@@ -14,10 +14,10 @@ from tests.backbones.test_weights_in import (
     as_dinov3,
     as_perception_encoder,
     load,
-    open_golden,
+    open_layout,
     refusal,
     timm_state,
-    written,
+    write_layout,
 )
 from tests.helpers import GOLDEN, assert_close
 
@@ -117,9 +117,9 @@ def test_clip_and_perception_encoder_do_not_load_into_each_other(tmp_path):
     said = refusal("tiny_clip_16", tmp_path / "timm.safetensors")
     assert "has attention pooling (attn_pool.*), but tiny_clip_16 has none" in said
     for golden, layout in (("open_clip", "open_clip"), ("hf_clip_gelu", "Hugging Face CLIP")):
-        path, *_ = written(tmp_path / golden, LAYOUTS / f"{golden}.safetensors")
+        path, *_ = write_layout(tmp_path / golden, LAYOUTS / f"{golden}.safetensors")
         assert f"has the layout of {layout}, without rotary positions" in refusal("tiny_pe_core", path)
-    state, *_ = open_golden(LAYOUTS / "open_clip.safetensors")
+    state, *_ = open_layout(LAYOUTS / "open_clip.safetensors")
     openai = {key.removeprefix("module."): value for key, value in state.items()}
     save_file({**openai, "input_resolution": torch.tensor(16)}, tmp_path / "openai.safetensors")
     assert "has the layout of OpenAI CLIP, without rotary" in refusal("tiny_pe_core", tmp_path / "openai.safetensors")
@@ -139,10 +139,10 @@ def test_perception_encoders_spatial_towers_have_clips_names_and_load(tmp_path):
 
 
 def test_siglip_is_the_same_with_and_without_its_pooling(tmp_path):
-    path, frames, tokens, _ = written(tmp_path / "hf", LAYOUTS / "hf_siglip.safetensors")
+    path, frames, tokens, _ = write_layout(tmp_path / "hf", LAYOUTS / "hf_siglip.safetensors")
     assert_close(load("tiny_siglip_gap_16", path)(frames[:, None])[1].tokens[:, 0], tokens[1])
     headless = {
-        key: value for key, value in open_golden(LAYOUTS / "hf_siglip.safetensors")[0].items() if "head" not in key
+        key: value for key, value in open_layout(LAYOUTS / "hf_siglip.safetensors")[0].items() if "head" not in key
     }
     save_file(headless, path)
     assert "has the layout of SigLIP, but tiny_gap_16 is none" in refusal("tiny_gap_16", path)
@@ -194,7 +194,7 @@ def vision_of(metadata):
     ],
 )
 def test_hugging_faces_config_may_not_contradict(tmp_path, golden, key, value, built):
-    path, _, _, metadata = written(tmp_path, LAYOUTS / f"{golden}.safetensors")
+    path, _, _, metadata = write_layout(tmp_path, LAYOUTS / f"{golden}.safetensors")
     name, config = metadata["architecture"], vision_of(metadata)
     forms = [{**config, key: value}, {"vision_config": {**config, key: value}}]
     if key == "rope_theta":
@@ -208,13 +208,13 @@ def test_hugging_faces_config_may_not_contradict(tmp_path, golden, key, value, b
 
 
 def test_an_epsilon_that_is_not_seen_is_no_contradiction(tmp_path):
-    path, *_ = written(tmp_path, LAYOUTS / "hf_vit.safetensors")
+    path, *_ = write_layout(tmp_path, LAYOUTS / "hf_vit.safetensors")
     (tmp_path / "config.json").write_text('{"model_type": "vit", "layer_norm_eps": 1e-12}')  # transformers' default
     assert load("tiny_vit_16", path)
 
 
 def test_open_clips_config_tells_the_width_of_heads(tmp_path):
-    path, *_ = written(tmp_path, LAYOUTS / "open_clip.safetensors")
+    path, *_ = write_layout(tmp_path, LAYOUTS / "open_clip.safetensors")
     config = json.loads((tmp_path / "open_clip_config.json").read_text())
     config["model_cfg"]["vision_cfg"]["head_width"] = 16
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
@@ -225,7 +225,7 @@ def test_open_clips_config_tells_the_width_of_heads(tmp_path):
 
 def test_older_configs_of_clip(tmp_path):
     """``vision_config_dict`` counts, beside a null or another ``vision_config``."""
-    path, _, _, metadata = written(tmp_path, LAYOUTS / "hf_clip_gelu.safetensors")
+    path, _, _, metadata = write_layout(tmp_path, LAYOUTS / "hf_clip_gelu.safetensors")
     config = vision_of(metadata)
     for other in (None, {**config, "hidden_act": "quick_gelu"}):
         old = {"model_type": "clip", "vision_config": other, "vision_config_dict": config}
@@ -248,7 +248,7 @@ def test_a_values_bias_that_has_no_place_must_be_zero(tmp_path):
 
 
 def test_a_keys_bias_that_has_no_place_must_be_zero(tmp_path):
-    state, *_ = open_golden(LAYOUTS / "hf_dinov3.safetensors")
+    state, *_ = open_layout(LAYOUTS / "hf_dinov3.safetensors")
     name = next(key for key in state if key.endswith("0.attention.q_proj.bias")).replace("q_proj", "k_proj")
     for value, fits in ((torch.zeros(16), True), (torch.ones(16), False)):
         save_file({**state, name: value}, tmp_path / "keys.safetensors")
@@ -265,7 +265,7 @@ def test_a_patch_kernel_without_an_order_is_refused(tmp_path):
         save_file({**state, "patch_embed.proj.weight": matrix.contiguous()}, tmp_path / "flat.safetensors")
         said = refusal("tiny_vit_16", tmp_path / "flat.safetensors")
         assert "patch_embed.proj.weight is a matrix (16, 48), and nothing says in which order" in said
-    state, *_ = open_golden(LAYOUTS / "hf_vit.safetensors")
+    state, *_ = open_layout(LAYOUTS / "hf_vit.safetensors")
     name = next(key for key in state if key.endswith("patch_embeddings.projection.weight"))
     save_file({**state, name: state[name].flatten(1)}, tmp_path / "hf.safetensors")
     assert "is a matrix (16, 48)" in refusal("tiny_vit_16", tmp_path / "hf.safetensors")

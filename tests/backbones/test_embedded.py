@@ -9,7 +9,7 @@ from safetensors import safe_open
 
 import evl
 from evl.backbones import create_backbone
-from evl.backbones.embedded import FILE, load_embedded, open_embedded_text
+from evl.backbones.embedded import FILE, load_embedded, open_embedded_text, unknown_words_on_one_line
 from evl.backbones.word_text import END, LENGTH, PAD, WordTextTower, words_of
 from evl.config import BackboneConfig
 from evl.errors import BackboneError
@@ -96,8 +96,18 @@ def test_zero_shot_needs_nothing_and_says_what_the_towers_say():
 
 def test_words_that_are_left_out_are_told(caplog):
     evl.zero_shot(NAME, ("qwrtz dog", "red apple"))
-    assert "does not know qwrtz of the class name 'qwrtz dog'" in caplog.text
-    assert "apple" not in caplog.text
+    (said,) = caplog.messages
+    assert "does not know: qwrtz; they are in 1 class name, such as 'qwrtz dog'" in said
+    assert "apple" not in said
+
+
+def test_many_words_that_are_left_out_are_told_on_one_line(caplog):
+    with unknown_words_on_one_line():
+        open_embedded_text([f"{word} dog" for word in ("qa", "qb", "qc", "qd")])
+        open_embedded_text(["cat", "qc qe cat", "qf cat"])
+    (said,) = caplog.messages
+    assert "qa, qb, qc, qd, qe, … (6 words); they are in 6 class names, such as 'qa dog'" in said
+    assert len(said) < 200
 
 
 def test_names_of_which_no_word_is_known_are_refused():

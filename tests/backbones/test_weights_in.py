@@ -1,64 +1,37 @@
 """Weights of every layout into timm's architectures: the same token maps as the libraries that made them."""
 
-import json
-
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 
-import tests.backbones.tiny  # noqa: F401  (registers the architectures)
 from evl.backbones import create_backbone
 from evl.config import BackboneConfig
 from evl.errors import BackboneError
+from tests.goldens import LAYOUTS, open_layout, write_layout
 from tests.helpers import GOLDEN, assert_close
-
-GOLDENS = sorted((GOLDEN / "layouts").glob("*.safetensors"))
-
-
-def open_golden(path):
-    """(checkpoint, frames, tokens a block, metadata)."""
-    with safe_open(path, "pt") as file:
-        content = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        metadata = file.metadata()
-    state = {key.removeprefix("file."): value for key, value in content.items() if key.startswith("file.")}
-    return state, content["frames"], [content["tokens.0"], content["tokens.1"]], metadata
-
-
-def written(folder, golden, name="model.safetensors"):
-    """The checkpoint of a golden file as its library leaves it in a folder, with its config."""
-    state, frames, tokens, metadata = open_golden(golden)
-    folder.mkdir(exist_ok=True)
-    if name.endswith(".safetensors"):
-        save_file(state, folder / name)
-    else:
-        torch.save({"epoch": 3, "state_dict": state}, folder / name)
-    if (config := json.loads(metadata["config"])) != {}:
-        (folder / ("open_clip_config.json" if "model_cfg" in config else "config.json")).write_text(json.dumps(config))
-    return folder / name, frames, tokens, metadata
 
 
 def load(name, path, taps=2, **more):
     return create_backbone(BackboneConfig(name, weights=str(path), **more), taps)
 
 
-@pytest.mark.parametrize("golden", GOLDENS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("golden", LAYOUTS, ids=lambda path: path.stem)
 def test_tokens_are_those_of_the_library(golden, tmp_path):
-    path, frames, tokens, metadata = written(tmp_path / "one", golden)
+    path, frames, tokens, metadata = write_layout(tmp_path / "one", golden)
     backbone = load(metadata["architecture"], path)
     got = backbone(frames[:, None])
     for ours, theirs in zip(got, tokens, strict=True):
         assert_close(ours.tokens[:, 0], theirs)
     assert backbone.origin.layout == metadata["layout"]
     assert (backbone.origin.kind, backbone.origin.source) == ("file", "model.safetensors")
-    pickled, *_ = written(tmp_path / "two", golden, "pytorch_model.bin")
+    pickled, *_ = write_layout(tmp_path / "two", golden, "pytorch_model.bin")
     again = load(metadata["architecture"], pickled)
     assert again.weights_hash == backbone.weights_hash
 
 
 def test_there_is_a_golden_file_of_each_layout():
-    assert {path.stem.split("_")[0] for path in GOLDENS} == {"hf", "open"}
-    assert len(GOLDENS) == 16
+    assert {path.stem.split("_")[0] for path in LAYOUTS} == {"hf", "open"}
+    assert len(LAYOUTS) == 16
 
 
 def timm_state(name):
@@ -226,7 +199,7 @@ def test_what_does_not_fit_is_told_in_groups(tmp_path):
     ],
 )
 def test_every_layout_refuses_a_partial_match(golden, block, tmp_path):
-    state, _, _, metadata = open_golden(GOLDEN / "layouts" / f"{golden}.safetensors")
+    state, _, _, metadata = open_layout(GOLDEN / "layouts" / f"{golden}.safetensors")
     of_block = sorted(key for key in state if key.startswith(block))
     for lost in (of_block[0], of_block[-1], block):
         less = {key: value for key, value in state.items() if not key.startswith(lost)}
@@ -238,7 +211,7 @@ def test_every_layout_refuses_a_partial_match(golden, block, tmp_path):
 
 def test_a_bias_the_name_has_no_place_for_must_be_zero(tmp_path, capsys):
     golden = GOLDEN / "layouts" / "hf_dinov3.safetensors"
-    state, *_ = open_golden(golden)
+    state, *_ = open_layout(golden)
     save_file(state, tmp_path / "biased.safetensors")
     said = refusal("tiny_dinov3", tmp_path / "biased.safetensors")
     assert "unexpected: blocks.0–1 (4 tensors, such as blocks.0.attn.q.bias)" in said
@@ -273,7 +246,7 @@ def test_parts_and_rounded_weights_are_told(tmp_path):
 
 
 def test_a_tensor_under_two_names_is_refused(tmp_path):
-    state, *_ = open_golden(GOLDEN / "layouts" / "hf_vit.safetensors")
+    state, *_ = open_layout(GOLDEN / "layouts" / "hf_vit.safetensors")
     state["vit.encoder.layer.0.attention.q_proj.weight"] = torch.ones(16, 16)
     save_file(state, tmp_path / "twice.safetensors")
     assert "the file holds blocks.0.attn.q.weight under two of its names" in refusal(
@@ -305,7 +278,7 @@ def test_unknown_layouts_and_several_towers(tmp_path):
 
 @pytest.mark.parametrize(("name", "golden"), [("tiny_clip_16", "open_clip"), ("tiny_clip_16", "hf_clip_gelu")])
 def test_another_image_size_is_told_or_taken(tmp_path, name, golden):
-    path, frames, tokens, _ = written(tmp_path / "own", GOLDEN / "layouts" / f"{golden}.safetensors")
+    path, frames, tokens, _ = write_layout(tmp_path / "own", GOLDEN / "layouts" / f"{golden}.safetensors")
     said = refusal("tiny_clip_32", path)
     assert "pos_embed (1, 65, 16) expected, (1, 17, 16) came: the file is for 16 px; set backbone.image_size=16" in said
     assert said.endswith("or take tiny_clip_16")

@@ -11,13 +11,13 @@ import tests.backbones.tiny  # noqa: F401  (registers the architectures)
 from evl.backbones import create_backbone
 from evl.config import BackboneConfig
 from evl.errors import BackboneError
-from tests.backbones.test_weights_in import load, refusal, timm_state, written
+from tests.backbones.test_weights_in import load, refusal, timm_state, write_layout
 from tests.helpers import GOLDEN
 
 
 def test_the_origin_decides_the_activation(tmp_path, caplog):
     quick = GOLDEN / "layouts" / "hf_clip_quick_gelu.safetensors"
-    path, *_ = written(tmp_path / "hf", quick)
+    path, *_ = write_layout(tmp_path / "hf", quick)
     assert refusal("tiny_clip_16", path).endswith(
         "is, by the config.json beside it (hidden_act quick_gelu), trained with QuickGELU, but tiny_clip_16 uses GELU: "
         "features would be wrong without any error. Use tiny_clip_quickgelu_16"
@@ -25,7 +25,7 @@ def test_the_origin_decides_the_activation(tmp_path, caplog):
     assert load("tiny_clip_quickgelu_16", path).origin.activation == "quick_gelu"
     (path.parent / "config.json").write_text('{"model_type": "clip", "vision_config": {}}')
     assert "hidden_act quick_gelu" in refusal("tiny_clip_16", path)  # what transformers takes then
-    path, *_ = written(tmp_path / "oc", GOLDEN / "layouts" / "open_clip.safetensors")
+    path, *_ = write_layout(tmp_path / "oc", GOLDEN / "layouts" / "open_clip.safetensors")
     said = refusal("tiny_clip_quickgelu_16", path)
     assert "by open_clip_config.json (quick_gelu false), trained with GELU" in said
     assert said.endswith("Use tiny_clip_16")
@@ -46,7 +46,7 @@ def test_the_origin_decides_the_activation(tmp_path, caplog):
 
 
 def test_a_model_that_is_known_by_its_hash_needs_no_notice(tmp_path, caplog):
-    path, *_ = written(tmp_path / "oc", GOLDEN / "layouts" / "open_clip.safetensors")
+    path, *_ = write_layout(tmp_path / "oc", GOLDEN / "layouts" / "open_clip.safetensors")
     (tmp_path / "oc" / "open_clip_config.json").unlink()
     create_backbone(BackboneConfig("tiny_clip_16", weights=str(path)), 2, trust_origin=True)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]

@@ -73,6 +73,8 @@ def test_evaluate(run, finished_run, videos, tmp_path):
     code, out, err = run("evaluate", finished_run, "--data", videos, "--out", tmp_path / "judged", "--workers", 0)
     assert code == 0
     assert "top-1 100.00 %" in out
+    assert "top-5" not in out  # of two classes
+    assert "top5" not in json.loads((tmp_path / "judged/metrics.json").read_text())
     assert "3x2 frames, 2x1 views, 32px" in one_line(out)
     assert "12 videos" in one_line(out)
     assert "8 of these 12 videos were trained on" in one_line(err)

@@ -23,6 +23,7 @@ def test_a_sweep_from_a_store(capsys, store, tmp_path):
     code, out, err = run_command(capsys, "sweep", "--features", store, "--out", tmp_path / "out", *grid)
     assert code == 0, err
     assert "temporal_conv" in out
+    assert "top-5" not in out  # of two classes
     assert "4x16 frames, 2x1 views" in out
     assert "from a store (maps" in out
     assert "test top-1 of the chosen head" in out

@@ -1,6 +1,7 @@
 """The demo from its command to its report, tiny; and what it leaves behind, used as a run of one's own would be."""
 
 import json
+import logging
 import re
 from contextlib import redirect_stdout
 from io import StringIO
@@ -24,16 +25,17 @@ from tests.helpers import run_command
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """(what was printed, the folder) of 'evl demo --full', which is tiny here."""
-    folder, out = tmp_path_factory.mktemp("demo"), StringIO()
+    """(what was printed, the folder, the messages) of 'evl demo --full', which is tiny here."""
+    folder, out, messages = tmp_path_factory.mktemp("demo"), StringIO(), []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "FULL", run.Size(train=42, test=14, steps=3, seeds=2))
         patch.setattr(run, "default_num_workers", lambda: 0)  # processes take seconds to start
+        patch.setattr(logging.getLogger("evl"), "filters", [lambda record: messages.append(record.getMessage()) or 1])
         with redirect_stdout(out), pytest.raises(SystemExit) as stop:
             main(["demo", "--full", "--seed", "3", "--out", str(folder)])
     assert not stop.value.code
     (folder,) = folder.iterdir()
-    return out.getvalue(), folder
+    return out.getvalue(), folder, messages
 
 
 def rows_of(text):
@@ -54,6 +56,11 @@ def test_its_table_has_every_variant_and_chance(demo):
     width = evl.load(demo[1] / "evl-motion").backbone.spec.width
     assert count[LINEAR] == 2 * width + 14 * (width + 1)
     assert "t-intervals over 2 seeds" in demo[0]
+
+
+def test_words_that_the_encoder_does_not_know_take_one_line(demo):
+    (said,) = [message for message in demo[2] if "not know" in message]
+    assert "they are in 16 class names, such as 'moving something down'" in said
 
 
 def test_the_printed_command_predicts_what_was_printed(demo, capsys):

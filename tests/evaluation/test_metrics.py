@@ -11,7 +11,7 @@ from evl.types import Prediction, Sample
 from tests.helpers import assert_close
 
 
-@pytest.mark.parametrize("num_classes", [2, 5, 9])
+@pytest.mark.parametrize("num_classes", [2, 5, 6, 9])
 def test_counts(num_classes):
     rng = np.random.default_rng(num_classes)
     scores = rng.random((200, num_classes))
@@ -25,7 +25,12 @@ def test_counts(num_classes):
     assert metrics.num_videos == 200
     assert metrics.chance == pytest.approx(100 * np.bincount(labels).max() / 200)
     assert metrics.top1 == pytest.approx(100 * right.mean())
-    assert metrics.top5 == pytest.approx(100 * (order[:, :5] == labels[:, None]).any(1).mean())
+    if num_classes > 5:
+        assert metrics.top5 == metrics.to_dict()["top5"]
+        assert metrics.top5 == pytest.approx(100 * (order[:, :5] == labels[:, None]).any(1).mean())
+    else:  # every video would be a hit
+        assert metrics.top5 is None
+        assert "top5" not in metrics.to_dict()
     assert metrics.mean_class_accuracy == pytest.approx(100 * np.mean([right[labels == y].mean() for y in set(labels)]))
     for y in range(num_classes):
         for z in range(num_classes):

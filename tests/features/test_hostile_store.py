@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from evl.errors import StoreError
 from evl.features import FeatureStore
-from evl.features.index import COLUMNS, INDEX
+from evl.features.index import INDEX, schema
 from evl.features.shards import ITEMS, shard_path
 from tests.features.helpers import describe, make_store
 
@@ -184,11 +184,11 @@ def index_with(folder, change):
     table = parquet.read_table(folder / INDEX)
     rows = table.to_pylist()
     change(rows)
-    schema = pyarrow.schema([(f.name, pyarrow.int64() if f.type == pyarrow.int32() else f.type) for f in COLUMNS])
+    wider = pyarrow.schema([(f.name, pyarrow.int64() if f.type == pyarrow.int32() else f.type) for f in schema()])
     try:
-        table = pyarrow.Table.from_pylist(rows, schema=COLUMNS)
+        table = pyarrow.Table.from_pylist(rows, schema=schema())
     except (pyarrow.ArrowException, OverflowError):  # a number that has no place there
-        table = pyarrow.Table.from_pylist(rows, schema=schema)
+        table = pyarrow.Table.from_pylist(rows, schema=wider)
     parquet.write_table(table, folder / INDEX)
 
 

@@ -1,42 +1,23 @@
 """The decoder against numbers of the original release, outputs and gradients."""
 
-import json
-
 import pytest
 import torch
-from safetensors import safe_open
 
 import evl
 from evl.errors import CheckpointError
 from evl.models.decoder import release_key_to_own
 from evl.types import LayerFeatures
-from tests.helpers import GOLDEN, assert_close
-
-CASES = sorted(path.name for path in GOLDEN.glob("decoder_*.safetensors"))
-
-
-def load_case(name):
-    with safe_open(GOLDEN / name, "pt") as file:
-        config = json.loads(file.metadata()["config"])
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    state = {key.removeprefix("param."): value for key, value in tensors.items() if key.startswith("param.")}
-    decoder = evl.EVLDecoder.from_release(
-        state, num_heads=config["num_heads"], num_frames=config["num_frames"], grid=tuple(config["spatial_size"])
-    )
-    features = [
-        LayerFeatures(*(tensors[f"input.{i}.{part}"] for part in ("out", "q", "k")))
-        for i in range(config["num_layers"])
-    ]
-    return decoder, features, tensors, config
+from tests.goldens import DECODERS, load_decoder
+from tests.helpers import assert_close
 
 
 def test_all_cases_are_here():
-    assert len(CASES) == 7
+    assert len(DECODERS) == 7
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", DECODERS)
 def test_outputs_and_gradients_equal_the_release(name):
-    decoder, features, tensors, config = load_case(name)
+    decoder, features, tensors, config = load_decoder(name)
     for _ in range(2):  # calling twice changes nothing
         decoder.zero_grad()
         output = decoder(features)

@@ -141,6 +141,7 @@ def test_what_is_written(live, folder):
     assert len(told["heads"][0]["curve"]) == 6
     with open(out / "sweep.csv", newline="") as file:
         rows = list(csv.DictReader(file))
+    assert not any("top5" in name for name in [*rows[0], *told["heads"][0], *told["test"]])  # of two classes
     assert [int(row["head"]) for row in rows] == [head.number for head in live.ranked]
     assert float(rows[0]["val_top1"]) == live.best.evaluation.metrics.top1
     assert rows[0]["training.lr"] == live.best.settings["training.lr"]

@@ -12,6 +12,7 @@ from evl.video import torchcodec
 from evl.video.index import counted_index, frame_index
 from evl.video.reader import read_clip, read_frames
 from tests.helpers import numbered_frames, write_video
+from tests.makers import boxes, shown_by
 
 WANTED = [3, 17, 18, 44]
 
@@ -70,6 +71,9 @@ def test_where_it_contradicts_the_packets_pyav_reads(tmp_path, stand_in, wrong):
 def test_it_is_not_asked_for_what_it_reads_wrongly(tmp_path, stand_in):
     assert not asked(write_video(tmp_path / "a.ts", numbered_frames(50), options={"bf": "2"}))
     assert not asked(write_video(tmp_path / "a.avi", numbered_frames(50), codec="mpeg4", options={"bf": "2"}))
+    for number, matrix in enumerate([(0, 1, -1, 0), (1, 0, 0, -1), (-1, 0, 0, 1)]):  # its versions differ in these
+        boxes(tmp_path / f"turned-{number}.mp4", shown_by(*matrix))
+        assert not asked(tmp_path / f"turned-{number}.mp4")
     path = write_video(tmp_path / "a.mp4", numbered_frames(50))
     assert torchcodec.read(str(path), counted_index(path), WANTED, "torchcodec") is None
     assert not stand_in.made

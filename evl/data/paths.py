@@ -1,0 +1,49 @@
+"""Paths that a caller gives in Python or on a command line → videos."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from evl.data.manifest import list_videos
+from evl.errors import DataError, PathTypeError
+from evl.types import Sample
+from evl.video.views import AnyPath
+
+
+def videos_at(paths: AnyPath | Iterable[AnyPath]) -> tuple[Sample, ...]:
+    """An unlabelled sample for each video: files as they are given, and all videos below folders.
+
+    Files need not exist: what is wrong with one is said when it is read. Raises PathTypeError for what is no path,
+    DataError for a folder without videos.
+    """
+    samples: list[Sample] = []
+    for path in _as_paths(paths):
+        found = list_videos(path) if os.path.isdir(path) else [path]
+        if not found:
+            raise DataError(f"{path}: no videos in this folder")
+        samples += [Sample(str(video)) for video in found]
+    return tuple(samples)
+
+
+def _as_paths(paths) -> list[str]:
+    if isinstance(paths, AnyPath):
+        return [_as_path(paths)]
+    # a file that is open is iterable too: its lines are no paths
+    if not isinstance(paths, Iterable) or hasattr(paths, "read"):
+        raise PathTypeError(_refusal("one path or several", paths))
+    return [_as_path(path, place) for place, path in enumerate(paths)]
+
+
+def _as_path(path, place: int | None = None) -> str:
+    if not isinstance(path, AnyPath):
+        where = "" if place is None else f" as number {place} of the list"
+        raise PathTypeError(_refusal("a path", path, where))
+    return os.path.expanduser(os.fsdecode(path))
+
+
+def _refusal(wanted: str, got, where: str = "") -> str:
+    return (
+        f"expected {wanted}{where}, got {type(got).__name__} {got!r:.60}; give a str, bytes or pathlib.Path, "
+        'such as "clip.mp4", or a list of them'
+    )
