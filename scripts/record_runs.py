@@ -28,9 +28,10 @@ SETTINGS = [
     "backbone.image_size=32", "model.taps=last 2", "model.mlp_dropout=0.1", "model.head_dropout=0.1",
     "clip.num_frames=3", "clip.stride=2", "training.steps=12",
     "training.batch_size=4", "training.eval_every=6", "training.save_every=4", "training.log_every=2",
-    "training.keep_last=9", "training.lr=1e-3", "evaluation.num_clips=2", "evaluation.batch_size=3",
+    "training.keep_last=9", "evaluation.num_clips=2", "evaluation.batch_size=3",
 ]  # fmt: skip
 VIDEOS = ["data.num_workers=1", "data.val_fraction=0.34"]
+RATE = "training.lr=1e-3"
 VARIANTS = {
     "attentive": ["model.decoder=attentive", "model.probe_blocks=2"],
     "linear": ["model.decoder=linear"],
@@ -68,7 +69,7 @@ def record(folder: Path) -> dict[str, object]:
     options = [*backbone, "--set", *SETTINGS, *VIDEOS]
 
     def train(name: str, *, source: Path = data, settings=(), before=("-m", "evl"), codes=(0,)) -> None:
-        call(*before, "train", "--data", source, "--out", runs / name, *options, *settings, codes=codes)
+        call(*before, "train", "--data", source, "--out", runs / name, *options, RATE, *settings, codes=codes)
 
     train("live")
     for name, settings in VARIANTS.items():
@@ -80,14 +81,14 @@ def record(folder: Path) -> dict[str, object]:
         store = folder / f"store-{dtype}"
         call("-m", "evl", "extract", "--data", data, "--out", store, *options, "--dtype", dtype, *extra)
         own = "--features", store
-        call("-m", "evl", "train", *own, "--out", runs / f"store-{dtype}", "--set", *SETTINGS)
+        call("-m", "evl", "train", *own, "--out", runs / f"store-{dtype}", "--set", *SETTINGS, RATE)
     store = "--features", folder / "store-float32"
     resume(runs / "store-float32", runs / "store-resumed")
     call("-m", "evl", "sweep", *store, "--out", runs / "sweep-store", "--set", *SETTINGS, *GRID)
     call("-m", "evl", "sweep", *store, "--out", runs / "sweep-probes", "--set", *SETTINGS, *PROBES)
     call("-m", "evl", "sweep", "--data", data, "--out", runs / "sweep-live", *options, *GRID)
     few = ["--shots", "1,2", "--draws", "2", "--keep-runs"]
-    call("-m", "evl", "train", *store, *few, "--out", runs / "few-shot", "--set", *SETTINGS)
+    call("-m", "evl", "train", *store, *few, "--out", runs / "few-shot", "--set", *SETTINGS, RATE)
     call("-m", "evl", "demo", "--out", runs / "demo", "--videos", "112", "--steps", "10")
     found: dict[str, object] = {}
     for card in sorted(runs.rglob("model.json")):

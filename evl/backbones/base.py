@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from evl.distributed import without_autocast
 from evl.errors import BackboneError
-from evl.types import BackboneSpec, LayerFeatures, Preprocessing, WeightsOrigin
+from evl.types import BackboneSpec, EncoderFacts, LayerFeatures, Preprocessing, WeightsOrigin
 
 Taps = int | str | Sequence[int]
 
@@ -153,6 +153,11 @@ class FrozenBackbone(nn.Module, ABC):
         ``before``, if given, is filled with the input (F,L,D) of each tapped block that follows an untapped one, by the
         number of the latter, 0 for the input of the first block.
         """
+
+    @property
+    def facts(self) -> EncoderFacts:
+        """What there is to know of it, without its weights."""
+        return EncoderFacts(self.spec, self.preprocessing, self.taps, self.weights_hash, self.origin)
 
     @property
     def weights_hash(self) -> str:

@@ -12,10 +12,12 @@ from evl.backbones import create_backbone
 from evl.bench.counts import backbone_macs, counted_by_torch, decoder_macs, total_macs
 from evl.bench.measure import describe_machine, matmul_peak, peak_bytes, time_together
 from evl.bench.twin import plain_decoder
-from evl.config import BackboneConfig, TrainingConfig
+from evl.config import BackboneConfig, RunConfig, replace
 from evl.distributed import World, autocast, resolve_precision
 from evl.models import ClassifierHead, EVLDecoder, VideoClassifier
-from evl.training.optim import make_optimizer, make_scaler, train_step
+from evl.streams import Batch
+from evl.training.learner import Learner
+from evl.training.learners import Learners
 from evl.types import LayerFeatures
 
 
@@ -186,15 +188,17 @@ def _forward_backward(form: Callable[[], Tensor], decoder: EVLDecoder, direction
 
 def _training_step(model: VideoClassifier, clips: Tensor, labels: Tensor, precision: str):
     """(a whole step as ``evl train`` takes it: backbone, decoder, loss, backward, AdamW; its optimizer)."""
-    config = TrainingConfig(steps=10_000, batch_size=len(clips), precision=precision)
-    optimizer, scaler = make_optimizer(model, config), make_scaler(config, clips.device)
-    world = World(0, 1, clips.device)
+    training = dict(steps=10_000, batch_size=len(clips), precision=precision)
+    learner = Learner("bench", replace(RunConfig(), training=training), model)
+    learners, world = Learners([learner]), World(0, 1, clips.device)
 
     def step() -> None:
         model.train()
-        train_step(model, optimizer, scaler, [(clips, labels)], 0, config, world)
+        with autocast(precision, clips.device):
+            features = model.features(clips)
+        learners.step(0, [Batch(features, labels, tuple(range(len(labels))), {})], world)
 
-    return step, optimizer
+    return step, learner.optimizer
 
 
 def _ratio(one: float | None, other: float | None) -> float | None:

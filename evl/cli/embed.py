@@ -76,8 +76,8 @@ def command(
     from evl.data.loader import default_num_workers
     from evl.distributed import pick_device
     from evl.errors import ConfigError, DataError, SaveError
-    from evl.evaluation import stored_protocol
-    from evl.inference import embed, embed_stored
+    from evl.evaluation import protocol_of, views_of_store
+    from evl.inference import embed, views_for
     from evl.inference.embedding import joined, require_ending, write_embeddings
 
     start_logging()
@@ -108,24 +108,17 @@ def command(
         if features is not None:
             model, store, stored = _stored(run, features, split, chosen)
             task = bars.add("embedding", sum(map(len, stored)))
-            options = dict(pool=pool, batch_size=batch_size, progress=task.advance)
-            result = joined([embed_stored(model, one, **options) for one in stored])
+            streams = [views_of_store(model, store, one.name, labelled=False) for one in stored]
             samples = [sample for one in stored for sample in one.samples]
             splits = [one.name for one in stored for _ in one.samples]
         else:
             samples, splits = _videos(paths) if data is None else _listed(data, root, split)
             model = _model(run, backbone, chosen, sizes(num_frames, stride, image_size, frames_per_second))
-            few = len(samples) < 16
-            result = embed(
-                model,
-                samples,
-                pool=pool,
-                num_clips=clips,
-                num_crops=crops,
-                batch_size=batch_size,
-                num_workers=(0 if few else default_num_workers()) if workers is None else workers,
-                progress=bars.add("embedding", len(samples)).advance,
-            )
+            task = bars.add("embedding", len(samples))
+            how_many = (0 if len(samples) < 16 else default_num_workers()) if workers is None else workers
+            streams = [views_for(model, samples, num_clips=clips, num_crops=crops, num_workers=how_many)]
+        options = dict(pool=pool, batch_size=batch_size, progress=task.advance)
+        result = joined([embed(model, stream, **options) for stream in streams])
     if not result.samples:
         path, reason = next(iter(result.damaged.items()))
         raise DataError(
@@ -136,11 +129,9 @@ def command(
     kept = [split_of[sample.name] for sample in result.samples]
     write_embeddings(out, result, None if paths else kept)
     scores = _judged(result, kept) if neighbours else None
-    if features is not None:
-        protocol = stored_protocol(model, store, len(result.samples))
-        protocol += "; training videos by their stored training clips" if "train" in splits else ""
-    else:
-        protocol = model.card.protocol(len(result.samples), clips, crops)
+    protocol = protocol_of(model, streams[0], len(result.samples))
+    if features is not None and "train" in splits:
+        protocol += "; training videos by their stored training clips"
     if json:
         document = {"vectors": str(out), "num_videos": len(result.samples), "width": result.vectors.shape[1]}
         document |= {"pool": pool, "protocol": protocol, "failed": result.damaged}
@@ -184,7 +175,7 @@ def _stored(run: Path | None, features: Path, split: str | None, device):
     from evl.assembly import build_classifier
     from evl.config import replace
     from evl.errors import DataError
-    from evl.evaluation import backbone_for, load_for_store
+    from evl.evaluation import encoder_for, load_for_store
     from evl.features.description import config_of
     from evl.features.store import FeatureStore
 
@@ -195,7 +186,7 @@ def _stored(run: Path | None, features: Path, split: str | None, device):
         model = load_for_store(run, store, device)
     else:
         config = replace(config_of(store.description), model={"decoder": "linear"})
-        model = build_classifier(config, ("unused", "head"), backbone=backbone_for(config.model, store))
+        model = build_classifier(config, ("unused", "head"), backbone=encoder_for(config.model, store))
     return model.to(device).eval(), store, [one for name, one in store.splits.items() if split in (None, name)]
 
 

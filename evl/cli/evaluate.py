@@ -95,7 +95,7 @@ def command(
     from evl.data.loader import default_num_workers
     from evl.distributed import join_world
     from evl.errors import ConfigError, DataError, SaveError
-    from evl.evaluation import evaluate, evaluate_stored, load_for_store, write_evaluation
+    from evl.evaluation import evaluate, evaluate_views, load_for_store, views_of_store, write_evaluation
     from evl.features.store import FeatureStore
 
     start_logging()
@@ -133,7 +133,7 @@ def command(
             task = bars.add("evaluating", len(range(world.rank, len(samples), world.size)))
             options = dict(batch_size=batch_size, world=world, progress=task.advance)
             if features is not None:
-                result = evaluate_stored(model, store, split, **options)
+                result = evaluate_views([model], views_of_store(model, store, split), **options)[0]
             else:
                 workers = default_num_workers() if workers is None else workers
                 result = evaluate(model, samples, num_clips=clips, num_crops=crops, num_workers=workers, **options)

@@ -69,7 +69,7 @@ def command(
     from evl.data.loader import default_num_workers
     from evl.data.paths import videos_at
     from evl.distributed import pick_device
-    from evl.inference import predict_samples
+    from evl.inference import predict_views, views_for
 
     start_logging()
     refuse_sizes_of_a_run(zero_shot is not None, stride, frames_per_second, image_size)
@@ -90,8 +90,8 @@ def command(
     workers = (0 if len(samples) < 16 else default_num_workers()) if workers is None else workers
     with Bars("videos") as bars:
         task = bars.add("predicting", len(samples))
-        options = dict(num_workers=workers, batch_size=batch_size, progress=task.advance)
-        result = predict_samples(model, samples, None, **options)
+        stream = views_for(model, samples, num_workers=workers)
+        result = predict_views([model], stream, None, batch_size=batch_size, progress=task.advance)[0]
     if json:
         print_json(_document(model, result))
     else:

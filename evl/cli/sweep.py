@@ -31,6 +31,9 @@ def command(
             "heads. A list, such as model.taps=[3,6,9], is one value.",
         ),
     ] = [],  # noqa: B006  (typer copies it)
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the sweep in --out from its newest checkpoint.")
+    ] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; default: CUDA if there is one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what sweep.json holds, and nothing else.")] = False,
 ) -> None:
@@ -41,14 +44,24 @@ def command(
     head is saved as a run in --out/heads, the chosen one in --out/best; its score is optimistic, because it was chosen
     by it, so where there is a test split it alone is judged on that, once.
     """
-    from evl.cli.train import make_config, refuse_other_videos
+    from evl.cli.train import make_config, refuse_other_videos, refuse_with_resume
+    from evl.errors import ConfigError
 
+    if resume:
+        refuse_with_resume(
+            out, data=data, features=features, backbone=backbone, recipe=recipe, config=config, init=init
+        )
+        if settings:
+            raise ConfigError(f"--resume goes on with what {out} was told: leave out --set")
+        return run_sweep(None, [], out, device, as_json, resume=True)
     start = make_config(data, backbone, recipe, config, (), init, features)
     refuse_other_videos(start, data, tuple(settings))
     run_sweep(start, settings, out, device, as_json)
 
 
-def run_sweep(config, settings: list[str], out: Path, device: str | None, as_json: bool = False) -> None:
+def run_sweep(
+    config, settings: list[str], out: Path, device: str | None, as_json: bool = False, *, resume: bool = False
+) -> None:
     """The sweep with its progress and its table, for this command and ``evl train --heads``."""
     from evl.cli.common import console, output, print_json, start_logging
     from evl.cli.train import ProgressBars
@@ -60,9 +73,9 @@ def run_sweep(config, settings: list[str], out: Path, device: str | None, as_jso
     keep_freed_memory()
     with ProgressBars() as progress:
         try:
-            result = sweep(config, settings, out, device=device, progress=progress)
+            result = sweep(config, settings, out, resume=resume, device=device, progress=progress)
         except Interrupted as stop:
-            console.print(str(stop), markup=False, soft_wrap=True)
+            console.print(f"{stop}; go on with: evl sweep --out {out} --resume", markup=False, soft_wrap=True)
             raise typer.Exit(130) from None
     if result.damaged:
         console.print(f"[yellow]{len(result.damaged)} damaged videos were skipped: see damaged.csv[/yellow]")

@@ -84,19 +84,22 @@ def command(
     keep_freed_memory()
     if shots is not None and heads:
         raise ConfigError("few-shot runs train heads of one config: leave out --heads, or --shots")
-    if resume and heads:
-        raise ConfigError("a sweep cannot be resumed: leave out --resume, or --heads")
-    if resume and shots is not None:
-        raise ConfigError("few-shot runs take seconds and are not resumed: leave out --resume, or --shots")
+    if resume and (heads or shots is not None):
+        raise ConfigError(f"--resume goes on with what {out} was told: leave out --heads and --shots")
     if shots is None and (keep_runs or draws is not None):
         option = "--keep-runs" if keep_runs else "--draws"
         raise ConfigError(f"{option} goes with --shots, which trains many small runs: leave it out, or give --shots")
-    if resume and any(option is not None for option in (data, features, backbone, recipe, config, init)):
-        raise ConfigError(
-            f"--resume goes on with what {out} was told: leave out --data, --features, --backbone, --recipe, --config "
-            "and --init"
-        )
     run_config = None
+    if resume:
+        refuse_with_resume(
+            out, data=data, features=features, backbone=backbone, recipe=recipe, config=config, init=init
+        )
+        if (out / "sweep.yaml").is_file():
+            from evl.cli.sweep import run_sweep
+
+            return run_sweep(None, [], out, device, resume=True)
+        if (out / "few_shot.yaml").is_file():
+            return _few_shot(None, out, (), 5, False, device, resume=True)
     if not resume:
         run_config = make_config(data, backbone, recipe, config, tuple(settings), init, features)
         refuse_other_videos(run_config, data, (*settings, *heads))
@@ -133,7 +136,17 @@ def command(
     output.print(f"the run is in {out}; next: evl predict {out} VIDEO", highlight=False, markup=False, soft_wrap=True)
 
 
-def _few_shot(config, out: Path, shots: tuple[int, ...], draws: int, keep_runs: bool, device: str | None) -> None:
+def refuse_with_resume(out: Path, **options) -> None:
+    """ConfigError where a run that goes on is also told how to begin."""
+    from evl.errors import ConfigError
+
+    if given := [f"--{name}" for name, value in options.items() if value is not None]:
+        raise ConfigError(f"--resume goes on with what {out} was told: leave out {', '.join(given)}")
+
+
+def _few_shot(
+    config, out: Path, shots: tuple[int, ...], draws: int, keep_runs: bool, device: str | None, *, resume: bool = False
+) -> None:
     from rich.markup import escape
     from rich.table import Table
 
@@ -142,7 +155,7 @@ def _few_shot(config, out: Path, shots: tuple[int, ...], draws: int, keep_runs: 
 
     with ProgressBars() as progress:
         result = few_shot(
-            config, out, shots=shots, draws=draws, keep_runs=keep_runs, device=device, progress=progress
+            config, out, shots=shots, draws=draws, keep_runs=keep_runs, resume=resume, device=device, progress=progress
         )  # fmt: skip
     if not is_main_process():
         return

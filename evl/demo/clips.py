@@ -40,7 +40,7 @@ def read_clips(
     ):
         for index, reason in batch.damaged.items():
             raise RunError(f"{samples[index].path}: a video of the demo cannot be read ({reason}); try again")
-        clips[list(batch.indices)] = batch.pixels.to(PIXELS)
+        clips[list(batch.indices)] = batch.clips.to(PIXELS)
         done += len(batch.indices)
         progress(done)
     return clips

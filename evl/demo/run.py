@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -21,8 +22,7 @@ from evl.config import RunConfig, replace
 from evl.data.loader import default_num_workers
 from evl.data.manifest import read_manifest
 from evl.demo.clips import read_clips
-from evl.demo.compare import Contender, judge, outcome, save_run, train
-from evl.demo.features import StoredFeatures, extract, pooled, threads
+from evl.demo.compare import Contender, outcome, save_run, train
 from evl.demo.motions import make_motions
 from evl.demo.report import write_report
 from evl.demo.results import (
@@ -41,6 +41,7 @@ from evl.demo.results import (
 from evl.errors import SaveError
 from evl.inference import explain, predict
 from evl.models import VideoClassifier
+from evl.streams.memory import InMemory, extract, pooled, threads
 from evl.types import Sample
 
 BACKBONE = "evl_clip_tiny"
@@ -48,6 +49,7 @@ TAPS = "last 2"
 NUM_FRAMES = 8
 BATCH_SIZE = 16
 NUM_EXAMPLES = 8
+POINTS = 40  # of a curve
 # how each variant differs from EVL, by section of a config; chosen on other objects than are judged (docs/evidence.md)
 CHANGES: dict[str, dict[str, dict]] = {
     EVL: {},
@@ -87,6 +89,7 @@ def config_of(variant: str, task: str, videos: Path, steps: int, seed: int) -> R
         augment={"rand_augment": None, "crop_area": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip": 0.0},
         training={
             "steps": steps * (LINEAR_STEPS if variant == LINEAR else 1),
+            "log_every": math.ceil(steps * (LINEAR_STEPS if variant == LINEAR else 1) / POINTS),
             "batch_size": BATCH_SIZE, "lr": 3e-3, "label_smoothing": 0.1, "seed": seed, "precision": "fp32",
         },
         evaluation={"num_clips": 1, "num_crops": 1},
@@ -184,7 +187,7 @@ class Data:
 
     def contenders(self, variants: Sequence[str], backbone: FrozenBackbone) -> list[Contender]:
         return [
-            Contender(variant, task, self.config(variant, task), self.samples[task], backbone)
+            Contender(variant, task, self.config(variant, task), self.samples[task], backbone, len(self.train_rows))
             for variant in variants
             for task in TASKS
         ]
@@ -200,11 +203,11 @@ def make_data(videos: Path, size: Size, seed: int, bar: Bar) -> Data:
 def _compare(data: Data, folder: Path | None, pool: Executor, bar: Bar, clock: Clock) -> tuple[list[Outcome], int]:
     """Every variant on both tasks, and the bytes that features take at most; runs are saved below ``folder``."""
 
-    def features_of(backbone: FrozenBackbone, what: str) -> StoredFeatures:
+    def features_of(backbone: FrozenBackbone, what: str) -> InMemory:
         with clock.part(what):
-            return extract(backbone, data.clips, pool, progress=bar(what, len(data.clips)))
+            return extract(backbone, data.clips, data.samples["motion"], pool, progress=bar(what, len(data.clips)))
 
-    def results(variants: Sequence[str], backbone: FrozenBackbone, features: StoredFeatures) -> list[Outcome]:
+    def results(variants: Sequence[str], backbone: FrozenBackbone, features: InMemory) -> list[Outcome]:
         contenders = data.contenders(variants, backbone)
         advance = bar(f"training {', '.join(variants)}", contenders[0].config.training.steps)
         with clock.part("training and judging"):
@@ -217,7 +220,7 @@ def _compare(data: Data, folder: Path | None, pool: Executor, bar: Bar, clock: C
     outcomes = results([EVL, NO_TEMPORAL, ATTENTIVE], backbone, features)
     with clock.part("training and judging"):
         untaught = data.contenders([ZERO_SHOT], backbone)
-        outcomes += [outcome(one, judge(one, features, data.test_rows), None) for one in untaught]
+        outcomes += [outcome(one, one.judge(features, data.test_rows), None) for one in untaught]
     outcomes += results([LINEAR], backbone, pooled(features, backbone.spec.num_prefix_tokens))
     del features  # before those of the untrained twin are made
     backbone = data.backbone(UNTRAINED)
@@ -225,8 +228,8 @@ def _compare(data: Data, folder: Path | None, pool: Executor, bar: Bar, clock: C
     return outcomes, num_bytes
 
 
-def _result(one: Contender, features: StoredFeatures, data: Data, folder: Path | None) -> Outcome:
-    evaluation = judge(one, features, data.test_rows)
+def _result(one: Contender, features: InMemory, data: Data, folder: Path | None) -> Outcome:
+    evaluation = one.judge(features, data.test_rows)
     run = None
     if folder is not None:
         run = folder / f"{one.variant}-{one.task}".lower().replace(",", "").replace(" ", "-")

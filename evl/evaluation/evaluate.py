@@ -124,5 +124,3 @@ def _listed(names: Sequence[str], most: int = 30) -> str:
     """Names with commas between, and how many more there are."""
     more = f", … ({len(names) - most} more)" if len(names) > most else ""
     return ", ".join(names[:most]) + more
-
-

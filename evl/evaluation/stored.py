@@ -16,7 +16,7 @@ from evl.features.description import config_of, differences
 from evl.features.store import FeatureStore
 from evl.features.unpacker import encoder_of, open_unpacker
 from evl.inference.reading import device_of, judging_precision
-from evl.streams import Stored, stored_views
+from evl.streams.stored import Stored, stored_views
 from evl.types import EncoderFacts
 
 

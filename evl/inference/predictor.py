@@ -12,7 +12,8 @@ from evl.data.paths import AnyPath, videos_at
 from evl.distributed import World
 from evl.inference.reading import card_of, device_of, evaluating, judging_precision, read, scores_of
 from evl.models import VideoClassifier
-from evl.streams import Live, Stream, Views, video_views
+from evl.streams import Stream, Views
+from evl.streams.live import Live, video_views
 from evl.types import Prediction, Sample
 
 

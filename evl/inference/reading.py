@@ -76,9 +76,7 @@ def _share_of(world: World, num_samples: int, batch_size: int) -> list[range]:
 
 def scores_of(model: VideoClassifier) -> Reader:
     """Softmax of the logits, in double: what docs/method.md section 7 averages over views."""
-    return Reader(
-        lambda features: model.classify(features).double().softmax(-1), model.encoder.taps, model.reads_maps
-    )
+    return Reader(lambda features: model.classify(features).double().softmax(-1), model.encoder.taps, model.reads_maps)
 
 
 @contextmanager

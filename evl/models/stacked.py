@@ -5,7 +5,7 @@ them changes the stack, and each model remains an ordinary ``VideoClassifier`` t
 
 What is shared: tokens are read once where no model changes them (G times as many queries are one product), attention
 maps multiply the tables of all models side by side, and one call does what G calls did. Where models change the tokens
-(any part of the local temporal module), each needs a token map of its own in both forms; see ``evl.training.heads``
+(any part of the local temporal module), each needs a token map of its own in both forms; see ``evl.training.learners``
 for when this form is taken.
 """
 

@@ -83,9 +83,11 @@ class Subset:
     def waited_seconds(self) -> float:
         return self.stream.waited_seconds
 
-    def read(self, batches: Iterable[Sequence[tuple[int, int]]]) -> Iterator[Batch]:
-        there = ([(epoch, self.chosen[place]) for epoch, place in keys] for keys in batches)
-        for batch in self.stream.read(there):
+    def read(self, batches: Iterable[Sequence[Any]]) -> Iterator[Batch]:
+        def there(key):
+            return (key[0], self.chosen[key[1]]) if isinstance(key, tuple) else self.chosen[key]
+
+        for batch in self.stream.read([there(key) for key in keys] for keys in batches):
             damaged = {self._place[index]: reason for index, reason in batch.damaged.items()}
             indices = tuple(self._place[index] for index in batch.indices)
             yield Batch(batch.features, batch.labels, indices, damaged, batch.num_views)

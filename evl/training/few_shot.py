@@ -20,12 +20,14 @@ from evl.config import RunConfig
 from evl.config import replace as replace_settings
 from evl.data.manifest import write_manifest
 from evl.distributed import World, join_world, resolve_precision
-from evl.errors import ConfigError, RunError
+from evl.errors import ConfigError
 from evl.evaluation import Evaluation, encoder_for, mean_interval, write_evaluation
 from evl.evaluation.evaluate import labels_of
 from evl.features.store import FeatureStore
 from evl.models import VideoClassifier
-from evl.streams import Cached, Subset
+from evl.streams import Subset
+from evl.streams.cached import Cached
+from evl.training.few_shot_folder import FewShotFolder
 from evl.training.few_shot_report import FewShotResult, Shots, write_few_shot
 from evl.training.learner import Learner
 from evl.training.learners import Learners
@@ -37,12 +39,13 @@ log = logging.getLogger("evl")
 
 
 def few_shot(
-    config: RunConfig,
+    config: RunConfig | None,
     out: str | Path,
     *,
-    shots: Sequence[int],
+    shots: Sequence[int] = (),
     draws: int = 5,
     keep_runs: bool = False,
+    resume: bool = False,
     device: str | None = None,
     progress: Callable[[Progress], None] = lambda report: None,
 ) -> FewShotResult:
@@ -52,15 +55,21 @@ def few_shot(
     Draw d of K takes its videos by the generator of (seed, K, d), and its initial values, order and dropout by seed +
     d. Batches are of ``training.batch_size``, or of all the videos there are where they are fewer; steps as of any run
     (``with_steps``: 30 epochs, but at least 200). ``keep_runs``: heads and predictions too. Under torchrun draws are
-    shared among processes.
+    shared among processes. ``resume``: goes on in ``out`` with the K that are not done yet (``config`` None).
     """
-    folder = Path(out)
+    folder = FewShotFolder(out)
     with join_world(device) as world:
+        done: list[Shots] = []
+        if resume:
+            config, shots, draws, keep_runs = folder.read()
+            done = folder.rows()
         config, store = _checked(config, shots, draws)
-        world.only_main(lambda: _make(folder))
-        heads = _Runs(config, store, world)
-        rows, judged = [], None
+        if not resume:
+            world.only_main(lambda: folder.create(config, shots, draws, keep_runs))
+        heads, rows = _Runs(config, store, world), list(done)
         for number, k in enumerate(shots):
+            if k in {row.shots for row in done}:
+                continue
             heads.tell_small_classes(k)
             mine = list(range(world.rank, draws, world.size))
             models, seconds = [], []
@@ -72,18 +81,24 @@ def few_shot(
                 seconds.append(time.perf_counter() - started)
             evaluations = heads.judge(models, progress) if models else []
             for draw, model, evaluation in zip(mine, models, evaluations, strict=True) if keep_runs else ():
-                heads.keep(folder / "runs" / f"{k:02d}_shots_draw_{draw + 1}", k, draw, model, evaluation)
+                heads.keep(folder.path / "runs" / f"{k:02d}_shots_draw_{draw + 1}", k, draw, model, evaluation)
             found = dict(zip(mine, zip((one.metrics.top1 for one in evaluations), seconds, strict=True), strict=True))
             for others in world.gather(found):
                 found |= others
             top1, seconds = zip(*(found[draw] for draw in range(draws)), strict=True)
             training, count = heads.settings(k).training, len(heads.draw(k, 0))
-            row = Shots(k, top1, *mean_interval(top1), count, training.steps, training.batch_size, seconds)
+            judged = world.gather(evaluations[:1])[0][0]
+            row = Shots(
+                k, top1, *mean_interval(top1), count, training.steps, training.batch_size, seconds,
+                judged.protocol, judged.damaged, judged.metrics.chance,
+            )  # fmt: skip
             spread = f"95 % interval of the mean {row.interval}" if row.has_interval else row.interval
             log.info("%d videos a class: top-1 %.2f %%, %s", k, row.mean, spread)
             rows.append(row)
-            judged = judged or world.gather(evaluations[:1])[0][0]
-        result = FewShotResult(tuple(rows), draws, judged.protocol, judged.damaged, folder, judged.metrics.chance)
+            world.only_main(lambda row=row: folder.add(row))
+        rows.sort(key=lambda row: row.shots)
+        last = rows[-1]
+        result = FewShotResult(tuple(rows), draws, last.protocol, last.damaged, folder.path, last.chance)
         world.only_main(lambda: write_few_shot(result, config))
     return result
 
@@ -191,12 +206,3 @@ def _checked(config: RunConfig, shots: Sequence[int], draws: int) -> tuple[RunCo
     if "val" not in store.splits:
         raise ConfigError(f"{store.path} has no validation videos to judge few-shot runs by")
     return config, store
-
-
-def _make(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder} is there already and not empty; choose another --out")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{folder}: no folder can be made here ({error.strerror or error})") from None

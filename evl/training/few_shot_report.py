@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from evl.config import RunConfig
@@ -27,6 +27,9 @@ class Shots:
     steps: int
     batch_size: int
     seconds: tuple[float, ...]  # of training, a draw
+    protocol: str = ""  # how all were judged
+    damaged: dict[str, str] = field(default_factory=dict)  # validation videos that could not be judged, path → reason
+    chance: float | None = None  # ``Metrics.chance`` of the others
 
     @property
     def are_equal(self) -> bool:

@@ -185,7 +185,7 @@ def listening_for_stop():
         if requested:
             raise KeyboardInterrupt
         requested.append(number)
-        log.warning("stopping after this step, saving what is there; once more to stop at once")
+        log.warning("stopping after this step; once more to stop at once")
 
     before = {}
     try:

@@ -19,7 +19,9 @@ from evl.features.description import StoreDescription
 from evl.features.store import FeatureStore
 from evl.features.unpacker import open_unpacker
 from evl.models import VideoClassifier
-from evl.streams import Stream, Views, stored_training_clips, stored_views, training_clips, video_views
+from evl.streams import Stream, Views
+from evl.streams.live import training_clips, video_views
+from evl.streams.stored import stored_training_clips, stored_views
 from evl.training.loop import Progress
 from evl.types import Preprocessing, Sample
 from evl.video.torchcodec import require as require_decoder

@@ -96,7 +96,7 @@ def sweep(
             result = _judged(points, every, data, folder.path, progress)
         except KeyboardInterrupt as stop:
             where = str(stop) or "stopped while judging"
-            raise Interrupted(f"{where}; a checkpoint is saved, go on with --resume") from None
+            raise Interrupted(f"{where}; a checkpoint is saved") from None
         result = replace(
             result, damaged=damaged, steps=steps, training_seconds=trained - started,
             judging_seconds=time.perf_counter() - trained,

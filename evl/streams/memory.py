@@ -7,9 +7,10 @@ neighbouring frames are kept (METHOD.md section 4: they hold no parameters), whi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -18,7 +19,8 @@ from evl.backbones import FrozenBackbone
 from evl.data.loader import default_num_workers
 from evl.errors import RunError
 from evl.models.crossframe import neighbour_maps, packed_maps, unpacked_maps
-from evl.types import MappedFeatures
+from evl.streams.base import Batch, Views
+from evl.types import EncoderFacts, MappedFeatures, Sample
 
 CLIPS_AT_ONCE = 8
 
@@ -39,12 +41,26 @@ def threads() -> Iterator[ThreadPoolExecutor]:
         torch.set_num_threads(before)
 
 
-class StoredFeatures:
-    """Of n clips, a tapped block each: ``tokens`` (n,T,L,D), ``maps`` (n,T,h,w,h,2,w) or None. ``batch`` gives what a
-    decoder takes, in float32."""
+class InMemory:
+    """A stream of n clips, one per sample: of each tapped block ``tokens`` (n,T,L,D) and ``maps`` (n,T,h,w,h,2,w) or
+    None. Features come in float32, by a thread of ``pool`` per block. A key is (epoch, index), or an index."""
 
-    def __init__(self, tokens: Sequence[Tensor], maps: Sequence[Tensor | None]):
+    advice = "features are in memory: there is nothing to wait for"
+    waited_seconds = 0.0
+    precision = "fp32"
+    device = torch.device("cpu")
+    views = Views(1, 1, "fp32")
+
+    def __init__(
+        self,
+        tokens: Sequence[Tensor],
+        maps: Sequence[Tensor | None],
+        encoder: EncoderFacts | FrozenBackbone,
+        samples: Sequence[Sample],
+        pool: Executor | None = None,
+    ):
         self.tokens, self.maps = tuple(tokens), tuple(maps)
+        self.encoder, self.samples, self.pool = encoder, tuple(samples), pool
 
     def __len__(self) -> int:
         return len(self.tokens[0])
@@ -53,8 +69,18 @@ class StoredFeatures:
     def num_bytes(self) -> int:
         return sum(x.numel() * x.element_size() for x in (*self.tokens, *self.maps) if x is not None)
 
-    def batch(self, rows: Sequence[int], pool: Executor | None = None) -> list[MappedFeatures]:
-        """The features of some clips, shallow to deep; a thread of ``pool`` each."""
+    def of(self, samples: Sequence[Sample]) -> InMemory:
+        """The same features under other samples: the same clips with the labels of another task."""
+        return InMemory(self.tokens, self.maps, self.encoder, samples, self.pool)
+
+    def read(self, batches: Iterable[Sequence[int | tuple[int, int]]]) -> Iterator[Batch]:
+        for keys in batches:
+            rows = [key[1] if isinstance(key, tuple) else key for key in keys]
+            labels = torch.full((len(rows),), -1)  # each learner has its own
+            yield Batch(self.batch(rows), labels, tuple(rows), {}, (1,) * len(rows))
+
+    def batch(self, rows: Sequence[int]) -> list[MappedFeatures]:
+        """The features of some clips, shallow to deep."""
         rows = torch.as_tensor(rows)
 
         def gather(block: int) -> MappedFeatures:
@@ -63,17 +89,18 @@ class StoredFeatures:
                 maps = unpacked_maps(self.maps[block].index_select(0, rows), torch.float32)
             return MappedFeatures(tokens, maps)
 
-        return list((map if pool is None else pool.map)(gather, range(len(self.tokens))))
+        return list((map if self.pool is None else self.pool.map)(gather, range(len(self.tokens))))
 
 
 def extract(
     backbone: FrozenBackbone,
     clips: Tensor,
+    samples: Sequence[Sample],
     pool: Executor,
     *,
     dtype: torch.dtype = torch.float16,
     progress: Callable[[int], None] = lambda done: None,
-) -> StoredFeatures:
+) -> InMemory:
     """What a frozen backbone says of clips (n,T,3,H,W), kept as ``dtype``, a few clips a thread at a time.
 
     Raises RunError for numbers that the type cannot hold.
@@ -93,10 +120,10 @@ def extract(
 
     for done in pool.map(fill, [slice(start, start + CLIPS_AT_ONCE) for start in range(0, n, CLIPS_AT_ONCE)]):
         progress(done)
-    return StoredFeatures(tokens, maps)
+    return InMemory(tokens, maps, backbone, samples, pool)
 
 
-def pooled(features: StoredFeatures, num_prefix_tokens: int) -> StoredFeatures:
+def pooled(features: InMemory, num_prefix_tokens: int) -> InMemory:
     """What a mean-pooled probe reads, and no more: one frame of one patch, the mean of the deepest block's patches.
 
     The mean of one is itself, so ``evl.models.MeanPool`` gives the same numbers as on the features themselves.
@@ -105,10 +132,12 @@ def pooled(features: StoredFeatures, num_prefix_tokens: int) -> StoredFeatures:
     means = torch.stack([one[:, num_prefix_tokens:].mean((0, 1), dtype=torch.float32) for one in tokens])
     alone = means.new_zeros(len(means), 1, num_prefix_tokens + 1, means.shape[-1])
     alone[:, 0, -1] = means
-    return StoredFeatures([alone], [None])
+    last = replace(features.encoder.facts, taps=features.encoder.taps[-1:])
+    return InMemory([alone], [None], last, features.samples, features.pool)
 
 
-def of_frames(features: StoredFeatures, frames: Sequence[int]) -> StoredFeatures:
+def of_frames(features: InMemory, frames: Sequence[int]) -> InMemory:
     """Features of one frame of every clip, ``frames`` (n), for decoders that are to see a still picture."""
     rows, chosen = torch.arange(len(features)), torch.as_tensor(frames)
-    return StoredFeatures([x[rows, chosen][:, None] for x in features.tokens], [None for _ in features.maps])
+    tokens = [x[rows, chosen][:, None] for x in features.tokens]
+    return InMemory(tokens, [None for _ in features.maps], features.encoder, features.samples, features.pool)
