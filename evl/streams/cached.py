@@ -24,9 +24,8 @@ class Cached:
         stream: Stream,
         labels: Sequence[int],
         name_of: Callable[[tuple[int, int]], Hashable],
-        kept_bytes: int = KEPT_BYTES,
     ):
-        self.stream, self.labels, self.name_of, self.free_bytes = stream, labels, name_of, kept_bytes
+        self.stream, self.labels, self.name_of, self.free_bytes = stream, labels, name_of, KEPT_BYTES
         self.samples, self.encoder, self.device = stream.samples, stream.encoder, stream.device
         self.precision, self.views, self.advice = stream.precision, stream.views, stream.advice
         self._kept: dict[Hashable, list[MappedFeatures]] = {}

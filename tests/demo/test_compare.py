@@ -8,21 +8,29 @@ import torch
 from evl.backbones import create_backbone
 from evl.config import RunConfig, replace
 from evl.data.loader import StepSampler
-from evl.demo.compare import Contender, judge, train
-from evl.demo.features import extract
+from evl.demo.compare import Contender, train
 from evl.errors import RunError
 from evl.models import EVLDecoder
+from evl.streams.memory import extract
 from evl.types import Sample
 from tests.helpers import assert_close
 
 SAMPLES = [Sample(f"{i}.mp4", "abc"[i % 3]) for i in range(11)]
-ROWS = [9, 1, 2, 3, 4, 5, 7, 8]
+ROWS = [0, 1, 2, 3, 4, 5, 6, 7]
 CONFIG = replace(
     RunConfig(),
     backbone={"image_size": 16},
     model={"taps": "last 2", "mlp_dropout": 0.0, "head_dropout": 0.0},
     clip={"sampling": "segment", "num_frames": 3},
-    training={"steps": 5, "batch_size": 3, "lr": 1e-2, "label_smoothing": 0.1, "weight_decay": 0.3, "warmup_steps": 1},
+    training={
+        "steps": 5,
+        "batch_size": 3,
+        "lr": 1e-2,
+        "label_smoothing": 0.1,
+        "weight_decay": 0.3,
+        "warmup_steps": 1,
+        "log_every": 1,
+    },
     evaluation={"num_clips": 1},
 )
 
@@ -33,11 +41,11 @@ def setting():
     backbone = create_backbone(CONFIG.backbone, CONFIG.model.taps)
     clips = torch.randn(11, 3, 3, 16, 16, generator=torch.Generator().manual_seed(0)).half()
     with ThreadPoolExecutor(2) as pool:
-        return backbone, clips, extract(backbone, clips, pool, dtype=torch.float32)
+        return backbone, clips, extract(backbone, clips, SAMPLES, pool, dtype=torch.float32)
 
 
 def contender(setting, **changes):
-    return Contender("EVL", "motion", replace(CONFIG, **changes), SAMPLES, setting[0])
+    return Contender("EVL", "motion", replace(CONFIG, **changes), SAMPLES, setting[0], len(ROWS))
 
 
 def trained(setting, *changes, workers=2):
@@ -55,7 +63,7 @@ def test_together_is_alone(setting, one_thread):
     together = trained(setting, {}, ATTENTIVE, NO_CONV, workers=3)
     for changes, one in zip(({}, ATTENTIVE, NO_CONV), together, strict=True):
         (alone,) = trained(setting, changes, workers=1)
-        assert one.curve == alone.curve
+        assert one.learner.curve == alone.learner.curve
         for name, value in alone.model.trainable_state().items():
             assert torch.equal(one.model.trainable_state()[name], value), name
 
@@ -81,8 +89,8 @@ def test_it_is_a_plain_loop_over_live_features(setting, one_thread):
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert [step for step, _, _ in one.curve] == [1, 2, 3, 4, 5]
-    assert [loss for _, loss, _ in one.curve] == pytest.approx(losses, rel=1e-4)
+    assert [step for step, *_ in one.learner.curve] == [1, 2, 3, 4, 5]
+    assert [loss for _, _, loss, _ in one.learner.curve] == pytest.approx(losses, rel=1e-4)
     # some gradients are zero but for rounding (a key's bias), and Adam gives these the size of any other
     assert_close(one.model.classify(backbone(clips.float())), head(decoder(backbone(clips.float()))), relative=1e-3)
 
@@ -90,7 +98,7 @@ def test_it_is_a_plain_loop_over_live_features(setting, one_thread):
 def test_judging_counts_what_the_model_says(setting, one_thread):
     (one,) = trained(setting, {})
     rows = [10, 0, 6]
-    found = judge(one, setting[2], rows, at_once=2)
+    found = one.judge(setting[2], rows)
     assert [p.path for p in found.predictions] == ["10.mp4", "0.mp4", "6.mp4"]
     assert [p.label for p in found.predictions] == [1, 0, 0]
     with torch.no_grad():
@@ -105,18 +113,19 @@ def test_judging_counts_what_the_model_says(setting, one_thread):
 
 
 def test_a_curve_has_means_since_the_point_before(setting, one_thread):
+    training = {"steps": 40, "warmup_steps": 0, "lr": 1e-6}
     fine, coarse = (
-        trained(setting, {"training": {"steps": steps, "warmup_steps": 0, "lr": 1e-6}})[0].curve for steps in (40, 82)
+        trained(setting, {"training": {**training, "log_every": every}})[0].learner.curve for every in (1, 3)
     )
     assert len(fine) == 40
-    assert [step for step, _, _ in coarse] == [*range(3, 82, 3), 82]
-    assert coarse[0][1] == pytest.approx(sum(loss for _, loss, _ in fine[:3]) / 3, rel=1e-3)
-    assert all(0 <= top1 <= 100 for _, _, top1 in coarse)
-    assert len({round(top1, 3) for _, _, top1 in fine}) > 1
+    assert [step for step, *_ in coarse] == [*range(3, 40, 3), 40]
+    assert coarse[0][2] == pytest.approx(sum(loss for _, _, loss, _ in fine[:3]) / 3, rel=1e-3)
+    assert all(0 <= top1 <= 100 for *_, top1 in coarse)
+    assert len({round(top1, 3) for *_, top1 in fine}) > 1
 
 
 def test_a_loss_that_is_no_number_ends_it(setting, one_thread):
-    with pytest.raises(RunError, match=r"the loss of EVL on motion is nan at step \d"):
+    with pytest.raises(RunError, match=r"the loss is nan at step \d"):
         trained(setting, {"training": {"lr": 1e30, "weight_decay": 0.0}})
 
 

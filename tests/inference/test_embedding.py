@@ -11,11 +11,11 @@ from evl.assembly import build_classifier, save_model
 from evl.config import RunConfig, replace
 from evl.data.dataset import EvaluationViews, Files
 from evl.errors import ConfigError
-from evl.evaluation import load_for_store
+from evl.evaluation import load_for_store, views_of_store
 from evl.features.description import StoreOptions
 from evl.features.extract import extract
 from evl.features.store import FeatureStore
-from evl.inference import embed, embed_stored
+from evl.inference import embed, views_for
 from evl.inference.embedding import write_embeddings
 from evl.types import Sample
 from tests.helpers import assert_close, numbered_frames, run_command, write_video
@@ -94,8 +94,13 @@ def test_from_a_store_they_are_the_same(videos, tmp_path, capsys):
     split = store.splits["val"]
     stored = load_for_store(tmp_path / "model", store)
     for pool in ("query", "mean"):
-        live = embed(model, split.samples, pool=pool)
-        assert_close(*(torch.from_numpy(one.vectors) for one in (embed_stored(stored, split, pool=pool), live)))
+        live = embed(model, views_for(model, split.samples), pool=pool)
+        assert_close(
+            *(
+                torch.from_numpy(one.vectors)
+                for one in (embed(stored, views_of_store(stored, store, "val"), pool=pool), live)
+            )
+        )
     code, stdout, _ = run_command(
         capsys, "embed", "--features", tmp_path / "store", "--neighbours", "--out", tmp_path / "v.parquet"
     )
@@ -115,13 +120,14 @@ def test_the_middle_of_longer_runs(videos, tmp_path):
     )
     extract(config, tmp_path / "store", StoreOptions(dtype="float32", frames=6))
     save_model(model, tmp_path / "model")
-    split = FeatureStore(tmp_path / "store").splits["train"]
-    stored = load_for_store(tmp_path / "model", FeatureStore(tmp_path / "store"))
-    got = embed_stored(stored, split)
+    store = FeatureStore(tmp_path / "store")
+    split, stored = store.splits["train"], load_for_store(tmp_path / "model", store)
+    got = embed(stored, views_of_store(stored, store, "train"))
+    unpacker = open_unpacker(store, stored.encoder.taps)
     for index, vector in enumerate(got.vectors):
         valid = min(6, split.num_valid(index, 0))
         start = (valid - 2) // 2
-        features = stored.features(split.read([(index, 0)], frames=[[start, start + 1]]))
+        features = unpacker(split.read([(index, 0)], frames=[[start, start + 1]]))
         with torch.no_grad():
             assert_close(torch.from_numpy(vector), stored.decoder(features)[0])
 
@@ -143,9 +149,9 @@ def test_the_list_of_videos_is_not_written_over(videos, tmp_path, capsys):
 def test_other_pools_and_endings_are_refused(videos, tmp_path):
     sample = Sample(str(next(videos.rglob("*.mp4"))))
     with pytest.raises(ConfigError, match="'query' or 'mean'"):
-        embed(make(), [sample], pool="max")
+        embed(make(), views_for(make(), [sample]), pool="max")
     with pytest.raises(ConfigError, match=r"\.parquet or \.npy"):
-        write_embeddings(tmp_path / "v.txt", embed(make(), [sample]))
+        write_embeddings(tmp_path / "v.txt", embed(make(), views_for(make(), [sample])))
 
 
 def test_the_command(videos, tmp_path, capsys):

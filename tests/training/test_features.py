@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import time
 
 import pytest
 import torch
@@ -11,14 +12,16 @@ import torch
 import evl
 from evl.config import RunConfig, replace
 from evl.data import read_manifest
+from evl.distributed import World
 from evl.errors import ConfigError, RunError, StoreError
-from evl.evaluation import evaluate_stored, load_for_store
+from evl.evaluation import evaluate_views, load_for_store, views_of_store
 from evl.features.description import StoreOptions
 from evl.features.extract import extract
 from evl.features.store import FeatureStore
+from evl.streams.stored import StoredTrainingClips, read_ahead
 from evl.training import Interrupted, train
 from evl.training.checkpoint import list_checkpoints
-from evl.training.sources import StoredFeatures
+from evl.training.loop import make_sampler
 from tests.conftest import TINY
 from tests.helpers import assert_close, run_command
 from tests.training.helpers import with_broken_in_training
@@ -123,7 +126,8 @@ def test_nothing_but_the_store_is_read(config, stores, folder, tmp_path, monkeyp
                 patch.setattr(module, "create_backbone", no_backbone)
             result = train(on(config, stores["tokens"], steps=2, save_every=2), tmp_path / "run")
             store = FeatureStore(stores["maps"])
-            again = evaluate_stored(load_for_store(tmp_path / "run", store), store)
+            model = load_for_store(tmp_path / "run", store)
+            (again,) = evaluate_views([model], views_of_store(model, store))
     finally:
         hidden.rename(folder / "videos")
     assert_close(
@@ -184,22 +188,20 @@ def test_a_batch_of_damaged_videos_alone_has_a_stand_in(config, videos, tmp_path
 
 def test_runs_of_frames(config, folder, tmp_path):
     """Epochs take other frames of one stored run, the same ones whenever they are asked for."""
-    from evl.distributed import World
-
     extract(config, folder / "long", StoreOptions(dtype="float32", frames=5))
     store = FeatureStore(folder / "long")
-    source = StoredFeatures(replace(config, training={"steps": 30}), store, (4, 5), World(0, 1, torch.device("cpu")))
+    longer = replace(config, training={"steps": 30})
     starts = set()
-    for batch in source.read_batches(0):
-        assert batch.pixels.tokens[5].values.shape[:2] == (4, 3)
+    for batch in stored_batches(longer, store):
+        assert batch.clips.tokens[5].values.shape[:2] == (4, 3)
         whole = store.splits["train"].read([(index, 0) for index in batch.indices], [5]).tokens[5].values
-        for clip, run in zip(batch.pixels.tokens[5].values, whole, strict=True):
+        for clip, run in zip(batch.clips.tokens[5].values, whole, strict=True):
             fitting = [start for start in range(3) if torch.equal(clip, run[start : start + 3])]
             starts.update(fitting)
             assert fitting
     assert starts == {0, 1, 2}
-    again = [batch.pixels.tokens[5].values.clone() for batch in source.read_batches(0)]
-    late = [batch.pixels.tokens[5].values.clone() for batch in source.read_batches(20)]
+    again = [batch.clips.tokens[5].values.clone() for batch in stored_batches(longer, store)]
+    late = [batch.clips.tokens[5].values.clone() for batch in stored_batches(longer, store, 20)]
     assert all(torch.equal(a, b) for a, b in zip(again[20:], late, strict=True))
     train(on(config, folder / "long"), tmp_path / "run")
 
@@ -262,20 +264,25 @@ def test_from_the_command_line(config, stores, videos, tmp_path, capsys):
         assert wanted in " ".join(said.split())
 
 
-def test_memory_is_used_again_but_never_what_is_held(config, stores):
-    """With three micro-batches a step, the three last batches stay as they were read."""
-    from evl.distributed import World
+def stored_batches(config, store, first=0):
+    """The batches of a run, as they are read."""
+    world, split = World(0, 1, torch.device("cpu")), store.splits["train"]
+    frames = store.description.num_frames("train")
+    reader = StoredTrainingClips(split, split.labels, config.clip, frames, config.training.seed)
+    return read_ahead(reader.read, make_sampler(config.training, len(split), first, world), world.device)
 
-    config = replace(config, training={"steps": 12, "accumulation": 4})
-    source = StoredFeatures(config, FeatureStore(stores["tokens"]), (5,), World(0, 1, torch.device("cpu")))
-    held, addresses = [], set()
-    for batch in source.read_batches(0):
-        held = [*held[-3:], (batch, batch.pixels.tokens[5].values.clone())]
-        for old, copy in held:
-            assert torch.equal(old.pixels.tokens[5].values, copy)
-        addresses.add(batch.pixels.tokens[5].values.data_ptr())
-    assert len(addresses) < 12  # of 48 batches
-    assert "prepare" not in source.advice
+
+def test_memory_is_used_again_but_never_what_is_held(config, stores):
+    """A batch stays as it was read until the next one is asked for."""
+    config = replace(config, training={"steps": 12})
+    addresses = set()
+    for batch in stored_batches(config, FeatureStore(stores["tokens"])):
+        values = batch.clips.tokens[5].values
+        copy = values.clone()
+        time.sleep(0.02)  # others are read meanwhile
+        assert torch.equal(values, copy)
+        addresses.add(values.data_ptr())
+    assert len(addresses) < 6  # of 12 batches
 
 
 def test_what_reading_raises_comes_with_its_batch(config, stores, tmp_path):

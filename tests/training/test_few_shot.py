@@ -10,7 +10,7 @@ import evl
 from evl.config import RunConfig, replace
 from evl.data import read_manifest
 from evl.errors import ConfigError, RunError
-from evl.evaluation import evaluate_stored, load_for_store, mean_interval
+from evl.evaluation import evaluate_views, load_for_store, mean_interval, views_of_store
 from evl.features.description import StoreOptions
 from evl.features.extract import extract
 from evl.features.store import FeatureStore
@@ -69,11 +69,12 @@ def test_means_over_draws(config, store, tmp_path, monkeypatch):
     run = tmp_path / "out/runs/03_shots_draw_2"
     assert len(read_manifest(run / "train.csv").samples) == 6
     opened = FeatureStore(store)
-    again = evaluate_stored(load_for_store(run, opened), opened)
+    model = load_for_store(run, opened)
+    (again,) = evaluate_views([model], views_of_store(model, opened))
     assert again.metrics.top1 == result.rows[1].top1[1]
     assert evl.load(run).class_names == ("bright", "dark")
     # the same again, with no room to keep features: they are made in every step
-    monkeypatch.setattr(module, "KEPT_BYTES", 0)
+    monkeypatch.setattr("evl.streams.cached.KEPT_BYTES", 0)
     same = few_shot(config, tmp_path / "same", shots=(3,), draws=2, keep_runs=True)
     assert same.rows[0].top1 == result.rows[1].top1
     heads = [evl.load(tmp_path / name / "runs/03_shots_draw_2").trainable_state() for name in ("out", "same")]
@@ -84,8 +85,7 @@ def test_means_over_draws(config, store, tmp_path, monkeypatch):
 
 def test_a_head_is_the_one_that_training_makes(config, store, tmp_path, monkeypatch):
     """All videos of all classes, in the order of a run: few-shot's short loop is the long one."""
-    # a run seeds its dropout anew: without dropout both draw the same
-    config = replace(config, model={"mlp_dropout": 0, "head_dropout": 0}, training={"eval_every": 0})
+    config = replace(config, training={"eval_every": 0})
     train(config, tmp_path / "run")
     monkeypatch.setattr(module, "draw_videos", lambda labels, *_, **__: list(range(len(labels))))
     few_shot(config, tmp_path / "few", shots=(4,), draws=2, keep_runs=True)
@@ -94,6 +94,27 @@ def test_a_head_is_the_one_that_training_makes(config, store, tmp_path, monkeypa
         if not name.endswith("k_proj.bias"):
             assert_close(head[name], value, floor=1e-7)
     assert not torch.equal(head["head.linear.weight"], other["head.linear.weight"])  # the draws' seeds differ
+
+
+def test_what_was_stopped_goes_on(config, tmp_path):
+    """What is done is not done again, and all comes to what it would have come to."""
+    whole = few_shot(config, tmp_path / "whole", shots=(1, 2, 3), draws=2)
+
+    def stop(report):
+        if "3 videos" in report.note:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        few_shot(config, tmp_path / "parts", shots=(1, 2, 3), draws=2, progress=stop)
+    with pytest.raises(RunError, match="go on with --resume"):
+        few_shot(config, tmp_path / "parts", shots=(1,))
+    notes = set()
+    parts = few_shot(None, tmp_path / "parts", resume=True, progress=lambda report: notes.add(report.note))
+    assert not any("1 videos" in note or "2 videos" in note for note in notes)
+    assert [row.top1 for row in parts.rows] == [row.top1 for row in whole.rows]
+    assert (parts.protocol, parts.chance) == (whole.protocol, whole.chance)
+    with pytest.raises(RunError, match="finished already"):
+        few_shot(None, tmp_path / "parts", resume=True)
 
 
 def test_from_the_command_line(store, tmp_path, capsys):

@@ -203,16 +203,30 @@ def test_heads_that_explode_are_dropped(config, tmp_path):
 
 
 @pytest.mark.parametrize(("moment", "said"), [(("training", 2), "at step 2"), (("evaluating", 3), "while judging")])
-def test_ctrl_c_saves_what_is_there(config, tmp_path, moment, said):
+@pytest.mark.usefixtures("without_pictures")
+def test_ctrl_c_saves_a_checkpoint_and_resume_goes_on(config, tmp_path, moment, said):
+    """To the very weights and scores of a sweep that was not stopped."""
+
     def press(report):
         if (report.phase, report.step) == moment:
             os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(Interrupted, match=rf"stopped {said}; the heads .* in .*heads"):
+    with pytest.raises(Interrupted, match=rf"stopped {said}; a checkpoint is saved"):
         sweep(config, ["training.lr=1e-3,1e-4"], tmp_path / "out", progress=press)
-    assert evl.load(tmp_path / "out/heads/001").card.scores is None
-    assert not (tmp_path / "out/best").exists()
+    assert not (tmp_path / "out/heads").exists()
     assert not (tmp_path / "out/sweep.json").exists()
+    with pytest.raises(RunError, match="go on with --resume"):
+        sweep(config, ["training.lr=1e-3,1e-4"], tmp_path / "out")
+    parts = sweep(None, (), tmp_path / "out", resume=True)
+    whole = sweep(config, ["training.lr=1e-3,1e-4"], tmp_path / "whole")
+    for one, other in zip(by_number(parts), by_number(whole), strict=True):
+        assert one.curve == other.curve
+        assert one.val_loss == other.val_loss
+        names = [tmp_path / name / f"heads/{one.number:03d}" for name in ("out", "whole")]
+        assert all(torch.equal(value, weights(names[1])[name]) for name, value in weights(names[0]).items())
+    assert not (tmp_path / "out/checkpoints").exists()
+    with pytest.raises(RunError, match="finished already"):
+        sweep(None, (), tmp_path / "out", resume=True)
 
 
 @pytest.mark.usefixtures("without_pictures")
@@ -260,7 +274,7 @@ def test_what_cannot_be_swept(config, grid, message, tmp_path):
 def test_other_refusals(config, store, tmp_path, monkeypatch):
     (tmp_path / "used").mkdir()
     (tmp_path / "used/file").touch()
-    with pytest.raises(RunError, match="cannot be resumed"):
+    with pytest.raises(RunError, match="choose another --out"):
         sweep(config, ["training.lr=1,2"], tmp_path / "used")
     on_store = replace(config, data={"path": None, "features": str(store)})
     with pytest.raises(StoreError, match="block 1"):

@@ -1,4 +1,4 @@
-"""A store of features in the encoder's place: the same features, and the same classifier."""
+"""Stored clips become the features that the encoder gives, and classifiers on them the same classifiers."""
 
 import pytest
 import torch
@@ -12,8 +12,8 @@ from evl.backbones.timm_vit import TimmBackbone
 from evl.config import RunConfig, replace
 from evl.errors import CheckpointError, ConfigError, StoreError
 from evl.features import StoredClips, StoreDescription, StoreOptions
-from evl.features.backbone import StoredBackbone
 from evl.features.packing import pack_maps, pack_tokens
+from evl.features.unpacker import Unpacker, encoder_of
 from evl.models import crossframe
 from evl.models.crossframe import neighbour_maps, packed_maps
 from evl.types import Preprocessing
@@ -61,7 +61,7 @@ def stored(backbone, clips, form="tokens", dtype="float32", scale="channel"):
 
 def in_place_of(backbone, form="tokens", taps=None, config=CONFIG):
     projections = projections_of(backbone) if form == "tokens" else None
-    return StoredBackbone(described(backbone, config, form=form), projections, taps)
+    return Unpacker(described(backbone, config, form=form), projections, taps)
 
 
 def wanted(backbone, clips):
@@ -132,7 +132,7 @@ def test_takes_the_type_of_the_model_and_of_autocast(form):
             for part, right_part in zip(one.maps, right.maps, strict=True):
                 assert (part.float() - right_part).norm() < 0.05 * right_part.norm()
     assert stands(features)[0].tokens.dtype == torch.float32
-    double = stands.double()(features)
+    double = stands.double()(features, torch.float64)
     assert double[0].tokens.dtype == double[0].maps[0].dtype == torch.float64
 
 
@@ -154,40 +154,38 @@ def test_a_classifier_on_it_is_saved_as_one_on_the_encoder(form, model, tmp_path
     live = create_backbone(config.backbone, CONFIG.model.taps)
     stands = in_place_of(live, form, taps_of(config.model), config)
     stands.needs_maps = model == {} or "num_queries" in model
-    classifier = build_classifier(config, ["a", "b", "c"], backbone=stands)
+    classifier = build_classifier(config, ["a", "b", "c"], backbone=stands.encoder)
     classifier.requires_grad_(True)
     clips = torch.randn(2, 3, 3, *live.spec.image_size)
     features = stored(live, clips, form)
     optimizer = torch.optim.AdamW(classifier.trainable_parameters(), lr=1e-3)
     for _ in range(2):
-        loss = torch.nn.functional.cross_entropy(classifier.train()(features), torch.tensor([0, 2]))
+        loss = torch.nn.functional.cross_entropy(classifier.train().classify(stands(features)), torch.tensor([0, 2]))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert all(parameter.grad is None for parameter in classifier.backbone.parameters())
+    assert classifier.backbone is None
+    with pytest.raises(ConfigError, match=r"trained on stored features.*evl\.load"):
+        classifier(clips)
     save_model(classifier, tmp_path / "run")
     loaded = evl.load(tmp_path / "run")
-    assert loaded.backbone.weights_hash == live.weights_hash == classifier.backbone.weights_hash
+    assert loaded.backbone.weights_hash == live.weights_hash == classifier.encoder.weights_hash
     live_card = build_classifier(config, ["a", "b", "c"]).card
     for part in ("backbone", "preprocessing", "model", "clip", "origin", "with_backbone"):
         assert getattr(loaded.card, part) == getattr(live_card, part)
-    assert loaded.backbone.has_encoder
     with torch.no_grad():
-        assert_close(classifier.eval()(features), loaded(clips), relative=1e-5)
+        assert_close(classifier.eval().classify(stands(features)), loaded(clips), relative=1e-5)
     with pytest.raises(CheckpointError, match="has no encoder to save"):
         save_model(classifier, tmp_path / "whole", with_backbone=True)
 
 
 def test_what_it_cannot_do_is_refused(tmp_path):
     backbone = create_backbone("evl_clip_tiny", (2, 4))
-    stands = in_place_of(backbone)
-    with pytest.raises(StoreError, match=r"pixels came.*evl\.load"):
-        stands(torch.randn(1, 3, 3, *backbone.spec.image_size))
     with pytest.raises(StoreError, match="asks for block 3 of evl_clip_tiny; the store has 2, 4"):
         in_place_of(backbone, taps=(3, 4))
     with pytest.raises(StoreError, match="no projections of block 2"):
-        StoredBackbone(described(backbone), projections_of(create_backbone("evl_clip_tiny", (4,))))
-    deepest = in_place_of(backbone, taps=(4,))
+        Unpacker(described(backbone), projections_of(create_backbone("evl_clip_tiny", (4,))))
+    deepest = encoder_of(described(backbone), (4,))
     for model, said in (
         ({"decoder": "zero_shot"}, "decoder=zero_shot"),
         ({"zero_shot_start": True}, "zero_shot_start"),
@@ -197,7 +195,7 @@ def test_what_it_cannot_do_is_refused(tmp_path):
             build_classifier(config, ["a", "b"], backbone=deepest)
     for projections, form in ((None, "tokens"), (projections_of(backbone), "maps")):
         with pytest.raises(ValueError, match="form=tokens"):
-            StoredBackbone(described(backbone, form=form), projections)
+            Unpacker(described(backbone, form=form), projections)
 
 
 def test_of_the_encoder_only_the_projections_are_in_memory():
@@ -209,4 +207,3 @@ def test_of_the_encoder_only_the_projections_are_in_memory():
         2 * width * width + 2 * width + 2 * width
     )
     assert not list(in_place_of(backbone, "maps").parameters())
-    assert not stands.train().training

@@ -1,4 +1,4 @@
-"""Many heads on the same features: alone, side by side and stacked, they become the same."""
+"""Many learners on the same features: alone, side by side and stacked, they become the same."""
 
 import random
 
@@ -12,8 +12,10 @@ from evl.backbones import create_backbone
 from evl.config import RunConfig, replace
 from evl.distributed import World
 from evl.models.stacked import StackedClassifiers, changes_tokens, shape_of
-from evl.training.heads import Alone, Head, Heads, RandomStream, Together, with_taps
-from evl.training.optim import make_optimizer, make_scaler, train_step
+from evl.streams import Batch
+from evl.training.learner import Learner, RandomStream
+from evl.training.learners import Alone, Learners, Together, with_taps
+from evl.training.optim import learning_rate
 from evl.types import LayerFeatures, MappedFeatures
 from tests.helpers import assert_close
 
@@ -48,14 +50,14 @@ def config_of(kind="evl", *, dropout=0.0, seed=0, **training):
     return replace(RunConfig(), model=model, clip={"num_frames": FRAMES}, training=training)
 
 
-def make_head(config, backbone):
+def make_learner(config, backbone):
     torch.manual_seed(config.training.seed)
     own = with_taps(backbone, taps_of(config.model))
     model = build_classifier(config, NAMES, backbone=own).double()
     with torch.no_grad():
         for parameter in model.trainable_parameters():  # zero-initialised ones too
             parameter.add_(torch.randn_like(parameter), alpha=0.05)
-    return Head(str(config.training.seed), config, model, backbone.taps)
+    return Learner(str(config.training.seed), config, model, backbone.taps)
 
 
 def make_features(backbone, num_clips=3):
@@ -76,10 +78,14 @@ def weights_of(head):
     return {name: p.detach().clone() for name, p in head.model.named_parameters() if p.requires_grad}
 
 
-def learn(heads, batches):
-    heads.train()
+WORLD = World(0, 1, torch.device("cpu"))
+
+
+def learn(learners, batches):
+    learners.train()
     for step, batch in enumerate(batches):
-        heads.learn(step, batch if isinstance(batch, list) else [batch])
+        parts = batch if isinstance(batch, list) else [batch]
+        learners.step(step, [Batch(one, labels, (), {}) for one, labels in parts], WORLD)
 
 
 def assert_same_weights(one, other, relative=1e-5):
@@ -93,7 +99,7 @@ def assert_same_weights(one, other, relative=1e-5):
 @pytest.mark.parametrize("num_clips", [1, 2])
 @pytest.mark.parametrize("kind", STACKED)
 def test_stacked_logits_and_gradients_equal_those_of_each_model(backbone, kind, num_clips, num_heads):
-    models = [make_head(config_of(kind, seed=g), backbone).model for g in range(num_heads)]
+    models = [make_learner(config_of(kind, seed=g), backbone).model for g in range(num_heads)]
     features = make_features(backbone, num_clips)[-len(models[0].backbone.taps) :]
     direction = torch.randn(num_heads, num_clips, len(NAMES), dtype=torch.float64)
     wanted, gradients = [], []
@@ -120,7 +126,7 @@ def test_stacked_logits_and_gradients_equal_those_of_each_model(backbone, kind, 
 @pytest.mark.parametrize("kind", ["evl", "nothing temporal", "probe, one block"])
 def test_stacked_on_narrower_features(backbone, kind, dtype, relative):
     """Parameters in float32, as when they are trained."""
-    models = [make_head(config_of(kind, seed=g), backbone).model for g in range(3)]
+    models = [make_learner(config_of(kind, seed=g), backbone).model for g in range(3)]
     features = make_features(backbone)
     wanted = torch.stack([model.classify(features) for model in models])
     for model in models:
@@ -131,30 +137,27 @@ def test_stacked_on_narrower_features(backbone, kind, dtype, relative):
     assert_close(got.double(), wanted, relative=relative)
 
 
-class Decoding(nn.Module):
-    """A model that takes its features as they are, where ``train_step`` gives clips."""
-
-    def __init__(self, head):
-        super().__init__()
-        self.head = head
-
-    def forward(self, features):
-        return self.head.model.classify(self.head.pick(features.layers))
-
-
-class OnDevice:
-    def __init__(self, layers):
-        self.layers = layers
-
-    def to(self, *_, **__):
-        return self
+def train_plainly(learner, batches):
+    """One model, one optimizer, the textbook's loop."""
+    training = learner.config.training
+    parameters = list(learner.model.trainable_parameters())
+    optimizer = torch.optim.AdamW(parameters, weight_decay=training.weight_decay)
+    torch.manual_seed(training.seed * 1_000_003)
+    learner.model.train()
+    for step, (features, labels) in enumerate(batches):
+        optimizer.param_groups[0]["lr"] = learning_rate(step, training)
+        logits = learner.model.classify(learner.pick(features))
+        nn.functional.cross_entropy(logits.float(), labels, label_smoothing=training.label_smoothing).backward()
+        if training.clip_grad_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, training.clip_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("together", [1, 8])
 def test_a_head_of_many_becomes_what_it_becomes_alone(backbone, kind, together):
     """Dropout included, whatever the others are and draw."""
-    world = World(0, 1, torch.device("cpu"))
     others = [config_of(name, dropout=0.2, seed=9) for name in ("evl", "linear")]
     configs = [
         config_of(kind, dropout=0.4, lr=3e-4, seed=1),
@@ -163,48 +166,46 @@ def test_a_head_of_many_becomes_what_it_becomes_alone(backbone, kind, together):
     batches = make_batches(backbone)
     alone = []
     for config in configs:
-        head = make_head(config, backbone)
-        torch.manual_seed(config.training.seed * 1_000_003)
-        optimizer, scaler = make_optimizer(head.model, config.training), make_scaler(config.training, world.device)
-        for step, (features, labels) in enumerate(batches):
-            parts = [(OnDevice(features), labels)]
-            train_step(Decoding(head), optimizer, scaler, parts, step, config.training, world)
+        head = make_learner(config, backbone)
+        train_plainly(head, batches)
         alone.append(head)
-    heads = Heads([make_head(config, backbone) for config in (*configs, *others)], together=together)
+    learners = Learners([make_learner(config, backbone) for config in (*configs, *others)], together=together)
     torch.manual_seed(123)
     before = torch.get_rng_state()
-    learn(heads, batches)
+    learn(learners, batches)
     assert torch.equal(torch.get_rng_state(), before), "nobody else's random numbers are used up"
-    kinds = {type(unit) for unit in heads.units(batches[0][0])}
+    kinds = {type(unit) for unit in learners.units(batches[0][0])}
     assert kinds == ({Alone, Together} if together > 1 and kind in STACKED else {Alone})
-    for got, wanted in zip(heads.heads, alone, strict=False):
+    for got, wanted in zip(learners.all, alone, strict=False):
         assert_same_weights(got, wanted)
 
 
 def test_curves_and_gradients_do_not_depend_on_the_cut(backbone):
     """Micro-batches, and clips that are missing: the mean over the clips that were there."""
     batches = [(make_features(backbone), torch.tensor([0, 1, 2])) for _ in range(3)]
-    whole = Heads([make_head(config_of(seed=g), backbone) for g in range(2)], together=1)
+    whole = Learners([make_learner(config_of(seed=g), backbone) for g in range(2)], together=1)
     learn(whole, batches)
     for together in (1, 2):
-        cut = Heads([make_head(config_of(seed=g), backbone) for g in range(2)], together=together)
+        cut = Learners([make_learner(config_of(seed=g), backbone) for g in range(2)], together=together)
         parts = [
             [([LayerFeatures(*(x[rows] for x in one)) for one in features], labels[rows])
              for rows in (slice(0, 1), slice(1, 3))] + [(None, labels[:0])]
             for features, labels in batches
         ]  # fmt: skip
         learn(cut, parts)
-        for one, other in zip(cut.heads, whole.heads, strict=True):
+        for one, other in zip(cut.all, whole.all, strict=True):
             assert_same_weights(one, other)
             assert [step for step, *_ in one.curve] == [2]
             assert one.curve[0] == pytest.approx(other.curve[0])
 
 
 def test_a_step_without_clips_decays_as_alone(backbone):
-    heads = Heads([make_head(config_of(seed=g, weight_decay=0.5, lr=0.1, warmup_steps=0), backbone) for g in range(2)])
-    before = weights_of(heads.heads[0])
-    learn(heads, [[(None, torch.zeros(0, dtype=torch.long))]])
-    after = weights_of(heads.heads[0])
+    learners = Learners(
+        [make_learner(config_of(seed=g, weight_decay=0.5, lr=0.1, warmup_steps=0), backbone) for g in range(2)]
+    )
+    before = weights_of(learners.all[0])
+    learn(learners, [[(None, torch.zeros(0, dtype=torch.long))]])
+    after = weights_of(learners.all[0])
     for name in before:
         torch.testing.assert_close(after[name], before[name] * (1 - 0.1 * 0.5))
 
@@ -213,53 +214,45 @@ def test_a_step_without_clips_decays_as_alone(backbone):
 def test_a_head_that_explodes_is_dropped_and_the_others_go_on(backbone, together):
     configs = [config_of(seed=0), config_of(seed=1, lr=1e200), config_of(seed=2)]
     batches = make_batches(backbone)
-    heads = Heads([make_head(config, backbone) for config in configs], together=together)
-    learn(heads, batches)
-    assert [head.problem is None for head in heads.heads] == [True, False, True]
-    assert "lower training.lr" in heads.heads[1].problem
-    assert "step" in heads.heads[1].problem
-    sound = Heads([make_head(config, backbone) for config in (configs[0], configs[2])], together=1)
+    learners = Learners([make_learner(config, backbone) for config in configs], together=together)
+    learn(learners, batches)
+    assert [head.problem is None for head in learners.all] == [True, False, True]
+    assert "lower training.lr" in learners.all[1].problem
+    assert "step" in learners.all[1].problem
+    sound = Learners([make_learner(config, backbone) for config in (configs[0], configs[2])], together=1)
     learn(sound, batches)
-    for one, other in zip(heads.living, sound.heads, strict=True):
+    for one, other in zip(learners.living, sound.all, strict=True):
         assert_same_weights(one, other)
-    assert heads.classify(batches[0][0]).shape == (2, 3, len(NAMES))
 
 
 def test_maps_are_made_once_and_only_for_who_reads_them(backbone, monkeypatch):
+    from evl.models import crossframe as module
     from evl.models import temporal
-    from evl.training import heads as module
 
     calls = []
     real = module.neighbour_maps
     monkeypatch.setattr(module, "neighbour_maps", lambda *a: calls.append(1) or real(*a))
     monkeypatch.setattr(temporal, "neighbour_maps", lambda *a: pytest.fail("made again"))
-    heads = Heads([make_head(config_of(kind, seed=1), backbone) for kind in ("evl", "one block read", "linear")])
-    learn(heads, make_batches(backbone, count=1))
+    learners = Learners(
+        [make_learner(config_of(kind, seed=1), backbone) for kind in ("evl", "one block read", "linear")]
+    )
+    learn(learners, make_batches(backbone, count=1))
     assert len(calls) == 2  # one a tapped block
-    alone = Heads([make_head(config_of("one block read"), backbone)])
-    shared = alone.share(make_features(backbone))
+    some = Learners([make_learner(config_of("one block read", seed=g), backbone) for g in range(2)])
+    shared = some.share(make_features(backbone))
     assert [type(one) for one in shared] == [LayerFeatures, MappedFeatures]
-
-
-def test_judging_gives_every_heads_own_logits(backbone):
-    heads = Heads([make_head(config_of(kind, seed=g), backbone) for kind in KINDS for g in range(2)], together=8)
-    heads.train(False)
-    features = make_features(backbone, 2)
-    got = heads.classify(features)
-    for head, one in zip(heads.heads, got, strict=True):
-        assert_close(one, head.model.classify(head.pick(features)).detach(), relative=1e-9)
 
 
 def test_what_goes_together(backbone):
     small = make_features(backbone)
-    heads = [make_head(config_of(kind, seed=g), backbone) for kind in ("evl", "nothing temporal") for g in range(4)]
-    assert [len(unit.heads) for unit in Heads(heads).units(small)] == [4, 4]
+    heads = [make_learner(config_of(kind, seed=g), backbone) for kind in ("evl", "nothing temporal") for g in range(4)]
+    assert [len(unit.learners) for unit in Learners(heads).units(small)] == [4, 4]
     large = [one._replace(tokens=torch.empty(64, 8, 197, 768, device="meta")) for one in small]
-    assert [len(unit.heads) for unit in Heads(heads).units(large)] == [1, 1, 1, 1, 4]
+    assert [len(unit.learners) for unit in Learners(heads).units(large)] == [1, 1, 1, 1, 4]
     assert changes_tokens(heads[0].model)
     assert not changes_tokens(heads[-1].model)
     assert shape_of(heads[0].model) != shape_of(heads[-1].model)
-    assert shape_of(make_head(config_of("probe, two blocks"), backbone).model) is None
+    assert shape_of(make_learner(config_of("probe, two blocks"), backbone).model) is None
     with pytest.raises(ValueError, match="cannot be stacked"):
         StackedClassifiers([heads[0].model, heads[-1].model])
 

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from evl.demo.features import StoredFeatures, extract, of_frames, pooled, threads
 from evl.errors import RunError
 from evl.models import AttentiveProbe, EVLDecoder, MeanPool
 from evl.models.crossframe import neighbour_maps, packed_maps, unpacked_maps
-from evl.types import LayerFeatures
+from evl.streams.memory import InMemory, extract, of_frames, pooled, threads
+from evl.types import EncoderFacts, LayerFeatures
 from tests.helpers import assert_close
 
 TEMPORAL = ("temporal_conv", "temporal_position", "cross_frame")
@@ -23,6 +23,7 @@ class LiveFeatures:
         tokens = prefix + grid[0] * grid[1]
         self.spec = SimpleNamespace(name="drawn", grid=grid, num_tokens=tokens, width=width)
         self.taps = (2, 3)
+        self.facts = EncoderFacts(self.spec, None, self.taps, "")
         self.drawn = [
             LayerFeatures(
                 scale * torch.randn(n, t, tokens, width),
@@ -72,17 +73,17 @@ def test_packed_maps_are_mean_attention_to_the_neighbours_and_come_back(grid, t,
 @pytest.mark.parametrize("off", [(), TEMPORAL, TEMPORAL[:1], TEMPORAL[1:2], TEMPORAL[2:]])
 def test_in_float32_logits_and_gradients_are_those_of_live_features(rows, off, pool):
     live = LiveFeatures(7)
-    stored = extract(live, live.clips, pool, dtype=torch.float32)
+    stored = extract(live, live.clips, (), pool, dtype=torch.float32)
     decoder = EVLDecoder(12, 2, num_frames=4, grid=(3, 4), num_heads=3, **dict.fromkeys(off, False))
     for parameter in decoder.parameters():  # the tables of what moves start at zero
         torch.nn.init.normal_(parameter, std=0.3)
     for _ in range(2):  # nothing is changed by use
-        assert_same(decoder, stored.batch(rows, pool), live.of(rows))
+        assert_same(decoder, stored.batch(rows), live.of(rows))
 
 
 def test_probes_read_them_too(pool):
     live = LiveFeatures(7)
-    stored = extract(live, live.clips, pool, dtype=torch.float32)
+    stored = extract(live, live.clips, (), pool, dtype=torch.float32)
     probe = AttentiveProbe(12, num_blocks=2, num_heads=2, num_frames=4, grid=(3, 4))
     assert_same(probe, stored.batch([3, 1]), live.of([3, 1]))
     mean = MeanPool(12, 2)
@@ -94,10 +95,10 @@ def test_probes_read_them_too(pool):
 
 def test_in_sixteen_bits_they_are_live_features_rounded(pool):
     live = LiveFeatures(5)
-    stored = extract(live, live.clips, pool)
-    full = extract(live, live.clips, pool, dtype=torch.float32)
+    stored = extract(live, live.clips, (), pool)
+    full = extract(live, live.clips, (), pool, dtype=torch.float32)
     assert stored.num_bytes * 2 == full.num_bytes == 4 * 2 * 5 * 4 * (14 * 12 + 2 * 12 * 12)
-    rounded = StoredFeatures(*([x.half().float() for x in some] for some in (full.tokens, full.maps)))
+    rounded = InMemory(*([x.half().float() for x in some] for some in (full.tokens, full.maps)), live, ())
     decoder = EVLDecoder(12, 2, num_frames=4, grid=(3, 4), num_heads=3)
     assert_same(decoder, stored.batch([2, 0, 4]), rounded.batch([2, 0, 4]), relative=0)
     assert_close(decoder(stored.batch([2, 0, 4])), decoder(live.of([2, 0, 4])), relative=5e-3)
@@ -107,8 +108,8 @@ def test_in_sixteen_bits_they_are_live_features_rounded(pool):
 def test_numbers_that_do_not_fit_are_refused(pool):
     live = LiveFeatures(3, scale=1e5)
     with pytest.raises(RunError, match=r"too large for torch\.float16; keep them as torch\.float32"):
-        extract(live, live.clips, pool)
-    assert extract(live, live.clips, pool, dtype=torch.float32).tokens[0].isfinite().all()
+        extract(live, live.clips, (), pool)
+    assert extract(live, live.clips, (), pool, dtype=torch.float32).tokens[0].isfinite().all()
 
 
 def test_threads_compute_alone_and_leave_no_trace():
