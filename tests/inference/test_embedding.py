@@ -15,6 +15,7 @@ from evl.evaluation import load_for_store, views_of_store
 from evl.features.description import StoreOptions
 from evl.features.extract import extract
 from evl.features.store import FeatureStore
+from evl.features.unpacker import open_unpacker
 from evl.inference import embed, views_for
 from evl.inference.embedding import write_embeddings
 from evl.types import Sample
@@ -41,7 +42,7 @@ def make(**model):
 def test_a_vector_is_the_mean_over_views(videos, pool):
     model = make()
     samples = [Sample(str(path)) for path in sorted(videos.rglob("*.mp4"))]
-    got = embed(model, samples, pool=pool, batch_size=3)
+    got = embed(model, views_for(model, samples), pool=pool, batch_size=3)
     assert got.samples == tuple(samples)
     assert got.vectors.dtype == np.float32
     dataset = EvaluationViews(Files(samples), None, model.card.clip, model.card.preprocessing, num_clips=2, num_crops=3)
@@ -59,14 +60,14 @@ def test_a_vector_is_the_mean_over_views(videos, pool):
 def test_a_zero_shot_model_gives_what_it_compares_with_names(videos):
     model = make(decoder="zero_shot", taps="last 1", prompts=["a {}"])
     (sample, *_) = [Sample(str(path)) for path in sorted(videos.rglob("*.mp4"))]
-    got = embed(model, [sample], num_clips=1, num_crops=1).vectors[0]
+    got = embed(model, views_for(model, [sample], num_clips=1, num_crops=1)).vectors[0]
     assert np.linalg.norm(got) == pytest.approx(1, rel=1e-5)
     assert len(got) == model.decoder.text.shape[1]
 
 
 def test_files_hold_what_was_found(videos, tmp_path):
     samples = [Sample(str(path), path.parent.name, 0.0, 0.5) for path in sorted(videos.rglob("*.mp4"))]
-    got = embed(make(), samples, num_clips=1, num_crops=1)
+    got = embed(make(), views_for(make(), samples, num_clips=1, num_crops=1))
     write_embeddings(tmp_path / "v.parquet", got, ["train"] * 4)
     write_embeddings(tmp_path / "v.npy", got)
     table = pyarrow.parquet.read_table(tmp_path / "v.parquet")
