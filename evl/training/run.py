@@ -22,6 +22,7 @@ from evl.features.store import FeatureStore
 from evl.models import VideoClassifier
 from evl.training.checkpoint import list_checkpoints
 from evl.training.loop import Progress, fit, judge
+from evl.training.outcome import Outcome, outcome_of
 from evl.training.run_folder import RunFolder
 from evl.training.sources import StoredFeatures, Videos, make_sampler, open_store, samples_of
 from evl.types import Sample
@@ -38,13 +39,15 @@ _RESUMABLE = {
 @dataclass(frozen=True)
 class RunResult:
     """``evaluation`` is None if there were no validation videos; ``damaged``: training videos, path → reason;
-    ``missing``: listed videos that were not there, left out from the start (none where a run went on)."""
+    ``missing``: listed videos that were not there, left out from the start (none where a run went on);
+    ``outcome``: chance, training and validation score, and what to try next."""
 
     model: VideoClassifier
     evaluation: Evaluation | None
     damaged: dict[str, str]
     folder: Path
     missing: tuple[Sample, ...] = ()
+    outcome: Outcome | None = None
 
 
 def train(
@@ -116,17 +119,20 @@ def train(
             model, config, source, folder, world,
             resume=resume, damaged=damaged, progress=progress,
         )  # fmt: skip
-        evaluation = None
+        evaluation, outcome = None, None
         if val_samples:
             evaluation = judge(model, source, world, progress)
         if world.is_main:
+            metrics = evaluation.metrics if evaluation is not None else None
+            stored_clips = None if store is None else store.description.options.clips_per_video
+            outcome = outcome_of(config, folder.curve(), train_samples, metrics, stored_clips)
             if evaluation is not None:
-                write_evaluation(folder.path, evaluation)
+                write_evaluation(folder.path, evaluation, outcome=outcome and outcome.to_dict())
                 folder.log({"step": config.training.steps, "final": evaluation.to_dict()})
             save_model(model, folder.path, scores=evaluation.to_dict() if evaluation else None)
-        world.barrier()
+        outcome = world.gather(outcome)[0]
     absent = tuple(sample for group in missing.values() for sample in group)
-    return RunResult(model.eval(), evaluation, damaged, folder.path, absent)
+    return RunResult(model.eval(), evaluation, damaged, folder.path, absent, outcome)
 
 
 def _open_data(config: RunConfig, listed: tuple | None):

@@ -29,6 +29,7 @@ from evl.evaluation.stored import backbone_for, stored_backbone
 from evl.training.grid import Grid, Point, expand
 from evl.training.heads import Features, Head, Heads, HeadView, with_taps
 from evl.training.loop import Interrupted, Progress, listening_for_stop
+from evl.training.outcome import Outcome, outcome_of
 from evl.training.run import describe_data, with_steps
 from evl.training.sources import Source, StoredFeatures, Videos, make_sampler, open_store, samples_of
 from evl.training.sweep_results import SweepResult, collect, save_head, write_sweep
@@ -90,7 +91,7 @@ def sweep(
             found = iter(_judge(heads, heads.living, "val", data, progress))
             evaluations = [next(found) if head.problem is None else None for head in heads.heads]
             result = collect(points, heads.heads, evaluations, out, data.config)
-            test = None
+            test, outcome = None, _outcome(heads, result, data)
             if "test" in data.samples:
                 test = _judge(heads, [heads.heads[result.best.number]], "test", data, progress)[0]
         except KeyboardInterrupt as stop:
@@ -98,7 +99,7 @@ def sweep(
             where = str(stop) or "stopped while judging"
             raise Interrupted(f"{where}; the heads as they are now are in {out / 'heads'}") from None
         result = replace(
-            result, test=test, damaged=data.damaged, steps=done, training_seconds=trained - started,
+            result, test=test, outcome=outcome, damaged=data.damaged, steps=done, training_seconds=trained - started,
             judging_seconds=time.perf_counter() - trained,
         )  # fmt: skip
         _save_all(heads, evaluations, data, out, result)
@@ -255,6 +256,17 @@ def _judge(
     samples = data.samples[split]
     files = data.source.val_files if split == "val" else make_files(samples, data.config)
     return evaluate_together(views, samples, files=files, num_workers=data.source.num_workers, **options)
+
+
+def _outcome(heads: Heads, result: SweepResult, data: _Data) -> Outcome | None:
+    """Of the chosen head."""
+    config, best = heads.heads[result.best.number].config, result.best
+    stored_clips = None
+    if isinstance(data.source, StoredFeatures):
+        stored_clips = data.source.store.description.options.clips_per_video
+    curve = [(step, loss, hits) for step, _, loss, hits in best.curve]
+    metrics = best.evaluation.metrics
+    return outcome_of(config, curve, data.samples["train"], metrics, stored_clips, is_swept=True)
 
 
 def _save_all(
