@@ -75,7 +75,7 @@ def check_file(sample: Sample) -> FileReport:
             end_seconds=sample.end_seconds,
             verify=True,
         )
-        noticed = notices(sample.path)
+        noticed = notices(sample.path, index)
     except VideoError as error:
         return FileReport(sample, size, problem=error.reason)
     except (OSError, ValueError) as error:
