@@ -146,10 +146,11 @@ class DataConfig:
     """Where videos and labels come from."""
 
     path: str | None = None  # a manifest, a folder with a folder per class, or a published data set
-    # auto: recognised by the annotation files; folder: a folder per class, whatever else lies there
-    layout: Literal["auto", "folder", "kinetics", "ssv2", "ssv1", "hmdb51", "ucf101", "diving48", "videofolder"] = (
-        "auto"
-    )
+    # auto: recognised by the annotation files; folder: a folder per class, whatever else lies there, with or without
+    # folders of splits; classes: each folder is a class, even if it is called train
+    layout: Literal[
+        "auto", "folder", "classes", "kinetics", "ssv2", "ssv1", "hmdb51", "ucf101", "diving48", "videofolder"
+    ] = "auto"
     split_number: Annotated[int, Field(ge=1, le=3)] = 1  # which of the published splits of hmdb51 and ucf101
     val_path: str | None = None  # None: the split in ``path``, else a seeded part of it
     root: str | None = None  # what a manifest's paths are relative to, or a layout's videos lie below; None: its folder

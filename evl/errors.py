@@ -16,6 +16,10 @@ class DataError(EVLError, ValueError):
     """A manifest or folder that cannot be understood as labelled videos."""
 
 
+class UnlabelledError(DataError):
+    """A folder of which no video has a label, as none lies in a class folder."""
+
+
 class PathTypeError(EVLError, TypeError):
     """Something that is no path where a path is wanted."""
 

@@ -42,7 +42,7 @@ class VideoInfo:
     ``times_seconds`` holds the presentation time of every frame that decodes, in order; ``width`` and ``height`` are
     those of the picture as a viewer sees it: mirrored left to right if the file says so (``is_mirrored``), then turned
     counter-clockwise by ``rotation_degrees`` (0, 90, 180, 270). Both are of the file's first frame, and None where
-    nothing was asked about them.
+    nothing was asked about them. ``clock_jumps``: frames in front of which the file's clock jumps; times go on there.
     """
 
     path: str
@@ -52,6 +52,7 @@ class VideoInfo:
     codec: str
     rotation_degrees: int | None = None
     is_mirrored: bool | None = None
+    clock_jumps: tuple[int, ...] = ()
 
     @property
     def num_frames(self) -> int:

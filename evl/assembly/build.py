@@ -15,6 +15,7 @@ from evl.assembly.hub import VideoClassifier
 from evl.backbones import FrozenBackbone, ImageEmbedding, Taps, create_backbone
 from evl.backbones.text import open_shared_space, require_text_tower
 from evl.config import BackboneConfig, ClipConfig, EvaluationConfig, ModelConfig, RunConfig
+from evl.data.labels import clean_names
 from evl.errors import ConfigError
 from evl.models import AttentiveProbe, ClassifierHead, EVLDecoder, MeanPool, ZeroShot
 from evl.types import BackboneSpec, EncoderFacts, Preprocessing, WeightsOrigin
@@ -80,6 +81,7 @@ def build_classifier(
     global generator), which then do not depend on where the backbone comes from. Raises BackboneError or ConfigError
     where parts do not fit.
     """
+    class_names = clean_names(class_names)
     if len(class_names) < 2:
         raise ConfigError(f"{len(class_names)} class: a classifier needs at least two")
     uses_text = config.model.decoder == "zero_shot" or config.model.zero_shot_start
@@ -120,7 +122,7 @@ def build_classifier(
         clip=config.clip,
         evaluation=config.evaluation,
         preprocessing=preprocessing,
-        class_names=tuple(class_names),
+        class_names=class_names,
         origin=backbone.origin,
     )
     return model

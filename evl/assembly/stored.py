@@ -16,6 +16,7 @@ from evl.assembly.build import ModelCard, build_decoder, taps_of
 from evl.assembly.formats import CARD, WEIGHTS, upgraded
 from evl.assembly.hub import fetch, is_hub_id
 from evl.backbones import FrozenBackbone, create_backbone
+from evl.data.labels import clean_names
 from evl.errors import BackboneError, CheckpointError
 from evl.files import strict_json
 from evl.types import BackboneSpec, EncoderFacts
@@ -47,7 +48,7 @@ def read_card(folder: str | Path) -> ModelCard:
         raise CheckpointError(f"{path}: damaged ({error})") from None
     if wrong := _what_cannot_be(card):
         raise CheckpointError(f"{path}: {'; '.join(wrong)}")
-    return card
+    return replace(card, class_names=clean_names(card.class_names))
 
 
 def _what_cannot_be(card: ModelCard) -> list[str]:

@@ -11,6 +11,7 @@ from evl.backbones import named
 from evl.backbones.text import whole_clip_files
 from evl.config import PROMPTS, BackboneConfig, RunConfig
 from evl.config import replace as change
+from evl.data.labels import clean_names
 from evl.errors import ConfigError, MissingWeightsError
 
 
@@ -33,8 +34,8 @@ def zero_shot(
     """
     if isinstance(class_names, str):
         raise ConfigError(f"class names {class_names!r}: expected a list of them, not one text")
-    names = tuple(class_names)
-    if not all(name.strip() for name in names):
+    names = clean_names(class_names)
+    if not all(names):
         raise ConfigError("a class name is empty")
     spoken = [" ".join(name.replace("_", " ").split()) for name in names]
     if twice := next((name for name in spoken if spoken.count(name) > 1), None):

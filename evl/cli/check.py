@@ -14,7 +14,8 @@ def command(
     data: Annotated[Path, typer.Argument(help="Folder of videos, a published data set, or a manifest.")],
     root: Annotated[Path | None, typer.Option(help="Where the listed videos lie; default: beside the list.")] = None,
     layout: Annotated[
-        str, typer.Option(help="How a published data set is laid out, such as ucf101; default: seen by its lists.")
+        str,
+        typer.Option(help="How the data is laid out: ucf101 and the like (default: seen by its lists), or classes."),
     ] = "auto",
     split_number: Annotated[int, typer.Option(min=1, max=3, help="Which split of HMDB51 or UCF101.")] = 1,
     manifest: Annotated[
@@ -43,7 +44,7 @@ def command(
     from evl.errors import DataError
 
     start_logging()
-    samples, splits, ignored = _find(data, root=root, layout=layout, split_number=split_number)
+    samples, splits, ignored, notices = _find(data, root=root, layout=layout, split_number=split_number)
     if manifest is not None and any(sample.label is None for sample in samples):
         raise DataError(
             f"a manifest needs labels, but {data} has videos outside class folders; expected {data}/CLASS/VIDEO"
@@ -51,7 +52,8 @@ def command(
     workers = default_num_workers() if workers is None else workers
     with Bars("files") as bars:
         task = bars.add("checking", len(samples))
-        report = check_samples(samples, ignored=ignored, num_workers=workers, progress=lambda _: task.advance())
+        found = dict(ignored=ignored, notices=notices)
+        report = check_samples(samples, **found, num_workers=workers, progress=lambda _: task.advance())
     if manifest is not None:
         good = [i for i, file in enumerate(report.files) if file.info is not None]
         named = [splits[i] for i in good] if splits and set(splits) != {"all"} else None
@@ -72,24 +74,22 @@ def command(
 
 
 def _find(data: Path, **options):
-    """(samples, split of each, ignored files); without labels where a folder has none."""
-    from evl.data.layouts import find_layout
-    from evl.data.manifest import list_videos, read_manifest
-    from evl.errors import DataError
+    """(samples, split of each, ignored files, what is odd); without labels where a folder has none."""
+    from evl.data.manifest import find_videos, read_manifest
+    from evl.data.notices import manifest_notices
+    from evl.errors import UnlabelledError
     from evl.types import Sample
 
     try:
         found = read_manifest(data, **options)
-    except DataError:
-        # only a plain folder may do without labels
-        plain = data.is_dir() and options["layout"] == "auto" and options["split_number"] == 1
-        videos = list_videos(data) if plain and find_layout(data) is None else []
-        if not videos:
+    except UnlabelledError as error:
+        videos, ignored = find_videos(data)
+        if not videos or options["layout"] != "auto":
             raise
-        return [Sample(str(path)) for path in videos], None, ()
+        return [Sample(str(path)) for path in videos], None, ignored, [f"no labels, so not for training: {error}"]
     found.require_videos()
     pairs = [(sample, split) for split, group in found.splits.items() for sample in group]
-    return [sample for sample, _ in pairs], [split for _, split in pairs], found.ignored
+    return [sample for sample, _ in pairs], [split for _, split in pairs], found.ignored, manifest_notices(found)
 
 
 def _document(report) -> dict:
@@ -121,6 +121,7 @@ def _document(report) -> dict:
         "classes": {str(label): {"good": good, "damaged": bad} for label, (good, bad) in report.classes().items()},
         "duplicates": report.duplicates,
         "ignored": report.ignored,
+        "notices": report.notices,
     }
 
 
@@ -159,6 +160,8 @@ def _print_report(report) -> None:
         for label, (good, bad) in classes.items():
             table.add_row(escape(str(label)), str(good), f"[red]{bad}[/red]" if bad else "0")
         output.print(table)
+    for notice in report.notices:
+        output.print(f"[yellow]notice:[/yellow] {escape(notice)}", highlight=False, soft_wrap=True)
     for what, files in report.noticed().items():
         path, detail = files[0]
         more = f", and {len(files) - 1} more" if len(files) > 1 else ""

@@ -42,7 +42,8 @@ def command(
     ] = None,
     root: Annotated[Path | None, typer.Option(help="Where the listed videos lie; default: beside the list.")] = None,
     layout: Annotated[
-        str, typer.Option(help="How a published data set is laid out, such as ucf101; default: seen by its lists.")
+        str,
+        typer.Option(help="How the data is laid out: ucf101 and the like (default: seen by its lists), or classes."),
     ] = "auto",
     split_number: Annotated[int, typer.Option(min=1, max=3, help="Which split of HMDB51 or UCF101.")] = 1,
     zero_shot: Annotated[
@@ -175,6 +176,7 @@ def _refuse_mixed(run: Path | None, data: Path | None, zero_shot: bool, has_zero
 def _samples(run: Path | None, data: Path | None, split: str | None, **options):
     """(samples, class names): the run's own, or of ``data``."""
     from evl.data import read_manifest
+    from evl.data.splits import announce_notices
     from evl.errors import DataError
     from evl.training.run_folder import RunFolder
 
@@ -186,6 +188,7 @@ def _samples(run: Path | None, data: Path | None, split: str | None, **options):
         return samples, ()
     manifest = read_manifest(data, **options)
     manifest.require_videos()
+    announce_notices(manifest)
     splits = manifest.splits
     if split is not None and split not in splits:
         raise DataError(f"{data} has no split {split!r}, only {', '.join(splits)}")
@@ -198,6 +201,7 @@ def _samples(run: Path | None, data: Path | None, split: str | None, **options):
 
 def _stored_split(store, split: str | None, class_names) -> str:
     """The split of the store that is asked for, if it has views and labels that the model knows."""
+    from evl.data.labels import clean_label
     from evl.errors import DataError, StoreError
 
     judged = {name: one for name, one in store.splits.items() if name != "train"}  # which has training clips, no views
@@ -206,7 +210,8 @@ def _stored_split(store, split: str | None, class_names) -> str:
         raise StoreError(
             f"{store.path} has no views of a split {chosen!r} to judge a model by, only of: {', '.join(judged) or '-'}"
         )
-    if unknown := sorted({sample.label for sample in judged[chosen].samples} - set(class_names)):
+    known = set(map(clean_label, class_names))
+    if unknown := sorted({clean_label(sample.label) for sample in judged[chosen].samples} - known):
         raise DataError(f"{store.path} has videos of a class that the model does not know: {unknown[0]!r}")
     return chosen
 

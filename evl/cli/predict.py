@@ -102,12 +102,13 @@ def command(
 
 def _class_names(text: str) -> tuple[str, ...]:
     """Of ``opening a door, closing a door``, or of a file with a name a line (``@FILE``, or just its path)."""
+    from evl.data.labels import clean_label
     from evl.data.manifest import read_class_names
     from evl.errors import ConfigError
 
     if text.startswith("@") or os.path.isfile(text):  # which is False for what is too long to be a path
         return read_class_names(text.removeprefix("@"))
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    names = tuple(name for name in map(clean_label, text.split(",")) if name)
     if len(names) < 2:
         raise ConfigError(
             f"--zero-shot {text!r}: expected at least two class names, as 'opening a door, closing a door', or a file"

@@ -97,6 +97,8 @@ def run_sweep(
             highlight=False, soft_wrap=True,
         )  # fmt: skip
     output.print(result.verdict, highlight=False, markup=False, soft_wrap=True)
+    if result.outcome is not None:
+        output.print(result.outcome.sentence, highlight=False, markup=False, soft_wrap=True)
     output.print(
         f"{len(result.ranked)} heads, {result.steps} steps: {result.training_seconds:.0f} s of training, "
         f"{result.judging_seconds:.0f} s of judging; all of it is in {out} (sweep.png shows it); next: "

@@ -133,6 +133,8 @@ def command(
         from evl.cli.evaluate import print_evaluation
 
         print_evaluation(result.evaluation)
+    if result.outcome is not None:
+        output.print(result.outcome.sentence, highlight=False, markup=False, soft_wrap=True)
     output.print(f"the run is in {out}; next: evl predict {out} VIDEO", highlight=False, markup=False, soft_wrap=True)
 
 

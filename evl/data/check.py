@@ -34,11 +34,13 @@ class FileReport:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """A collection: every file, groups of files with equal content, and files that are no videos."""
+    """A collection: every file, groups of files with equal content, files that are no videos, and what is odd, a line
+    each."""
 
     files: tuple[FileReport, ...]
     duplicates: tuple[tuple[str, ...], ...]
     ignored: tuple[str, ...]
+    notices: tuple[str, ...] = ()
 
     @property
     def good(self) -> tuple[FileReport, ...]:
@@ -75,7 +77,7 @@ def check_file(sample: Sample) -> FileReport:
             end_seconds=sample.end_seconds,
             verify=True,
         )
-        noticed = notices(sample.path)
+        noticed = notices(sample.path, index)
     except VideoError as error:
         return FileReport(sample, size, problem=error.reason)
     except (OSError, ValueError) as error:
@@ -100,6 +102,7 @@ def check_samples(
     samples: Sequence[Sample],
     *,
     ignored: Sequence[str] = (),
+    notices: Sequence[str] = (),
     num_workers: int = 0,
     progress: Callable[[FileReport], None] = lambda report: None,
 ) -> CheckReport:
@@ -114,7 +117,7 @@ def check_samples(
         reports[place] = report
         progress(report)
     reports = [reports[place] for place in range(len(samples))]
-    return CheckReport(tuple(reports), _duplicates(reports), tuple(ignored))
+    return CheckReport(tuple(reports), _duplicates(reports), tuple(ignored), tuple(notices))
 
 
 def _size(path: str) -> int:

@@ -61,6 +61,7 @@ def _plan_folder(folder: Path, videos: Sequence[Path], reserved: Sequence[str]) 
     others, left_out, known = [], [], set(videos)
     for listing in Tree(folder).walk():
         is_video = Path(listing.path) in known
+        left_out += listing.not_entered
         for file in (Path(listing.path) / name for name in listing.files):
             name = file.relative_to(folder).as_posix()
             if file in known or (is_video and is_image_name(file.name)):

@@ -22,7 +22,7 @@ from evl.video.index import FrameIndex
 if TYPE_CHECKING:
     import pyarrow
 
-FORMAT = b"evl frame index 1"
+FORMAT = b"evl frame index 2"  # 1: other streams of some files, other times of joined ones
 
 
 @cache

@@ -6,7 +6,7 @@ import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evl.errors import DataError
@@ -15,28 +15,54 @@ from evl.video.frame_folder import is_image_name
 
 VIDEO_SUFFIXES = frozenset(
     f".{ending}"
-    for ending in "mp4 m4v mov mkv webm avi mpg mpeg m2ts ts mts wmv flv 3gp ogv gif y4m".split()  # noqa: SIM905
+    for ending in (  # noqa: SIM905
+        "mp4 m4v mov qt mkv webm avi divx mpg mpeg mpe mpv m1v m2v vob m2ts ts mts wmv asf flv f4v 3gp 3gpp 3g2 ogv "
+        "ogm mxf mj2 dv rm rmvb wtv ivf nut h264 hevc gif y4m"
+    ).split()
 )
 SPLIT_NAMES = {
-    "train": "train", "training": "train",
+    "train": "train", "training": "train", "trainval": "train",
     "val": "val", "valid": "val", "validate": "val", "validation": "val",
-    "test": "test", "testing": "test",
+    "dev": "val", "devel": "val", "eval": "val", "evaluation": "val",
+    "test": "test", "testing": "test", "holdout": "test",
 }  # fmt: skip
+# what file systems, NAS, archives and viewers put beside people's files: never entered. Lower case
+SYSTEM_FOLDERS = frozenset({
+    "@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot", "$recycle.bin", "recycler", "recycled",
+    "system volume information", "lost+found", "lost.dir", "__macosx", "__pycache__", "thumbnails", "thumbnail",
+    "_thumbnails", "_thumbs",
+})  # fmt: skip
+_PREVIEWS = frozenset({"thumbs", "thumb", "previews", "posters"})  # pictures in them are no frames
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What one folder directly holds: names, sorted, hidden ones left out. ``broken``: links that lead nowhere."""
+    """What one folder directly holds: names, sorted, hidden ones left out. ``broken``: links that lead nowhere.
+
+    ``left_out``: folders that hold no one's videos (``SYSTEM_FOLDERS``). ``unreadable``: names that are not UTF-8,
+    which no list, report or model could hold, with \\xe9 for each such byte. ``is_previews``: a folder of pictures
+    beside videos, by its name; never the folder that was asked for.
+    """
 
     path: str
     files: tuple[str, ...]
     folders: tuple[str, ...]
     broken: frozenset[str]
+    left_out: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
+    is_previews: bool = False
 
     @property
     def is_frames(self) -> bool:
-        """Whether this is one video as a folder of pictures: some JPEG or PNG, and no video file."""
-        return any(map(is_image_name, self.files)) and not any(map(is_video_name, self.files))
+        """Whether this is one video as a folder of pictures: some JPEG or PNG, no video file, and no previews."""
+        if self.is_previews or any(map(is_video_name, self.files)):
+            return False
+        return any(map(is_image_name, self.files))
+
+    @property
+    def not_entered(self) -> tuple[str, ...]:
+        """Paths of what was left out by its name, to be counted with the files that are no videos."""
+        return tuple(os.path.join(self.path, name) for name in (*self.left_out, *self.unreadable))
 
 
 class Tree:
@@ -48,8 +74,13 @@ class Tree:
 
     def list(self, folder: str) -> Listing:
         if folder not in self._kept:
-            self._kept[folder] = _scan(folder)
+            self._kept[folder] = self._scan(folder)
         return self._kept[folder]
+
+    def _scan(self, folder: str) -> Listing:
+        listing = _scan(folder)
+        is_previews = folder != self.root and os.path.basename(folder).lower() in _PREVIEWS
+        return replace(listing, is_previews=True) if is_previews else listing
 
     def walk(self, *, stay_out: Collection[str] = ()) -> Iterator[Listing]:
         """All folders from the root down, in order; links are followed, but no folder is entered twice, and none
@@ -61,9 +92,18 @@ class Tree:
             if (status.st_dev, status.st_ino) in visited:
                 continue
             visited.add((status.st_dev, status.st_ino))
-            listing = self._kept.get(folder) or _scan(folder)
+            listing = self._kept.get(folder) or self._scan(folder)
             yield listing
             waiting += [os.path.join(folder, name) for name in reversed(listing.folders) if name not in stay_out]
+
+
+def printable(name: str) -> str:
+    """A file's name as text that can be written down: bytes that are not UTF-8 become \\xe9 and the like."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(name).decode("utf-8", "backslashreplace")
+    return name
 
 
 def is_video_name(name: str) -> bool:
@@ -102,23 +142,22 @@ def _alike(name: str) -> str:
 
 
 def _scan(folder: str) -> Listing:
-    files, folders, broken = [], [], set()
+    files, folders, broken, left_out, unreadable = [], [], set(), [], []
     with _ask(os.scandir, folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            try:
-                entry.name.encode()
-            except UnicodeEncodeError:
-                name = os.fsencode(entry.name)
-                raise DataError(f"{folder}: the file name {name!r} is not UTF-8; rename it") from None
-            if entry.is_dir():
-                folders.append(entry.name)
-                continue
-            files.append(entry.name)
-            if entry.is_symlink() and not os.path.exists(entry.path):
-                broken.add(entry.name)
-    return Listing(folder, tuple(sorted(files)), tuple(sorted(folders)), frozenset(broken))
+            if (name := printable(entry.name)) != entry.name:
+                unreadable.append(name)
+            elif entry.is_dir():
+                (left_out if entry.name.lower() in SYSTEM_FOLDERS else folders).append(entry.name)
+            else:
+                files.append(entry.name)
+                if entry.is_symlink() and not os.path.exists(entry.path):
+                    broken.add(entry.name)
+    names = (tuple(sorted(some)) for some in (files, folders, left_out, unreadable))
+    files, folders, left_out, unreadable = names
+    return Listing(folder, files, folders, frozenset(broken), left_out, unreadable)
 
 
 def _ask(question: Callable, folder: str):

@@ -6,16 +6,19 @@ from __future__ import annotations
 import csv
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from evl.data.folders import read_folder
+from evl.data.labels import class_number, clean_class_names, clean_label, sort_labels
 from evl.data.layouts import NAMES as LAYOUTS
 from evl.data.layouts import find_layout, read_layout
-from evl.data.listing import SPLIT_NAMES, VIDEO_SUFFIXES, Tree, is_video_name, missing_samples
+from evl.data.listing import Tree, is_video_name, missing_samples
 from evl.data.tables import read_table
+from evl.data.text import read_text
 from evl.errors import ConfigError, DataError, nearest
 from evl.files import write_atomically
 from evl.types import Sample
@@ -28,7 +31,7 @@ class Manifest:
 
     ``layout``: how it was read, one of ``evl.data.layouts.NAMES``, ``folder`` or ``manifest``. ``missing``: samples,
     of all splits, whose file is not there; ``splits`` hold them too. ``num_unlabelled``: rows left out for want of a
-    label.
+    label. ``notices``: what was odd in reading it, a line each (``evl.data.notices`` adds to them).
     """
 
     source: str
@@ -38,6 +41,7 @@ class Manifest:
     layout: str = "manifest"
     missing: tuple[Sample, ...] = field(default=())
     num_unlabelled: int = 0
+    notices: tuple[str, ...] = field(default=())
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -70,63 +74,102 @@ def read_manifest(
     Relative paths are relative to ``root``, by default the manifest's own folder; a layout's videos are looked for
     below it. ``class_names``: names in order, where labels are numbers or must be among them. Without it, class names
     are the published ones in their order, or the labels, sorted. ``layout``: ``auto`` recognises published data sets
-    by their annotation files and else takes a folder per class. ``split_number``: which of HMDB51's or UCF101's three.
+    by their annotation files and else takes a folder per class; ``classes``: a folder per class even if the folders
+    have names of splits. ``split_number``: which of HMDB51's or UCF101's three.
 
-    Raises DataError if it is missing, has no usable videos, lacks a column, is not of that layout, or names a class
-    that is unknown.
+    Labels and class names are written one way (``evl.data.labels.clean_label``). Raises DataError if it is missing, has
+    no usable videos, lacks a column, is not of that layout, is unclear, or names a class that is unknown.
     """
     path = Path(path)
-    if layout not in ("auto", "folder", *LAYOUTS):
-        raise DataError(f"layout {layout!r} is unknown{nearest(layout, ['auto', 'folder', *LAYOUTS])}")
+    if layout not in (known := ("auto", "folder", "classes", *LAYOUTS)):
+        raise DataError(f"layout {layout!r} is unknown{nearest(layout, known)}")
     if not path.exists():
         raise DataError(f"{path}: no such manifest or folder")
-    if layout == "folder" and not path.is_dir():
-        raise DataError(f"{path} is a file, but the layout 'folder' is a folder per class; take layout auto")
-    published, ignored, num_unlabelled = None, (), 0
-    if layout != "folder" and (found := find_layout(path, layout)) is not None:
+    if layout in ("folder", "classes") and not path.is_dir():
+        raise DataError(f"{path} is a file, but the layout {layout!r} is a folder per class; take layout auto")
+    class_names = None if class_names is None else clean_class_names(class_names)
+    published, ignored, num_unlabelled, notices = None, (), 0, ()
+    if layout not in ("folder", "classes") and (found := find_layout(path, layout)) is not None:
         read = read_layout(found, root=root, split_number=split_number)
         layout, splits, published = found.name, read.splits, read.class_names
         missing, num_unlabelled = read.missing, read.num_unlabelled
     elif split_number != 1:
         raise DataError(f"{path}: split {split_number} is wanted, but no hmdb51 or ucf101 split lists were found here")
     elif path.is_dir():
-        layout = "folder"
-        splits, ignored, missing = _read_folder(path)
+        found = read_folder(path, class_names=class_names or (), only_classes=layout == "classes")
+        layout, splits, ignored, missing, notices = "folder", found.splits, found.ignored, found.missing, found.notices
     else:
-        layout, splits = "manifest", read_table(path, Path(root) if root is not None else path.parent)
+        layout = "manifest"
+        splits, notices = read_table(path, Path(root) if root is not None else path.parent)
         missing = missing_samples([sample for group in splits.values() for sample in group])
-    samples = [sample for group in splits.values() for sample in group]
-    if not samples:
-        raise DataError(f"{path}: no videos found{_why_none(ignored) if layout == 'folder' else ''}")
-    labels = {sample.label for sample in samples}
+    if not any(splits.values()):
+        raise DataError(f"{path}: no videos found")
+    if layout != "folder":  # a folder's name is a name, even if it is a number
+        splits, missing = _numbers_to_names(path, splits, missing, class_names)
+    labels = {sample.label for group in splits.values() for sample in group}
     for label in labels:
-        if label != label.strip() or len(label.splitlines()) != 1:
-            raise DataError(f"{path}: class {label!r} has blanks at an end, or a line break; rename it")
-    names = tuple(class_names or published or _sorted_labels(labels))
-    # numbers stand for names only in lists, and only where no name is itself a number
-    if class_names and layout != "folder" and all(map(_is_number, labels)) and not any(map(_is_number, names)):
-        if max(map(int, labels)) >= len(names):
-            raise DataError(f"{path}: label {max(map(int, labels))}, but there are only {len(names)} class names")
-        splits = {split: _named(group, names) for split, group in splits.items()}
-        missing = _named(missing, names)
-    elif unknown := sorted(labels - set(names)):
+        if not label or len(label.splitlines()) != 1:
+            raise DataError(f"{path}: class {label!r} has no name, or a line break in it; rename it")
+    names = class_names or published or sort_labels(labels)
+    if unknown := sorted(labels - set(names)):
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         raise DataError(
             f"{path}: unknown class {', '.join(map(repr, unknown[:3]))}{more}; "
             f"known are {', '.join(map(repr, names[:8]))}{' …' if len(names) > 8 else ''}"
         )
-    return Manifest(str(path), splits, names, ignored, layout, missing, num_unlabelled)
+    return Manifest(str(path), splits, names, ignored, layout, missing, num_unlabelled, tuple(notices))
+
+
+def _numbers_to_names(path: Path, splits: dict, missing: Sequence[Sample], class_names: Sequence[str] | None):
+    """(splits, missing) with numbers written one way (``1.0`` is ``1``), and named where class names are given, of
+    which none is itself a number."""
+    labels = {sample.label for group in splits.values() for sample in group}
+    numbers = {label: class_number(label) for label in labels}
+    if None in numbers.values() or labels <= set(class_names or ()):
+        return splits, missing
+    if class_names is None or any(class_number(name) is not None for name in class_names):
+        written = {label: label if "." not in label else str(number) for label, number in numbers.items()}
+    else:
+        written = {label: class_names[number] for label, number in numbers.items() if number < len(class_names)}
+        if len(written) < len(numbers):
+            _refuse_number(path, numbers.values(), len(class_names))
+
+    def named(samples: Sequence[Sample]) -> tuple[Sample, ...]:
+        return tuple(replace(sample, label=written[sample.label]) for sample in samples)
+
+    return {split: named(group) for split, group in splits.items()}, named(missing)
+
+
+def _refuse_number(path: Path, numbers: Collection[int], num_names: int) -> None:
+    text = f"{path}: label {max(numbers)}, but there are only {num_names} class names"
+    if min(numbers) == 1 and max(numbers) == num_names:
+        text += "; labels seem to count from 1, but must count from 0: subtract 1 from each"
+    else:
+        text += f", for labels from 0 to {num_names - 1}"
+    raise DataError(text)
 
 
 def list_videos(path: str | Path) -> list[Path]:
     """All videos below a folder, by their endings, sorted: files, and folders of frames (the folder itself may be
     one); hidden files left out."""
-    videos = []
+    return find_videos(path)[0]
+
+
+def find_videos(path: str | Path) -> tuple[list[Path], list[str]]:
+    """(``list_videos``, the files that are none, which pictures of folders of frames are not)."""
+    videos, ignored = [], []
     for listing in Tree(path).walk():
         videos += [Path(listing.path, name) for name in listing.files if is_video_name(name)]
-        if listing.is_frames:
+        is_frames = listing.is_frames
+        if is_frames:
             videos.append(Path(listing.path))
-    return videos
+        ignored += listing.not_entered
+        ignored += [
+            os.path.join(listing.path, name)
+            for name in listing.files
+            if not is_video_name(name) and not (is_frames and is_image_name(name))
+        ]
+    return videos, ignored
 
 
 def split_samples(
@@ -174,73 +217,17 @@ def write_manifest(path: str | Path, samples: Iterable[Sample], splits: Sequence
 
 
 def read_class_names(path: str | Path) -> tuple[str, ...]:
-    """One class name a line, in the order of the labels."""
+    """One class name a line, in the order of the labels; blanks around names, and empty lines, are left out.
+
+    Raises ConfigError for what cannot be read, and where a name stands there twice.
+    """
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path).splitlines()
+    except DataError as error:
+        raise ConfigError(str(error)) from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot read class names ({error.strerror})") from None
-    names = tuple(line.strip() for line in lines if line.strip())
-    if len(set(names)) != len(names):
-        raise ConfigError(f"{path}: a class name stands there twice")
-    return names
-
-
-def _is_number(label: str) -> bool:
-    return label.isascii() and label.isdecimal()
-
-
-def _sorted_labels(labels: set[str]) -> tuple[str, ...]:
-    if all(map(_is_number, labels)):
-        return tuple(sorted(labels, key=lambda label: (int(label), label)))
-    return tuple(sorted(labels))
-
-
-def _named(samples: Sequence[Sample], names: Sequence[str]) -> tuple[Sample, ...]:
-    return tuple(replace(sample, label=names[int(sample.label)]) for sample in samples)
-
-
-def _why_none(ignored: Sequence[str]) -> str:
-    endings = " ".join(sorted(VIDEO_SUFFIXES))
-    if any(map(is_image_name, map(os.path.basename, ignored))):
-        return (
-            f" (known endings: {endings}). There are pictures: a folder of frames counts as a video where it lies in a "
-            "class folder, CLASS/VIDEO/00001.jpg"
-        )
-    return f" (known endings: {endings})"
-
-
-def _read_folder(folder: Path) -> tuple[dict[str, tuple[Sample, ...]], tuple[str, ...], tuple[Sample, ...]]:
-    """(samples by split, files that are no videos, samples that are links to nowhere)."""
-    tree = Tree(folder)
-    # pictures of what may be one video are not kept: there may be millions
-    found = [
-        (Path(listing.path).relative_to(folder).parts, replace(listing, files=()) if listing.is_frames else listing,
-         listing.is_frames)
-        for listing in tree.walk()
-    ]  # fmt: skip
-    tops = {parts[0] for parts, listing, is_frames in found if parts and (listing.files or is_frames)}
-    has_splits = bool(tops) and all(name.lower() in SPLIT_NAMES for name in tops)
-    if has_splits and any(len(parts) == 1 and any(map(is_video_name, listing.files)) for parts, listing, _ in found):
-        has_splits = False  # train/a.mp4: "train" is then a class, perhaps of trains
-    groups: dict[str, list[Sample]] = defaultdict(list)
-    ignored: list[str] = []
-    missing: list[Sample] = []
-    for parts, listing, is_frames in found:
-        split, inside = (SPLIT_NAMES[parts[0].lower()], parts[1:]) if has_splits and parts else ("all", parts)
-        if is_frames and len(inside) > 1:
-            groups[split].append(Sample(listing.path, inside[0]))
-            continue
-        for name in tree.list(listing.path).files if is_frames else listing.files:
-            file = os.path.join(listing.path, name)
-            if not is_video_name(name):
-                ignored.append(file)
-            elif not inside:
-                raise DataError(
-                    f"{file} lies in no class folder; expected {listing.path}/CLASS/{name}, "
-                    "or a manifest with path,label"
-                )
-            else:
-                groups[split].append(Sample(file, inside[0]))
-                if name in listing.broken:
-                    missing.append(groups[split][-1])
-    return {split: tuple(group) for split, group in groups.items()}, tuple(ignored), tuple(missing)
+    try:
+        return clean_class_names([line for line in lines if clean_label(line)])
+    except DataError as error:
+        raise ConfigError(f"{path}: {error}") from None

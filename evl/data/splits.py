@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,11 @@ from evl.data.dataset import Files
 from evl.data.index_file import IndexFile
 from evl.data.loader import default_num_workers
 from evl.data.manifest import Manifest, read_class_names, read_manifest, refuse_missing, split_samples
+from evl.data.notices import manifest_notices
 from evl.errors import ConfigError, DataError, RunError
 from evl.types import Sample
+
+log = logging.getLogger("evl")
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ def find_splits(config: RunConfig, *, test: bool = True) -> Found:
     manifest = read_manifest(
         data.path, root=data.root, class_names=names, layout=data.layout, split_number=data.split_number
     )
+    announce_notices(manifest)
     missing: dict[str, tuple[Sample, ...]] = {}
     training = _present(manifest, ("train", "all"), missing)
     if training is None:
@@ -60,6 +65,7 @@ def find_splits(config: RunConfig, *, test: bool = True) -> Found:
         # laid out as the training videos are, unless it is a list
         layout = data.layout if Path(data.val_path).is_dir() else "auto"
         val = read_manifest(data.val_path, root=data.root, class_names=manifest.class_names, layout=layout)
+        announce_notices(val)
         validation = _present(val, ("val", "all"), missing)
         if validation is None:
             found = ", ".join(val.splits)
@@ -72,6 +78,16 @@ def find_splits(config: RunConfig, *, test: bool = True) -> Found:
     if test and not set(manifest.splits.get("test", ())) <= set(manifest.missing):
         splits["test"] = _present(manifest, ("test",), missing)
     return Found(config, manifest.class_names, splits, missing)
+
+
+def announce_notices(manifest: Manifest) -> None:
+    """Logs what is odd about a list of videos, and how many files in its folder are none."""
+    for notice in manifest_notices(manifest):
+        log.warning(notice)
+    if manifest.ignored:
+        log.info(
+            "%s: %d other files are ignored, such as %s", manifest.source, len(manifest.ignored), manifest.ignored[0]
+        )
 
 
 def _present(manifest: Manifest, splits: tuple[str, ...], missing: dict[str, tuple[Sample, ...]]):

@@ -2,97 +2,126 @@
 
 from __future__ import annotations
 
-import csv
 import os
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection
 from pathlib import Path
 
-from evl.data.listing import SPLIT_NAMES, is_video_name
+from evl.data.columns import refuse_other_names, wanted_columns
+from evl.data.labels import clean_label, is_empty_cell, looks_empty
+from evl.data.listing import is_video_name
+from evl.data.split_names import one_meaning, read_split
+from evl.data.text import read_text
+from evl.data.text_table import Rows, read_delimited, read_list
 from evl.errors import DataError
 from evl.types import Sample
 
-COLUMNS = ("path", "label", "start_seconds", "end_seconds", "split")
+
+def read_table(path: Path, root: Path) -> tuple[dict[str, tuple[Sample, ...]], tuple[str, ...]]:
+    """(samples by split, what is odd about the list, a line each); relative paths are relative to ``root``. Raises
+    DataError for what is no such list."""
+    rows, num_comments = _read_rows(path, root)
+    splits = _rows_to_splits(path, rows, root)
+    notices = _odd_labels(path, splits)
+    if num_comments:
+        lines = "1 line that begins with # is" if num_comments == 1 else f"{num_comments} lines that begin with # are"
+        notices.append(f"{path}: {lines} taken for comment{'s' * (num_comments > 1)}, not for videos")
+    return splits, tuple(notices)
 
 
-def read_table(path: Path, root: Path) -> dict[str, tuple[Sample, ...]]:
-    """Samples by split; relative paths are relative to ``root``. Raises DataError for what is no such list."""
-    return _rows_to_splits(path, _read_rows(path), root)
-
-
-def _read_rows(path: Path) -> list[dict]:
+def _read_rows(path: Path, root: Path) -> tuple[Rows, int]:
     if is_video_name(path.name):
         raise DataError(f"{path}: a video; expected a folder of videos, or a list of them (.csv, .parquet, .txt)")
     try:
-        if path.suffix.lower() == ".csv":
-            with open(path, newline="", encoding="utf-8-sig") as file:
-                reader = csv.DictReader(file)
-                _require_columns(path, reader.fieldnames or [])
-                return list(reader)
-        if path.suffix.lower() == ".parquet":
-            import pyarrow
-            from pyarrow import parquet
-
-            try:
-                table = parquet.read_table(path)
-            except pyarrow.ArrowException as error:
-                raise DataError(f"{path}: not a readable Parquet file ({error})") from None
-            _require_columns(path, table.column_names)
-            return table.select([name for name in COLUMNS if name in table.column_names]).to_pylist()
-        return _read_text_list(path)
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: not text in UTF-8; expected .csv, .parquet, or lines of 'path label'") from None
-    except csv.Error as error:
-        raise DataError(f"{path}: not a readable CSV file ({error})") from None
+        if path.suffix.lower() in (".parquet", ".pq"):
+            return _read_parquet(path), 0
+        text = read_text(path)
+        if path.suffix.lower() in (".csv", ".tsv", ".tab"):
+            return read_delimited(path, text)
+        return read_list(path, text, root)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def _read_text_list(path: Path) -> list[dict]:
-    """The release's list: ``path label`` lines; the label is what follows the last blank, so paths may have some."""
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
-        if not line.strip():
-            continue
-        parts = line.strip().rsplit(maxsplit=1)
-        if len(parts) != 2:
-            raise DataError(f"{path}, line {number}: {line.strip()!r} is not 'path label'")
-        rows.append({"path": parts[0], "label": parts[1]})
-    return rows
+def _read_parquet(path: Path) -> Rows:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(path)
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{path}: not a readable Parquet file ({error})") from None
+    columns = wanted_columns(path, table.column_names)
+    rows = list(enumerate(table.to_pylist(), 1))
+    refuse_other_names(path, table.column_names, rows)
+    return [(number, {name: row[column] for name, column in columns.items()}) for number, row in rows]
 
 
-def _require_columns(path: Path, columns: Sequence[str]) -> None:
-    missing = [name for name in COLUMNS[:2] if name not in columns]
-    if missing:
-        raise DataError(
-            f"{path}: no column {' or '.join(map(repr, missing))}; the first line must name the columns path,label"
-            f"[,start_seconds,end_seconds][,split], but it has {', '.join(columns) or 'nothing'}"
-        )
-
-
-def _rows_to_splits(path: Path, rows: list[dict], root: Path) -> dict[str, tuple[Sample, ...]]:
+def _rows_to_splits(path: Path, rows: Rows, root: Path) -> dict[str, tuple[Sample, ...]]:
     groups: dict[str, list[Sample]] = defaultdict(list)
-    for number, row in enumerate(rows, 2):
-        name, label = (str(row[key]) if row[key] is not None else "" for key in ("path", "label"))
-        label = label.strip()
-        if not name.strip() or not label:
-            raise DataError(f"{path}, row {number}: {'label' if name.strip() else 'path'} is empty")
+    meaning = _meaning(path, rows)
+    for number, row in rows:
+        name, label = (_text(row[key]) for key in ("path", "label"))
+        for key, value in (("path", name), ("label", label)):
+            if is_empty_cell(value):
+                shown = f" ({value.strip()!r})" if value.strip() else ""
+                raise DataError(f"{path}, row {number}: {key} is empty{shown}")
         if "\0" in name:
             raise DataError(f"{path}, row {number}: the path {name!r} has a zero byte")
-        split = str(row.get("split") or "all").strip().lower()
-        if split != "all" and split not in SPLIT_NAMES:
-            raise DataError(f"{path}, row {number}: split {split!r}, expected train, val or test")
+        if is_video_name(label):
+            raise DataError(
+                f"{path}, row {number}: the label {label!r} is a video's name, and the path is {name!r}; are the "
+                "columns exchanged, or is a comma in a path not within double quotes?"
+            )
+        split = "all" if is_empty_cell(row.get("split")) else meaning[clean_label(row["split"])]
         start, end = (_seconds(path, number, key, row.get(key)) for key in ("start_seconds", "end_seconds"))
         if end is not None and end <= (start or 0.0):
             raise DataError(f"{path}, row {number}: ends at {end:g} s, before it starts")
-        groups[SPLIT_NAMES.get(split, "all")].append(Sample(os.path.normpath(root / name), label, start, end))
+        groups[split].append(Sample(os.path.normpath(root / name), clean_label(label), start, end))
     if "all" in groups and len(groups) > 1:
         raise DataError(f"{path}: some rows have a split and some have none")
     return {split: tuple(group) for split, group in groups.items()}
 
 
+def _text(value) -> str:
+    if value is None or value != value:  # pandas writes NaN for what is empty
+        return ""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+def _meaning(path: Path, rows: Rows) -> dict[str, str]:
+    """What each text in the column ``split`` means: train, val, test, or all."""
+    words = {}
+    for number, row in rows:
+        if is_empty_cell(row.get("split")) or (text := clean_label(row["split"])) in words:
+            continue
+        reading = read_split(text)
+        if text.lower() == "all":
+            words[text] = "all"
+        elif reading is None or reading.rest:
+            raise DataError(f"{path}, row {number}: split {text!r}, expected train, val or test")
+        else:
+            words[text] = reading.word
+    try:
+        meaning = one_meaning({word for word in words.values() if word != "all"})
+    except DataError as error:
+        raise DataError(f"{path}: {error}; write train, val or test") from None
+    return {text: meaning.get(word, "all") for text, word in words.items()}
+
+
+def _odd_labels(path: Path, splits: dict[str, Collection[Sample]]) -> list[str]:
+    """A line on each label that may stand for an empty cell."""
+    counts = Counter(sample.label for group in splits.values() for sample in group)
+    return [
+        f"{path}: {count} {'row has' if count == 1 else 'rows have'} the label {label!r}, which is taken for a class "
+        "of that name; if it means that there is no label, remove the row"
+        for label, count in sorted(counts.items())
+        if looks_empty(label)
+    ]
+
+
 def _seconds(path: Path, number: int, key: str, value) -> float | None:
-    if value is None or str(value).strip() == "":
+    if is_empty_cell(value):
         return None
     try:
         seconds = float(value)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from evl.data.dataset import Files
+from evl.data.labels import clean_label
 from evl.distributed import World
 from evl.errors import DataError
 from evl.evaluation.metrics import Metrics, compute_metrics
@@ -97,8 +98,8 @@ def protocol_of(model: VideoClassifier, stream: Stream, num_videos: int) -> str:
 
 def labels_of(samples: Sequence[Sample], class_names: Sequence[str]) -> list[int]:
     """The number of each sample's class. Raises DataError for labels that are none of them, with the first file."""
-    index_of = {name: y for y, name in enumerate(class_names)}
-    labels = [index_of.get(sample.label) for sample in samples]
+    index_of = {clean_label(name): y for y, name in enumerate(class_names)}
+    labels = [None if sample.label is None else index_of.get(clean_label(sample.label)) for sample in samples]
     if None in labels:
         _refuse_unknown(samples, labels, class_names)
     return labels

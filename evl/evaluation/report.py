@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from evl.evaluation.evaluate import Evaluation
@@ -11,9 +12,12 @@ from evl.evaluation.picture import save_picture
 from evl.files import write_atomically
 
 
-def write_evaluation(folder: str | Path, evaluation: Evaluation, *, picture: bool = True) -> None:
+def write_evaluation(
+    folder: str | Path, evaluation: Evaluation, *, picture: bool = True, outcome: Mapping | None = None
+) -> None:
     """``predictions.jsonl`` (a video a line, with all scores), ``metrics.json``, ``confusion.csv`` and ``.png``
-    (unless ``picture`` is False: drawing takes longer than the rest)."""
+    (unless ``picture`` is False: drawing takes longer than the rest). ``outcome``: of the training, for
+    ``metrics.json``."""
     folder, names = Path(folder), evaluation.class_names
     with write_atomically(folder / "predictions.jsonl", text=True) as file:
         for prediction in evaluation.predictions:
@@ -32,6 +36,8 @@ def write_evaluation(folder: str | Path, evaluation: Evaluation, *, picture: boo
     with write_atomically(folder / "metrics.json", text=True) as file:
         per_class = dict(zip(names, evaluation.metrics.class_accuracy(), strict=True))
         content = {**evaluation.to_dict(), "class_accuracy": per_class, "damaged": evaluation.damaged}
+        if outcome is not None:
+            content["outcome"] = outcome
         json.dump(content, file, indent=2, ensure_ascii=False)
     with write_atomically(folder / "confusion.csv", text=True) as file:
         writer = csv.writer(file)

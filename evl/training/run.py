@@ -25,6 +25,7 @@ from evl.training.keeper import RunKeeper
 from evl.training.learner import Learner
 from evl.training.learners import Learners
 from evl.training.loop import Interrupted, Progress, fit, make_sampler
+from evl.training.outcome import Outcome, outcome_of
 from evl.training.run_folder import RunFolder
 from evl.training.sources import LiveSource, StoredSource, judge, open_store, samples_of
 from evl.types import Sample
@@ -40,13 +41,15 @@ _RESUMABLE = {
 @dataclass(frozen=True)
 class RunResult:
     """``evaluation`` is None if there were no validation videos; ``damaged``: training videos, path → reason;
-    ``missing``: listed videos that were not there, left out from the start (none where a run went on)."""
+    ``missing``: listed videos that were not there, left out from the start (none where a run went on);
+    ``outcome``: chance, training and validation score, and what to try next."""
 
     model: VideoClassifier
     evaluation: Evaluation | None
     damaged: dict[str, str]
     folder: Path
     missing: tuple[Sample, ...] = ()
+    outcome: Outcome | None = None
 
 
 def train(
@@ -133,15 +136,18 @@ def train(
             raise Interrupted(f"{stop}; a checkpoint is saved") from None
         finally:
             keeper.close()
-        evaluation = judged(progress, quick=False) if val_samples else None
+        evaluation, outcome = judged(progress, quick=False) if val_samples else None, None
         if world.is_main:
+            metrics = evaluation.metrics if evaluation is not None else None
+            stored_clips = None if store is None else store.description.options.clips_per_video
+            outcome = outcome_of(config, folder.curve(), train_samples, metrics, stored_clips)
             if evaluation is not None:
-                write_evaluation(folder.path, evaluation)
+                write_evaluation(folder.path, evaluation, outcome=outcome and outcome.to_dict())
                 folder.log({"step": config.training.steps, "final": evaluation.to_dict()})
             save_model(model, folder.path, scores=evaluation.to_dict() if evaluation else None)
-        world.barrier()
+        outcome = world.gather(outcome)[0]
     absent = tuple(sample for group in missing.values() for sample in group)
-    return RunResult(model.eval(), evaluation, damaged, folder.path, absent)
+    return RunResult(model.eval(), evaluation, damaged, folder.path, absent, outcome)
 
 
 def _open_data(config: RunConfig, listed: tuple | None):

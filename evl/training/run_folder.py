@@ -112,6 +112,17 @@ class RunFolder:
                 f"{self.path / 'metrics.jsonl'} could not be written ({error.strerror or error})"
             ) from error
 
+    def curve(self) -> tuple[tuple[int, float, float], ...]:
+        """(step, mean loss, percent of hits) of every report in ``metrics.jsonl``."""
+        points, file = [], self.path / "metrics.jsonl"
+        for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
+            try:
+                values = json.loads(line)
+                points.append((int(values["step"]), float(values["loss"]), float(values["train_top1"])))
+            except (ValueError, KeyError, TypeError):  # another kind of line, or one that a crash tore
+                continue
+        return tuple(points)
+
     def forget_after(self, step: int) -> None:
         """Drops lines of ``metrics.jsonl`` that a resumed run will write again."""
         file = self.path / "metrics.jsonl"

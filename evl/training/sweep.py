@@ -26,6 +26,7 @@ from evl.training.keeper import RunKeeper
 from evl.training.learner import Learner
 from evl.training.learners import Learners, with_taps
 from evl.training.loop import Interrupted, Progress, fit, make_sampler
+from evl.training.outcome import Outcome, outcome_of
 from evl.training.run import describe_data, with_steps
 from evl.training.sources import LiveSource, Source, StoredSource, judge, open_store
 from evl.training.sweep_folder import SweepFolder
@@ -113,10 +114,20 @@ def _judged(points, learners: Sequence[Learner], data: _Data, out: Path, progres
     found = iter(judge([one.model for one in living], data.source, data.world, progress, **how))
     evaluations = [next(found) if learner.problem is None else None for learner in learners]
     result = collect(points, learners, evaluations, out, data.config)
+    result = replace(result, outcome=_outcome(learners, result, data))
     if "test" not in data.source.samples:
         return result
     model, how["phase"] = learners[result.best.number].model, "testing the chosen one"
     return replace(result, test=judge([model], data.source, data.world, progress, split="test", **how)[0])
+
+
+def _outcome(learners: Sequence[Learner], result: SweepResult, data: _Data) -> Outcome | None:
+    """Of the chosen one."""
+    config, best = learners[result.best.number].config, result.best
+    stored_clips = None if data.source.features is None else data.source.features.options.clips_per_video
+    curve = [(step, loss, hits) for step, _, loss, hits in best.curve]
+    metrics = best.evaluation.metrics
+    return outcome_of(config, curve, data.source.samples["train"], metrics, stored_clips, is_swept=True)
 
 
 def _prepare(grid: Grid, world: World) -> tuple[_Data, list[Point]]:

@@ -17,6 +17,7 @@ from evl.features.description import StoreDescription
 from evl.files import write_atomically
 from evl.training.grid import Point
 from evl.training.learner import Learner
+from evl.training.outcome import Outcome
 from evl.training.run_folder import RunFolder
 from evl.types import Sample
 
@@ -60,6 +61,7 @@ class SweepResult:
     damaged: dict[str, str] = field(default_factory=dict)
     training_seconds: float = 0.0
     judging_seconds: float = 0.0
+    outcome: Outcome | None = None  # of the chosen head, on the validation videos
 
     @property
     def best(self) -> HeadResult:
@@ -111,6 +113,7 @@ class SweepResult:
             "chosen_by": f"val top-1, then val loss; {best.evaluation.protocol}",
             "overlapping_with_chosen": self.as_good,
             "verdict": self.verdict,
+            "outcome": self.outcome and self.outcome.to_dict(),
             "test": None if self.test is None else {
                 **self.test.to_dict(), "top1_interval": self.test.metrics.top1_interval,
             },

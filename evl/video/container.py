@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 
@@ -123,8 +123,14 @@ def demux(container: av.container.InputContainer, *streams: av.VideoStream) -> I
             continue
 
 
-def decode(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+def decode(
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    see: Callable[[av.Packet], None] = lambda packet: None,
+) -> Iterator[av.VideoFrame]:
+    """All frames; ``see`` is called with every packet before its frames come."""
     for packet in demux(container, stream):
+        see(packet)
         yield from packet.decode()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from evl.errors import VideoError
 from evl.types import VideoInfo
 from evl.video.container import MAX_PIXELS, os_reason
+from evl.video.frame_series import Frames, UnclearError, frames_among
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 FRAMES_PER_SECOND = 25.0  # such folders have no rate: times are a convention
@@ -22,16 +22,27 @@ _SIDEWAYS = {5, 6, 7, 8}  # EXIF orientations that swap width and height
 
 
 def frame_files(folder: str | Path) -> list[Path]:
-    """The pictures of a folder, by their endings, in the order of the numbers in their names: 9.jpg before 10.jpg.
+    """The pictures of a folder that are its frames, in the order of the numbers in their names: 9.jpg before 10.jpg.
 
-    Hidden files, and whatever is no plain file, are left out. Raises VideoError for a folder that cannot be listed.
+    Hidden files, whatever is no plain file, and pictures of another series are left out (``evl.video.frame_series``).
+    Raises VideoError for a folder that cannot be listed, or whose names do not say which pictures are the frames.
     """
+    found = frames_in(folder)
+    return [Path(folder) / name for name in found.series.names] if found is not None else []
+
+
+def frames_in(folder: str | Path) -> Frames | None:
+    """The frames of a folder, and the series of pictures beside them, by name; None where there is no picture. Raises
+    VideoError as ``frame_files``."""
     try:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries if is_image_name(entry.name) and entry.is_file()]
     except OSError as error:
         raise VideoError(folder, os_reason(error)) from None
-    return [Path(folder) / name for name in sorted(names, key=_natural)]
+    try:
+        return frames_among(tuple(names)) if names else None
+    except UnclearError as error:
+        raise VideoError(folder, str(error)) from None
 
 
 def is_image_name(name: str) -> bool:
@@ -146,9 +157,3 @@ class _Picture:
             return VideoError(self.path, f"frame {self.file.name} claims more than {MAX_PIXELS:,} pixels")
         reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
         return VideoError(self.path, f"frame {self.file.name} cannot be decoded ({reason})")
-
-
-def _natural(name: str) -> tuple:
-    """Sort key: numbers in the stem count as numbers. Text and numbers alternate, so keys compare."""
-    parts = re.split(r"([0-9]+)", os.path.splitext(name)[0])
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name

@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -18,6 +19,7 @@ import numpy as np
 
 from evl.errors import VideoError
 from evl.types import VideoInfo
+from evl.video.clock import Clock, jumps_ahead, may_jump
 from evl.video.container import decode, demux, file_stat, open_video, refuse_corrupt, refuse_truncated
 from evl.video.frame_folder import check_folder, probe_folder
 from evl.video.orientation import Orientations
@@ -163,30 +165,28 @@ def _frame_index(path: str, size: int, mtime_ns: int) -> FrameIndex:
 
 @lru_cache(maxsize=4096)
 def _decode_everything(path: str, size: int, mtime_ns: int) -> VideoInfo:
-    times: list[float] = []
     first, orientations = None, Orientations(path)
     with open_video(path, one_thread=True) as (container, stream):
         refuse_truncated(path, stream)
-        rate = float(stream.average_rate or 25)
-        for frame in decode(container, stream):
-            refuse_corrupt(path, frame, len(times))
+        clock = Clock(container, stream)
+        for frame in decode(container, stream, clock.packet):
+            refuse_corrupt(path, frame, clock.num_frames)
             shown = orientations.of(frame)
             first = first or (frame.width, frame.height, shown)
-            previous = times[-1] if times else -1 / rate
-            times.append(frame.time if frame.time is not None else previous + 1 / rate)
+            clock.frame(frame.time)
         codec = stream.codec_context.name
     if first is None:
         raise VideoError(path, "has a video stream, but not one frame can be decoded")
-    times.sort()  # frames come in the order they are shown; some containers (H.264 in AVI) label them in another
+    times, jumps = clock.seconds()
     width, height, shown = first
     if shown.swaps_sides:
         width, height = height, width
-    return VideoInfo(path, tuple(times), width, height, codec, 90 * shown.quarter_turns, shown.is_mirrored)
+    return VideoInfo(path, times, width, height, codec, 90 * shown.quarter_turns, shown.is_mirrored, jumps)
 
 
 def _from_packets(container: av.container.InputContainer, stream: av.VideoStream) -> FrameIndex | None:
-    """None where packets do not tell which frames there are: no times, equal or guessed ones, no key frame at the start
-    or pictures before it."""
+    """None where packets do not tell which frames there are, and when: no times, equal or guessed ones, a clock that
+    jumps, no key frame at the start or pictures before it."""
     codec = stream.codec_context.name
     if codec not in ONE_PACKET_ONE_PICTURE:
         return None
@@ -203,10 +203,26 @@ def _from_packets(container: av.container.InputContainer, stream: av.VideoStream
     if not rows:
         return None
     pts, dts, is_key, is_shown = map(list, zip(*rows, strict=True))
+    if _goes_back(pts, dts, is_shown):
+        return None
+    if may_jump(container) and jumps_ahead((np.sort(pts) * float(stream.time_base)).tolist()):
+        return None
     # containers look for places by decoding time, but Matroska, which has none, by the time a key frame is shown
     seek_to = pts if None in dts else dts
     index = FrameIndex(*map(np.array, (pts, seek_to, is_key, is_shown)), stream.time_base, codec)
     return index if index.is_plausible else None
+
+
+def _goes_back(pts: list[int], dts: list[int | None], is_shown: list[bool]) -> bool:
+    """Whether decoding times go back, and pictures from there on are shown among earlier ones: parts of two files."""
+    known = [place for place, time in enumerate(dts) if time is not None]
+    for before, place in pairwise(known):
+        if dts[place] < dts[before]:
+            earlier = [time for time, shown in zip(pts[:place], is_shown, strict=False) if shown]
+            later = [time for time, shown in zip(pts[place:], is_shown[place:], strict=True) if shown]
+            if earlier and later and max(earlier) > min(later):
+                return True
+    return False
 
 
 def _num_shown(codec: str, data: bytes) -> int | None:

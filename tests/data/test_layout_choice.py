@@ -82,4 +82,4 @@ def test_class_names_given_are_used(tmp_path):
 
 def test_the_config_knows_all_layouts():
     choices = get_args(get_type_hints(DataConfig)["layout"])
-    assert choices == ("auto", "folder", *NAMES)
+    assert choices == ("auto", "folder", "classes", *NAMES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections import Counter
@@ -10,7 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from evl.data.columns import header_cells
+from evl.data.labels import clean_label
 from evl.data.listing import SPLIT_NAMES, is_video_name
+from evl.data.text import read_text
+from evl.data.text_table import table_rows
 from evl.errors import DataError
 
 
@@ -25,7 +28,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Row:
-    """One video of an annotation. ``file``: its published name, or path below the videos' folder.
+    """One video of an annotation. ``label``: cleaned. ``file``: its published name, or path below the videos' folder.
 
     ``uncut``: the name, without ending, of the file it is part of, with its times, if the part itself is not there.
     """
@@ -36,6 +39,10 @@ class Row:
     uncut: str | None = None
     start_seconds: float | None = None
     end_seconds: float | None = None
+
+    def __post_init__(self):
+        if self.label is not None:
+            object.__setattr__(self, "label", clean_label(self.label))
 
     @property
     def name(self) -> str:
@@ -81,33 +88,30 @@ def read_json_rows(file: Path, *fields: str) -> list[dict]:
 
 def read_lines(file: Path) -> list[str]:
     """Lines without blanks around them; empty ones left out."""
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise DataError(f"{file}: not text in UTF-8") from None
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror})") from None
-    return [line.strip() for line in lines if line.strip()]
+    return [line.strip() for line in _read_text(file).splitlines() if line.strip()]
 
 
-def read_csv(file: Path) -> list[dict[str, str]]:
+def read_csv(file: Path, *required: str) -> list[dict[str, str]]:
+    """The rows of a table that has the columns ``required``. Raises DataError for one with surplus cells."""
+    return [row for _, row in table_rows(file, _read_text(file), required)[1]]
+
+
+def _read_text(file: Path) -> str:
     try:
-        with open(file, newline="", encoding="utf-8-sig") as text:
-            return list(csv.DictReader(text))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file}: not a readable CSV file in UTF-8 ({error})") from None
+        return read_text(file)
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror})") from None
 
 
-def csv_header(file: Path) -> tuple[str, ...]:
-    """The columns of a CSV file; () for what is none. Only the start of the file is read."""
+def csv_header(file: Path, *required: str) -> tuple[str, ...]:
+    """The columns of a table in UTF-8, with whatever divides the ``required`` ones; () for what is none. Only the start
+    of the file is read."""
     try:
         with open(file, "rb") as content:
             start = content.read(4096)
         line = start.decode("utf-8-sig", errors="replace").splitlines()[0]
-        return tuple(next(csv.reader([line])))
-    except (OSError, IndexError, StopIteration, csv.Error):
+        return tuple(header_cells(line, required)[1])
+    except (OSError, IndexError):
         return ()
 
 
@@ -119,8 +123,8 @@ def class_name(file: Path, names: Sequence[str], number) -> str:
 
 
 def refuse_doubles(file: Path, names: Iterable[str]) -> tuple[str, ...]:
-    """The names, which must differ."""
-    names = tuple(names)
+    """The names, cleaned, which must differ."""
+    names = tuple(map(clean_label, names))
     if double := [name for name, count in Counter(names).items() if count > 1]:
         raise DataError(f"{file}: the class {double[0]!r} stands there twice")
     return names

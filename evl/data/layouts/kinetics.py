@@ -15,14 +15,14 @@ _COLUMNS = {"youtube_id", "time_start", "time_end"}
 
 def find(files: list[Path]) -> list[Path]:
     """All CSV files with these columns, whatever their name."""
-    return [file for file in files if file.suffix.lower() == ".csv" and set(csv_header(file)) >= _COLUMNS]
+    return [file for file in files if file.suffix.lower() == ".csv" and set(csv_header(file, *_COLUMNS)) >= _COLUMNS]
 
 
 def read(found: Found, split_number: int) -> Annotation:
     """Rows of ID_000010_000020.mp4, or parts of ID.mp4. Test rows may have no label."""
     rows = []
     for file in found.files:
-        for number, line in enumerate(read_csv(file), 2):
+        for number, line in enumerate(read_csv(file, *_COLUMNS), 2):
             name = (line.get("youtube_id") or "").strip()
             start, end = (_seconds(line.get(key)) for key in ("time_start", "time_end"))
             if not name or start is None or end is None or end <= start:

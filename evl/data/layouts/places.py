@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection
 from pathlib import Path
 
+from evl.data.labels import clean_label
 from evl.data.layouts.base import Row, name_of
 from evl.data.listing import SPLIT_NAMES, Tree, is_video_name
 from evl.errors import DataError
@@ -66,5 +67,5 @@ class ByPath:
 
 def _plain(folder: str) -> str:
     """A folder's name as it is compared: blanks as underscores, one spelling of each split."""
-    folder = folder.strip().lower().replace(" ", "_")
+    folder = clean_label(folder).lower().replace(" ", "_")
     return SPLIT_NAMES.get(folder, folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from evl.data.labels import clean_label
 from evl.data.layouts.base import Annotation, Found, Row, read_json, read_json_rows, read_lines, refuse_doubles
 from evl.errors import DataError
 
@@ -73,7 +74,7 @@ def _is_table(file: Path) -> bool:
 
 
 def _plain(template: str) -> str:
-    return template.replace("[", "").replace("]", "").strip()
+    return clean_label(template.replace("[", "").replace("]", ""))
 
 
 def _answer(file: Path, line: str) -> tuple[str, str]:

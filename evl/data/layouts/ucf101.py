@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from evl.data.labels import clean_label
 from evl.data.layouts.base import Annotation, Found, Row, read_lines, refuse_doubles
 from evl.errors import DataError
 
@@ -31,7 +32,7 @@ def read(found: Found, split_number: int) -> Annotation:
         number, *name = line.split(maxsplit=1)
         if not number.isdecimal() or not name:
             raise DataError(f"{classes}: {line!r} is not 'number class'")
-        numbers[name[0]] = int(number)
+        numbers[clean_label(name[0])] = int(number)
     rows = []
     for file in lists:
         split, number = _NAME.fullmatch(file.name).groups()
@@ -39,8 +40,8 @@ def read(found: Found, split_number: int) -> Annotation:
             continue
         for line in read_lines(file):
             name = re.sub(r"\s+[0-9]+$", "", line)  # training lists add the class's number
-            label = name.replace("\\", "/").partition("/")[0]
-            if label not in numbers or label == name:
+            label = clean_label(name.replace("\\", "/").partition("/")[0])
+            if label not in numbers or "/" not in name.replace("\\", "/"):
                 raise DataError(f"{file}: {line!r} is not 'CLASS/name.avi' of a class in {classes}")
             rows.append(Row(split.lower(), label, name))
     if not rows:

@@ -6,8 +6,9 @@ import json
 import os
 from pathlib import Path
 
+from evl.data.labels import clean_label, is_empty_cell
 from evl.data.layouts.base import Annotation, Found, Row, csv_header, read_csv, read_lines
-from evl.data.listing import SPLIT_NAMES
+from evl.data.listing import SPLIT_NAMES, is_video_name
 from evl.errors import DataError
 
 LOOKED_FOR = "metadata.csv or metadata.jsonl with a column file_name (at the top, or in a folder for each split)"
@@ -19,7 +20,7 @@ def find(files: list[Path]) -> list[Path]:
     """All metadata files with that column, one a folder."""
     found: dict[Path, Path] = {}
     for file in files:
-        if (file.name.lower() == "metadata.csv" and "file_name" in csv_header(file)) or (
+        if (file.name.lower() == "metadata.csv" and "file_name" in csv_header(file, "file_name")) or (
             file.name.lower() == "metadata.jsonl" and _names_files(file)
         ):
             found.setdefault(file.parent, file)
@@ -31,15 +32,16 @@ def read(found: Found, split_number: int) -> Annotation:
     the video, else the column ``split``, else there is none."""
     rows = []
     for file in found.files:
-        items = read_csv(file) if file.suffix.lower() == ".csv" else _read_objects(file)
+        items = read_csv(file, "file_name") if file.suffix.lower() == ".csv" else _read_objects(file)
         column = _label_column(file, items)
         for number, item in enumerate(items, 1):
             name = str(item.get("file_name") or "").strip()
             if not name or "\0" in name:
                 raise DataError(f"{file}, video {number}: file_name is {item.get('file_name')!r}, expected a path")
             path = os.path.normpath(file.parent.relative_to(found.folder) / name)
-            value = item.get(column)
-            label = None if value is None or not str(value).strip() else str(value).strip()
+            label = None if is_empty_cell(item.get(column)) else clean_label(item[column])
+            if label is not None and is_video_name(label):
+                raise DataError(f"{file}, video {number}: the label {label!r} is a video's name; are cells exchanged?")
             rows.append(Row(_split(path, item), label, path))
     loose = [row for row in rows if row.split == "all"]
     if loose and len(loose) < len(rows):

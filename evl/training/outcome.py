@@ -1,0 +1,129 @@
+"""What a training came to, in one line: chance, training and validation score, and what to try next.
+
+Scores are compared by how much of the way from chance to 100 % they go, so the rules hold for 2 classes and for 400.
+docs/low-score.md explains them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from evl.backbones.embedded import NAMES as EMBEDDED
+from evl.config import RunConfig
+from evl.evaluation import Metrics
+from evl.types import Sample
+
+LITTLE = 0.2  # of the way from chance to 100 %: below it nothing was learned
+MUCH = 0.5
+LARGE_BACKBONE = "vit_base_patch16_clip_quickgelu_224.openai"
+PAGE = "docs/low-score.md"
+_WORDS = {
+    "memorized": "memorized (good on training videos, not on others)",
+    "not_learned": "nothing was learned",
+    "partly_learned": "learned in part",
+    "learned": "learned",
+    "not_judged": "not judged (there are no validation videos)",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Scores are percents of top-1: ``train_top1`` of augmented training clips over the last tenth of the steps,
+    ``val_top1`` of the last evaluation, with its 95 % interval, and ``chance`` as ``Metrics.chance`` of the same videos
+    (of the training videos where none were judged). ``advice``: what to try next."""
+
+    kind: Literal["memorized", "not_learned", "partly_learned", "learned", "not_judged"]
+    chance: float
+    train_top1: float
+    train_loss: float
+    val_top1: float | None
+    val_top1_interval: tuple[float, float] | None
+    advice: tuple[str, ...]
+
+    @property
+    def sentence(self) -> str:
+        scores = f"chance {self.chance:.1f} %, training {self.train_top1:.1f} % (loss {self.train_loss:.2f})"
+        if self.val_top1 is not None:
+            low, high = self.val_top1_interval
+            scores += f", validation {self.val_top1:.1f} % (95 % interval {low:.1f} to {high:.1f})"
+        line = f"{_WORDS[self.kind]}: {scores}"
+        return f"{line}; try {', '.join(self.advice)}; see {PAGE}" if self.advice else line
+
+    def to_dict(self) -> dict:
+        return {**asdict(self), "sentence": self.sentence}
+
+
+def outcome_of(
+    config: RunConfig,
+    curve: Sequence[tuple[int, float, float]],
+    train: Sequence[Sample],
+    metrics: Metrics | None,
+    stored_clips: int | None = None,
+    is_swept: bool = False,
+) -> Outcome | None:
+    """``curve``: (step, mean loss, percent of hits) since the step before; ``metrics``: of the validation videos, None
+    if there are none; ``stored_clips``: of each training video, in a run from a store; ``is_swept``: chosen from a
+    sweep. None for a curve without points."""
+    if not curve:
+        return None
+    loss, top1 = _at_the_end(curve)
+    train_chance = 100 * max(Counter(sample.label for sample in train).values(), default=0) / max(1, len(train))
+    if metrics is None or not metrics.num_videos:
+        return Outcome("not_judged", train_chance, top1, loss, None, None, ())
+    kind = _kind(_lift(top1, train_chance), metrics)
+    advice = _advice(kind, config, len(train), stored_clips, is_swept)
+    return Outcome(kind, metrics.chance, top1, loss, metrics.top1, metrics.top1_interval, advice)
+
+
+def _at_the_end(curve: Sequence[tuple[int, float, float]]) -> tuple[float, float]:
+    """(loss, percent of hits), means over the last tenth of the steps, at least over the last report."""
+    end = 0.9 * curve[-1][0]
+    before = [0, *(step for step, *_ in curve)]
+    last = [
+        (step - since, loss, hits) for since, (step, loss, hits) in zip(before, curve, strict=False) if since >= end
+    ]
+    if not last:
+        return curve[-1][1], curve[-1][2]
+    total = sum(steps for steps, *_ in last)
+    return sum(n * loss for n, loss, _ in last) / total, sum(n * hits for n, _, hits in last) / total
+
+
+def _lift(top1: float, chance: float) -> float:
+    """0 at chance, 1 at 100 %. Where there is one class only, chance is 100 % already: 1 for all right."""
+    return (top1 - chance) / (100 - chance) if chance < 100 else float(top1 == 100)
+
+
+def _kind(train: float, metrics: Metrics) -> str:
+    """``train``: the training score's lift. Where few videos were judged, chance alone is not called memorizing."""
+    val, val_at_most = (_lift(top1, metrics.chance) for top1 in (metrics.top1, metrics.top1_interval[1]))
+    if max(train, val) < LITTLE:
+        return "not_learned"
+    if val < MUCH * train and val_at_most < train:
+        return "memorized"
+    return "learned" if val >= MUCH else "partly_learned"
+
+
+def _advice(kind: str, config: RunConfig, num_videos: int, stored_clips: int | None, is_swept: bool) -> tuple[str, ...]:
+    """The likely most helpful first, in an order of our choice."""
+    if kind == "learned":
+        return ()
+    training, clip = config.training, config.clip
+    larger = "a larger encoder (evl backbones)"
+    if config.backbone.name in EMBEDDED:
+        larger = f"a larger encoder (--backbone {LARGE_BACKBONE})"
+    epochs = training.steps * training.batch_size / max(1, num_videos)
+    longer = f"more steps (--set training.steps={2 * training.steps})" if epochs < 60 else None
+    segment = "segment sampling (--set clip.sampling=segment)" if clip.sampling == "dense" else None
+    frames = f"more frames (--set clip.num_frames={2 * clip.num_frames})" if clip.num_frames < 16 else None
+    clips = "more clips of each video (evl extract --clips-per-video 10)" if stored_clips in range(1, 5) else None
+    store = "a store and a sweep (evl extract, then " if stored_clips is None else "a sweep ("
+    sweep = None if is_swept else f"{store}evl sweep --features STORE --set training.lr=1e-4,4e-4,1e-3)"
+    by_kind = {
+        "memorized": (larger, clips, "more videos", sweep, segment, frames),
+        "not_learned": ("evl check (are the labels right?)", longer, larger, sweep, segment, frames),
+        "partly_learned": (longer, larger, segment, frames, sweep),
+    }
+    return tuple(text for text in by_kind[kind] if text is not None)

@@ -1,0 +1,223 @@
+"""Names of pictures in one folder → the frames of one video, in order: names alone decide, no picture is opened.
+
+Names that differ in one number are a series. What several series in a folder mean can be seen in a few cases only:
+flow, depth, masks and covers are known by their words. Everything else is refused, with the series listed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+from functools import lru_cache
+from itertools import pairwise
+from typing import NamedTuple
+
+# words of pictures that are computed from frames, or that programs lay beside them
+NO_FRAMES = frozenset(
+    (  # noqa: SIM905
+        "flow flowx flowy flowu flowv optflow opticalflow u v x y depth depths depthmap disparity disp mask masks "
+        "matte alpha seg segm segmentation semantic semantics instance instances panoptic label labels labelids gt "
+        "groundtruth annotation annotations normal normals edge edges canny heatmap heatmaps saliency confidence "
+        "cover thumb thumbs thumbnail thumbnails preview poster folder albumart albumartsmall fanart backdrop banner "
+        "contactsheet storyboard"
+    ).split()
+)
+DATE_AND_TIME = re.compile(
+    r"(?<![0-9])([0-9]{4})[-_.]?([0-9]{2})[-_.]?([0-9]{2})[-_ .T]*([0-9]{2})[-_.:h]?([0-9]{2})[-_.:m]?([0-9]{2})"
+    r"(?:[-_.,s]([0-9]{3,9}))?(?![0-9])"
+)
+TIME = re.compile(r"(?<![0-9])([0-9]{1,2})[-:h]([0-9]{2})[-:m]([0-9]{2})(?:[-_.,s]([0-9]{1,9}))?(?![0-9])")
+SECONDS = re.compile(r"(?<![0-9])([0-9]+)[.,]([0-9]{3,9})(?![0-9])")
+EPOCH_DIGITS = 9  # seconds since 1970: nobody counts videos so far
+SHORTEST_STEP = 10**9 // 250  # ns; what follows closer is no time but a counter behind a dot
+LISTED = 6
+
+
+class Series(NamedTuple):
+    """``pattern``: the names with # for the number; ``names`` in order."""
+
+    pattern: str
+    names: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.pattern} ({len(self.names)})" if len(self.names) > 1 else self.names[0]
+
+
+class Frames(NamedTuple):
+    """The series that is the video, and those beside it that are left out."""
+
+    series: Series
+    left_out: tuple[Series, ...]
+
+
+class UnclearError(ValueError):
+    """Names do not say which pictures are the frames, or in which order. The message goes on "the folder …"."""
+
+
+class _Name(NamedTuple):
+    name: str
+    stem: str
+    ending: str
+    texts: tuple[str, ...]
+    digits: tuple[str, ...]
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        return tuple(map(int, self.digits))
+
+
+@lru_cache(maxsize=256)  # a clip asks twice
+def frames_among(names: tuple[str, ...]) -> Frames:
+    """The frames among the names of a folder's pictures, at least one. Raises UnclearError.
+
+    One picture is a video of one frame, whatever its name.
+    """
+    by_texts: dict[tuple[str, ...], list[_Name]] = defaultdict(list)
+    for name in names:
+        parsed = _parsed(name)
+        by_texts[parsed.texts].append(parsed)
+    found = [series for group in by_texts.values() for series in _series_of(group)]
+    if len(found) == 1:
+        return Frames(found[0], ())
+    words = [_words(series) for series in found]
+    common = frozenset.intersection(*words)
+    pictures = [series for series, own in zip(found, words, strict=True) if not (own - common) & NO_FRAMES]
+    if len(pictures) == 1:
+        return Frames(pictures[0], tuple(series for series in found if series is not pictures[0]))
+    if all(len(series.names) == 1 for series in found):
+        raise UnclearError(
+            f"holds {len(found)} pictures whose names do not say their order ({_listed(sorted(map(str, found)))}); "
+            "number them: 00001.jpg, 00002.jpg, …"
+        )
+    found.sort(key=lambda series: (-len(series.names), series.pattern))
+    raise UnclearError(
+        f"holds several series of pictures, which may be several videos: {_listed(list(map(str, found)))}; "
+        "put each into a folder of its own"
+    )
+
+
+def gaps(series: Series) -> tuple[str, ...]:
+    """The names in front of which numbers are left out, of a series that counts by one step nearly throughout."""
+    names = [_parsed(name).numbers for name in series.names]
+    varying = _varying(names)
+    if len(varying) != 1 or len(names) < 3:
+        return ()
+    steps = [after[varying[0]] - before[varying[0]] for before, after in pairwise(names)]
+    step, count = Counter(steps).most_common(1)[0]
+    if count < 0.5 * len(steps):  # times, which need not be even
+        return ()
+    return tuple(name for name, here in zip(series.names[1:], steps, strict=True) if here >= 2 * step)
+
+
+def _parsed(name: str) -> _Name:
+    stem, ending = os.path.splitext(unicodedata.normalize("NFC", name))
+    parts = re.split("([0-9]+)", stem)
+    ending = ".jpg" if ending.lower() == ".jpeg" else ending.lower()
+    return _Name(name, stem, ending, tuple(text.casefold() for text in parts[::2]), tuple(parts[1::2]))
+
+
+def _words(series: Series) -> frozenset[str]:
+    return frozenset(re.findall(r"[^\W\d_]+", series.pattern.rsplit(".", 1)[0].casefold()))
+
+
+def _series_of(group: list[_Name]) -> list[Series]:
+    """Of names that differ in numbers and endings only."""
+    endings = {name.ending for name in group}
+    if len(endings) > 1 and len({name.numbers for name in group}) < len(group):  # 1.jpg and 1.png
+        return [s for ending in sorted(endings) for s in _series_of([n for n in group if n.ending == ending])]
+    by_numbers: dict[tuple[int, ...], _Name] = {}
+    for name in group:
+        if other := by_numbers.get(name.numbers):
+            raise UnclearError(
+                f"holds two pictures of the same number, {min(other.name, name.name)} and "
+                f"{max(other.name, name.name)}; remove one"
+            )
+        by_numbers[name.numbers] = name
+    varying = _varying(list(by_numbers))
+    if len(varying) < 2:
+        return [_series([by_numbers[numbers] for numbers in sorted(by_numbers)], varying)]
+    if ordered := _counted_on(group, varying) or _timed(group, varying):
+        return [_series(ordered, varying)]
+    # video1_frame0001 and video2_frame0001: the number with most values counts frames, the others name what they are of
+    counter = max(varying, key=lambda place: (len({name.numbers[place] for name in group}), place))
+    parts: dict[tuple[int, ...], list[_Name]] = defaultdict(list)
+    for name in group:
+        parts[name.numbers[:counter] + name.numbers[counter + 1 :]].append(name)
+    return [_series(sorted(part, key=lambda name: name.numbers[counter]), [counter]) for part in parts.values()]
+
+
+def _varying(numbers: list[tuple[int, ...]]) -> list[int]:
+    """The places at which numbers differ."""
+    return [place for place, values in enumerate(zip(*numbers, strict=True)) if len(set(values)) > 1]
+
+
+def _counted_on(group: list[_Name], varying: list[int]) -> list[_Name] | None:
+    """In the order of a number that is another one in each name, where no other number goes back in that order, and
+    each other one stands behind it or is another one in each name, too: a counter and a time. One that stands in front
+    and stays the same for some names may tell videos apart."""
+    for counter in varying:
+        ordered = sorted(group, key=lambda name: name.numbers[counter])
+        values = list(zip(*(name.numbers for name in ordered), strict=True))
+        if all(
+            list(values[place]) == sorted(values[place]) and (len(set(values[place])) == len(group) or place > counter)
+            for place in varying
+        ):
+            return ordered
+    return None
+
+
+def _timed(group: list[_Name], varying: list[int]) -> list[_Name] | None:
+    """In the order of a time, where all numbers that differ are parts of one."""
+    for pattern in (DATE_AND_TIME, TIME, SECONDS):
+        times, rests, widths, is_sure = [], set(), set(), pattern is DATE_AND_TIME
+        for name in group:
+            match = pattern.search(name.stem)
+            if match is None or (time := _seconds(pattern, match)) is None:
+                break
+            times.append(time)
+            rests.add((name.stem[: match.start()].casefold(), name.stem[match.end() :].casefold()))
+            widths.add(len(match[match.lastindex]))
+            is_sure = is_sure or (pattern is SECONDS and len(match[1]) >= EPOCH_DIGITS)
+        else:
+            ordered = sorted(range(len(group)), key=lambda place: times[place])
+            steps = [times[b] - times[a] for a, b in pairwise(ordered)]
+            # a clock goes on evenly; the numbers of several videos begin anew
+            is_even = len(widths) == 1 and max(steps) <= 3 * min(steps) and min(steps) >= SHORTEST_STEP
+            if len(rests) == 1 and min(steps) > 0 and (is_sure or is_even):
+                return [group[place] for place in ordered]
+    return None
+
+
+def _seconds(pattern: re.Pattern, match: re.Match) -> int | None:
+    """In nanoseconds; None for what is no time."""
+    if pattern is SECONDS:
+        whole, fraction = int(match[1]), match[2]
+    elif pattern is TIME:
+        hours, minutes, seconds = map(int, match.groups()[:3])
+        if max(minutes, seconds) > 59:
+            return None
+        whole, fraction = 3600 * hours + 60 * minutes + seconds, match[4]
+    else:
+        try:
+            moment = datetime(*map(int, match.groups()[:6]))
+        except ValueError:
+            return None
+        whole, fraction = int((moment - datetime(1, 1, 1)).total_seconds()), match[7]
+    return whole * 10**9 + int((fraction or "").ljust(9, "0"))
+
+
+def _series(ordered: list[_Name], varying: Sequence[int]) -> Series:
+    first = ordered[0]
+    parts = re.split("([0-9]+)", first.stem)
+    for place in varying:
+        parts[2 * place + 1] = "#"
+    return Series("".join(parts) + os.path.splitext(first.name)[1], tuple(name.name for name in ordered))
+
+
+def _listed(parts: list[str]) -> str:
+    more = f" and {len(parts) - LISTED} more" if len(parts) > LISTED else ""
+    return ", ".join(parts[:LISTED]) + more
