@@ -16,19 +16,19 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from evl.features.backbone import StoredBackbone
+from evl.training.heads import Head, Heads
 
 from evl.assembly import build_classifier
 from evl.backbones import create_backbone
 from evl.backbones.projections import projections_of
 from evl.bench.measure import describe_machine, time_together
 from evl.config import RunConfig, replace
-from evl.features.backbone import StoredBackbone
 from evl.features.description import StoreDescription, StoreOptions
 from evl.features.packing import pack_maps, pack_tokens
 from evl.features.store import StoredClips
 from evl.heap import keep_freed_memory
 from evl.models.crossframe import neighbour_maps, packed_maps
-from evl.training.heads import Head, Heads
 
 CPU = torch.device("cpu")
 RESULTS = Path(__file__).parent / "results"

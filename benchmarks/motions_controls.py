@@ -21,12 +21,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from evl.demo.features import StoredFeatures, extract, of_frames, threads
 
-from evl import __version__
+from evl._version import __version__
 from evl.bench.measure import describe_machine
 from evl.config import replace
 from evl.demo.compare import Contender, judge, train
-from evl.demo.features import StoredFeatures, extract, of_frames, threads
 from evl.demo.results import ATTENTIVE, EVL, NO_TEMPORAL
 from evl.demo.run import DEFAULT, NUM_FRAMES, Data, Size, config_of, make_data
 from evl.evaluation import mean_interval

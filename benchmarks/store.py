@@ -25,6 +25,8 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from evl.features.backbone import stored_backbone
+from evl.features.batches import StoredTrainingClips, read_ahead
 from torch import Tensor
 
 from evl.assembly import build_classifier
@@ -36,8 +38,6 @@ from evl.bench.measure import describe_machine, matmul_peak, time_together
 from evl.config import RunConfig, replace
 from evl.distributed import World
 from evl.features import FeatureStore, StoredClips, StoreDescription, StoreOptions
-from evl.features.backbone import stored_backbone
-from evl.features.batches import StoredTrainingClips, read_ahead
 from evl.features.description import bytes_a_clip, clips_a_shard, shard_ranges
 from evl.features.packing import Packed, pack_maps, pack_tokens
 from evl.features.writing import PROJECTIONS, ShardItem, write_description, write_index, write_shard

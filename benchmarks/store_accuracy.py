@@ -21,8 +21,9 @@ from datetime import date
 from pathlib import Path
 
 import torch
+from evl.features.backbone import stored_backbone
 
-from evl import __version__
+from evl._version import __version__
 from evl.bench.measure import describe_machine
 from evl.data.loader import default_num_workers
 from evl.demo.motions import make_motions
@@ -30,7 +31,6 @@ from evl.demo.results import EVL
 from evl.demo.run import BATCH_SIZE, DEFAULT, config_of
 from evl.evaluation import mean_interval, wilson_interval
 from evl.features import FeatureStore, StoreOptions
-from evl.features.backbone import stored_backbone
 from evl.features.description import shard_ranges
 from evl.features.packing import pack_maps, pack_tokens
 from evl.features.writing import PROJECTIONS, ShardItem, write_description, write_index, write_shard

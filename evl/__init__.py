@@ -10,7 +10,7 @@ Names are imported when they are first used, so ``import evl`` costs nothing and
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from evl._version import __version__
 
 _HOMES = {
     "BackboneSpec": "evl.types",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -94,25 +94,3 @@ def join_world(device: str | None = None) -> Iterator[World]:
         yield World(dist.get_rank(), size, chosen)
     finally:
         dist.destroy_process_group()
-
-
-def resolve_precision(precision: str, device: torch.device) -> str:
-    """``auto`` → on CUDA bf16, or fp16 where bf16 would be emulated (before Ampere); fp32 elsewhere."""
-    if precision != "auto" or device.type != "cuda":
-        return "fp32" if precision == "auto" else precision
-    native = torch.version.hip is not None or torch.cuda.get_device_capability(device)[0] >= 8
-    return "bf16" if native else "fp16"
-
-
-def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """Autocast for ``fp32`` (off), ``bf16`` or ``fp16``, or ``auto``."""
-    precision = resolve_precision(precision, device)
-    dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
-
-
-def without_autocast(device: torch.device) -> AbstractContextManager:
-    """For code that keeps to its input's own type; also on devices that know no autocast."""
-    if not torch.amp.is_autocast_available(device.type):
-        return nullcontext()
-    return torch.autocast(device.type, enabled=False)

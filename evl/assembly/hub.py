@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from huggingface_hub import ModelHubMixin, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from evl import __version__, models
+from evl import models
+from evl._version import __version__
 from evl.assembly.formats import CARD, MADE, WEIGHTS
 from evl.errors import CheckpointError, EVLError, SaveError
 

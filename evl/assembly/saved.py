@@ -12,7 +12,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from evl import __version__
+from evl._version import __version__
 from evl.assembly.build import ModelCard, attention_sizes, build_classifier
 from evl.assembly.formats import CARD, WEIGHTS
 from evl.assembly.hub import VideoClassifier

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from evl.distributed import without_autocast
 from evl.errors import BackboneError
+from evl.precision import without_autocast
 from evl.types import BackboneSpec, EncoderFacts, LayerFeatures, Preprocessing, WeightsOrigin
 
 Taps = int | str | Sequence[int]

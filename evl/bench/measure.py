@@ -71,7 +71,8 @@ def describe_machine(device: torch.device) -> dict[str, str | int]:
     """What a result must be read with."""
     import timm
 
-    from evl import __version__, onednn
+    from evl import onednn
+    from evl._version import __version__
 
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)

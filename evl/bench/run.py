@@ -13,8 +13,9 @@ from evl.bench.counts import backbone_macs, counted_by_torch, decoder_macs, tota
 from evl.bench.measure import describe_machine, matmul_peak, peak_bytes, time_together
 from evl.bench.twin import plain_decoder
 from evl.config import BackboneConfig, RunConfig, replace
-from evl.distributed import World, autocast, resolve_precision
+from evl.distributed import World
 from evl.models import ClassifierHead, EVLDecoder, VideoClassifier
+from evl.precision import autocast, resolve_precision
 from evl.streams import Batch
 from evl.training.learner import Learner
 from evl.training.learners import Learners

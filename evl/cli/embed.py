@@ -176,7 +176,7 @@ def _stored(run: Path | None, features: Path, split: str | None, device):
     from evl.config import replace
     from evl.errors import DataError
     from evl.evaluation import encoder_for, load_for_store
-    from evl.features.description import config_of
+    from evl.features.fit import config_of
     from evl.features.store import FeatureStore
 
     store = FeatureStore(features)

@@ -208,7 +208,7 @@ def make_config(
         raise ConfigError("a store lists its own videos: leave out --data, or --features")
     start = get_recipe(recipe) if recipe else RunConfig.from_yaml(config) if config else RunConfig()
     if features and not recipe and not config:
-        from evl.features.description import config_of
+        from evl.features.fit import config_of
         from evl.features.store import FeatureStore
 
         start = config_of(FeatureStore(features).description)

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from evl import __version__
+from evl._version import __version__
 from evl.assembly import load
 from evl.backbones import FrozenBackbone, create_backbone
 from evl.backbones.embedded import unknown_words_on_one_line

@@ -12,7 +12,7 @@ from evl.assembly.build import taps_of
 from evl.config import ModelConfig, RunConfig
 from evl.errors import ConfigError, StoreError
 from evl.evaluation.evaluate import labels_of
-from evl.features.description import config_of, differences
+from evl.features.fit import config_of, differences
 from evl.features.store import FeatureStore
 from evl.features.unpacker import encoder_of, open_unpacker
 from evl.inference.reading import device_of, judging_precision

@@ -15,14 +15,9 @@ from pydantic.dataclasses import dataclass
 
 from evl.config import AugmentConfig, BackboneConfig, ClipConfig, DataConfig, EvaluationConfig
 from evl.errors import ConfigError, StoreError, nearest
-from evl.features.fit import changes, config_of, conflicts, differences
 from evl.files import strict_json
 from evl.types import BackboneSpec, Preprocessing, Sample, WeightsOrigin
 
-__all__ = [
-    "ShardRange", "StoreDescription", "StoreOptions", "bytes_a_clip", "changes", "clips_a_shard", "config_of",
-    "conflicts", "differences", "hash_videos", "shard_range", "shard_ranges", "stored_blocks",
-]  # fmt: skip
 FEATURE_VERSION = 1  # rises when the same pixels would give other features, or the same features other numbers
 FORMAT_VERSION = 1  # rises when the layout of files changes
 DESCRIPTION = "store.json"

@@ -6,15 +6,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from evl.backbones import create_backbone
 from evl.backbones.base import tapped_blocks
 from evl.config import BackboneConfig, ModelConfig, RunConfig, TrainingConfig
 from evl.errors import BackboneError
-
-if TYPE_CHECKING:
-    from evl.features.description import StoreDescription
+from evl.features.description import StoreDescription
 
 
 def differences(description: StoreDescription, config: RunConfig) -> list[str]:

@@ -10,12 +10,11 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from evl import __version__
+from evl._version import __version__
 from evl.backbones import FrozenBackbone, create_backbone
 from evl.backbones.projections import projections_of
 from evl.config import RunConfig
 from evl.data.splits import find_splits
-from evl.distributed import autocast, resolve_precision
 from evl.errors import ConfigError, SaveError, StoreError
 from evl.features.description import (
     DESCRIPTION,
@@ -31,6 +30,7 @@ from evl.features.packing import Packed, pack_maps, pack_tokens
 from evl.features.writing import PROJECTIONS, write_description
 from evl.files import is_temporary
 from evl.models.crossframe import neighbour_maps, packed_maps
+from evl.precision import autocast, resolve_precision
 from evl.types import Preprocessing, Sample
 from evl.video.augment import TrainingTransform
 from evl.video.torchcodec import require as require_decoder

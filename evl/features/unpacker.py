@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from evl.backbones import Taps
 from evl.backbones.base import tapped_blocks
 from evl.backbones.projections import Projections
-from evl.distributed import without_autocast
 from evl.errors import StoreError
 from evl.features.description import StoreDescription
 from evl.features.store import FeatureStore, StoredClips
 from evl.models.crossframe import empty_maps, fill_maps, unpacked_maps
+from evl.precision import without_autocast
 from evl.types import EncoderFacts, MappedFeatures
 
 PROJECTIONS = "projections.safetensors"

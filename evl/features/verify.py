@@ -16,7 +16,7 @@ from evl.data.loader import read_batches
 from evl.data.splits import make_files, num_workers
 from evl.distributed import pick_device
 from evl.errors import StoreError
-from evl.features.description import config_of
+from evl.features.fit import config_of
 from evl.features.packing import Packed
 from evl.features.plan import Extraction, preprocessing_of
 from evl.features.reading import ClipReader, collate

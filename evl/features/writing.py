@@ -12,7 +12,8 @@ import safetensors.torch
 from torch import Tensor
 
 from evl.errors import ExistsError, StoreError
-from evl.features.description import DESCRIPTION, StoreDescription, clip_tensors, conflicts, shard_range
+from evl.features.description import DESCRIPTION, StoreDescription, clip_tensors, shard_range
+from evl.features.fit import conflicts
 from evl.features.index import INDEX, write_index
 from evl.features.packing import TYPES, Packed
 from evl.features.shards import ITEMS, SHARDS, missing_shards, read_description, shard_path

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evl.distributed import World, without_autocast
+from evl.distributed import World
 from evl.errors import ConfigError
 from evl.files import write_atomically
 from evl.inference.reading import Reader, card_of, evaluating, read
 from evl.models import MeanPool, VideoClassifier
+from evl.precision import without_autocast
 from evl.streams import Stream
 from evl.types import LayerFeatures, Sample
 

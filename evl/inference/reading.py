@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evl.distributed import World, resolve_precision
+from evl.distributed import World
 from evl.errors import ConfigError
 from evl.models import VideoClassifier
 from evl.models.crossframe import share_maps
+from evl.precision import resolve_precision
 from evl.streams import Features, Stream
 
 

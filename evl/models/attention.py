@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from evl.distributed import without_autocast
 from evl.onednn import Linear, bmm, linear
+from evl.precision import without_autocast
 
 
 class CrossAttention(nn.Module):

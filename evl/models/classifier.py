@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from evl.distributed import without_autocast
 from evl.errors import ConfigError
+from evl.precision import without_autocast
 from evl.types import EncoderFacts, LayerFeatures, MappedFeatures
 
 

@@ -18,8 +18,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from evl.distributed import without_autocast
 from evl.onednn import head_scores, matmul, takes_onednn
+from evl.precision import without_autocast
 from evl.types import LayerFeatures, MappedFeatures
 
 Grid = tuple[int, int]

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from evl.distributed import without_autocast
 from evl.errors import CheckpointError
 from evl.models.attention import CrossAttention
 from evl.models.temporal import LocalTemporalModule
 from evl.onednn import Linear
+from evl.precision import without_autocast
 from evl.types import LayerFeatures
 
 

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evl.distributed import without_autocast
 from evl.models.attention import CrossAttention
 from evl.onednn import Linear, linear
+from evl.precision import without_autocast
 from evl.types import LayerFeatures
 
 AXIS_LENGTH = 16  # of time, height and width, in the units of positions

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from evl.distributed import without_autocast
 from evl.models.attention import CrossAttention, pool_tokens
 from evl.models.classifier import VideoClassifier
 from evl.models.decoder import DecoderLayer, EVLDecoder, QuickGELU
 from evl.models.probes import AttentiveProbe, MeanPool
 from evl.models.temporal import add_temporal
+from evl.precision import without_autocast
 from evl.types import LayerFeatures, MappedFeatures
 
 # dropout(g, [(shape, p), …]): what model g's activations are multiplied by, in the order in which it alone would draw

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from evl.distributed import without_autocast
 from evl.models.crossframe import add_moved, neighbour_maps, table_gradients
+from evl.precision import without_autocast
 from evl.types import LayerFeatures, MappedFeatures
 
 

@@ -13,7 +13,7 @@ from evl.config import ClipConfig, RunConfig
 from evl.data.dataset import ClipBatch, EvaluationViews, Files, TrainingClips, collate_clips, collate_views
 from evl.data.loader import default_num_workers, read_batches
 from evl.data.splits import make_files, num_workers
-from evl.distributed import autocast
+from evl.precision import autocast
 from evl.streams.base import Batch, Features, Views
 from evl.types import Preprocessing, Sample
 from evl.video.augment import TrainingTransform

@@ -16,9 +16,9 @@ import torch
 
 from evl.config import ClipConfig, RunConfig
 from evl.data.dataset import ClipBatch
-from evl.distributed import autocast
 from evl.features.store import FeatureStore, StoredClips, StoredSplit, drawn_frames
 from evl.features.unpacker import Unpacker
+from evl.precision import autocast
 from evl.streams.base import Batch, Views
 
 READ_AHEAD = 2  # batches that wait or are being read; two threads overlap what one waits for the disk

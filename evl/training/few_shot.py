@@ -19,12 +19,13 @@ from evl.assembly import build_classifier, save_model
 from evl.config import RunConfig
 from evl.config import replace as replace_settings
 from evl.data.manifest import write_manifest
-from evl.distributed import World, join_world, resolve_precision
+from evl.distributed import World, join_world
 from evl.errors import ConfigError
 from evl.evaluation import Evaluation, encoder_for, mean_interval, write_evaluation
 from evl.evaluation.evaluate import labels_of
 from evl.features.store import FeatureStore
 from evl.models import VideoClassifier
+from evl.precision import resolve_precision
 from evl.streams import Subset
 from evl.streams.cached import Cached
 from evl.training.few_shot_folder import FewShotFolder

@@ -13,13 +13,14 @@ from evl.config import RunConfig
 from evl.config import replace as replace_settings
 from evl.data.listing import missing_samples
 from evl.data.splits import find_samples, stop_if_too_many
-from evl.distributed import World, join_world, resolve_precision
+from evl.distributed import World, join_world
 from evl.errors import ConfigError, RunError, StoreError
 from evl.evaluation import Evaluation, write_evaluation
 from evl.evaluation.stored import encoder_for
-from evl.features.description import changes
+from evl.features.fit import changes
 from evl.features.store import FeatureStore
 from evl.models import VideoClassifier
+from evl.precision import resolve_precision
 from evl.training.checkpoint import list_checkpoints
 from evl.training.keeper import RunKeeper
 from evl.training.learner import Learner

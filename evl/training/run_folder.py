@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from evl import __version__
+from evl._version import __version__
 from evl.config import RunConfig
 from evl.data.manifest import read_class_names, read_manifest, write_manifest
 from evl.errors import DataError, RunError, SaveError

@@ -11,7 +11,7 @@ from evl.config import RunConfig
 from evl.config import replace as replace_settings
 from evl.data.dataset import Files
 from evl.data.splits import make_files, num_workers
-from evl.distributed import World, resolve_precision
+from evl.distributed import World
 from evl.errors import StoreError
 from evl.evaluation.evaluate import Evaluation, evaluate_views, labels_of
 from evl.evaluation.stored import refuse_differences
@@ -19,6 +19,7 @@ from evl.features.description import StoreDescription
 from evl.features.store import FeatureStore
 from evl.features.unpacker import open_unpacker
 from evl.models import VideoClassifier
+from evl.precision import resolve_precision
 from evl.streams import Stream, Views
 from evl.streams.live import training_clips, video_views
 from evl.streams.stored import stored_training_clips, stored_views

@@ -18,9 +18,10 @@ from evl.backbones.base import tapped_blocks
 from evl.config import RunConfig
 from evl.config import replace as replace_settings
 from evl.data.splits import find_splits
-from evl.distributed import World, join_world, resolve_precision
+from evl.distributed import World, join_world
 from evl.errors import ConfigError, RunError
 from evl.evaluation.stored import encoder_for
+from evl.precision import resolve_precision
 from evl.training.grid import Grid, Point, expand
 from evl.training.keeper import RunKeeper
 from evl.training.learner import Learner

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from evl import __version__
+from evl._version import __version__
 from evl.assembly import save_model
 from evl.config import RunConfig
 from evl.evaluation import Evaluation, write_evaluation

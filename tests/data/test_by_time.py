@@ -14,8 +14,8 @@ from evl.data.splits import find_splits
 from evl.errors import ConfigError, StoreError
 from evl.evaluation import evaluate_stored, load_for_store
 from evl.features import FeatureStore, StoreOptions
-from evl.features.description import differences
 from evl.features.extract import extract
+from evl.features.fit import differences
 from evl.features.verify import verify
 from evl.training import train
 from evl.types import Preprocessing, Sample

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from evl import __version__
+from evl._version import __version__
 from evl.demo.report import figures, words
 from evl.demo.report.examples import examples, top_scores
 from evl.demo.report.html import Html, element, join
