@@ -4,12 +4,12 @@ build (a config → a model and its card), saved (there and back), stored (a fol
 (versions), hub, readme (a model's page), release (the original's checkpoints), zero_shot
 """
 
-from evl.assembly.build import ModelCard, build_classifier
-from evl.assembly.hub import VideoClassifier
+from evl.assembly.classifier import VideoClassifier, build_classifier, load
 from evl.assembly.release import kinetics400_class_names, load_release, save_release
-from evl.assembly.saved import backbone_to_start, load, save_model, start_from
+from evl.assembly.saved import backbone_to_start, save_model, start_from
 from evl.assembly.stored import find_model, read_card, weights_file
 from evl.assembly.zero_shot import zero_shot
+from evl.models.card import ModelCard
 
 __all__ = [
     "ModelCard",

@@ -1,86 +1,43 @@
-"""A config → a classifier: backbone, decoder and head of matching sizes."""
+"""A config → the parts of a classifier: backbone, decoder and head of matching sizes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Literal
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from evl.assembly.formats import FORMAT_VERSION
-from evl.assembly.hub import VideoClassifier
 from evl.backbones import FrozenBackbone, ImageEmbedding, Taps, create_backbone
 from evl.backbones.text import open_shared_space, require_text_tower
-from evl.config import BackboneConfig, ClipConfig, EvaluationConfig, ModelConfig, RunConfig
+from evl.config import ModelConfig, RunConfig
 from evl.data.labels import clean_names
 from evl.errors import ConfigError
 from evl.models import AttentiveProbe, ClassifierHead, EVLDecoder, MeanPool, ZeroShot
-from evl.types import BackboneSpec, EncoderFacts, Preprocessing, WeightsOrigin
+from evl.models.card import ModelCard
+from evl.types import BackboneSpec, EncoderFacts
 
 
-@dataclass(frozen=True)
-class ModelCard:
-    """All that a saved model is besides its tensors; ``model.json``."""
+class Parts(NamedTuple):
+    """What a classifier is made of."""
 
-    backbone: BackboneConfig
-    backbone_hash: str
-    model: ModelConfig
-    clip: ClipConfig
-    evaluation: EvaluationConfig
-    preprocessing: Preprocessing
-    class_names: tuple[str, ...]
-    origin: WeightsOrigin | None = None  # of the backbone's weights; None where an older evl saved it
-    scores: dict[str, int | float | str] | None = None  # with their protocol
-    data: str | None = None  # what it was trained on, in words
-    used_otherwise: tuple[str, ...] = ()  # than it was trained, in words: more frames, other pixels
-    with_backbone: bool = False  # whether the encoder's weights are inside
-    inside_hash: str | None = None  # of those; ``backbone_hash`` is of the weights before they were fitted to a size
-    dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"  # of the weights, and of what loading gives
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of training, and of judging on the same kind of device
-    format_version: int = FORMAT_VERSION
-    evl_version: str = ""
-
-    def protocol(
-        self, num_videos: int, num_clips: int | None = None, num_crops: int | None = None, precision: str | None = None
-    ) -> str:
-        """How a score was measured, on one line: no score is printed without it."""
-        clip, pre = self.clip, self.preprocessing
-        frames = f"{clip.num_frames}x{clip.stride} frames"
-        if clip.sampling == "segment":
-            frames = f"{clip.num_frames} segment frames"
-        elif clip.frames_per_second is not None:
-            frames = f"{clip.num_frames} frames, {clip.spacing}"
-        views = f"{num_clips or self.evaluation.num_clips}x{num_crops or self.evaluation.num_crops} views"
-        height, width = pre.image_size
-        size = f"{height}px" if height == width else f"{height}×{width}px"
-        kind = f"{pre.interpolation}{', antialiased' if pre.antialias else ''}"
-        name = self.backbone.name
-        if self.backbone.weights is not None:
-            name += f" ({Path(self.backbone.weights).name})"
-        if self.model.decoder == "zero_shot":
-            name += ", zero-shot"
-        return f"{frames}, {views}, {size} ({kind}), {name}, {precision or self.precision}, {num_videos} videos"
+    backbone: FrozenBackbone | EncoderFacts
+    decoder: nn.Module
+    head: nn.Module
+    zero_shot: nn.Module | None
+    card: ModelCard
 
 
-def build_classifier(
+def build_parts(
     config: RunConfig,
     class_names: Sequence[str],
     *,
     backbone: FrozenBackbone | EncoderFacts | None = None,
     embedding_width: int | None = None,
     seed: int | None = None,
-) -> VideoClassifier:
-    """An untrained classifier on its frozen backbone, on the CPU, with ``card`` filled in.
-
-    ``backbone``: the one that ``config`` names, if it is there already, or what is known of it.
-    ``embedding_width``: a saved model's, whose
-    zero-shot part will be loaded; without it a text tower makes it. ``seed`` draws the initial values (by torch's
-    global generator), which then do not depend on where the backbone comes from. Raises BackboneError or ConfigError
-    where parts do not fit.
-    """
+) -> Parts:
+    """The parts of an untrained classifier, as ``evl.assembly.build_classifier`` has it."""
     class_names = clean_names(class_names)
     if len(class_names) < 2:
         raise ConfigError(f"{len(class_names)} class: a classifier needs at least two")
@@ -111,11 +68,10 @@ def build_classifier(
             zero_shot = build_zero_shot(config, backbone, class_names, embedding_width)
             nn.init.zeros_(head.linear.weight)  # so that the first step scores what zero-shot scores
             nn.init.zeros_(head.linear.bias)
-    model = VideoClassifier(backbone, decoder, head, class_names, zero_shot=zero_shot)
     preprocessing = replace(backbone.preprocessing, antialias=config.clip.antialias)
     if config.clip.interpolation != "auto":
         preprocessing = replace(preprocessing, interpolation=config.clip.interpolation)
-    model.card = ModelCard(
+    card = ModelCard(
         backbone=config.backbone,
         backbone_hash=backbone.weights_hash,
         model=config.model,
@@ -125,7 +81,7 @@ def build_classifier(
         class_names=class_names,
         origin=backbone.origin,
     )
-    return model
+    return Parts(backbone, decoder, head, zero_shot, card)
 
 
 def taps_of(config: ModelConfig) -> Taps:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from evl.errors import CheckpointError
+from evl.models.card import FORMAT_VERSION
 
-FORMAT_VERSION = 2
 WEIGHTS, CARD = "model.safetensors", "model.json"
 MADE = "<!-- made by evl from model.json, and again when the model is saved; without this line it stays -->"
 

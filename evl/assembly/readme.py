@@ -12,7 +12,7 @@ from evl.assembly.formats import MADE
 from evl.backbones.embedded import UNTRAINED
 
 if TYPE_CHECKING:
-    from evl.assembly.build import ModelCard
+    from evl.models.card import ModelCard
 
 _SCORES = {
     "top1": "top-1 (% of videos)",

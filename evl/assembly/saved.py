@@ -13,29 +13,28 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from evl._version import __version__
-from evl.assembly.build import ModelCard, attention_sizes, build_classifier
+from evl.assembly.build import attention_sizes
 from evl.assembly.formats import CARD, WEIGHTS
-from evl.assembly.hub import VideoClassifier
 from evl.assembly.stored import (
-    embedding_width,
     find_model,
     grid_of,
     open_backbone,
     read_card,
     read_tensors,
     refuse_other_shapes,
-    weights_file,
 )
 from evl.backbones import FrozenBackbone
 from evl.backbones.base import hash_weights, tapped_blocks
-from evl.config import ClipConfig, ModelConfig, RunConfig
+from evl.config import ModelConfig, RunConfig
 from evl.errors import CheckpointError, ConfigError
 from evl.files import write_atomically
+from evl.models import VideoClassifier
+from evl.models.card import ModelCard
 from evl.models.resize import resized_state
-from evl.types import BackboneSpec, EncoderFacts
+from evl.types import BackboneSpec
 
 log = logging.getLogger("evl")
-_TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
 
 def save_model(
@@ -56,7 +55,7 @@ def save_model(
     if model.card is None:
         raise CheckpointError("this model says nothing of its backbone and pixels (no card), so it cannot be saved")
     types = {str(parameter.dtype).removeprefix("torch.") for parameter in model.parameters()}
-    if len(types) > 1 or not types <= set(_TYPES):
+    if len(types) > 1 or not types <= set(TYPES):
         raise CheckpointError(f"a model with weights of {' and '.join(sorted(types))} is not saved; make them one type")
     if with_backbone is None:
         with_backbone = model.card.with_backbone and model.backbone is not None
@@ -92,74 +91,7 @@ def _narrowest(value: Tensor) -> Tensor:
     return value
 
 
-def load(
-    path: str | Path,
-    *,
-    device: str | torch.device = "cpu",
-    backbone_weights: str | Path | None = None,
-    num_frames: int | None = None,
-    stride: int | None = None,
-    frames_per_second: float | None = None,
-    image_size: int | tuple[int, int] | None = None,
-    revision: str | None = None,
-    backbone: FrozenBackbone | EncoderFacts | None = None,
-) -> VideoClassifier:
-    """A saved classifier, in evaluation mode: backbone rebuilt, trained weights put in.
-
-    ``path``: the folder of a run or model, or ``owner/name`` of the Hugging Face Hub (at ``revision``); what was
-    fetched once is found offline. ``backbone_weights``: where the backbone's file is now, if it was loaded from one
-    and has moved. ``num_frames``, ``image_size`` (a side, or (H, W)): for other clips than it was trained on, with
-    temporal positions, relative tables and the backbone's positions interpolated, which is logged. ``stride`` goes with
-    them, or ``frames_per_second``; each takes the other's place.
-
-    Raises CheckpointError if there is no such model, it is damaged, or its backbone's weights are not those it was
-    trained on.
-    """
-    path = find_model(path, revision)
-    card = read_card(path)
-    state = read_tensors(path / WEIGHTS)
-    clip = _other_clip(card.clip, num_frames=num_frames, stride=stride, frames_per_second=frames_per_second)
-    sized = card.backbone if image_size is None else _changed(card.backbone, image_size=image_size)
-    if backbone is None:
-        backbone, weights = open_backbone(path, card, state, backbone_weights=backbone_weights, image_size=image_size)
-    elif backbone.weights_hash != card.backbone_hash:
-        here, there = backbone.weights_hash[:12], card.backbone_hash[:12]
-        raise CheckpointError(f"{path} was trained on other backbone weights: hash {there}…, not {here}…")
-    else:
-        weights, card = weights_file(path, card), replace(card, with_backbone=False)
-    refuse_other_shapes(card, state, backbone, path)
-    if image_size is None and card.preprocessing.image_size != backbone.spec.image_size:
-        claimed, taken = card.preprocessing.image_size, backbone.spec.image_size
-        raise CheckpointError(f"{path / CARD}: images of {claimed} for a backbone that takes {taken}")
-    config = RunConfig(backbone=sized, model=card.model, clip=clip, evaluation=card.evaluation)
-    width = embedding_width(card, state, path)
-    model = build_classifier(config, card.class_names, backbone=backbone, embedding_width=width)
-    model.card = replace(
-        card,
-        backbone=replace(sized, weights=weights),
-        clip=clip,
-        preprocessing=replace(card.preprocessing, image_size=backbone.spec.image_size),
-        origin=card.origin or backbone.origin,  # of a format that did not keep it
-    )
-    if notices := _differences(card, model.card):
-        log.warning("%s is used otherwise than it was trained: %s", path, "; ".join(notices))
-        # scores were of the model as it was
-        model.card = replace(model.card, scores=None, used_otherwise=(*card.used_otherwise, *notices))
-    _put_trained(model, state, card, path)
-    return model.to(device, _TYPES[card.dtype]).eval()
-
-
-def _other_clip(clip: ClipConfig, **wanted) -> ClipConfig:
-    """With what is not None of ``wanted``. Raises ConfigError."""
-    wanted = {name: value for name, value in wanted.items() if value is not None}
-    if {"stride", "frames_per_second"} <= set(wanted):
-        raise ConfigError("give a stride (by frames) or frames_per_second (by time), not both")
-    if "stride" in wanted:  # a model that samples by time then samples by frames
-        wanted["frames_per_second"] = None
-    return _changed(clip, **wanted)
-
-
-def _changed(config, **values):
+def changed(config, **values):
     """A copy of a part of a config, checked. Raises ConfigError."""
     try:
         return replace(config, **values)
@@ -170,7 +102,7 @@ def _changed(config, **values):
         raise ConfigError(f"{where}{', or '.join(messages)}".replace("Value error, ", "")) from None
 
 
-def _differences(trained: ModelCard, now: ModelCard) -> list[str]:
+def differences(trained: ModelCard, now: ModelCard) -> list[str]:
     """What is not as it was trained, in words."""
     notices = []
     is_evl = trained.model.decoder == "evl"
@@ -232,12 +164,12 @@ def start_from(model: VideoClassifier, path: str | Path) -> None:
         raise CheckpointError(f"{path} has a decoder of another form: {', '.join(differing)}")
     state = read_tensors(path / WEIGHTS)
     refuse_other_shapes(card, state, model.encoder, path)
-    notices = _differences(card, own)
+    notices = differences(card, own)
     if card.class_names != model.class_names:
         notices.append("other classes: the classifier starts anew")
         new = {k: v for k, v in model.trainable_state().items() if k.startswith(("head.", "zero_shot."))}
         state = {k: v for k, v in state.items() if not k.startswith(("head.", "zero_shot."))} | new
-    _put_trained(model, state, card, path)
+    put_trained(model, state, card, path)
     model.card = replace(own, with_backbone=card.with_backbone)
     log.info("starting from %s%s", path, f" ({'; '.join(notices)})" if notices else "")
 
@@ -258,7 +190,7 @@ def _form(config: ModelConfig, spec: BackboneSpec) -> dict[str, object]:
     return form
 
 
-def _put_trained(model: VideoClassifier, state: dict[str, Tensor], trained: ModelCard, path: Path) -> None:
+def put_trained(model: VideoClassifier, state: dict[str, Tensor], trained: ModelCard, path: Path) -> None:
     """Puts the trained weights of a file into a model, fitted to its size."""
     spec = model.encoder.spec
     decoder = {k.removeprefix("decoder."): v for k, v in state.items() if k.startswith("decoder.")}

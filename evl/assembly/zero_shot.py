@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from evl.assembly.build import build_classifier
-from evl.assembly.hub import VideoClassifier
+from evl.assembly.classifier import VideoClassifier, build_classifier
 from evl.backbones import named
 from evl.backbones.text import whole_clip_files
 from evl.config import PROMPTS, BackboneConfig, RunConfig

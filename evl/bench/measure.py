@@ -56,12 +56,11 @@ def peak_bytes(call: Callable[[], object], device: torch.device) -> int | None:
 def matmul_peak(device: torch.device, dtype: torch.dtype, *, size: int, repeats: int) -> float:
     """Operations a second (two a multiply-add) of the best matrix product found: of square ones, by PyTorch as it is
     and as evl calls it."""
-    from evl import onednn
 
     best = 0.0
     for n in (size // 2, size):
         a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
-        seconds = time_together({"torch": lambda a=a, b=b: a @ b, "evl": lambda a=a, b=b: onednn.matmul(a, b)},
+        seconds = time_together({"torch": lambda a=a, b=b: a @ b, "evl": lambda a=a, b=b: matmul(a, b)},
                                 device, repeats)  # fmt: skip
         best = max(best, 2 * n**3 / min(seconds.values()))
     return best
@@ -71,7 +70,6 @@ def describe_machine(device: torch.device) -> dict[str, str | int]:
     """What a result must be read with."""
     import timm
 
-    from evl import onednn
     from evl._version import __version__
 
     if device.type == "cuda":
@@ -85,7 +83,7 @@ def describe_machine(device: torch.device) -> dict[str, str | int]:
         "torch": torch.__version__,
         "timm": timm.__version__,
         "evl": __version__,
-        "onednn_products": int(device.type == "cpu" and onednn.available()),
+        "onednn_products": int(device.type == "cpu" and available()),
     }
 
 

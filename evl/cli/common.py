@@ -140,3 +140,48 @@ class Task:
         """'' where it cannot be known yet."""
         seconds = self.left.seconds
         return "" if seconds is None or self.done >= self.total else f"{duration(seconds)} left"
+
+
+class ProgressBars:
+    """What ``evl.training.train`` reports, drawn: one bar for training, one for each evaluation."""
+
+    def __enter__(self):
+        self.bars, self.tasks = Bars("").__enter__(), {}
+        return self
+
+    def __call__(self, report) -> None:
+        task = self.tasks.get(report.phase)
+        if task is None or report.step <= task.done:  # the first of this kind, or a new evaluation
+            task = self.tasks[report.phase] = self.bars.add(report.phase, report.steps).starting_at(report.started_at)
+        task.to(report.step, report.note)
+
+    def __exit__(self, *arguments):
+        self.bars.__exit__(*arguments)
+
+
+def print_evaluation(result) -> None:
+    """Scores with their protocol, the hardest classes, and what was damaged."""
+    from rich.table import Table
+
+    metrics = result.metrics
+    top5 = "" if metrics.top5 is None else f"   top-5 {metrics.top5:.2f} %"
+    output.print(f"top-1 {metrics.top1:.2f} %{top5}   mean class {metrics.mean_class_accuracy:.2f} %", highlight=False)
+    output.print(escape(result.protocol), highlight=False, soft_wrap=True)
+    rows = [
+        (a, n, y)
+        for y, (a, n) in enumerate(zip(metrics.class_accuracy(), result.class_names, strict=True))
+        if a is not None
+    ]
+    table = Table(
+        "class", "videos", "right", "most often taken for", title="hardest classes" if len(rows) > 20 else None
+    )
+    for accuracy, name, y in sorted(rows)[:20]:
+        others = metrics.confusion[y].copy()
+        others[y] = 0
+        wrong = f"{escape(result.class_names[others.argmax()])} ({others.max()})" if others.any() else ""
+        table.add_row(escape(name), str(metrics.confusion[y].sum()), f"{accuracy:.0f} %", wrong)
+    output.print(table)
+    for path, reason in result.damaged.items():
+        console.print(
+            f"[red]damaged, not counted:[/red] {escape(path)}: {escape(reason)}", highlight=False, soft_wrap=True
+        )

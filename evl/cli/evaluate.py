@@ -92,7 +92,14 @@ def command(
     exit code 1.
     """
     from evl.assembly import load, save_model
-    from evl.cli.common import Bars, is_main_process, print_json, start_logging, zero_shot_model
+    from evl.cli.common import (
+        Bars,
+        is_main_process,
+        print_evaluation,
+        print_json,
+        start_logging,
+        zero_shot_model,
+    )
     from evl.data.loader import default_num_workers
     from evl.distributed import join_world
     from evl.errors import ConfigError, DataError, SaveError
@@ -227,35 +234,4 @@ def _tell_if_trained_on(run: Path, samples) -> None:
     if seen := sum(os.path.realpath(s.path) in trained for s in samples):
         console.print(
             f"[yellow]{seen} of these {len(samples)} videos were trained on: no score of unseen videos[/yellow]"
-        )
-
-
-def print_evaluation(result) -> None:
-    """Scores with their protocol, the hardest classes, and what was damaged."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    from evl.cli.common import console, output
-
-    metrics = result.metrics
-    top5 = "" if metrics.top5 is None else f"   top-5 {metrics.top5:.2f} %"
-    output.print(f"top-1 {metrics.top1:.2f} %{top5}   mean class {metrics.mean_class_accuracy:.2f} %", highlight=False)
-    output.print(escape(result.protocol), highlight=False, soft_wrap=True)
-    rows = [
-        (a, n, y)
-        for y, (a, n) in enumerate(zip(metrics.class_accuracy(), result.class_names, strict=True))
-        if a is not None
-    ]
-    table = Table(
-        "class", "videos", "right", "most often taken for", title="hardest classes" if len(rows) > 20 else None
-    )
-    for accuracy, name, y in sorted(rows)[:20]:
-        others = metrics.confusion[y].copy()
-        others[y] = 0
-        wrong = f"{escape(result.class_names[others.argmax()])} ({others.max()})" if others.any() else ""
-        table.add_row(escape(name), str(metrics.confusion[y].sum()), f"{accuracy:.0f} %", wrong)
-    output.print(table)
-    for path, reason in result.damaged.items():
-        console.print(
-            f"[red]damaged, not counted:[/red] {escape(path)}: {escape(reason)}", highlight=False, soft_wrap=True
         )

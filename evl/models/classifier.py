@@ -36,7 +36,7 @@ class VideoClassifier(nn.Module):
 
     Attributes:
         class_names: tuple of Y names, in the order of the logits; () if unknown.
-        card: a ``evl.assembly.ModelCard`` when the model was loaded or built from a config, else None.
+        card: a ``evl.models.card.ModelCard`` when the model was loaded or built from a config, else None.
     """
 
     def __init__(

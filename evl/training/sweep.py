@@ -30,8 +30,8 @@ from evl.training.loop import Interrupted, Progress, fit, make_sampler
 from evl.training.outcome import Outcome, outcome_of
 from evl.training.run import describe_data, with_steps
 from evl.training.sources import LiveSource, Source, StoredSource, judge, open_store
-from evl.training.sweep_folder import SweepFolder
-from evl.training.sweep_results import SweepResult, collect, save_head, write_sweep
+from evl.training.sweep_folder import SweepFolder, write_sweep
+from evl.training.sweep_results import SweepResult, collect, save_head
 from evl.types import EncoderFacts, Sample
 
 log = logging.getLogger("evl")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +14,8 @@ from evl.config import RunConfig
 from evl.errors import RunError
 from evl.files import write_atomically
 from evl.training.run_folder import RunFolder
+from evl.training.sweep_plot import draw
+from evl.training.sweep_results import SweepResult
 
 _SETTINGS = "sweep.yaml"
 
@@ -57,3 +61,16 @@ class SweepFolder:
     def finish(self) -> None:
         """The checkpoints are not needed any more: every head is saved."""
         shutil.rmtree(self.run.checkpoints, ignore_errors=True)
+
+
+def write_sweep(out: Path, result: SweepResult) -> None:
+    """``sweep.json``, ``sweep.csv``, ``sweep.png``, and ``damaged.csv`` where there are some."""
+    if result.damaged:
+        RunFolder(out).write_damaged(result.damaged)
+    with write_atomically(out / "sweep.csv", text=True) as file:
+        writer = csv.DictWriter(file, list(result.rows[0]))
+        writer.writeheader()
+        writer.writerows(result.rows)
+    draw(out / "sweep.png", result)
+    with write_atomically(out / "sweep.json", text=True) as file:  # last: its presence says that all is there
+        json.dump(result.to_dict(), file, indent=2, ensure_ascii=False)

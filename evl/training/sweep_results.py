@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +12,6 @@ from evl.assembly import save_model
 from evl.config import RunConfig
 from evl.evaluation import Evaluation, write_evaluation
 from evl.features.description import StoreDescription
-from evl.files import write_atomically
 from evl.training.grid import Point
 from evl.training.learner import Learner
 from evl.training.outcome import Outcome
@@ -188,18 +185,3 @@ def save_head(
     elif sweep is not None:
         scores["chosen_among"] = len(sweep.judged)
     save_model(head.model, folder, scores=scores)
-
-
-def write_sweep(out: Path, result: SweepResult) -> None:
-    """``sweep.json``, ``sweep.csv``, ``sweep.png``, and ``damaged.csv`` where there are some."""
-    from evl.training.sweep_plot import draw
-
-    if result.damaged:
-        RunFolder(out).write_damaged(result.damaged)
-    with write_atomically(out / "sweep.csv", text=True) as file:
-        writer = csv.DictWriter(file, list(result.rows[0]))
-        writer.writeheader()
-        writer.writerows(result.rows)
-    draw(out / "sweep.png", result)
-    with write_atomically(out / "sweep.json", text=True) as file:  # last: its presence says that all is there
-        json.dump(result.to_dict(), file, indent=2, ensure_ascii=False)

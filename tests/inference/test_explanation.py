@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import evl
-from evl.assembly.build import build_classifier
+from evl.assembly import build_classifier
 from evl.bench.twin import plain_attention, plain_mlp, plain_temporal
 from evl.config import RunConfig, replace
 from evl.errors import ConfigError
