@@ -46,7 +46,7 @@ def refuse_truncated(path: str) -> None:
 
 
 def _claimed_end(fd: int, size: int, head: bytes, kinds: Counter[bytes]) -> int:
-    """Where the file should end at least, as far as it tells. ``kinds`` counts what its pieces are, where that counts."""
+    """Where the file should end at least, as far as it tells. ``kinds`` counts its pieces by name."""
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         length = int.from_bytes(head[4:8], "little")
         return 8 + length if length != 0xFFFFFFFF else 0  # unknown when it was written
