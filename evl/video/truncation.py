@@ -1,11 +1,14 @@
-"""Whether a file was cut off: containers are chains of pieces that say how long they are.
+"""Whether a file was cut off, or holds another one behind it: containers are chains of pieces that say how long they
+are.
 
-Decoders read what is left of a cut file as if it were a shorter video, in many formats without a word.
+Decoders read what is left of a cut file, and the first of two joined ones, as if it were a shorter video, in many
+formats without a word.
 """
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 
 from evl.errors import VideoError
@@ -18,22 +21,32 @@ ELEMENTS = "1a45dfa3 18538067 114d9b74 1549a966 1654ae6b 1f43b675 1c53bb6b 1941a
     "e7 a3 a0 ab a7 5854 af"
 )
 ELEMENT_IDS = frozenset(map(bytes.fromhex, ELEMENTS.split()))
+ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")  # its header object
 HEAD = 27 + 255  # of an Ogg page, the longest
 MAX_STEPS = 1_000_000  # hours of video; what is longer is left to the decoder
 
 
 def refuse_truncated(path: str) -> None:
-    """VideoError if a piece of the file claims to go on behind the file's end. Raises OSError."""
+    """VideoError if a piece of the file claims to go on behind the file's end, or if a second film begins behind the
+    first where no decoder looks for it. Raises OSError."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         head = os.pread(file.fileno(), HEAD, 0)
-        end = _claimed_end(file.fileno(), size, head)
+        kinds: Counter[bytes] = Counter()
+        end = _claimed_end(file.fileno(), size, head, kinds)
     if end > size:
         raise VideoError(path, f"is truncated: {size:,} bytes of at least {end:,}")
+    # an MP4 of fragments may begin anew between them, and is read on
+    if max(kinds[b"FLV\1"], kinds[ASF[:4]]) > 1 or (min(kinds[b"moov"], kinds[b"mdat"]) > 1 and not kinds[b"moof"]):
+        raise VideoError(
+            path,
+            "holds several films one behind the other, and only the first can be read (joined byte by byte?); "
+            "join the parts by ffmpeg -f concat instead",
+        )
 
 
-def _claimed_end(fd: int, size: int, head: bytes) -> int:
-    """Where the file should end at least, as far as it tells."""
+def _claimed_end(fd: int, size: int, head: bytes, kinds: Counter[bytes]) -> int:
+    """Where the file should end at least, as far as it tells. ``kinds`` counts its pieces by name."""
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         length = int.from_bytes(head[4:8], "little")
         return 8 + length if length != 0xFFFFFFFF else 0  # unknown when it was written
@@ -45,23 +58,27 @@ def _claimed_end(fd: int, size: int, head: bytes) -> int:
     for magic, start, step in (
         (head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"moof", b"styp"), 0, _box),
         (head[:4] == b"\x1a\x45\xdf\xa3", 0, _ebml),
-        (head[:3] == b"FLV", 4 + int.from_bytes(head[5:9], "big"), _flv),
+        (head[:3] == b"FLV", 0, _flv),
+        (head[:16] == ASF, 0, _asf),
         (head[:4] == b"OggS", 0, _ogg),
         (head[:4] == b"DKIF", int.from_bytes(head[6:8], "little"), _ivf),
         (head[:4] == b"\0\0\1\xba", 0, _program_stream),
     ):
         if magic:
-            return _walk(fd, size, start, step)
+            return _walk(fd, size, start, step, kinds)
     return 0
 
 
-def _walk(fd: int, size: int, at: int, step: Step) -> int:
+def _walk(fd: int, size: int, at: int, step: Step, kinds: Counter[bytes]) -> int:
     """The farthest end that is claimed."""
     farthest = 0
     for _ in range(MAX_STEPS):
-        found = step(os.pread(fd, HEAD, at)) if at < size else None
+        head = os.pread(fd, HEAD, at) if at < size else b""
+        found = step(head) if head else None
         if found is None:
             break
+        if step in KIND_AT:
+            kinds[head[KIND_AT[step]]] += 1
         farthest = max(farthest, at + found[1])
         at += found[0]
     return farthest
@@ -94,13 +111,22 @@ def _ebml(head: bytes) -> tuple[int, int] | None:
 
 
 def _flv(head: bytes) -> tuple[int, int] | None:
-    """A tag, and its length again in four bytes, which some writers leave out at the end."""
+    """The header, or a tag, each with a length behind it in four bytes, which some writers leave out at the end."""
+    if head[:3] == b"FLV":
+        length = int.from_bytes(head[5:9], "big")
+        return length + 4, length
     if head[0] & 0x1F not in (8, 9, 18):
         return None
     if len(head) < 11:  # the rest of it is missing
         return 11, 11
     length = 11 + int.from_bytes(head[1:4], "big")
     return length + 4, length
+
+
+def _asf(head: bytes) -> tuple[int, int] | None:
+    """Advanced Systems Format, 2.2: an object at the top. What it claims is not always written in the end."""
+    length = int.from_bytes(head[16:24], "little")
+    return (length, 0) if length >= 24 else None
 
 
 def _ogg(head: bytes) -> tuple[int, int] | None:
@@ -154,3 +180,6 @@ def _gif_end(fd: int, size: int, head: bytes) -> int:
 def _colours(flags: int) -> int:
     """Bytes of a GIF's table of colours."""
     return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+KIND_AT = {_box: slice(4, 8), _flv: slice(0, 4), _asf: slice(0, 4)}  # where pieces say what they are

@@ -138,3 +138,28 @@ def test_times_in_another_order_than_pictures_are_no_jumps(tmp_path):
     info = probe(path)
     assert info.clock_jumps == ()
     assert list(info.times_seconds) == sorted(times)
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mov", "flv", "asf"])
+def test_a_second_film_that_no_decoder_reaches_is_refused(tmp_path, ending):
+    content = b""
+    for count in (20, 10):
+        video(tmp_path / f"part.{ending}", count=count, x264=H264)
+        content += (tmp_path / f"part.{ending}").read_bytes()
+    assert probe(tmp_path / f"part.{ending}").num_frames == 10
+    path = tmp_path / f"both.{ending}"
+    path.write_bytes(content)
+    for read in (probe, frame_index, lambda path: read_frames(path, [3]), lambda path: read_clip(path, range)):
+        with pytest.raises(VideoError, match="several films one behind the other"):
+            read(path)
+
+
+def test_fragments_that_begin_anew_are_read_on(tmp_path):
+    """As players of HTTP streams store them: an initialization in front of each part."""
+    path = tmp_path / "a.mp4"
+    video(path, x264=H264, count=24, container_options={"movflags": "frag_keyframe+empty_moov+default_base_moof"})
+    content = path.read_bytes()
+    end = content.index(b"moof") - 4  # of ftyp and moov
+    second = content.index(b"moof", end + 8) - 4
+    path.write_bytes(content[:second] + content[:end] + content[second:])
+    assert [number_of(frame) for frame in read_clip(path, range, verify=True).frames] == list(range(24))
