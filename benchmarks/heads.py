@@ -16,19 +16,22 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from evl.features.backbone import StoredBackbone
-from evl.training.heads import Head, Heads
 
 from evl.assembly import build_classifier
 from evl.backbones import create_backbone
 from evl.backbones.projections import projections_of
 from evl.bench.measure import describe_machine, time_together
 from evl.config import RunConfig, replace
+from evl.distributed import World
 from evl.features.description import StoreDescription, StoreOptions
 from evl.features.packing import pack_maps, pack_tokens
 from evl.features.store import StoredClips
+from evl.features.unpacker import Unpacker
 from evl.heap import keep_freed_memory
-from evl.models.crossframe import neighbour_maps, packed_maps
+from evl.models.crossframe import neighbour_maps, packed_maps, share_maps
+from evl.streams import Batch
+from evl.training.learner import Learner
+from evl.training.learners import Learners
 
 CPU = torch.device("cpu")
 RESULTS = Path(__file__).parent / "results"
@@ -74,37 +77,36 @@ def measure(kind: str, config: RunConfig, backbone, pixels, options) -> dict:
     config = replace(config, model=KINDS[kind])
     batch, count = options.batch, options.heads
     labels = torch.arange(batch) % 10
-    stored = {form: stored_backbone(backbone, config, form) for form in ("tokens", "maps")}
-    clips = stored_clips(backbone, pixels)
     reads_maps = config.model.decoder == "evl" and config.model.cross_frame
-    for one in stored.values():
-        one.needs_maps = reads_maps
+    stored = {form: unpacker_of(backbone, config, form, reads_maps) for form in ("tokens", "maps")}
+    clips = stored_clips(backbone, pixels)
     sources = {
         "live": lambda: backbone(pixels),
         **{form: partial(stored[form], clips[form]) for form in stored},
     }
 
-    def made(number: int, together: int | None) -> Heads:
+    def made(number: int, together: int | None) -> Learners:
         heads = [
-            Head(str(g), config, build_classifier(config, [str(y) for y in range(400)], backbone=backbone, seed=g))
+            Learner(str(g), config, build_classifier(config, [str(y) for y in range(400)], backbone=backbone, seed=g))
             for g in range(number)
         ]
-        return Heads(heads, together=together)
+        return Learners(heads, together=together)
 
     features = sources["maps"]()  # neighbour maps and all, so that heads alone are timed
     groups = {"one head": made(1, 1), "as they are taken": made(count, None)}
-    in_one_call = max(len(unit.heads) for unit in groups["as they are taken"].units(features))
+    in_one_call = max(len(unit.learners) for unit in groups["as they are taken"].units(features))
     if in_one_call > 1:  # else it would be the same again, and 16 such heads with their optimizers are 7 GB
         groups["one after the other"] = made(count, 1)
     steps = dict.fromkeys(groups, 0)
 
     def learn(name: str, given=None) -> None:
         groups[name].train()
-        groups[name].learn(steps[name], [(given() if given else features, labels)])
+        batch_of = Batch(given() if given else features, labels, tuple(range(batch)), {})
+        groups[name].step(steps[name], [batch_of], World(0, 1, CPU))
         steps[name] += 1
 
     tasks = {f"features, {name}": source for name, source in sources.items()}
-    tasks["neighbour maps, live"] = partial(groups["one head"].share, sources["live"]())
+    tasks["neighbour maps, live"] = partial(share_maps, sources["live"](), range(4), backbone.spec.grid)
     tasks |= {name: partial(learn, name) for name in groups}
     # in turns, so that what else the machine does falls on all alike
     seconds = {name: value / batch for name, value in time_together(tasks, CPU, options.repeats).items()}
@@ -125,14 +127,15 @@ def measure(kind: str, config: RunConfig, backbone, pixels, options) -> dict:
     return result
 
 
-def stored_backbone(backbone, config: RunConfig, form: str) -> StoredBackbone:
+def unpacker_of(backbone, config: RunConfig, form: str, needs_maps: bool) -> Unpacker:
     description = StoreDescription(
         backbone=config.backbone, backbone_hash=backbone.weights_hash, spec=backbone.spec,
         preprocessing=backbone.preprocessing, taps=backbone.taps, options=StoreOptions(form=form), precision="fp32",
         clip=config.clip, augment=config.augment, evaluation=config.evaluation, seed=0, data=config.data,
         class_names=("a", "b"), splits={"train": 1}, videos_hash="0" * 64, clips_per_shard=1, evl_version="0",
     )  # fmt: skip
-    return StoredBackbone(description, projections_of(backbone) if form == "tokens" else None)
+    projections = projections_of(backbone) if form == "tokens" else None
+    return Unpacker(description, projections, needs_maps=needs_maps)
 
 
 def stored_clips(backbone, pixels) -> dict[str, StoredClips]:

@@ -21,15 +21,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from evl.demo.features import StoredFeatures, extract, of_frames, threads
 
 from evl._version import __version__
 from evl.bench.measure import describe_machine
 from evl.config import replace
-from evl.demo.compare import Contender, judge, train
+from evl.demo.compare import Contender, train
 from evl.demo.results import ATTENTIVE, EVL, NO_TEMPORAL
 from evl.demo.run import DEFAULT, NUM_FRAMES, Data, Size, config_of, make_data
 from evl.evaluation import mean_interval
+from evl.streams.memory import InMemory, extract, of_frames, threads
 
 RESULTS = Path(__file__).parent / "results"
 PARTS = ("temporal_conv", "temporal_position", "cross_frame")
@@ -70,9 +70,10 @@ def one_seed(data: Data, pool: Executor) -> dict[str, float]:
     """Control -> top-1 on motions."""
     rng = np.random.default_rng(data.seed)
     backbone = data.backbone(EVL)
-    features = extract(backbone, data.clips, pool)
+    features = extract(backbone, data.clips, data.samples["motion"], pool)
     found = results(WHOLE, data, backbone, features, pool)
-    still = StoredFeatures([x.flatten(0, 1)[:, None] for x in features.tokens], [None for _ in features.maps])
+    tokens = [x.flatten(0, 1)[:, None] for x in features.tokens]
+    still = InMemory(tokens, [None for _ in features.maps], backbone, (), pool)
     found |= results(STILL, data, backbone, still, pool, num_frames=1)
     for which, t in (("first", 0), ("last", NUM_FRAMES - 1)):
         one = of_frames(features, [t] * len(data.clips))
@@ -81,11 +82,11 @@ def one_seed(data: Data, pool: Executor) -> dict[str, float]:
     del features
     count = len(data.clips)
     order = torch.from_numpy(rng.permuted(np.tile(np.arange(NUM_FRAMES), (count, 1)), axis=1))
-    shuffled = extract(backbone, data.clips[torch.arange(count)[:, None], order], pool)
+    shuffled = extract(backbone, data.clips[torch.arange(count)[:, None], order], data.samples["motion"], pool)
     return found | results(SHUFFLED, data, backbone, shuffled, pool)
 
 
-def results(controls, data: Data, backbone, features: StoredFeatures, pool: Executor, num_frames=NUM_FRAMES):
+def results(controls, data: Data, backbone, features: InMemory, pool: Executor, num_frames=NUM_FRAMES):
     """``num_frames=1``: features of one frame a clip, or of every frame of it, each a still picture by itself."""
     per_clip = len(features) // len(data.clips)
     samples = [sample for sample in data.samples["motion"] for _ in range(per_clip)]
@@ -103,11 +104,12 @@ def results(controls, data: Data, backbone, features: StoredFeatures, pool: Exec
             ),
             samples,
             backbone,
+            len(train_rows),
         )
         for name, (variant, changes) in controls.items()
     ]
-    train(contenders, features, train_rows, pool)
-    return {one.variant: judge(one, features, test_rows).metrics.top1 for one in contenders}
+    train(contenders, features.of(samples), train_rows, pool)
+    return {one.variant: one.judge(features, test_rows).metrics.top1 for one in contenders}
 
 
 def write(options: argparse.Namespace, size: Size, found: dict[str, list[float]]) -> None:

@@ -25,8 +25,6 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from evl.features.backbone import stored_backbone
-from evl.features.batches import StoredTrainingClips, read_ahead
 from torch import Tensor
 
 from evl.assembly import build_classifier
@@ -40,11 +38,16 @@ from evl.distributed import World
 from evl.features import FeatureStore, StoredClips, StoreDescription, StoreOptions
 from evl.features.description import bytes_a_clip, clips_a_shard, shard_ranges
 from evl.features.packing import Packed, pack_maps, pack_tokens
+from evl.features.unpacker import Unpacker, open_unpacker
 from evl.features.writing import PROJECTIONS, ShardItem, write_description, write_index, write_shard
 from evl.heap import keep_freed_memory
 from evl.models import VideoClassifier
 from evl.models.crossframe import block_sizes, neighbour_maps, packed_maps
-from evl.training.optim import make_optimizer, make_scaler, train_step
+from evl.streams import Batch
+from evl.streams.stored import StoredTrainingClips, read_ahead
+from evl.training.learner import Learner
+from evl.training.learners import Learners
+from evl.training.optim import make_optimizer
 from evl.types import BackboneSpec, Sample
 
 FORMS = [(form, dtype) for form in ("tokens", "maps") for dtype in ("float32", "float16", "bfloat16", "int8", "float8")]
@@ -99,23 +102,26 @@ def measure(config: RunConfig, folder: Path, num_clips: int, repeats: int) -> di
     peak["copy_gb_a_second"] = copy_rate(repeats) / 1e9
     live = build_classifier(config, CLASSES, backbone=backbone)
     labels = torch.arange(batch)
-    steps = {"live": step_of(live, config, itertools.repeat((pixels[:batch], labels)))}
-    models, parts = {}, {}
+    steps = {"live": step_of(live, backbone, config, itertools.repeat((pixels[:batch], labels)))}
+    models, unpackers, parts = {}, {}, {}
     for form, dtype in TIMED:
         store = FeatureStore(folder / f"{form}-{dtype}")
-        model = models[form, dtype] = build_classifier(config, CLASSES, backbone=stored_backbone(store))
-        steps[f"{form} {dtype}"] = step_of(model, config, batches(store, batch))
+        unpacker = unpackers[form, dtype] = open_unpacker(store)
+        model = models[form, dtype] = build_classifier(config, CLASSES, backbone=unpacker.encoder)
+        steps[f"{form} {dtype}"] = step_of(model, unpacker, config, batches(store, batch))
     say("steps, in turns: " + ", ".join(steps))
     seconds = time_together(steps, CPU, repeats)
     for form, dtype in TIMED:
         store = FeatureStore(folder / f"{form}-{dtype}")
-        parts[f"{form} {dtype}"] = time_parts(store, models[form, dtype], batch, repeats)
+        parts[f"{form} {dtype}"] = time_parts(store, models[form, dtype], unpackers[form, dtype], batch, repeats)
     del store
     del steps  # they have the stores mapped, and what is mapped stays in the page cache
     epochs = {}
     for form, dtype in TIMED:
         say(f"epochs of {form} {dtype}")
-        epochs[f"{form} {dtype}"] = time_epochs(folder / f"{form}-{dtype}", models[form, dtype], config, num_clips)
+        epochs[f"{form} {dtype}"] = time_epochs(
+            folder / f"{form}-{dtype}", models[form, dtype], unpackers[form, dtype], config, num_clips
+        )
     floors = {name: floor(name, live, backbone, config, on_disk, peak) for name in seconds}
     return {
         "machine": describe_machine(CPU),
@@ -188,20 +194,25 @@ def batches(store: FeatureStore, size: int) -> Iterator[tuple[StoredClips, Tenso
         yield out, torch.tensor([split.labels[video] for video, _ in pairs])
 
 
-def step_of(model: VideoClassifier, config: RunConfig, source: Iterator) -> Callable[[], object]:
-    """A step as ``evl train`` takes it, of the next batch."""
-    training = config.training
-    optimizer, scaler = make_optimizer(model, training), make_scaler(training, CPU)
-    world = World(0, 1, CPU)
-    model.train()
-    return lambda: train_step(model, optimizer, scaler, [next(source)], 0, training, world)
+def step_of(model: VideoClassifier, encode: Callable, config: RunConfig, source: Iterator) -> Callable[[], object]:
+    """A step as ``evl train`` takes it, of the next batch: ``encode`` (an encoder, or an Unpacker) makes features."""
+    learners, world = Learners([Learner("bench", config, model)]), World(0, 1, CPU)
+    learners.train()
+
+    def step() -> None:
+        clips, labels = next(source)
+        learners.step(0, [Batch(encode(clips), labels, tuple(range(len(labels))), {})], world)
+
+    return step
 
 
-def time_parts(store: FeatureStore, model: VideoClassifier, batch: int, repeats: int) -> dict[str, float]:
+def time_parts(
+    store: FeatureStore, model: VideoClassifier, unpacker: Unpacker, batch: int, repeats: int
+) -> dict[str, float]:
     """Seconds of the parts of a step, each alone."""
     source = batches(store, batch)
     clips, labels = next(source)
-    features = model.features(clips)
+    features = unpacker(clips)
     optimizer = make_optimizer(model, RunConfig().training)
 
     def decode() -> None:
@@ -211,7 +222,7 @@ def time_parts(store: FeatureStore, model: VideoClassifier, batch: int, repeats:
 
     decode()  # gradients for the optimizer
     calls = {"read": lambda: next(source), "unpack": lambda: _unpacked(clips), "unpack and maps":
-             lambda: model.features(clips), "optimizer": optimizer.step, "decoder": decode}  # fmt: skip
+             lambda: unpacker(clips), "optimizer": optimizer.step, "decoder": decode}  # fmt: skip
     return time_together(calls, CPU, repeats)
 
 
@@ -219,14 +230,16 @@ def _unpacked(clips: StoredClips) -> list[Tensor]:
     return [one.unpack(torch.float32) for one in (*clips.tokens.values(), *clips.maps.values())]
 
 
-def time_epochs(path: Path, model: VideoClassifier, config: RunConfig, count: int) -> dict[str, float]:
+def time_epochs(
+    path: Path, model: VideoClassifier, unpacker: Unpacker, config: RunConfig, count: int
+) -> dict[str, float]:
     """Epochs a minute, all of training and reading alone, from page cache and from disk, and the bytes from disk."""
     results = {}
     training = config.training
-    optimizer, scaler, world = make_optimizer(model, training), make_scaler(training, CPU), World(0, 1, CPU)
+    learners, world = Learners([Learner("bench", config, model)]), World(0, 1, CPU)
 
     def train(batch) -> None:
-        train_step(model, optimizer, scaler, [(batch.pixels, batch.labels)], 0, training, world)
+        learners.step(0, [Batch(unpacker(batch.clips), batch.labels, batch.indices, {})], world)
 
     for what, use in (("reading", lambda batch: None), ("training", train)):
         for where in ("page cache", "disk"):

@@ -21,7 +21,6 @@ from datetime import date
 from pathlib import Path
 
 import torch
-from evl.features.backbone import stored_backbone
 
 from evl._version import __version__
 from evl.bench.measure import describe_machine
@@ -33,6 +32,7 @@ from evl.evaluation import mean_interval, wilson_interval
 from evl.features import FeatureStore, StoreOptions
 from evl.features.description import shard_ranges
 from evl.features.packing import pack_maps, pack_tokens
+from evl.features.unpacker import open_unpacker
 from evl.features.writing import PROJECTIONS, ShardItem, write_description, write_index, write_shard
 from evl.models.crossframe import packed_maps
 
@@ -110,7 +110,7 @@ def pack_again(source: Path, target: Path, options: StoreOptions) -> None:
     write_description(target, description)
     if options.form == "tokens":
         shutil.copy(source / PROJECTIONS, target / PROJECTIONS)
-    backbone = stored_backbone(store)
+    unpacker = open_unpacker(store)
     for covers in shard_ranges(description):
         split = store.splits[covers.split]
         assert not split.damaged
@@ -120,7 +120,7 @@ def pack_again(source: Path, target: Path, options: StoreOptions) -> None:
         tokens = {one: pack_tokens(clips.tokens[one].values, options.dtype, options.scale) for one in blocks}
         maps = {}
         if options.form == "maps":
-            features = zip(backbone.taps, backbone(clips), strict=True)
+            features = zip(unpacker.encoder.taps, unpacker(clips), strict=True)
             maps = {tap: pack_maps(packed_maps(one.maps, torch.float32), options.dtype) for tap, one in features}
         write_shard(target, description, covers.number, items, tokens, maps)
     write_index(target)
