@@ -7,8 +7,8 @@ ROOT = Path(__file__).parent.parent / "evl"
 # a room may import from its own level's named friends and from everything below; siblings do not know each other
 LEVELS = [
     {"errors"},
-    {"types"},
-    {"config", "files", "heap", "onednn"},
+    {"types", "files", "main_guard"},
+    {"config", "heap", "onednn"},
     {"distributed"},
     {"video", "backbones", "models"},
     {"data"},  # lists of videos stand on video

@@ -41,6 +41,8 @@ class VideoClassifier(
         self._hub_mixin_config = None  # model.json says it all
         self._with_backbone: bool | None = None  # while it is being saved
         self._hub_id: str | None = None
+        # the scores it was loaded with, and the hash of its trained weights then
+        self._scored: tuple[dict | None, str | None] = (None, None)
 
     def save_pretrained(self, save_directory: str | Path, *, with_backbone: bool | None = None, **options):
         """Writes the model into a folder. ``with_backbone``: also the frozen encoder's weights, so that nothing else
@@ -111,9 +113,10 @@ class VideoClassifier(
     def generate_model_card(self, *args, **kwargs) -> Readme:
         """The ``README.md``: classes, protocol, scores, data, and the backbone with its licence."""
         from evl.assembly.readme import readme
+        from evl.assembly.saved import scored_card
 
         inside = self.card.with_backbone if self._with_backbone is None else self._with_backbone
-        card = replace(self.card, with_backbone=inside, evl_version=__version__)
+        card = replace(scored_card(self), with_backbone=inside, evl_version=__version__)
         return readme(card, kwargs.get("repo_id", self._hub_id))
 
 

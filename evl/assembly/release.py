@@ -180,6 +180,8 @@ def release_state(model: VideoClassifier) -> dict[str, Tensor]:
             reasons.append(f"it has {len(decoder.query_token)} query tokens")
         if head_width != HEAD_WIDTH:
             reasons.append(f"its heads are {head_width} wide, not {HEAD_WIDTH}")
+    if not isinstance(model.head, ClassifierHead) or model.head.linear.bias is None:
+        reasons.append(f"its head is a {type(model.head).__name__}, or has no bias")
     taps, spec = model.backbone.taps, model.backbone.spec
     if taps != tuple(range(spec.depth - len(taps) + 1, spec.depth + 1)):
         reasons.append(f"it reads blocks {list(taps)}, not the last {len(taps)} of {spec.depth}")

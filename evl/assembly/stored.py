@@ -46,12 +46,13 @@ def read_card(folder: str | Path) -> ModelCard:
         raise CheckpointError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     except (ValueError, RecursionError) as error:  # no JSON, no text
         raise CheckpointError(f"{path}: damaged ({error})") from None
-    if wrong := _what_cannot_be(card):
+    if wrong := what_cannot_be(card):
         raise CheckpointError(f"{path}: {'; '.join(wrong)}")
     return replace(card, class_names=clean_names(card.class_names))
 
 
-def _what_cannot_be(card: ModelCard) -> list[str]:
+def what_cannot_be(card: ModelCard) -> list[str]:
+    """What in a card no model can have, in words."""
     pre, names = card.preprocessing, card.class_names
     wrong = {
         f"interpolation {pre.interpolation!r}": pre.interpolation not in ("bilinear", "bicubic"),

@@ -61,7 +61,8 @@ def train(
 ) -> RunResult:
     """Runs ``config`` in the folder ``out``, or goes on with the run there (``resume``; config None).
 
-    Under torchrun all processes call it; the first one writes. Raises errors of ``evl.errors``.
+    Under torchrun all processes call it; the first one writes. Raises errors of ``evl.errors``. A run that ends in an
+    error before its first step is done leaves no folder.
     """
     folder = RunFolder(out)
     with join_world(device) as world:
@@ -115,10 +116,15 @@ def train(
             _announce(config, model, train_samples, val_samples, world)
             if missing:
                 _announce_missing(missing, folder.path)
-        fit(
-            model, config, source, folder, world,
-            resume=resume, damaged=damaged, progress=progress,
-        )  # fmt: skip
+        try:
+            fit(
+                model, config, source, folder, world,
+                resume=resume, damaged=damaged, progress=progress,
+            )  # fmt: skip
+        except BaseException:
+            if world.is_main and not resume:
+                folder.remove_if_unused()
+            raise
         evaluation, outcome = None, None
         if val_samples:
             evaluation = judge(model, source, world, progress)
