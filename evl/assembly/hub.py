@@ -15,6 +15,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from evl import __version__, models
 from evl.assembly.formats import CARD, MADE, WEIGHTS
 from evl.errors import CheckpointError, EVLError, SaveError
+from evl.files import expand_home
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard as Readme
@@ -48,7 +49,7 @@ class VideoClassifier(
         """Writes the model into a folder. ``with_backbone``: also the frozen encoder's weights, so that nothing else
         is needed to load it (mind their licence); None: as it came. ``options``: huggingface_hub's."""
         with self._saving(with_backbone, self._hub_id):
-            return super().save_pretrained(save_directory, **options)
+            return super().save_pretrained(expand_home(Path(save_directory)), **options)
 
     def push_to_hub(self, repo_id: str, *, with_backbone: bool | None = None, **options) -> str:
         """Saves to the hub (``hf auth login`` first). ``options``: huggingface_hub's, such as ``private=True``.
@@ -102,7 +103,7 @@ class VideoClassifier(
         """
         from evl.assembly.saved import load
 
-        path = pretrained_model_name_or_path
+        path = expand_home(pretrained_model_name_or_path)
         if not Path(path).exists() and is_hub_id(path):
             path = fetch(
                 str(path), revision, force_download=force_download, local_files_only=local_files_only, token=token,

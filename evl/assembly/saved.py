@@ -32,7 +32,7 @@ from evl.backbones import FrozenBackbone
 from evl.backbones.base import hash_weights, tapped_blocks
 from evl.config import ClipConfig, ModelConfig, RunConfig
 from evl.errors import CheckpointError, ConfigError
-from evl.files import write_atomically
+from evl.files import expand_home, write_atomically
 from evl.models import ClassifierHead
 from evl.models.resize import resized_state
 from evl.types import BackboneSpec
@@ -57,7 +57,7 @@ def save_model(
     its name. Raises CheckpointError for a model that could not be loaded again, SaveError if the disk refuses; old
     files then remain.
     """
-    folder = Path(folder)
+    folder = expand_home(Path(folder))
     if model.card is None:
         raise CheckpointError("this model says nothing of its backbone and pixels (no card), so it cannot be saved")
     types = {str(parameter.dtype).removeprefix("torch.") for parameter in model.parameters()}

@@ -18,18 +18,19 @@ from evl.assembly.hub import fetch, is_hub_id
 from evl.backbones import FrozenBackbone, create_backbone
 from evl.data.labels import clean_names
 from evl.errors import BackboneError, CheckpointError
-from evl.files import strict_json
+from evl.files import expand_home, strict_json
 from evl.types import BackboneSpec
 
 
 def find_model(path: str | Path, revision: str | None = None) -> Path:
     """The folder of a model: ``path`` itself, or where the hub's ``owner/name`` lies in the cache."""
+    path = expand_home(path)
     return fetch(str(path), revision) if not os.path.exists(path) and is_hub_id(path) else Path(path)
 
 
 def read_card(folder: str | Path) -> ModelCard:
     """``model.json`` of a run or model folder, of any version. Raises CheckpointError with the reason."""
-    path = Path(folder) / CARD
+    path = expand_home(Path(folder)) / CARD
     if not path.is_file():
         if (Path(folder) / "config.yaml").is_file():
             raise CheckpointError(f"{folder}: this run is not finished; go on with: evl train --out {folder} --resume")
@@ -100,7 +101,7 @@ def open_backbone(
     the one the model was trained on.
     """
     config, taps = card.backbone, taps_of(card.model)
-    weights = str(backbone_weights) if backbone_weights else weights_file(folder, card)
+    weights = expand_home(str(backbone_weights)) if backbone_weights else weights_file(folder, card)
     config = replace(config, weights=weights)
     inside = {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
     try:

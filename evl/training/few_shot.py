@@ -29,6 +29,7 @@ from evl.evaluation.evaluate import labels_of
 from evl.evaluation.stored import backbone_for
 from evl.features.batches import StoredTrainingClips
 from evl.features.store import FeatureStore
+from evl.files import expand_home
 from evl.models import VideoClassifier
 from evl.training.few_shot_report import FewShotResult, Shots, write_few_shot
 from evl.training.loop import Progress
@@ -59,7 +60,7 @@ def few_shot(
     (``with_steps``: 30 epochs, but at least 200). ``keep_runs``: heads and predictions too. Under torchrun draws are
     shared among processes.
     """
-    folder = Path(out)
+    folder = expand_home(Path(out))
     with join_world(device) as world:
         config, store = _checked(config, shots, draws)
         world.only_main(lambda: _make(folder))

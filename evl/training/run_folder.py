@@ -19,7 +19,7 @@ from evl.config import RunConfig
 from evl.data.manifest import read_class_names, read_manifest, write_manifest
 from evl.errors import DataError, RunError, SaveError
 from evl.features.description import StoreDescription
-from evl.files import write_atomically
+from evl.files import expand_home, write_atomically
 from evl.types import Sample
 
 FEATURES = "features.json"
@@ -34,7 +34,7 @@ class RunFolder:
     ``checkpoints/``, ``tensorboard/``, and at the end the model and its evaluation."""
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
+        self.path = expand_home(Path(path))
         self.checkpoints = self.path / "checkpoints"
 
     @property

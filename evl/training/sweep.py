@@ -26,6 +26,7 @@ from evl.errors import ConfigError, RunError
 from evl.evaluation import Evaluation, evaluate_heads
 from evl.evaluation.evaluate import evaluate_together
 from evl.evaluation.stored import backbone_for, stored_backbone
+from evl.files import expand_home
 from evl.training.grid import Grid, Point, expand
 from evl.training.heads import Features, Head, Heads, HeadView, with_taps
 from evl.training.loop import Interrupted, Progress, listening_for_stop
@@ -69,7 +70,7 @@ def sweep(
     The chosen head alone is judged on the test split, once, if there is one. After Ctrl-C heads are saved as they are,
     and Interrupted is raised; a sweep cannot be resumed. ``together``: see ``Heads``. Raises errors of ``evl.errors``.
     """
-    out = Path(out)
+    out = expand_home(Path(out))
     wanted = expand(config, grid)  # what can be refused is refused before anything is read
     _refuse_used(out)
     with join_world(device) as world:
