@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
 from evl.errors import ConfigError, nearest
+from evl.files import expand_home
 
 _checked = dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 
@@ -26,6 +27,7 @@ Side = Annotated[int, Field(gt=0, le=16384)]
 NotNegative = Annotated[int, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
+FilePath = Annotated[str, AfterValidator(expand_home)]  # ~ is the home folder
 
 
 # around class names: few, for films and pictures of people doing things and of things happening
@@ -38,7 +40,7 @@ class BackboneConfig:
     ``openai_clip`` (any of OpenAI's archives, sizes read from its tensors; needs ``weights``)."""
 
     name: str = "evl_clip_tiny"
-    weights: str | None = None  # a local file instead of timm's download
+    weights: FilePath | None = None  # a local file instead of timm's download
     pretrained: bool = True  # False: random weights, to compare with
     image_size: Side | tuple[Side, Side] | None = None  # None: the weights' own; else (H, W)
     patch_size: Positive | None = None  # FlexiViT only, whose patches may have any size
@@ -145,25 +147,26 @@ class AugmentConfig:
 class DataConfig:
     """Where videos and labels come from."""
 
-    path: str | None = None  # a manifest, a folder with a folder per class, or a published data set
+    path: FilePath | None = None  # a manifest, a folder with a folder per class, or a published data set
     # auto: recognised by the annotation files; folder: a folder per class, whatever else lies there, with or without
     # folders of splits; classes: each folder is a class, even if it is called train
     layout: Literal[
         "auto", "folder", "classes", "kinetics", "ssv2", "ssv1", "hmdb51", "ucf101", "diving48", "videofolder"
     ] = "auto"
     split_number: Annotated[int, Field(ge=1, le=3)] = 1  # which of the published splits of hmdb51 and ucf101
-    val_path: str | None = None  # None: the split in ``path``, else a seeded part of it
-    root: str | None = None  # what a manifest's paths are relative to, or a layout's videos lie below; None: its folder
-    class_names: str | None = None  # a file with one class name a line, where labels are numbers
+    val_path: FilePath | None = None  # None: the split in ``path``, else a seeded part of it
+    # what a manifest's paths are relative to, or a layout's videos lie below; None: its folder
+    root: FilePath | None = None
+    class_names: FilePath | None = None  # a file with one class name a line, where labels are numbers
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     max_damaged_share: Probability = 0.1  # of the training videos; more stops the run
     # a training video is decoded whole when it is first met, so that damage anywhere in it is found
     verify: bool = True
-    index: str | None = None  # written by evl check --index: its files are known, and verified
+    index: FilePath | None = None  # written by evl check --index: its files are known, and verified
     decoder: Literal["pyav", "torchcodec", "torchcodec-cuda"] = "pyav"  # torchcodec: an optional extra
     num_workers: NotNegative | None = None  # None: one a core, at most 16
     # a store made by evl extract: training and validation read it instead of videos, which it lists itself
-    features: str | None = None
+    features: FilePath | None = None
 
 
 @_checked
@@ -181,7 +184,7 @@ class TrainingConfig:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: bf16 on CUDA, fp32 on CPU
     compile: bool = False  # by torch.compile: minutes at the start, faster steps after
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    init: str | None = None  # a saved model whose trained weights are the start; sizes may differ
+    init: FilePath | None = None  # a saved model whose trained weights are the start; sizes may differ
     eval_every: NotNegative = 500  # steps; 0: only at the end
     save_every: Positive = 500  # steps
     keep_last: Positive = 2  # checkpoints
@@ -230,7 +233,7 @@ class RunConfig:
     @classmethod
     def from_yaml(cls, path: str | Path) -> RunConfig:
         try:
-            settings = yaml.safe_load(Path(path).read_text())
+            settings = yaml.safe_load(expand_home(Path(path)).read_text())
         except FileNotFoundError:
             raise ConfigError(f"{path}: no such configuration file") from None
         except OSError as error:

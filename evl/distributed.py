@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from evl.errors import ConfigError, EVLError
+from evl.main_guard import end_if_only_starting
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def pick_device(name: str | None = None) -> torch.device:
 @contextmanager
 def join_world(device: str | None = None) -> Iterator[World]:
     """The world torchrun made, with NCCL on CUDA and gloo on CPU; alone if there is none."""
+    end_if_only_starting()
     chosen = pick_device(device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)  # pinned memory and collectives use the current device

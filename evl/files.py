@@ -1,4 +1,5 @@
-"""Writing so that nothing is lost: under a temporary name, then renamed. Reading JSON that is not trusted."""
+"""Paths with ``~``. Writing so that nothing is lost: under a temporary name, then renamed. Reading JSON that is not
+trusted."""
 
 from __future__ import annotations
 
@@ -11,11 +12,22 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from evl.errors import ExistsError, SaveError
 
+_AnyPath = TypeVar("_AnyPath", str, bytes, Path)
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
+
+
+def expand_home(path: _AnyPath) -> _AnyPath:
+    """``path``, in its own type, with a leading ``~`` or ``~user`` replaced by that home folder, as a shell does.
+
+    For every path that comes from a person: a shell leaves ``--out=~/x`` alone, and what stands in a list, a setting or
+    Python never sees one. A file that is itself named ``~`` is given by its whole path, or as ``./~`` in a list.
+    """
+    expanded = os.path.expanduser(path)
+    return Path(expanded) if isinstance(path, Path) else expanded
 
 
 @contextmanager
@@ -28,7 +40,7 @@ def write_atomically(path: str | Path, *, text: bool = False, sync: bool = True,
 
     Raises SaveError where the system refuses (disk full, no permission).
     """
-    path = Path(path)
+    path = expand_home(Path(path))
     temporary, lock = None, None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

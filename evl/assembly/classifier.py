@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 import torch
 from huggingface_hub import ModelHubMixin
 
+from evl.models import VideoClassifier as Classifier
 from evl._version import __version__
 from evl.assembly.build import build_parts
 from evl.assembly.formats import CARD, MADE, WEIGHTS
 from evl.assembly.hub import fetch, is_hub_id
 from evl.assembly.readme import readme
-from evl.assembly.saved import TYPES, changed, differences, put_trained, save_model
+from evl.assembly.saved import TYPES, changed, differences, head_of, put_trained, save_model, scored_card
 from evl.assembly.stored import (
     embedding_width,
     find_model,
@@ -29,9 +30,10 @@ from evl.assembly.stored import (
     weights_file,
 )
 from evl.backbones import FrozenBackbone
+from evl.backbones.base import hash_weights
 from evl.config import ClipConfig, RunConfig
 from evl.errors import CheckpointError, ConfigError, EVLError, SaveError
-from evl.models import VideoClassifier as Classifier
+from evl.files import expand_home
 from evl.types import EncoderFacts
 
 if TYPE_CHECKING:
@@ -61,12 +63,14 @@ class VideoClassifier(
         self._hub_mixin_config = None  # model.json says it all
         self._with_backbone: bool | None = None  # while it is being saved
         self._hub_id: str | None = None
+        # the scores it was loaded with, and the hash of its trained weights then
+        self._scored: tuple[dict | None, str | None] = (None, None)
 
     def save_pretrained(self, save_directory: str | Path, *, with_backbone: bool | None = None, **options):
         """Writes the model into a folder. ``with_backbone``: also the frozen encoder's weights, so that nothing else
         is needed to load it (mind their licence); None: as it came. ``options``: huggingface_hub's."""
         with self._saving(with_backbone, self._hub_id):
-            return super().save_pretrained(save_directory, **options)
+            return super().save_pretrained(expand_home(Path(save_directory)), **options)
 
     def push_to_hub(self, repo_id: str, *, with_backbone: bool | None = None, **options) -> str:
         """Saves to the hub (``hf auth login`` first). ``options``: huggingface_hub's, such as ``private=True``.
@@ -116,7 +120,7 @@ class VideoClassifier(
 
         Not the mixin's own, which asks for a ``config.json`` that these models do not have, and so fails offline.
         """
-        path = pretrained_model_name_or_path
+        path = expand_home(pretrained_model_name_or_path)
         if not Path(path).exists() and is_hub_id(path):
             path = fetch(
                 str(path), revision, force_download=force_download, local_files_only=local_files_only, token=token,
@@ -127,7 +131,7 @@ class VideoClassifier(
     def generate_model_card(self, *args, **kwargs) -> Readme:
         """The ``README.md``: classes, protocol, scores, data, and the backbone with its licence."""
         inside = self.card.with_backbone if self._with_backbone is None else self._with_backbone
-        card = replace(self.card, with_backbone=inside, evl_version=__version__)
+        card = replace(scored_card(self), with_backbone=inside, evl_version=__version__)
         return readme(card, kwargs.get("repo_id", self._hub_id))
 
 
@@ -194,6 +198,8 @@ def load(
     config = RunConfig(backbone=sized, model=card.model, clip=clip, evaluation=card.evaluation)
     width = embedding_width(card, state, path)
     model = build_classifier(config, card.class_names, backbone=backbone, embedding_width=width)
+    if card.model.decoder != "zero_shot":
+        model.head = head_of(state, model.head)
     model.card = replace(
         card,
         backbone=replace(sized, weights=weights),
@@ -206,6 +212,8 @@ def load(
         # scores were of the model as it was
         model.card = replace(model.card, scores=None, used_otherwise=(*card.used_otherwise, *notices))
     put_trained(model, state, card, path)
+    if model.card.scores:
+        model._scored = model.card.scores, card.scored_hash or hash_weights(model.trainable_state())
     return model.to(device, TYPES[card.dtype]).eval()
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from evl.models.card import ModelCard
 from evl.assembly.classifier import VideoClassifier
 from evl.backbones import FrozenBackbone, create_backbone, named
 from evl.backbones.openai_clip import HEAD_WIDTH
@@ -19,7 +20,6 @@ from evl.config import BackboneConfig, ClipConfig, EvaluationConfig, ModelConfig
 from evl.errors import CheckpointError, EVLError
 from evl.files import write_atomically
 from evl.models import ClassifierHead, EVLDecoder
-from evl.models.card import ModelCard
 from evl.models.decoder import own_key_to_release
 
 
@@ -180,6 +180,8 @@ def release_state(model: VideoClassifier) -> dict[str, Tensor]:
             reasons.append(f"it has {len(decoder.query_token)} query tokens")
         if head_width != HEAD_WIDTH:
             reasons.append(f"its heads are {head_width} wide, not {HEAD_WIDTH}")
+    if not isinstance(model.head, ClassifierHead) or model.head.linear.bias is None:
+        reasons.append(f"its head is a {type(model.head).__name__}, or has no bias")
     taps, spec = model.backbone.taps, model.backbone.spec
     if taps != tuple(range(spec.depth - len(taps) + 1, spec.depth + 1)):
         reasons.append(f"it reads blocks {list(taps)}, not the last {len(taps)} of {spec.depth}")

@@ -4,34 +4,39 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import safetensors.torch
 import torch
 from pydantic import TypeAdapter, ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from evl._version import __version__
 from evl.assembly.build import attention_sizes
 from evl.assembly.formats import CARD, WEIGHTS
+from evl.models import VideoClassifier
+from evl.models.card import ModelCard
 from evl.assembly.stored import (
+    embedding_width,
     find_model,
     grid_of,
     open_backbone,
     read_card,
     read_tensors,
     refuse_other_shapes,
+    weights_file,
+    what_cannot_be,
 )
 from evl.backbones import FrozenBackbone
 from evl.backbones.base import hash_weights, tapped_blocks
-from evl.config import ModelConfig, RunConfig
+from evl.config import ClipConfig, ModelConfig, RunConfig
 from evl.errors import CheckpointError, ConfigError
-from evl.files import write_atomically
-from evl.models import VideoClassifier
-from evl.models.card import ModelCard
+from evl.files import expand_home, write_atomically
+from evl.models import ClassifierHead
 from evl.models.resize import resized_state
-from evl.types import BackboneSpec
+from evl.types import BackboneSpec, EncoderFacts
 
 log = logging.getLogger("evl")
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
@@ -48,15 +53,19 @@ def save_model(
     """Writes the trained weights and the card. ``with_backbone``: the frozen encoder's too, so that it is whole; None:
     as it came, where it was loaded.
 
-    ``scores``: None keeps what the card says. ``full_path``: whether the card tells where the backbone's file is on
-    this machine, or only its name. Raises SaveError if the disk refuses; old files then remain.
+    ``scores``: None keeps what the card says, unless the trained weights have changed since: then the saved card has
+    none, which is logged. ``full_path``: whether the card tells where the backbone's file is on this machine, or only
+    its name. Raises CheckpointError for a model that could not be loaded again, SaveError if the disk refuses; old
+    files then remain.
     """
-    folder = Path(folder)
+    folder = expand_home(Path(folder))
     if model.card is None:
         raise CheckpointError("this model says nothing of its backbone and pixels (no card), so it cannot be saved")
     types = {str(parameter.dtype).removeprefix("torch.") for parameter in model.parameters()}
     if len(types) > 1 or not types <= set(TYPES):
         raise CheckpointError(f"a model with weights of {' and '.join(sorted(types))} is not saved; make them one type")
+    trained = model.trainable_state()
+    _refuse_unloadable(model, trained, folder)
     if with_backbone is None:
         with_backbone = model.card.with_backbone and model.backbone is not None
     if with_backbone and model.backbone is None:
@@ -65,22 +74,85 @@ def save_model(
     if weights is not None:
         weights = str(Path(weights).absolute()) if full_path else Path(weights).name
     state = {name: value.detach().cpu() for name, value in model.backbone.state_dict().items()} if with_backbone else {}
+    card = scored_card(model, scores)
+    if model.card.scores and not card.scores:
+        log.warning(
+            "%s: the scores of before are left out, because the trained weights have changed since; evl evaluate "
+            "measures new ones", folder,
+        )  # fmt: skip
     card = replace(
-        model.card,
+        card,
         backbone=replace(model.card.backbone, weights=weights),
         backbone_hash=model.encoder.weights_hash,
         with_backbone=with_backbone,
         inside_hash=hash_weights(state) if with_backbone else None,
         dtype=types.pop(),
-        scores=model.card.scores if scores is None else scores,
         evl_version=__version__,
     )
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.trainable_state().items()}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in trained.items()}
     tensors |= {f"backbone.{name}": _narrowest(value).contiguous() for name, value in state.items()}
     with write_atomically(folder / WEIGHTS) as file:
         file.write(safetensors.torch.save(tensors, metadata={"format": "pt", "evl": __version__}))
     with write_atomically(folder / CARD, text=True) as file:
         json.dump(TypeAdapter(ModelCard).dump_python(card, mode="json"), file, indent=2, ensure_ascii=False)
+
+
+def scored_card(model: VideoClassifier, scores: dict[str, float | str] | None = None) -> ModelCard:
+    """The model's card with ``scores`` of its present weights, or those that it has, if they still are of these."""
+    card = model.card
+    if not (scores or card.scores):
+        return replace(card, scores=scores, scored_hash=None)
+    trained = hash_weights(model.trainable_state())
+    loaded_scores, loaded_hash = model._scored
+    if scores is None and card.scores == loaded_scores and trained != loaded_hash:
+        return replace(card, scores=None, scored_hash=None)
+    return replace(card, scores=card.scores if scores is None else scores, scored_hash=trained)
+
+
+def _refuse_unloadable(model: VideoClassifier, trained: dict[str, Tensor], folder: Path) -> None:
+    """CheckpointError for a model of another form than its card describes, or with names for other classes."""
+    card, names = model.card, model.class_names
+    if wrong := what_cannot_be(card):
+        raise CheckpointError(f"not saved: {'; '.join(wrong)}")
+    outputs = len(names) if model.num_outputs is None else model.num_outputs
+    if len(names) != outputs or outputs < 2:
+        raise CheckpointError(
+            f"not saved: the model has {outputs} outputs and {len(names)} class names; set model.class_names to one "
+            "name for each output, at least two"
+        )
+    if model.zero_shot is not None and len(model.zero_shot.text) != outputs:
+        raise CheckpointError(
+            f"not saved: the head has {outputs} outputs, but training started from the zero-shot scores of "
+            f"{len(model.zero_shot.text)} classes; start a new training for other classes"
+        )
+    if card.model.decoder == "zero_shot":
+        return
+    try:
+        refuse_other_shapes(card, trained, model.encoder, folder)
+    except CheckpointError as error:
+        raise CheckpointError(f"not saved, because it could not be loaded again: {error}") from None
+    head = {name: value for name, value in trained.items() if name.startswith("head.")}
+    with torch.device("meta"):
+        expected = head_of(head, ClassifierHead(model.encoder.spec.width, outputs)).state_dict()
+    shapes = {f"head.{name}": value.shape for name, value in expected.items()}
+    if {name: value.shape for name, value in head.items()} != shapes:
+        found = ", ".join(f"{name} {tuple(value.shape)}" for name, value in head.items()) or "nothing"
+        wanted = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
+        raise CheckpointError(
+            f"not saved, because it could not be loaded again: the head holds {found}, expected {wanted}. Put in an "
+            "evl.models.ClassifierHead, or a torch.nn.Linear of the decoder's width"
+        )
+
+
+def head_of(state: Mapping[str, Tensor], usual: ClassifierHead) -> nn.Module:
+    """A head that takes the tensors ``head.…`` of a file: the ``usual`` one, the same without bias, or a linear layer
+    alone, which a person may have put in its place."""
+    width, outputs = usual.linear.in_features, usual.linear.out_features
+    if "head.weight" in state:
+        return nn.Linear(width, outputs, bias="head.bias" in state)
+    if "head.linear.weight" in state and "head.linear.bias" not in state:
+        usual.linear = nn.Linear(width, outputs, bias=False)
+    return usual
 
 
 def _narrowest(value: Tensor) -> Tensor:

@@ -13,24 +13,25 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from evl.assembly.build import build_decoder, taps_of
+from evl.models.card import ModelCard
 from evl.assembly.formats import CARD, WEIGHTS, upgraded
 from evl.assembly.hub import fetch, is_hub_id
 from evl.backbones import FrozenBackbone, create_backbone
 from evl.data.labels import clean_names
 from evl.errors import BackboneError, CheckpointError
-from evl.files import strict_json
-from evl.models.card import ModelCard
+from evl.files import expand_home, strict_json
 from evl.types import BackboneSpec, EncoderFacts
 
 
 def find_model(path: str | Path, revision: str | None = None) -> Path:
     """The folder of a model: ``path`` itself, or where the hub's ``owner/name`` lies in the cache."""
+    path = expand_home(path)
     return fetch(str(path), revision) if not os.path.exists(path) and is_hub_id(path) else Path(path)
 
 
 def read_card(folder: str | Path) -> ModelCard:
     """``model.json`` of a run or model folder, of any version. Raises CheckpointError with the reason."""
-    path = Path(folder) / CARD
+    path = expand_home(Path(folder)) / CARD
     if not path.is_file():
         if (Path(folder) / "config.yaml").is_file():
             raise CheckpointError(f"{folder}: this run is not finished; go on with: evl train --out {folder} --resume")
@@ -47,12 +48,13 @@ def read_card(folder: str | Path) -> ModelCard:
         raise CheckpointError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     except (ValueError, RecursionError) as error:  # no JSON, no text
         raise CheckpointError(f"{path}: damaged ({error})") from None
-    if wrong := _what_cannot_be(card):
+    if wrong := what_cannot_be(card):
         raise CheckpointError(f"{path}: {'; '.join(wrong)}")
     return replace(card, class_names=clean_names(card.class_names))
 
 
-def _what_cannot_be(card: ModelCard) -> list[str]:
+def what_cannot_be(card: ModelCard) -> list[str]:
+    """What in a card no model can have, in words."""
     pre, names = card.preprocessing, card.class_names
     wrong = {
         f"interpolation {pre.interpolation!r}": pre.interpolation not in ("bilinear", "bicubic"),
@@ -100,7 +102,7 @@ def open_backbone(
     the one the model was trained on.
     """
     config, taps = card.backbone, taps_of(card.model)
-    weights = str(backbone_weights) if backbone_weights else weights_file(folder, card)
+    weights = expand_home(str(backbone_weights)) if backbone_weights else weights_file(folder, card)
     config = replace(config, weights=weights)
     inside = {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
     try:

@@ -20,6 +20,7 @@ from evl.backbones.refusals import refuse_by_name
 from evl.backbones.timm_vit import TimmBackbone, preprocessing_of
 from evl.config import BackboneConfig
 from evl.errors import BackboneError, nearest
+from evl.files import expand_home
 from evl.types import WeightsOrigin
 
 OPENAI = "openai_clip"
@@ -27,6 +28,7 @@ OPENAI = "openai_clip"
 
 def named(text: str) -> BackboneConfig:
     """What ``--backbone`` means: a name, or one of OpenAI's archives."""
+    text = expand_home(text)
     is_file = Path(text).suffix in (".pt", ".pth") or os.path.isfile(text)  # which is False for what cannot be a path
     return BackboneConfig(OPENAI, weights=text) if is_file else BackboneConfig(text)
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from evl.backbones.unpickle import Refused, read_pickle, tensors_below
 from evl.errors import BackboneError, CheckpointError
+from evl.files import expand_home
 
 _OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _LARGEST_PICKLE = 64 << 20  # bytes of description, tensors not among them
@@ -80,7 +81,7 @@ def load_torch_file(path: str | Path):
 
     Never executes a pickle. CheckpointError where a file is missing, damaged, or holds code.
     """
-    path = Path(path)
+    path = expand_home(Path(path))
     try:
         kind = _kind_of(path, "checkpoint")
         if kind == "torch":

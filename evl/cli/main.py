@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 
 import typer
 
@@ -25,6 +26,7 @@ from evl.cli import (
 )
 from evl.cli.common import console, error
 from evl.errors import EVLError
+from evl.files import expand_home
 
 app = typer.Typer(
     name="evl",
@@ -41,17 +43,25 @@ _COMMANDS = (
 
 
 def _telling(command: Callable) -> Callable:
-    """The command, which says that it was stopped, or what its Ctrl-C says: typer would say nothing."""
+    """The command, with ``~`` in its paths replaced. It says that it was stopped, or what its Ctrl-C says: typer would
+    say nothing."""
 
     @wraps(command)
     def told(*arguments, **options):
         try:
-            return command(*arguments, **options)
+            return command(*arguments, **{name: _at_home(value) for name, value in options.items()})
         except KeyboardInterrupt as stop:
             console.print(str(stop) or "stopped", style="yellow", highlight=False, markup=False, soft_wrap=True)
             raise typer.Exit(130) from None
 
     return told
+
+
+def _at_home(value):
+    """An option's value; a path, or each path of a list, with its ``~`` replaced (a shell leaves --out=~/x alone)."""
+    if isinstance(value, list):
+        return [_at_home(one) for one in value]
+    return expand_home(value) if isinstance(value, Path) else value
 
 
 for module in _COMMANDS:

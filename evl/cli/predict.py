@@ -19,6 +19,7 @@ from evl.cli.options import (
     refuse_sizes_of_a_run,
     sizes,
 )
+from evl.files import expand_home
 
 NAME = "predict"
 
@@ -106,6 +107,7 @@ def _class_names(text: str) -> tuple[str, ...]:
     from evl.data.manifest import read_class_names
     from evl.errors import ConfigError
 
+    text = f"@{expand_home(text[1:])}" if text.startswith("@") else expand_home(text)
     if text.startswith("@") or os.path.isfile(text):  # which is False for what is too long to be a path
         return read_class_names(text.removeprefix("@"))
     names = tuple(name for name in map(clean_label, text.split(",")) if name)

@@ -10,6 +10,7 @@ from pathlib import Path
 from evl.data.listing import VIDEO_SUFFIXES, Tree
 from evl.data.manifest import Manifest, list_videos, read_manifest
 from evl.errors import DataError
+from evl.files import expand_home
 from evl.video.frame_folder import is_image_name
 
 LIST_SUFFIXES = frozenset(".csv .tsv .json .jsonl .txt .list .parquet .yaml .yml .xml .md".split())  # noqa: SIM905
@@ -42,7 +43,7 @@ def plan_copies(data: str | Path, out: str | Path, *, reserved: Sequence[str] = 
 
     Raises DataError where there are no videos, where two would become one file, or where copies and sources would mix.
     """
-    data, out = Path(os.path.abspath(data)), Path(os.path.abspath(out))
+    data, out = (Path(os.path.abspath(expand_home(path))) for path in (data, out))
     if data.is_dir():
         _refuse_inside(data, out)
         plan = _plan_folder(data, list_videos(data), reserved)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evl.errors import DataError
-from evl.files import write_atomically
+from evl.files import expand_home, write_atomically
 from evl.video.index import FrameIndex
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class IndexFile:
     """``IndexFile(path).find(video)`` -> its FrameIndex, or None if it is not there or has changed since."""
 
     def __init__(self, path: str | Path):
-        self.path = str(path)
+        self.path = expand_home(str(path))
         self._table  # noqa: B018  (a wrong file is told now)
 
     def __getstate__(self) -> dict:

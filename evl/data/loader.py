@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from evl.data.parallel import time_limit
 from evl.errors import ConfigError, RunError
+from evl.main_guard import end_if_only_starting, not_begun, program_from_stdin
 
 log = logging.getLogger("evl")
 CRASHED = "kills or hangs the process that decodes it"
@@ -87,9 +88,12 @@ def read_batches(
     ``dataset.samples`` has the files, ``dataset.sample_of(key)`` the number of a key's, and ``dataset.failed(key,
     reason)`` stands for what could not be read because its worker died: tried twice, then not again. Without workers
     nothing of this can be survived. Draws nothing from torch's global generator.
+
+    Raises RunError where workers end again and again, or while they start: in a script without a ``__main__`` guard.
     """
     if num_workers == 0:
         return iter(_loader(dataset, batches, 0, device, collate))
+    end_if_only_starting()
     guarded = _Guarded(dataset, num_workers)
     running = _start(_loader(guarded, batches, num_workers, device, collate))
     return _survive(guarded, running, batches, num_workers, device, collate)
@@ -114,6 +118,7 @@ def _survive(guarded: _Guarded, running: Iterator, batches, num_workers: int, de
         except RuntimeError as error:
             if not str(error).startswith("DataLoader worker (pid"):  # what a worker raised is not its death
                 raise
+        guarded.refuse_if_not_begun(running)
         blamed = guarded.blame_the_dead()
         lost += not blamed
         if lost > MAX_TRIES:
@@ -124,6 +129,7 @@ def _survive(guarded: _Guarded, running: Iterator, batches, num_workers: int, de
         log.warning("a process that reads videos died%s; going on", f" at {', '.join(blamed)}" if blamed else "")
         running = None  # the other workers end now: they must not write where new ones will
         guarded.reading.fill_(-1)
+        guarded.pids.fill_(0)
         rest = _From(batches, done)
         running = _start(_loader(guarded, rest, num_workers, device, collate))
 
@@ -139,7 +145,8 @@ class _From:
 
 
 class _Guarded(Dataset):
-    """A dataset whose workers note, in memory shared with the main process, which sample they are at."""
+    """A dataset whose workers note, in memory shared with the main process, that they began, and which sample they are
+    at."""
 
     def __init__(self, dataset: Dataset, num_workers: int):
         self.dataset = dataset
@@ -151,12 +158,19 @@ class _Guarded(Dataset):
         worker, sample = torch.utils.data.get_worker_info().id, self.dataset.sample_of(key)
         if self.tries[sample] >= MAX_TRIES:
             return self.dataset.failed(key, CRASHED)
-        self.pids[worker], self.reading[worker] = os.getpid(), sample
+        self.reading[worker] = sample
         try:
             with time_limit(self.dataset.samples[sample].path):
                 return self.dataset[key]
         finally:
             self.reading[worker] = -1
+
+    def refuse_if_not_begun(self, running: Iterator) -> None:
+        """RunError if a worker of this loader's iterator ended by itself before it began."""
+        began = set(self.pids.tolist())
+        for process in getattr(running, "_workers", ()):  # there is no public way to their exit codes
+            if process.pid not in began and (process.exitcode or 0) > 0:  # negative: killed, as for want of memory
+                raise not_begun()
 
     def blame_the_dead(self) -> list[str]:
         """Counts a try against each sample at which a worker died; their paths."""
@@ -202,7 +216,10 @@ def _start(loader: DataLoader) -> Iterator:
     on_death = signal.getsignal(signal.SIGCHLD)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
-        return iter(loader)
+        with program_from_stdin():
+            return iter(loader)
+    except (BrokenPipeError, EOFError):  # one ended before it had read what it is for
+        raise not_begun() from None
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGCHLD, on_death)
@@ -210,6 +227,7 @@ def _start(loader: DataLoader) -> Iterator:
 
 
 def _start_worker(worker: int) -> None:
+    torch.utils.data.get_worker_info().dataset.pids[worker] = os.getpid()
     threading.Thread(target=_end_with_the_main_process, daemon=True).start()
     # the first SIGTERM may be the group's; a second one ends the worker, so that nothing can hang on it
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -20,7 +20,7 @@ from evl.data.listing import Tree, is_video_name, missing_samples
 from evl.data.tables import read_table
 from evl.data.text import read_text
 from evl.errors import ConfigError, DataError, nearest
-from evl.files import write_atomically
+from evl.files import expand_home, write_atomically
 from evl.types import Sample
 from evl.video.frame_folder import is_image_name
 
@@ -80,7 +80,7 @@ def read_manifest(
     Labels and class names are written one way (``evl.data.labels.clean_label``). Raises DataError if it is missing, has
     no usable videos, lacks a column, is not of that layout, is unclear, or names a class that is unknown.
     """
-    path = Path(path)
+    path, root = expand_home(Path(path)), None if root is None else expand_home(Path(root))
     if layout not in (known := ("auto", "folder", "classes", *LAYOUTS)):
         raise DataError(f"layout {layout!r} is unknown{nearest(layout, known)}")
     if not path.exists():
@@ -100,7 +100,7 @@ def read_manifest(
         layout, splits, ignored, missing, notices = "folder", found.splits, found.ignored, found.missing, found.notices
     else:
         layout = "manifest"
-        splits, notices = read_table(path, Path(root) if root is not None else path.parent)
+        splits, notices = read_table(path, root if root is not None else path.parent)
         missing = missing_samples([sample for group in splits.values() for sample in group])
     if not any(splits.values()):
         raise DataError(f"{path}: no videos found")
@@ -158,7 +158,7 @@ def list_videos(path: str | Path) -> list[Path]:
 def find_videos(path: str | Path) -> tuple[list[Path], list[str]]:
     """(``list_videos``, the files that are none, which pictures of folders of frames are not)."""
     videos, ignored = [], []
-    for listing in Tree(path).walk():
+    for listing in Tree(expand_home(path)).walk():
         videos += [Path(listing.path, name) for name in listing.files if is_video_name(name)]
         is_frames = listing.is_frames
         if is_frames:
@@ -196,11 +196,14 @@ def write_manifest(path: str | Path, samples: Iterable[Sample], splits: Sequence
 
     ``splits``: the split of each sample, where there are some.
     """
-    folder = Path(path).absolute().parent
+    folder = expand_home(Path(path)).absolute().parent
 
     def name(sample: Sample) -> str:
         file = Path(os.path.abspath(sample.path))
-        return file.relative_to(folder).as_posix() if file.is_relative_to(folder) else str(file)
+        if not file.is_relative_to(folder):
+            return str(file)
+        name = file.relative_to(folder).as_posix()
+        return f"./{name}" if name.startswith("~") else name  # which would be a home folder to its reader
 
     samples = list(samples)
     columns = {"path": [name(s) for s in samples], "label": [s.label or "" for s in samples]}
@@ -222,7 +225,7 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
     Raises ConfigError for what cannot be read, and where a name stands there twice.
     """
     try:
-        lines = read_text(path).splitlines()
+        lines = read_text(expand_home(path)).splitlines()
     except DataError as error:
         raise ConfigError(str(error)) from None
     except OSError as error:

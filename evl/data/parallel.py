@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing import connection, resource_tracker
 
+from evl.main_guard import end_if_only_starting, not_begun, program_from_stdin
+
 
 @dataclass(frozen=True)
 class Crash:
@@ -45,9 +47,11 @@ def each_in_process(function: Callable, items: Iterable, num_workers: int) -> It
     """(item, ``function(item)``) of all items, as they get ready; a ``Crash`` for the result where a process died.
 
     ``function`` lies at the top of a module; items and results can be pickled. What it raises is raised here and ends
-    the work. Processes are gone when the iterator is closed, even in the middle of an item.
+    the work. Processes are gone when the iterator is closed, even in the middle of an item. RunError where they end
+    while they start: in a script without a ``__main__`` guard.
     """
-    todo, workers = iter(items), {}
+    end_if_only_starting()
+    todo, workers, begun = iter(items), {}, set()
     try:
         while True:
             while len(workers) < num_workers and (item := next(todo, _END)) is not _END:
@@ -62,9 +66,14 @@ def each_in_process(function: Callable, items: Iterable, num_workers: int) -> It
                     good, result = pipe.recv()
                 except (EOFError, OSError):
                     process.join()
+                    if pipe not in begun and process.exitcode > 0:  # negative: killed, as for want of memory
+                        raise not_begun() from None
                     pipe.close()
                     del workers[pipe]  # another takes its place if there is more to do
                     yield item, Crash(process.exitcode)
+                    continue
+                begun.add(pipe)
+                if good is None:
                     continue
                 if not good:
                     raise result
@@ -101,7 +110,8 @@ def _start(function: Callable):
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process = context.Process(target=_work, args=(end, function), daemon=True)
-        process.start()
+        with program_from_stdin():
+            process.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     end.close()
@@ -110,6 +120,7 @@ def _start(function: Callable):
 
 def _work(pipe, function: Callable) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _send(pipe, (None, "begun"))
     while True:
         try:
             item = pipe.recv()

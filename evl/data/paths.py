@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from evl.data.manifest import list_videos
 from evl.errors import DataError, PathTypeError
+from evl.files import expand_home
 from evl.types import Sample
 from evl.video.views import AnyPath
 
@@ -39,7 +40,7 @@ def _as_path(path, place: int | None = None) -> str:
     if not isinstance(path, AnyPath):
         where = "" if place is None else f" as number {place} of the list"
         raise PathTypeError(_refusal("a path", path, where))
-    return os.path.expanduser(os.fsdecode(path))
+    return expand_home(os.fsdecode(path))
 
 
 def _refusal(wanted: str, got, where: str = "") -> str:

@@ -21,7 +21,7 @@ from evl.data.loading_speed import LoadingSpeed, measure_loading
 from evl.data.manifest import write_manifest
 from evl.data.parallel import Crash, each_in_process, time_limit
 from evl.errors import DataError, RunError, SaveError, VideoError
-from evl.files import write_atomically
+from evl.files import expand_home, write_atomically
 from evl.types import Sample
 from evl.video.frame_folder import frame_files
 from evl.video.prepare import CopySettings, prepare_video
@@ -71,7 +71,7 @@ def prepare(
     Raises DataError for a plan that cannot be, RunError where ``out`` holds something else, SaveError where the system
     refuses to write; what is complete by then stays, and is not made again.
     """
-    out = Path(os.path.abspath(out))
+    out = Path(os.path.abspath(expand_home(out)))
     plan = plan_copies(data, out, reserved=(SETTINGS, JOURNAL, DAMAGED))
     _start_folder(out, plan, settings)
     with _alone(out):

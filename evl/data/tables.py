@@ -14,6 +14,7 @@ from evl.data.split_names import one_meaning, read_split
 from evl.data.text import read_text
 from evl.data.text_table import Rows, read_delimited, read_list
 from evl.errors import DataError
+from evl.files import expand_home
 from evl.types import Sample
 
 
@@ -77,7 +78,7 @@ def _rows_to_splits(path: Path, rows: Rows, root: Path) -> dict[str, tuple[Sampl
         start, end = (_seconds(path, number, key, row.get(key)) for key in ("start_seconds", "end_seconds"))
         if end is not None and end <= (start or 0.0):
             raise DataError(f"{path}, row {number}: ends at {end:g} s, before it starts")
-        groups[split].append(Sample(os.path.normpath(root / name), clean_label(label), start, end))
+        groups[split].append(Sample(os.path.normpath(root / expand_home(name)), clean_label(label), start, end))
     if "all" in groups and len(groups) > 1:
         raise DataError(f"{path}: some rows have a split and some have none")
     return {split: tuple(group) for split, group in groups.items()}

@@ -39,6 +39,7 @@ from evl.demo.results import (
     Outcome,
 )
 from evl.errors import SaveError
+from evl.files import expand_home
 from evl.inference import explain, predict
 from evl.models import VideoClassifier
 from evl.streams.memory import InMemory, extract, pooled, threads
@@ -109,7 +110,7 @@ def run_demo(
     ``seed`` decides videos, initial values and order; with several seeds they are ``seed``, ``seed + 1``, …, all made
     anew. Runs are saved of the first. ``bar(description, total)`` -> a function that hears of counts.
     """
-    folder = Path(folder).absolute() / time.strftime("%Y%m%d-%H%M%S")
+    folder = expand_home(Path(folder)).absolute() / time.strftime("%Y%m%d-%H%M%S")
     try:
         folder.mkdir(parents=True)
     except OSError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from evl.evaluation.evaluate import Evaluation
 from evl.evaluation.picture import save_picture
-from evl.files import write_atomically
+from evl.files import expand_home, write_atomically
 
 
 def write_evaluation(
@@ -18,7 +18,7 @@ def write_evaluation(
     """``predictions.jsonl`` (a video a line, with all scores), ``metrics.json``, ``confusion.csv`` and ``.png``
     (unless ``picture`` is False: drawing takes longer than the rest). ``outcome``: of the training, for
     ``metrics.json``."""
-    folder, names = Path(folder), evaluation.class_names
+    folder, names = expand_home(Path(folder)), evaluation.class_names
     with write_atomically(folder / "predictions.jsonl", text=True) as file:
         for prediction in evaluation.predictions:
             line = {

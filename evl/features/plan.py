@@ -28,7 +28,7 @@ from evl.features.description import (
 )
 from evl.features.packing import Packed, pack_maps, pack_tokens
 from evl.features.writing import PROJECTIONS, write_description
-from evl.files import is_temporary
+from evl.files import expand_home, is_temporary
 from evl.models.crossframe import neighbour_maps, packed_maps
 from evl.precision import autocast, resolve_precision
 from evl.types import Preprocessing, Sample
@@ -123,7 +123,7 @@ def plan(
     except ValidationError as error:
         raise ConfigError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
     TrainingTransform(config.augment, description.preprocessing, found.class_names)  # which may refuse the config
-    return Extraction(Path(out), config, description, found.splits, found.missing, backbone, part)
+    return Extraction(expand_home(Path(out)), config, description, found.splits, found.missing, backbone, part)
 
 
 def preprocessing_of(config: RunConfig, backbone: FrozenBackbone) -> Preprocessing:

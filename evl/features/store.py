@@ -19,6 +19,7 @@ from evl.features.description import StoreDescription, clip_tensors, first_shard
 from evl.features.index import INDEX, SplitRows, read_index
 from evl.features.packing import TYPES, Packed
 from evl.features.shards import Shard, Shards, num_shards, read_description
+from evl.files import expand_home
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class FeatureStore:
     """
 
     def __init__(self, path: str | Path, *, unfinished: bool = False):
-        self.path = Path(path)
+        self.path = expand_home(Path(path))
         self.description = read_description(self.path)
         if not unfinished:
             self.splits  # noqa: B018  (what is wrong is told now)

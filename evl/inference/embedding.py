@@ -14,8 +14,14 @@ from torch import Tensor
 
 from evl.distributed import World
 from evl.errors import ConfigError
+<<<<<<< HEAD
 from evl.files import write_atomically
 from evl.inference.reading import Reader, card_of, evaluating, read
+=======
+from evl.features.store import StoredSplit
+from evl.files import expand_home, write_atomically
+from evl.inference.predictor import evaluating, of_samples, of_stored
+>>>>>>> origin/main
 from evl.models import MeanPool, VideoClassifier
 from evl.precision import without_autocast
 from evl.streams import Stream
@@ -120,7 +126,7 @@ def write_embeddings(path: str | Path, embeddings: Embeddings, splits: Sequence[
 
 def require_ending(path: str | Path) -> Path:
     """The path, if it is one that vectors can be written to; ConfigError if not."""
-    path = Path(path)
+    path = expand_home(Path(path))
     if path.suffix not in (".parquet", ".npy"):
         raise ConfigError(f"{path}: vectors go to a .parquet or .npy, not {path.suffix or 'without an ending'!r}")
     return path

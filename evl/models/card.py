@@ -25,6 +25,7 @@ class ModelCard:
     class_names: tuple[str, ...]
     origin: WeightsOrigin | None = None  # of the backbone's weights; None where an older evl saved it
     scores: dict[str, int | float | str] | None = None  # with their protocol
+    scored_hash: str | None = None  # of the trained weights when they were scored
     data: str | None = None  # what it was trained on, in words
     used_otherwise: tuple[str, ...] = ()  # than it was trained, in words: more frames, other pixels
     with_backbone: bool = False  # whether the encoder's weights are inside

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+<<<<<<< HEAD
 from evl.errors import ConfigError
 from evl.precision import without_autocast
 from evl.types import EncoderFacts, LayerFeatures, MappedFeatures
+=======
+from evl.distributed import without_autocast
+from evl.errors import ConfigError
+from evl.types import LayerFeatures, MappedFeatures
+>>>>>>> origin/main
 
 
 class ClassifierHead(nn.Module):
@@ -35,8 +43,15 @@ class VideoClassifier(nn.Module):
     what training starts from.
 
     Attributes:
+<<<<<<< HEAD
         class_names: tuple of Y names, in the order of the logits; () if unknown.
         card: a ``evl.models.card.ModelCard`` when the model was loaded or built from a config, else None.
+=======
+        class_names: tuple of Y names, in the order of the logits; () if unknown. Others may be set, as many as the head
+            has outputs: ``model.class_names = ["a", "b"]``; they are saved with the model.
+        card: a ``evl.assembly.ModelCard`` when the model was loaded or built from a config, else None. It then holds
+            the class names.
+>>>>>>> origin/main
     """
 
     def __init__(
@@ -54,13 +69,18 @@ class VideoClassifier(nn.Module):
         self.decoder = decoder
         self.head = head
         self.zero_shot = zero_shot
-        self.class_names = tuple(class_names)
         self.card = None
+<<<<<<< HEAD
         for parameter in self.backbone.parameters() if self.backbone is not None else ():
+=======
+        self._class_names = tuple(class_names)
+        for parameter in backbone.parameters():
+>>>>>>> origin/main
             parameter.requires_grad = False
         self.train()
 
     @property
+<<<<<<< HEAD
     def encoder(self) -> nn.Module | EncoderFacts:
         """The backbone, or what is known of it: ``spec``, ``taps``, ``preprocessing``, ``weights_hash``, ``origin``."""
         return self._facts if self.backbone is None else self.backbone
@@ -71,6 +91,38 @@ class VideoClassifier(nn.Module):
         return getattr(self.decoder, "reads_maps", False)
 
     def forward(self, clips: Tensor) -> Tensor:
+=======
+    def class_names(self) -> tuple[str, ...]:
+        return self._class_names if self.card is None else self.card.class_names
+
+    @class_names.setter
+    def class_names(self, names: Iterable[str]) -> None:
+        """Raises ConfigError for names that are empty or come twice, or where the head has more or fewer outputs."""
+        names, before = checked_class_names(names), self.class_names
+        count = self.num_outputs
+        if count is not None and len(names) != count:
+            raise ConfigError(
+                f"{len(names)} class names for a head of {count} outputs: give one name for each, in the order of the "
+                "logits; for other classes put another head in first, then set the names"
+            )
+        if self.card is None:
+            self._class_names = names
+            return
+        self.card = replace(self.card, class_names=names)
+        # scores stay with names that are only spelt otherwise; the same names in another order make other predictions
+        if any(name in before and before.index(name) != y for y, name in enumerate(names)):
+            self.card = replace(self.card, scores=None)
+
+    @property
+    def num_outputs(self) -> int | None:
+        """Y, by the head's last linear layer, or the text embeddings of a zero-shot model; None if it has neither."""
+        if layers := [part for part in self.head.modules() if isinstance(part, nn.Linear)]:
+            return layers[-1].out_features
+        text = getattr(self.decoder, "text", None)
+        return len(text) if isinstance(text, Tensor) else None
+
+    def forward(self, clips) -> Tensor:
+>>>>>>> origin/main
         return self.classify(self.features(clips))
 
     def features(self, clips: Tensor) -> list[LayerFeatures]:
@@ -129,6 +181,30 @@ class VideoClassifier(nn.Module):
 
     def trainable_parameters(self) -> Iterator[nn.Parameter]:
         return (parameter for parameter in self.parameters() if parameter.requires_grad)
+
+
+def checked_class_names(names: Iterable[str]) -> tuple[str, ...]:
+    """The names without blanks around them, in Unicode's composed form (NFC).
+
+    Raises ConfigError for what is no list of names, and where one is empty, has a line break, or is there twice.
+    """
+    if isinstance(names, str | bytes) or not isinstance(names, Iterable):
+        raise ConfigError(f"class names {names!r}: expected a list of names")
+    names = tuple(names)
+    for place, name in enumerate(names):
+        if not isinstance(name, str):
+            raise ConfigError(f"class name {place} is {name!r}: expected a text")
+    names = tuple(unicodedata.normalize("NFC", name.strip()) for name in names)
+    for place, name in enumerate(names):
+        if not name:
+            raise ConfigError(f"class name {place} is empty")
+        if len(name.splitlines()) != 1:
+            raise ConfigError(f"class name {place} is {name!r}: it has a line break")
+        if any("\ud800" <= sign <= "\udfff" for sign in name):
+            raise ConfigError(f"class name {place} is {name!r}: it is not UTF-8")
+        if (first := names.index(name)) != place:
+            raise ConfigError(f"the class name {name!r} is there twice, as {first} and {place}")
+    return names
 
 
 def _below(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -64,7 +64,8 @@ def train(
 ) -> RunResult:
     """Runs ``config`` in the folder ``out``, or goes on with the run there (``resume``; config None).
 
-    Under torchrun all processes call it; the first one writes. Raises errors of ``evl.errors``.
+    Under torchrun all processes call it; the first one writes. Raises errors of ``evl.errors``. A run that ends in an
+    error before its first step is done leaves no folder.
     """
     folder = RunFolder(out)
     with join_world(device) as world:
@@ -118,6 +119,7 @@ def train(
             _announce(config, model, train_samples, val_samples, world)
             if missing:
                 _announce_missing(missing, folder.path)
+<<<<<<< HEAD
         if config.training.compile:
             model.compile()
 
@@ -138,6 +140,20 @@ def train(
         finally:
             keeper.close()
         evaluation, outcome = judged(progress, quick=False) if val_samples else None, None
+=======
+        try:
+            fit(
+                model, config, source, folder, world,
+                resume=resume, damaged=damaged, progress=progress,
+            )  # fmt: skip
+        except BaseException:
+            if world.is_main and not resume:
+                folder.remove_if_unused()
+            raise
+        evaluation, outcome = None, None
+        if val_samples:
+            evaluation = judge(model, source, world, progress)
+>>>>>>> origin/main
         if world.is_main:
             metrics = evaluation.metrics if evaluation is not None else None
             stored_clips = None if store is None else store.description.options.clips_per_video

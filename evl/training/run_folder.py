@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib.metadata
 import json
@@ -18,10 +19,13 @@ from evl.config import RunConfig
 from evl.data.manifest import read_class_names, read_manifest, write_manifest
 from evl.errors import DataError, RunError, SaveError
 from evl.features.description import StoreDescription
-from evl.files import write_atomically
+from evl.files import expand_home, write_atomically
 from evl.types import Sample
 
 FEATURES = "features.json"
+# by ``create``; the first says that the folder is complete
+_MADE = ("config.yaml", "environment.json", "class_names.txt", "train.csv", "val.csv", "missing.csv", FEATURES)
+_MEASURED = ("metrics.jsonl", "damaged.csv", "best", "model.json")
 
 
 class RunFolder:
@@ -30,7 +34,7 @@ class RunFolder:
     ``checkpoints/``, ``tensorboard/``, and at the end the model and its evaluation."""
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
+        self.path = expand_home(Path(path))
         self.checkpoints = self.path / "checkpoints"
 
     @property
@@ -69,6 +73,17 @@ class RunFolder:
             self._write(FEATURES, json.dumps(content, indent=2))
         self._write("environment.json", json.dumps(environment(), indent=2))
         self._write("config.yaml", config.to_yaml())  # last: its presence says that the folder is complete
+
+    def remove_if_unused(self) -> None:
+        """Takes back what ``create`` made, where no step was done: the same command can then begin again. What a run
+        has measured or saved stays, and so does what is not of this class."""
+        if any(self.checkpoints.glob("step_*.pt")) or any((self.path / name).exists() for name in _MEASURED):
+            return
+        with contextlib.suppress(OSError):
+            for name in _MADE:
+                (self.path / name).unlink(missing_ok=True)
+            self.checkpoints.rmdir()
+            self.path.rmdir()
 
     def read(self) -> tuple[RunConfig, tuple[str, ...], tuple[Sample, ...], tuple[Sample, ...]]:
         if not self.exists:

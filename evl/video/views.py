@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from torch import Tensor
 
+from evl.files import expand_home
 from evl.types import Preprocessing
 from evl.video.index import frame_index
 from evl.video.reader import find_part, read_clip
@@ -47,7 +48,7 @@ def read_views(
     the views need is decoded, unless ``verify`` asks that the whole file, or the part between the times, decodes
     cleanly. Raises VideoError, with the reason, for a file that cannot be used.
     """
-    path = os.fsdecode(path)
+    path = expand_home(os.fsdecode(path))
     size = (size, size) if isinstance(size, int) else tuple(size)
     if len(size) != 2 or min(size) < 1:
         raise ValueError(f"size {size}: expected a number of pixels, or (height, width)")
