@@ -6,15 +6,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent / "evl"
 # a room may import from everything below its level; rooms of one level do not know each other
 LEVELS = [
-<<<<<<< HEAD
     {"errors", "_version"},
-    {"types"},
-    {"config", "files", "heap", "onednn", "precision"},
-=======
-    {"errors"},
     {"types", "files", "main_guard"},
-    {"config", "heap", "onednn"},
->>>>>>> origin/main
+    {"config", "heap", "onednn", "precision"},
     {"distributed"},
     {"video", "backbones", "models"},
     {"data"},  # lists of videos stand on video

@@ -14,8 +14,8 @@ from evl.backbones.text import open_shared_space, require_text_tower
 from evl.config import ModelConfig, RunConfig
 from evl.data.labels import clean_names
 from evl.errors import ConfigError
-from evl.models.card import ModelCard
 from evl.models import AttentiveProbe, ClassifierHead, EVLDecoder, MeanPool, ZeroShot
+from evl.models.card import ModelCard
 from evl.types import BackboneSpec, EncoderFacts
 
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import torch
 from huggingface_hub import ModelHubMixin
 
-from evl.models import VideoClassifier as Classifier
 from evl._version import __version__
 from evl.assembly.build import build_parts
 from evl.assembly.formats import CARD, MADE, WEIGHTS
@@ -34,6 +33,7 @@ from evl.backbones.base import hash_weights
 from evl.config import ClipConfig, RunConfig
 from evl.errors import CheckpointError, ConfigError, EVLError, SaveError
 from evl.files import expand_home
+from evl.models import VideoClassifier as Classifier
 from evl.types import EncoderFacts
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from evl.models.card import ModelCard
 from evl.assembly.classifier import VideoClassifier
 from evl.backbones import FrozenBackbone, create_backbone, named
 from evl.backbones.openai_clip import HEAD_WIDTH
@@ -20,6 +19,7 @@ from evl.config import BackboneConfig, ClipConfig, EvaluationConfig, ModelConfig
 from evl.errors import CheckpointError, EVLError
 from evl.files import write_atomically
 from evl.models import ClassifierHead, EVLDecoder
+from evl.models.card import ModelCard
 from evl.models.decoder import own_key_to_release
 
 

@@ -16,27 +16,24 @@ from torch import Tensor, nn
 from evl._version import __version__
 from evl.assembly.build import attention_sizes
 from evl.assembly.formats import CARD, WEIGHTS
-from evl.models import VideoClassifier
-from evl.models.card import ModelCard
 from evl.assembly.stored import (
-    embedding_width,
     find_model,
     grid_of,
     open_backbone,
     read_card,
     read_tensors,
     refuse_other_shapes,
-    weights_file,
     what_cannot_be,
 )
 from evl.backbones import FrozenBackbone
 from evl.backbones.base import hash_weights, tapped_blocks
-from evl.config import ClipConfig, ModelConfig, RunConfig
+from evl.config import ModelConfig, RunConfig
 from evl.errors import CheckpointError, ConfigError
 from evl.files import expand_home, write_atomically
-from evl.models import ClassifierHead
+from evl.models import ClassifierHead, VideoClassifier
+from evl.models.card import ModelCard
 from evl.models.resize import resized_state
-from evl.types import BackboneSpec, EncoderFacts
+from evl.types import BackboneSpec
 
 log = logging.getLogger("evl")
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}

@@ -13,13 +13,13 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from evl.assembly.build import build_decoder, taps_of
-from evl.models.card import ModelCard
 from evl.assembly.formats import CARD, WEIGHTS, upgraded
 from evl.assembly.hub import fetch, is_hub_id
 from evl.backbones import FrozenBackbone, create_backbone
 from evl.data.labels import clean_names
 from evl.errors import BackboneError, CheckpointError
 from evl.files import expand_home, strict_json
+from evl.models.card import ModelCard
 from evl.types import BackboneSpec, EncoderFacts
 
 

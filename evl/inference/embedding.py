@@ -14,14 +14,8 @@ from torch import Tensor
 
 from evl.distributed import World
 from evl.errors import ConfigError
-<<<<<<< HEAD
-from evl.files import write_atomically
-from evl.inference.reading import Reader, card_of, evaluating, read
-=======
-from evl.features.store import StoredSplit
 from evl.files import expand_home, write_atomically
-from evl.inference.predictor import evaluating, of_samples, of_stored
->>>>>>> origin/main
+from evl.inference.reading import Reader, card_of, evaluating, read
 from evl.models import MeanPool, VideoClassifier
 from evl.precision import without_autocast
 from evl.streams import Stream

@@ -9,15 +9,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-<<<<<<< HEAD
 from evl.errors import ConfigError
 from evl.precision import without_autocast
 from evl.types import EncoderFacts, LayerFeatures, MappedFeatures
-=======
-from evl.distributed import without_autocast
-from evl.errors import ConfigError
-from evl.types import LayerFeatures, MappedFeatures
->>>>>>> origin/main
 
 
 class ClassifierHead(nn.Module):
@@ -43,15 +37,10 @@ class VideoClassifier(nn.Module):
     what training starts from.
 
     Attributes:
-<<<<<<< HEAD
-        class_names: tuple of Y names, in the order of the logits; () if unknown.
-        card: a ``evl.models.card.ModelCard`` when the model was loaded or built from a config, else None.
-=======
         class_names: tuple of Y names, in the order of the logits; () if unknown. Others may be set, as many as the head
             has outputs: ``model.class_names = ["a", "b"]``; they are saved with the model.
-        card: a ``evl.assembly.ModelCard`` when the model was loaded or built from a config, else None. It then holds
+        card: a ``evl.models.card.ModelCard`` when the model was loaded or built from a config, else None. It then holds
             the class names.
->>>>>>> origin/main
     """
 
     def __init__(
@@ -70,17 +59,12 @@ class VideoClassifier(nn.Module):
         self.head = head
         self.zero_shot = zero_shot
         self.card = None
-<<<<<<< HEAD
-        for parameter in self.backbone.parameters() if self.backbone is not None else ():
-=======
         self._class_names = tuple(class_names)
-        for parameter in backbone.parameters():
->>>>>>> origin/main
+        for parameter in self.backbone.parameters() if self.backbone is not None else ():
             parameter.requires_grad = False
         self.train()
 
     @property
-<<<<<<< HEAD
     def encoder(self) -> nn.Module | EncoderFacts:
         """The backbone, or what is known of it: ``spec``, ``taps``, ``preprocessing``, ``weights_hash``, ``origin``."""
         return self._facts if self.backbone is None else self.backbone
@@ -90,8 +74,7 @@ class VideoClassifier(nn.Module):
         """Whether the decoder reads neighbour maps (``evl.models.crossframe``)."""
         return getattr(self.decoder, "reads_maps", False)
 
-    def forward(self, clips: Tensor) -> Tensor:
-=======
+    @property
     def class_names(self) -> tuple[str, ...]:
         return self._class_names if self.card is None else self.card.class_names
 
@@ -121,8 +104,7 @@ class VideoClassifier(nn.Module):
         text = getattr(self.decoder, "text", None)
         return len(text) if isinstance(text, Tensor) else None
 
-    def forward(self, clips) -> Tensor:
->>>>>>> origin/main
+    def forward(self, clips: Tensor) -> Tensor:
         return self.classify(self.features(clips))
 
     def features(self, clips: Tensor) -> list[LayerFeatures]:

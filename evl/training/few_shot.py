@@ -24,7 +24,6 @@ from evl.errors import ConfigError
 from evl.evaluation import Evaluation, encoder_for, mean_interval, write_evaluation
 from evl.evaluation.evaluate import labels_of
 from evl.features.store import FeatureStore
-from evl.files import expand_home
 from evl.models import VideoClassifier
 from evl.precision import resolve_precision
 from evl.streams import Subset
@@ -59,11 +58,7 @@ def few_shot(
     (``with_steps``: 30 epochs, but at least 200). ``keep_runs``: heads and predictions too. Under torchrun draws are
     shared among processes. ``resume``: goes on in ``out`` with the K that are not done yet (``config`` None).
     """
-<<<<<<< HEAD
     folder = FewShotFolder(out)
-=======
-    folder = expand_home(Path(out))
->>>>>>> origin/main
     with join_world(device) as world:
         done: list[Shots] = []
         if resume:

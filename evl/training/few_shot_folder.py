@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from evl.config import RunConfig
 from evl.errors import RunError
-from evl.files import write_atomically
+from evl.files import expand_home, write_atomically
 from evl.training.few_shot_report import Shots
 
 _SETTINGS, _ROWS = "few_shot.yaml", "rows.jsonl"
@@ -23,7 +23,7 @@ class FewShotFolder:
     ``shots.json`` and ``shots.png``."""
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
+        self.path = expand_home(Path(path))
 
     @property
     def _is_begun(self) -> bool:

@@ -119,7 +119,6 @@ def train(
             _announce(config, model, train_samples, val_samples, world)
             if missing:
                 _announce_missing(missing, folder.path)
-<<<<<<< HEAD
         if config.training.compile:
             model.compile()
 
@@ -135,25 +134,15 @@ def train(
         learners = Learners([Learner("the run", config, model, rank=world.rank)])
         try:
             fit(stream, learners, config.training, world, keeper, progress=progress)
-        except Interrupted as stop:
-            raise Interrupted(f"{stop}; a checkpoint is saved") from None
+        except BaseException as problem:
+            if world.is_main and not resume:
+                folder.remove_if_unused()
+            if isinstance(problem, Interrupted):
+                raise Interrupted(f"{problem}; a checkpoint is saved") from None
+            raise
         finally:
             keeper.close()
         evaluation, outcome = judged(progress, quick=False) if val_samples else None, None
-=======
-        try:
-            fit(
-                model, config, source, folder, world,
-                resume=resume, damaged=damaged, progress=progress,
-            )  # fmt: skip
-        except BaseException:
-            if world.is_main and not resume:
-                folder.remove_if_unused()
-            raise
-        evaluation, outcome = None, None
-        if val_samples:
-            evaluation = judge(model, source, world, progress)
->>>>>>> origin/main
         if world.is_main:
             metrics = evaluation.metrics if evaluation is not None else None
             stored_clips = None if store is None else store.description.options.clips_per_video

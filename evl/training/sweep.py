@@ -20,15 +20,8 @@ from evl.config import replace as replace_settings
 from evl.data.splits import find_splits
 from evl.distributed import World, join_world
 from evl.errors import ConfigError, RunError
-<<<<<<< HEAD
 from evl.evaluation.stored import encoder_for
 from evl.precision import resolve_precision
-=======
-from evl.evaluation import Evaluation, evaluate_heads
-from evl.evaluation.evaluate import evaluate_together
-from evl.evaluation.stored import backbone_for, stored_backbone
-from evl.files import expand_home
->>>>>>> origin/main
 from evl.training.grid import Grid, Point, expand
 from evl.training.keeper import RunKeeper
 from evl.training.learner import Learner
@@ -74,18 +67,12 @@ def sweep(
     Interrupted raised; ``resume`` goes on from the newest checkpoint (``config`` None, ``grid`` empty).
     ``together``: see ``Learners``. Raises errors of ``evl.errors``.
     """
-<<<<<<< HEAD
     folder = SweepFolder(out)
     if resume:
         config, grid = folder.read()
     wanted = expand(config or RunConfig(), grid)  # what can be refused is refused before anything is read
     if not resume:
         folder.refuse_used()
-=======
-    out = expand_home(Path(out))
-    wanted = expand(config, grid)  # what can be refused is refused before anything is read
-    _refuse_used(out)
->>>>>>> origin/main
     with join_world(device) as world:
         if world.size > 1:
             raise ConfigError(

@@ -12,7 +12,7 @@ import yaml
 
 from evl.config import RunConfig
 from evl.errors import RunError
-from evl.files import write_atomically
+from evl.files import expand_home, write_atomically
 from evl.training.run_folder import RunFolder
 from evl.training.sweep_plot import draw
 from evl.training.sweep_results import SweepResult
@@ -25,7 +25,7 @@ class SweepFolder:
     results. ``run``: the same folder as the training sees it."""
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
+        self.path = expand_home(Path(path))
         self.run = RunFolder(path)
 
     def refuse_used(self) -> None:
