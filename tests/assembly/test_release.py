@@ -1,5 +1,6 @@
 """Released checkpoints: the logits, and twelve training steps, of the original."""
 
+import dataclasses
 import json
 
 import pytest
@@ -14,10 +15,27 @@ from evl.config import RunConfig, TrainingConfig, replace
 from evl.distributed import World
 from evl.errors import CheckpointError, EVLError
 from evl.models.decoder import own_key_to_release, release_key_to_own
-from evl.training.optim import learning_rate, make_optimizer, make_scaler, train_step
+from evl.streams import Batch
+from evl.training.learner import Learner
+from evl.training.learners import Learners
+from evl.training.optim import learning_rate
 from tests.helpers import GOLDEN, assert_close
 
 FILES = GOLDEN / "release_checkpoint_tiny.pth", GOLDEN / "openai_clip_tiny.pt"
+
+
+def learner_of(model, training):
+    return Learner("a release", dataclasses.replace(RunConfig(), training=training), model)
+
+
+def take_step(learner, parts, step):
+    """A step on micro-batches (clips, labels); those without labels were damaged. [loss, clips, hits], summed."""
+    batches = [
+        Batch(learner.model.features(clips) if len(labels) else None, labels, tuple(range(len(labels))), {})
+        for clips, labels in parts
+    ]
+    Learners([learner]).step(step, batches, World(0, 1, torch.device("cpu")))
+    return learner.totals
 
 
 def test_logits_equal_the_release():
@@ -44,13 +62,12 @@ def test_training_equals_the_release(accumulation):
         weight_decay=facts["weight_decay"],
         accumulation=accumulation,
     )
-    optimizer, scaler = make_optimizer(model, config), make_scaler(config, torch.device("cpu"))
-    world = World(0, 1, torch.device("cpu"))
+    learner = learner_of(model, config)
     for step in range(facts["steps"]):
         assert learning_rate(step, config) == pytest.approx(golden["lrs"][step].item(), rel=1e-9)
         clips, labels = golden["video"][step].float().transpose(1, 2), golden["labels"][step]
         parts = list(zip(clips.chunk(accumulation), labels.chunk(accumulation), strict=True))
-        total, count, _ = train_step(model, optimizer, scaler, parts, step, config, world)
+        total, count, _ = take_step(learner, parts, step)
         assert count == 3
         assert (total / count).item() == pytest.approx(golden["losses"][step].item(), rel=1e-5)
     own = model.trainable_state()
@@ -77,11 +94,9 @@ def test_damaged_clips_leave_the_mean_of_the_others():
         model = evl.load_release(*FILES).train()
         config = TrainingConfig(steps=2, batch_size=batch_size, precision="fp32", clip_grad_norm=1.0, lr=1.0)
         # plain descent: Adam would blow rounding up where a gradient is zero by symmetry
-        optimizer = torch.optim.SGD(model.trainable_parameters(), lr=1.0)
-        scaler = make_scaler(config, torch.device("cpu"))
-        world = World(0, 1, torch.device("cpu"))
-        totals = train_step(model, optimizer, scaler, parts, 0, config, world)
-        results.append((totals, model.trainable_state()))
+        learner = learner_of(model, config)
+        learner.optimizer = torch.optim.SGD(model.trainable_parameters(), lr=1.0)
+        results.append((take_step(learner, parts, 0), model.trainable_state()))
     assert_close(results[0][0], results[1][0])
     for name, value in results[0][1].items():
         assert_close(results[1][1][name], value, relative=1e-5)

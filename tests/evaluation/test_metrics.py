@@ -6,7 +6,7 @@ import torch
 
 import evl
 from evl.evaluation import compute_metrics, mean_interval, wilson_interval
-from evl.inference import predict_samples
+from evl.inference import predict_views, views_for
 from evl.types import Prediction, Sample
 from tests.helpers import assert_close
 
@@ -46,7 +46,7 @@ def test_nothing_and_ties():
 def test_scores_are_the_mean_softmax_of_views(finished_run, videos):
     model = evl.load(finished_run)
     samples = [Sample(str(path)) for path in sorted(videos.rglob("*.mp4"))[:5]]
-    result = predict_samples(model, samples, None, num_clips=3, num_crops=3, batch_size=2)
+    result = predict_views([model], views_for(model, samples, num_clips=3, num_crops=3), None, batch_size=2)[0]
     assert [p.path for p in result.predictions] == [s.path for s in samples]
     for sample, prediction in zip(samples, result.predictions, strict=True):
         pre = model.card.preprocessing
@@ -60,7 +60,7 @@ def test_scores_are_the_mean_softmax_of_views(finished_run, videos):
 
 def test_model_mode_is_left_alone(finished_run, videos):
     model = evl.load(finished_run).train()
-    predict_samples(model, [Sample(str(next(videos.rglob("*.mp4"))))], None)
+    predict_views([model], views_for(model, [Sample(str(next(videos.rglob("*.mp4"))))]), None)
     assert model.training
     assert not model.backbone.training
 

@@ -96,7 +96,7 @@ def test_a_run_that_ends_before_its_first_step_leaves_no_folder(tiny_config, tmp
     def fail(*arguments, **options):
         raise MemoryError
 
-    monkeypatch.setattr("evl.training.loop.train_step", fail)
+    monkeypatch.setattr("evl.training.learners.Learners.step", fail)
     (tmp_path / "run").mkdir()
     with pytest.raises(MemoryError):
         train(tiny_config, tmp_path / "run")
