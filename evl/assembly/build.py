@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +19,7 @@ from evl.data.labels import clean_names
 from evl.errors import ConfigError
 from evl.models import AttentiveProbe, ClassifierHead, EVLDecoder, MeanPool, ZeroShot
 from evl.types import BackboneSpec, Preprocessing, WeightsOrigin
+from evl.video.transforms import preprocessing_of
 
 
 @dataclass(frozen=True)
@@ -112,16 +113,13 @@ def build_classifier(
             nn.init.zeros_(head.linear.weight)  # so that the first step scores what zero-shot scores
             nn.init.zeros_(head.linear.bias)
     model = VideoClassifier(backbone, decoder, head, class_names, zero_shot=zero_shot)
-    preprocessing = replace(backbone.preprocessing, antialias=config.clip.antialias)
-    if config.clip.interpolation != "auto":
-        preprocessing = replace(preprocessing, interpolation=config.clip.interpolation)
     model.card = ModelCard(
         backbone=config.backbone,
         backbone_hash=backbone.weights_hash,
         model=config.model,
         clip=config.clip,
         evaluation=config.evaluation,
-        preprocessing=preprocessing,
+        preprocessing=preprocessing_of(config, backbone.preprocessing),
         class_names=class_names,
         origin=backbone.origin,
     )

@@ -70,7 +70,8 @@ class Videos:
     def read_batches(self, first_step: int) -> Iterator[Batch]:
         config, device = self.config, self.world.device
         files = make_files(self.train_samples, config)
-        dataset = TrainingClips(files, self.labels, config.clip, self.transform, config.training.seed)
+        pixels = dict(square_pixels=self.preprocessing.pixel_aspect)
+        dataset = TrainingClips(files, self.labels, config.clip, self.transform, config.training.seed, **pixels)
         sampler = make_sampler(config, len(self.train_samples), first_step, self.world)
         return read_batches(dataset, sampler, num_workers=self.num_workers, device=device, collate=collate_clips)
 
