@@ -88,8 +88,8 @@ def command(
     evl evaluate runs/mine --data videos/    ·    evl evaluate --zero-shot --backbone
     vit_base_patch16_clip_quickgelu_224.openai --data videos/
 
-    Writes predictions.jsonl, metrics.json, confusion.csv and confusion.png. Damaged videos are listed and make the
-    exit code 1.
+    Writes predictions.parquet (evl.read_predictions reads it), metrics.json, confusion.csv and confusion.png. Damaged
+    videos are listed and make the exit code 1.
     """
     from evl.assembly import load, save_model
     from evl.cli.common import Bars, is_main_process, print_json, start_logging, zero_shot_model
@@ -97,6 +97,7 @@ def command(
     from evl.distributed import join_world
     from evl.errors import ConfigError, DataError, SaveError
     from evl.evaluation import evaluate, evaluate_stored, load_for_store, write_evaluation
+    from evl.evaluation.saved_predictions import PREDICTIONS
     from evl.features.store import FeatureStore
 
     start_logging()
@@ -150,7 +151,7 @@ def command(
                     {
                         **result.to_dict(),
                         "damaged": result.damaged,
-                        **({"predictions": f"{out}/predictions.jsonl"} if out else {}),
+                        **({"predictions": f"{out}/{PREDICTIONS}"} if out else {}),
                     }
                 )
             else:

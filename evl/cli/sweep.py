@@ -32,6 +32,9 @@ def command(
         ),
     ] = [],  # noqa: B006  (typer copies it)
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; default: CUDA if there is one.")] = None,
+    keep_predictions: Annotated[
+        bool, typer.Option("--predictions", help="Write the predictions of every head, not of the chosen one alone.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what sweep.json holds, and nothing else.")] = False,
 ) -> None:
     """Try many settings in one pass over the data; choose by the validation videos.
@@ -45,10 +48,17 @@ def command(
 
     start = make_config(data, backbone, recipe, config, (), init, features)
     refuse_other_videos(start, data, tuple(settings))
-    run_sweep(start, settings, out, device, as_json)
+    run_sweep(start, settings, out, device, as_json, keep_predictions)
 
 
-def run_sweep(config, settings: list[str], out: Path, device: str | None, as_json: bool = False) -> None:
+def run_sweep(
+    config,
+    settings: list[str],
+    out: Path,
+    device: str | None,
+    as_json: bool = False,
+    keep_predictions: bool = False,
+) -> None:
     """The sweep with its progress and its table, for this command and ``evl train --heads``."""
     from evl.cli.common import console, output, print_json, start_logging
     from evl.cli.train import ProgressBars
@@ -60,7 +70,7 @@ def run_sweep(config, settings: list[str], out: Path, device: str | None, as_jso
     keep_freed_memory()
     with ProgressBars() as progress:
         try:
-            result = sweep(config, settings, out, device=device, progress=progress)
+            result = sweep(config, settings, out, device=device, progress=progress, keep_predictions=keep_predictions)
         except Interrupted as stop:
             console.print(str(stop), markup=False, soft_wrap=True)
             raise typer.Exit(130) from None

@@ -66,7 +66,7 @@ def command(
 ) -> None:
     """Train a classifier on your videos; evaluate and save it.
 
-    Everything it was told, saw and measured is in --out: config.yaml, metrics.jsonl, predictions.jsonl,
+    Everything it was told, saw and measured is in --out: config.yaml, metrics.jsonl, predictions.parquet,
     model.safetensors and model.json. Ctrl-C saves a checkpoint; --resume goes on from it.
 
     Many processes: torchrun --nproc-per-node 2 -m evl train …

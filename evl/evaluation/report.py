@@ -9,30 +9,24 @@ from pathlib import Path
 
 from evl.evaluation.evaluate import Evaluation
 from evl.evaluation.picture import save_picture
+from evl.evaluation.saved_predictions import PREDICTIONS, write_predictions
 from evl.files import expand_home, write_atomically
 
 
 def write_evaluation(
-    folder: str | Path, evaluation: Evaluation, *, picture: bool = True, outcome: Mapping | None = None
+    folder: str | Path,
+    evaluation: Evaluation,
+    *,
+    picture: bool = True,
+    predictions: bool = True,
+    outcome: Mapping | None = None,
 ) -> None:
-    """``predictions.jsonl`` (a video a line, with all scores), ``metrics.json``, ``confusion.csv`` and ``.png``
-    (unless ``picture`` is False: drawing takes longer than the rest). ``outcome``: of the training, for
+    """``metrics.json``, ``confusion.csv``, and what is asked for: ``predictions.parquet`` (all scores of every video:
+    ``read_predictions``) and ``confusion.png`` (drawing takes longer than the rest). ``outcome``: of the training, for
     ``metrics.json``."""
     folder, names = expand_home(Path(folder)), evaluation.class_names
-    with write_atomically(folder / "predictions.jsonl", text=True) as file:
-        for prediction in evaluation.predictions:
-            line = {
-                "path": prediction.path,
-                **{
-                    key: time
-                    for key in ("start_seconds", "end_seconds")
-                    if (time := getattr(prediction, key)) is not None
-                },
-                "label": names[prediction.label],
-                "prediction": names[prediction.top(1)[0]],
-                "scores": {name: round(score, 6) for name, score in zip(names, prediction.scores, strict=True)},
-            }
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    if predictions:
+        write_predictions(folder / PREDICTIONS, evaluation)
     with write_atomically(folder / "metrics.json", text=True) as file:
         per_class = dict(zip(names, evaluation.metrics.class_accuracy(), strict=True))
         content = {**evaluation.to_dict(), "class_accuracy": per_class, "damaged": evaluation.damaged}

@@ -62,11 +62,13 @@ def sweep(
     device: str | None = None,
     progress: Callable[[Progress], None] = lambda report: None,
     together: int | None = None,
+    keep_predictions: bool = False,
 ) -> SweepResult:
     """Trains a head for every point of ``grid`` (``evl.training.grid.expand``) on ``config``'s store or videos, judges
     all on the validation videos, and chooses one.
 
     ``out`` gets a run folder for each head (``heads/000`` …), ``best``, ``sweep.json``, ``sweep.csv``, ``sweep.png``.
+    Predictions are written of the chosen head; with ``keep_predictions`` of all heads.
     The chosen head alone is judged on the test split, once, if there is one. After Ctrl-C heads are saved as they are,
     and Interrupted is raised; a sweep cannot be resumed. ``together``: see ``Heads``. Raises errors of ``evl.errors``.
     """
@@ -96,14 +98,14 @@ def sweep(
             if "test" in data.samples:
                 test = _judge(heads, [heads.heads[result.best.number]], "test", data, progress)[0]
         except KeyboardInterrupt as stop:
-            _save_all(heads, [None] * len(points), data, out)
+            _save_all(heads, [None] * len(points), data, out, keep_predictions)
             where = str(stop) or "stopped while judging"
             raise Interrupted(f"{where}; the heads as they are now are in {out / 'heads'}") from None
         result = replace(
             result, test=test, outcome=outcome, damaged=data.damaged, steps=done, training_seconds=trained - started,
             judging_seconds=time.perf_counter() - trained,
         )  # fmt: skip
-        _save_all(heads, evaluations, data, out, result)
+        _save_all(heads, evaluations, data, out, keep_predictions, result)
     return result
 
 
@@ -271,18 +273,23 @@ def _outcome(heads: Heads, result: SweepResult, data: _Data) -> Outcome | None:
 
 
 def _save_all(
-    heads: Heads, evaluations: Sequence[Evaluation | None], data: _Data, out: Path, result: SweepResult | None = None
+    heads: Heads,
+    evaluations: Sequence[Evaluation | None],
+    data: _Data,
+    out: Path,
+    keep_predictions: bool,
+    result: SweepResult | None = None,
 ) -> None:
     heads.release()
     features = data.source.store.description if isinstance(data.source, StoredFeatures) else None
     every = (data.samples, data.missing, features)
     for number, (head, evaluation) in enumerate(zip(heads.heads, evaluations, strict=True)):
         if head.problem is None:
-            save_head(out / "heads" / f"{number:03d}", head, evaluation, *every)
+            save_head(out / "heads" / f"{number:03d}", head, evaluation, *every, predictions=keep_predictions)
     if result is None:
         return
     best = heads.heads[result.best.number]
-    save_head(out / "best", best, evaluations[result.best.number], *every, sweep=result)
+    save_head(out / "best", best, evaluations[result.best.number], *every, sweep=result, predictions=True)
     write_sweep(out, result)
 
 

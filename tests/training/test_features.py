@@ -12,7 +12,7 @@ import evl
 from evl.config import RunConfig, replace
 from evl.data import read_manifest
 from evl.errors import ConfigError, RunError, StoreError
-from evl.evaluation import evaluate_stored, load_for_store
+from evl.evaluation import evaluate_stored, load_for_store, read_predictions
 from evl.features.description import StoreOptions
 from evl.features.extract import extract
 from evl.features.store import FeatureStore
@@ -51,8 +51,8 @@ def on(config, store, **training):
 
 
 def scores(run):
-    found = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
-    return [line["path"] for line in found], torch.tensor([list(line["scores"].values()) for line in found])
+    found = read_predictions(run)
+    return list(found.paths), torch.from_numpy(found.scores)
 
 
 @pytest.fixture(scope="module")
