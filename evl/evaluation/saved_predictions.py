@@ -137,7 +137,7 @@ def _checked(table: pyarrow.Table, names: tuple[str, ...], protocol: str) -> Sav
         raise ValueError(f"a class {min(unknown)!r:.50} that is none of its class names")
     labels, predicted = ([number_of[name] for name in texts[key]] for key in ("label", "prediction"))
     scores = table["scores"].combine_chunks().flatten()
-    if scores.null_count or not np.isfinite(values := scores.to_numpy()).all():
+    if scores.null_count or not np.isfinite(values := scores.to_numpy().copy()).all():
         raise ValueError("a score that is no number")
     start, end = (tuple(table[name].to_pylist()) for name in ("start_seconds", "end_seconds"))
     return SavedPredictions(

@@ -41,6 +41,7 @@ def test_what_was_written_comes_back(judged, tmp_path):
         assert found.labels.tolist() == [one.label for one in judged.predictions]
         assert found.predicted.tolist() == [one.top(1)[0] for one in judged.predictions]
         assert found.scores.dtype == np.float32
+        assert found.scores.flags.writeable  # torch.from_numpy warns otherwise
         assert np.array_equal(found.scores, np.float32([one.scores for one in judged.predictions]))
         assert found.start_seconds == (None, None, 1.5, None, None)
         assert found.end_seconds == (None, None, 3.25, None, None)
