@@ -83,7 +83,7 @@ def command(
     frames_per_second: FramesPerSecond = None,
     image_size: ImageSize = None,
 ) -> None:
-    """Judge a model on labelled videos: top-1, top-5, mean class accuracy, confusion matrix.
+    """Judge a model on labelled videos: top-1, mean class accuracy, confusion matrix; top-5 of more than five classes.
 
     evl evaluate runs/mine --data videos/    ·    evl evaluate --zero-shot --backbone
     vit_base_patch16_clip_quickgelu_224.openai --data videos/

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from evl.errors import plural
+
 NAME = "sweep"
 
 
@@ -75,7 +77,10 @@ def run_sweep(
             console.print(str(stop), markup=False, soft_wrap=True)
             raise typer.Exit(130) from None
     if result.damaged:
-        console.print(f"[yellow]{len(result.damaged)} damaged videos were skipped: see damaged.csv[/yellow]")
+        console.print(
+            f"skipped: {plural(len(result.damaged), 'damaged video')}, listed in {out}/damaged.csv",
+            style="yellow", highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
     dropped = len(result.ranked) - len(result.judged)
     if dropped:
         problem = result.ranked[-1].problem

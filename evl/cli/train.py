@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from evl.errors import plural
+
 NAME = "train"
 
 
@@ -73,7 +75,6 @@ def command(
 
     From stored features (evl extract): evl train --features STORE --out RUN; the same results, no decoding.
     """
-    from rich.markup import escape
 
     from evl.cli.common import console, is_main_process, output, start_logging
     from evl.errors import ConfigError
@@ -120,12 +121,14 @@ def command(
         return
     if result.missing:
         console.print(
-            f"[yellow]{len(result.missing)} missing videos were left out: {escape(str(out))}/missing.csv[/yellow]"
-        )
+            f"left out: {plural(len(result.missing), 'missing video')}, listed in {out}/missing.csv",
+            style="yellow", highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
     if result.damaged:
         console.print(
-            f"[yellow]{len(result.damaged)} damaged videos were skipped: {escape(str(out))}/damaged.csv[/yellow]"
-        )
+            f"skipped: {plural(len(result.damaged), 'damaged video')}, listed in {out}/damaged.csv",
+            style="yellow", highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
     if result.evaluation is not None:
         from evl.cli.evaluate import print_evaluation
 
