@@ -29,6 +29,7 @@ _HOMES = {
     "load_release": "evl.assembly",
     "models": "evl.models",
     "predict": "evl.inference",
+    "read_predictions": "evl.evaluation",
     "read_views": "evl.video.views",
     "train": "evl.training",
     "zero_shot": "evl.assembly",
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from evl.backbones import create_backbone
     from evl.config import RunConfig
     from evl.errors import EVLError
-    from evl.evaluation import evaluate
+    from evl.evaluation import evaluate, read_predictions
     from evl.inference import explain, predict
     from evl.models.decoder import EVLDecoder
     from evl.training import train

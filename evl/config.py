@@ -164,6 +164,8 @@ class DataConfig:
     verify: bool = True
     index: FilePath | None = None  # written by evl check --index: its files are known, and verified
     decoder: Literal["pyav", "torchcodec", "torchcodec-cuda"] = "pyav"  # torchcodec: an optional extra
+    # pixels that are not square are made square first, so that shapes are those a viewer sees; saved with the model
+    pixel_aspect: bool = True
     num_workers: NotNegative | None = None  # None: one a core, at most 16
     # a store made by evl extract: training and validation read it instead of videos, which it lists itself
     features: FilePath | None = None

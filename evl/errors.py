@@ -67,6 +67,11 @@ class RunError(EVLError):
     """A run that cannot start or go on: folder in use, too many damaged videos, loss not finite."""
 
 
+def plural(count: int, noun: str) -> str:
+    """``1 video``, ``3 videos``, ``1,200 videos``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of a sentence on an unknown name: the likely meant ones, or all if none is near and there are few."""
     known = list(known)

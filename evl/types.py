@@ -144,7 +144,7 @@ class Preprocessing:
     """How pixels become a backbone's input: part of what a model is, saved with it.
 
     ``image_size`` is (H, W); ``mean`` and ``std`` are of pixels in 0–1; ``interpolation`` is ``bilinear`` or
-    ``bicubic``.
+    ``bicubic``. ``pixel_aspect``: whether pixels that are not square are made square first.
     """
 
     image_size: tuple[int, int]
@@ -152,6 +152,7 @@ class Preprocessing:
     std: tuple[float, float, float]
     interpolation: str = "bilinear"
     antialias: bool = False
+    pixel_aspect: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -17,6 +16,7 @@ from evl.errors import ConfigError
 from evl.models import AttentiveProbe, ClassifierHead, EVLDecoder, MeanPool, ZeroShot
 from evl.models.card import ModelCard
 from evl.types import BackboneSpec, EncoderFacts
+from evl.video.transforms import preprocessing_of
 
 
 class Parts(NamedTuple):
@@ -68,16 +68,13 @@ def build_parts(
             zero_shot = build_zero_shot(config, backbone, class_names, embedding_width)
             nn.init.zeros_(head.linear.weight)  # so that the first step scores what zero-shot scores
             nn.init.zeros_(head.linear.bias)
-    preprocessing = replace(backbone.preprocessing, antialias=config.clip.antialias)
-    if config.clip.interpolation != "auto":
-        preprocessing = replace(preprocessing, interpolation=config.clip.interpolation)
     card = ModelCard(
         backbone=config.backbone,
         backbone_hash=backbone.weights_hash,
         model=config.model,
         clip=config.clip,
         evaluation=config.evaluation,
-        preprocessing=preprocessing,
+        preprocessing=preprocessing_of(config, backbone.preprocessing),
         class_names=class_names,
         origin=backbone.origin,
     )

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from evl.errors import plural
+
 NAME = "check"
 
 
@@ -59,12 +61,12 @@ def command(
         named = [splits[i] for i in good] if splits and set(splits) != {"all"} else None
         write_manifest(manifest, [samples[i] for i in good], named)
         console.print(
-            f"clean manifest of {len(good)} videos: {manifest}", highlight=False, markup=False, soft_wrap=True
+            f"clean manifest of {plural(len(good), 'video')}: {manifest}", highlight=False, markup=False, soft_wrap=True
         )
     if index is not None:
         whole = {file.sample.path: file for file in report.good if file.sample.name == file.sample.path}
         write_index(index, [(path, file.index, file.stamp) for path, file in whole.items()])
-        console.print(f"index of {len(whole)} files: {index}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"index of {plural(len(whole), 'file')}: {index}", highlight=False, markup=False, soft_wrap=True)
     if json:
         print_json(_document(report))
     else:
@@ -136,7 +138,7 @@ def _print_report(report) -> None:
     infos = [file.info for file in report.good]
     size = sum(file.size_bytes for file in report.files)
     output.print(
-        f"{len(report.files)} videos, {size / 1e6:,.1f} MB: [green]{len(infos)} good[/green], "
+        f"{plural(len(report.files), 'video')}, {size / 1e6:,.1f} MB: [green]{len(infos)} good[/green], "
         f"[{'red' if report.damaged else 'green'}]{len(report.damaged)} damaged[/]",
         highlight=False,
     )
@@ -172,7 +174,7 @@ def _print_report(report) -> None:
         output.print(f"[yellow]same content:[/yellow] {escape(' = '.join(group))}", highlight=False, soft_wrap=True)
     if report.ignored:
         output.print(
-            f"{len(report.ignored)} other files ignored, such as {escape(report.ignored[0])}",
+            f"ignored: {plural(len(report.ignored), 'other file')}, such as {escape(report.ignored[0])}",
             highlight=False,
             soft_wrap=True,
         )

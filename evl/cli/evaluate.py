@@ -83,13 +83,13 @@ def command(
     frames_per_second: FramesPerSecond = None,
     image_size: ImageSize = None,
 ) -> None:
-    """Judge a model on labelled videos: top-1, top-5, mean class accuracy, confusion matrix.
+    """Judge a model on labelled videos: top-1, mean class accuracy, confusion matrix; top-5 of more than five classes.
 
     evl evaluate runs/mine --data videos/    ·    evl evaluate --zero-shot --backbone
     vit_base_patch16_clip_quickgelu_224.openai --data videos/
 
-    Writes predictions.jsonl, metrics.json, confusion.csv and confusion.png. Damaged videos are listed and make the
-    exit code 1.
+    Writes predictions.parquet (evl.read_predictions reads it), metrics.json, confusion.csv and confusion.png. Damaged
+    videos are listed and make the exit code 1.
     """
     from evl.assembly import load, save_model
     from evl.cli.common import (
@@ -104,6 +104,7 @@ def command(
     from evl.distributed import join_world
     from evl.errors import ConfigError, DataError, SaveError
     from evl.evaluation import evaluate, evaluate_views, load_for_store, views_of_store, write_evaluation
+    from evl.evaluation.saved_predictions import PREDICTIONS
     from evl.features.store import FeatureStore
 
     start_logging()
@@ -157,7 +158,7 @@ def command(
                     {
                         **result.to_dict(),
                         "damaged": result.damaged,
-                        **({"predictions": f"{out}/predictions.jsonl"} if out else {}),
+                        **({"predictions": f"{out}/{PREDICTIONS}"} if out else {}),
                     }
                 )
             else:

@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from evl.errors import plural
+
 NAME = "extract"
 _OF_VERIFY = {"verify", "sample", "seed"}  # options of --verify alone
 
@@ -227,7 +229,9 @@ def _print_result(result) -> None:
 
     folder = escape(str(result.folder))
     if result.missing:
-        say(f"[yellow]{len(result.missing)} missing videos were left out: {folder}/missing.csv[/yellow]")
+        say(
+            f"[yellow]left out: {plural(len(result.missing), 'missing video')}, listed in {folder}/missing.csv[/yellow]"
+        )
     for group in result.damaged.values():
         for path, why in group.items():
             say(f"[red]damaged:[/red] {escape(path)}: {escape(why)}")
@@ -237,7 +241,7 @@ def _print_result(result) -> None:
         say("the store is not complete: other parts are still to be done")
         return
     if result.damaged:
-        say(f"{result.num_damaged} damaged videos are listed in {folder}/damaged.csv")
+        say(f"{plural(result.num_damaged, 'damaged video')}, listed in {folder}/damaged.csv")
     say(f"next: evl train --features {folder} --out RUN")
 
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from evl.errors import plural
+
 NAME = "prepare"
 
 
@@ -67,7 +69,7 @@ def _print_report(out: Path, report) -> None:
     good = report.num_made + report.num_kept
     kept = f" ({report.num_kept} were there)" if report.num_kept else ""
     say(
-        f"{report.num_files} videos: [green]{good} copied[/green]{kept}, "
+        f"{plural(report.num_files, 'video')}: [green]{good} copied[/green]{kept}, "
         f"[{'red' if report.damaged else 'green'}]{len(report.damaged)} damaged[/]"
     )
     if good:
@@ -80,9 +82,9 @@ def _print_report(out: Path, report) -> None:
             f"({speed.num_clips} clips of {speed.num_files} files)"
         )
     if report.num_others:
-        say(f"{report.num_others} lists carried along")
+        say(f"{plural(report.num_others, 'list')} carried along")
     if report.left_out:
-        say(f"{len(report.left_out)} other files left out, such as {escape(report.left_out[0])}")
+        say(f"left out: {plural(len(report.left_out), 'other file')}, such as {escape(report.left_out[0])}")
     for path, reason in report.damaged:
         say(f"[red]damaged:[/red] {escape(path)}: {escape(reason)}")
     if report.damaged:

@@ -6,9 +6,18 @@ from pathlib import Path
 
 import typer
 
+from evl.errors import plural
+
 
 def run_sweep(
-    config, settings: list[str], out: Path, device: str | None, as_json: bool = False, *, resume: bool = False
+    config,
+    settings: list[str],
+    out: Path,
+    device: str | None,
+    as_json: bool = False,
+    *,
+    resume: bool = False,
+    keep_predictions: bool = False,
 ) -> None:
     """The sweep with its progress and its table, for this command and ``evl train --heads``."""
     from evl.cli.common import ProgressBars, console, output, print_json, start_logging
@@ -20,12 +29,16 @@ def run_sweep(
     keep_freed_memory()
     with ProgressBars() as progress:
         try:
-            result = sweep(config, settings, out, resume=resume, device=device, progress=progress)
+            how = dict(resume=resume, device=device, progress=progress, keep_predictions=keep_predictions)
+            result = sweep(config, settings, out, **how)
         except Interrupted as stop:
             console.print(f"{stop}; go on with: evl sweep --out {out} --resume", markup=False, soft_wrap=True)
             raise typer.Exit(130) from None
     if result.damaged:
-        console.print(f"[yellow]{len(result.damaged)} damaged videos were skipped: see damaged.csv[/yellow]")
+        console.print(
+            f"skipped: {plural(len(result.damaged), 'damaged video')}, listed in {out}/damaged.csv",
+            style="yellow", highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
     dropped = len(result.ranked) - len(result.judged)
     if dropped:
         problem = result.ranked[-1].problem

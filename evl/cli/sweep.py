@@ -35,6 +35,9 @@ def command(
         bool, typer.Option("--resume", help="Go on with the sweep in --out from its newest checkpoint.")
     ] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; default: CUDA if there is one.")] = None,
+    keep_predictions: Annotated[
+        bool, typer.Option("--predictions", help="Write the predictions of every head, not of the chosen one alone.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what sweep.json holds, and nothing else.")] = False,
 ) -> None:
     """Try many settings in one pass over the data; choose by the validation videos.
@@ -57,4 +60,4 @@ def command(
         return run_sweep(None, [], out, device, as_json, resume=True)
     start = make_config(data, backbone, recipe, config, (), init, features)
     refuse_other_videos(start, data, tuple(settings))
-    run_sweep(start, settings, out, device, as_json)
+    run_sweep(start, settings, out, device, as_json, keep_predictions=keep_predictions)

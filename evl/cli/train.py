@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from evl.errors import plural
+
 NAME = "train"
 
 
@@ -65,14 +67,13 @@ def command(
 ) -> None:
     """Train a classifier on your videos; evaluate and save it.
 
-    Everything it was told, saw and measured is in --out: config.yaml, metrics.jsonl, predictions.jsonl,
+    Everything it was told, saw and measured is in --out: config.yaml, metrics.jsonl, predictions.parquet,
     model.safetensors and model.json. Ctrl-C saves a checkpoint; --resume goes on from it.
 
     Many processes: torchrun --nproc-per-node 2 -m evl train …
 
     From stored features (evl extract): evl train --features STORE --out RUN; the same results, no decoding.
     """
-    from rich.markup import escape
 
     from evl.cli.common import ProgressBars, console, is_main_process, output, print_evaluation, start_logging
     from evl.cli.run_config import make_config, refuse_other_videos, refuse_with_resume
@@ -123,12 +124,14 @@ def command(
         return
     if result.missing:
         console.print(
-            f"[yellow]{len(result.missing)} missing videos were left out: {escape(str(out))}/missing.csv[/yellow]"
-        )
+            f"left out: {plural(len(result.missing), 'missing video')}, listed in {out}/missing.csv",
+            style="yellow", highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
     if result.damaged:
         console.print(
-            f"[yellow]{len(result.damaged)} damaged videos were skipped: {escape(str(out))}/damaged.csv[/yellow]"
-        )
+            f"skipped: {plural(len(result.damaged), 'damaged video')}, listed in {out}/damaged.csv",
+            style="yellow", highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
     if result.evaluation is not None:
         print_evaluation(result.evaluation)
     if result.outcome is not None:

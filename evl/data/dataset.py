@@ -128,9 +128,18 @@ class Files:
 class TrainingClips(Dataset):
     """``dataset[(epoch, index)]`` -> Item with one augmented clip; all draws from (seed, epoch, index)."""
 
-    def __init__(self, files: Files, labels: Sequence[int], clip: ClipConfig, transform, seed: int):
+    def __init__(
+        self,
+        files: Files,
+        labels: Sequence[int],
+        clip: ClipConfig,
+        transform,
+        seed: int,
+        *,
+        square_pixels: bool = False,
+    ):
         self.files, self.labels, self.clip, self.transform, self.seed = files, labels, clip, transform, seed
-        self.samples = files.samples
+        self.samples, self.square_pixels = files.samples, square_pixels
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -145,7 +154,8 @@ class TrainingClips(Dataset):
             return self._draw(known, generator)
 
         try:
-            frames = self.files.read(index, choose, by_time=timed(self.clip) is not None)
+            by_time = timed(self.clip) is not None
+            frames = self.files.read(index, choose, by_time=by_time, square_pixels=self.square_pixels)
         except VideoError as error:
             return self.failed(key, error.reason)
         return Item(index, self.labels[index], self.transform(frames, generator))

@@ -14,7 +14,7 @@ from evl.data.index_file import IndexFile
 from evl.data.loader import default_num_workers
 from evl.data.manifest import Manifest, read_class_names, read_manifest, refuse_missing, split_samples
 from evl.data.notices import manifest_notices
-from evl.errors import ConfigError, DataError, RunError
+from evl.errors import ConfigError, DataError, RunError, plural
 from evl.types import Sample
 
 log = logging.getLogger("evl")
@@ -85,9 +85,8 @@ def announce_notices(manifest: Manifest) -> None:
     for notice in manifest_notices(manifest):
         log.warning(notice)
     if manifest.ignored:
-        log.info(
-            "%s: %d other files are ignored, such as %s", manifest.source, len(manifest.ignored), manifest.ignored[0]
-        )
+        others = plural(len(manifest.ignored), "other file")
+        log.info("%s: ignored: %s, such as %s", manifest.source, others, manifest.ignored[0])
 
 
 def _present(manifest: Manifest, splits: tuple[str, ...], missing: dict[str, tuple[Sample, ...]]):

@@ -4,10 +4,11 @@ from evl.evaluation.evaluate import Evaluation, evaluate, evaluate_views, protoc
 from evl.evaluation.metrics import Metrics, compute_metrics, mean_interval, wilson_interval
 from evl.evaluation.neighbours import NeighbourScores, neighbour_scores
 from evl.evaluation.report import write_evaluation
+from evl.evaluation.saved_predictions import SavedPredictions, read_predictions, write_predictions
 from evl.evaluation.stored import encoder_for, load_for_store, views_of_store
 
 __all__ = [
-    "Evaluation", "Metrics", "NeighbourScores", "compute_metrics", "encoder_for", "evaluate", "evaluate_views",
-    "load_for_store", "mean_interval", "neighbour_scores", "protocol_of", "views_of_store", "wilson_interval",
-    "write_evaluation",
+    "Evaluation", "Metrics", "NeighbourScores", "SavedPredictions", "compute_metrics", "encoder_for", "evaluate",
+    "evaluate_views", "load_for_store", "mean_interval", "neighbour_scores", "protocol_of", "read_predictions", "views_of_store",
+    "wilson_interval", "write_evaluation", "write_predictions",
 ]  # fmt: skip

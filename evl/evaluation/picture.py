@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
+from evl.evaluation.lettering import lettered
 from evl.files import write_atomically
 
 CHARACTERS_PER_INCH = 15  # of the caption's type
@@ -15,9 +16,11 @@ def save_picture(path: Path, figure, *, title: str, caption: str, dpi: int = 120
     """Writes a matplotlib figure of constrained layout as PNG. ``caption``: lines below it, such as the protocol; the
     file's metadata has them too (``Title`` and ``Description``)."""
     width = figure.get_figwidth()
-    figure.suptitle("\n".join(textwrap.wrap(title, int(11 * width))), fontsize=11, fontweight="bold")
-    wrapped = [textwrap.fill(line, int(CHARACTERS_PER_INCH * width)) for line in caption.splitlines()]
-    figure.supxlabel("\n".join(wrapped), fontsize=8, color="#555555")
+    shown, options = lettered(title)
+    figure.suptitle("\n".join(textwrap.wrap(shown, int(11 * width))), fontsize=11, fontweight="bold", **options)
+    shown, options = lettered(caption)
+    wrapped = [textwrap.fill(line, int(CHARACTERS_PER_INCH * width)) for line in shown.splitlines()]
+    figure.supxlabel("\n".join(wrapped), fontsize=8, color="#555555", **options)
     with write_atomically(path) as file:
         figure.savefig(file, format="png", dpi=dpi, metadata={"Title": title, "Description": caption})
 

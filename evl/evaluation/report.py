@@ -4,35 +4,33 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 from evl.evaluation.evaluate import Evaluation
+from evl.evaluation.lettering import lettering
 from evl.evaluation.picture import save_picture
-from evl.files import expand_home, write_atomically
+from evl.evaluation.saved_predictions import PREDICTIONS, write_predictions
+from evl.files import expand_home, remove_file, write_atomically
+
+log = logging.getLogger("evl")
 
 
 def write_evaluation(
-    folder: str | Path, evaluation: Evaluation, *, picture: bool = True, outcome: Mapping | None = None
+    folder: str | Path,
+    evaluation: Evaluation,
+    *,
+    picture: bool = True,
+    predictions: bool = True,
+    outcome: Mapping | None = None,
 ) -> None:
-    """``predictions.jsonl`` (a video a line, with all scores), ``metrics.json``, ``confusion.csv`` and ``.png``
-    (unless ``picture`` is False: drawing takes longer than the rest). ``outcome``: of the training, for
+    """``metrics.json``, ``confusion.csv``, and what is asked for: ``predictions.parquet`` (all scores of every video:
+    ``read_predictions``) and ``confusion.png`` (drawing takes longer than the rest). ``outcome``: of the training, for
     ``metrics.json``."""
     folder, names = expand_home(Path(folder)), evaluation.class_names
-    with write_atomically(folder / "predictions.jsonl", text=True) as file:
-        for prediction in evaluation.predictions:
-            line = {
-                "path": prediction.path,
-                **{
-                    key: time
-                    for key in ("start_seconds", "end_seconds")
-                    if (time := getattr(prediction, key)) is not None
-                },
-                "label": names[prediction.label],
-                "prediction": names[prediction.top(1)[0]],
-                "scores": {name: round(score, 6) for name, score in zip(names, prediction.scores, strict=True)},
-            }
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    if predictions:
+        write_predictions(folder / PREDICTIONS, evaluation)
     with write_atomically(folder / "metrics.json", text=True) as file:
         per_class = dict(zip(names, evaluation.metrics.class_accuracy(), strict=True))
         content = {**evaluation.to_dict(), "class_accuracy": per_class, "damaged": evaluation.damaged}
@@ -48,18 +46,21 @@ def write_evaluation(
 
 
 def _draw_confusion(path: Path, evaluation: Evaluation) -> None:
+    """The picture; beside it ``confusion_names.txt``, only where class names are numbers in it."""
     from matplotlib.figure import Figure  # without pyplot: no global state, no display
 
-    names, counts = evaluation.class_names, evaluation.metrics.confusion
+    counts, caption = evaluation.metrics.confusion, evaluation.protocol
+    named, numbered = len(counts) <= 40, path.with_name(f"{path.stem}_names.txt")
+    names = lettering(evaluation.class_names if named else ())
     shares = counts / counts.sum(1, keepdims=True).clip(1)
-    side = min(16, 3 + 0.35 * len(names))
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    side, margin = min(16, 3 + 0.35 * len(counts)), names.width_inches
+    figure = Figure(figsize=(side + 1 + margin, side + margin), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    if len(names) <= 40:
-        axes.set_xticks(range(len(names)), names, rotation=90)
-        axes.set_yticks(range(len(names)), names)
-    if len(names) <= 20:
+    if named:
+        axes.set_xticks(range(len(counts)), names.shown, rotation=90, **names.options)
+        axes.set_yticks(range(len(counts)), names.shown, **names.options)
+    if len(counts) <= 20:
         for y, row in enumerate(counts):
             for z, count in enumerate(row):
                 if count:
@@ -70,4 +71,17 @@ def _draw_confusion(path: Path, evaluation: Evaluation) -> None:
     figure.colorbar(image, label="share of the label's videos", shrink=0.8)
     metrics = evaluation.metrics
     title = f"top-1 {metrics.top1:.1f} %  ·  chance {metrics.chance:.1f} %"
-    save_picture(path, figure, title=title, caption=evaluation.protocol, dpi=100)
+    if names.legend:
+        caption += f"\n# and a number: a name that no font here can show, listed in {numbered.name}"
+    save_picture(path, figure, title=title, caption=caption, dpi=100)
+    if not names.legend:
+        remove_file(numbered)  # of an earlier evaluation
+        return
+    with write_atomically(numbered, text=True) as file:
+        file.writelines(f"{number}\t{name}\n" for number, name in names.legend.items())
+    count = len(names.legend)
+    log.info(
+        "%s: no installed font can show %s, such as %s: %s a number there, listed in %s",
+        path, "a class name" if count == 1 else f"{count} class names", next(iter(names.legend.values())),
+        "it is" if count == 1 else "each is", numbered.name,
+    )  # fmt: skip

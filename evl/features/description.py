@@ -30,7 +30,7 @@ _DECIDES = (
 )  # fmt: skip
 
 # fields that came later, and what features of before are of: so that the fingerprint of an older store stays its own
-_LATER = {"clip.frames_per_second": None}
+_LATER = {"clip.frames_per_second": None, "preprocessing.pixel_aspect": False}
 
 _checked = dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 Positive = Annotated[int, Field(gt=0)]

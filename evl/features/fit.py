@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from evl.backbones import create_backbone
@@ -38,6 +38,8 @@ def differences(description: StoreDescription, config: RunConfig) -> list[str]:
             if name == "clip.interpolation" and here == description.preprocessing.interpolation:
                 continue  # what auto stands for
             found.append(f"{name} is {_text(here)} in the run and {_text(there)} in the store")
+    here, there = config.data.pixel_aspect, description.preprocessing.pixel_aspect
+    found += [] if here == there else [f"data.pixel_aspect is {here} in the run and {there} in the store"]
     is_same_kind = not any(sentence.startswith("backbone.") for sentence in found)
     found += _weights_difference(description, config.backbone) if is_same_kind else []
     return found + _tap_difference(description, config.model)
@@ -121,7 +123,8 @@ def config_of(description: StoreDescription) -> RunConfig:
         model=ModelConfig(taps=f"last {len(taps)}" if is_last else taps),
         clip=description.clip,
         augment=description.augment,
-        data=description.data,
+        # a store from before the setting has none, and its default there
+        data=replace(description.data, pixel_aspect=description.preprocessing.pixel_aspect),
         training=TrainingConfig(seed=description.seed),
         evaluation=description.evaluation,
     )

@@ -31,10 +31,10 @@ from evl.features.writing import PROJECTIONS, write_description
 from evl.files import expand_home, is_temporary
 from evl.models.crossframe import neighbour_maps, packed_maps
 from evl.precision import autocast, resolve_precision
-from evl.types import Preprocessing, Sample
+from evl.types import Sample
 from evl.video.augment import TrainingTransform
 from evl.video.torchcodec import require as require_decoder
-from evl.video.transforms import normalise
+from evl.video.transforms import normalise, preprocessing_of
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def plan(
             backbone=config.backbone,
             backbone_hash=backbone.weights_hash,
             spec=backbone.spec,
-            preprocessing=preprocessing_of(config, backbone),
+            preprocessing=preprocessing_of(config, backbone.preprocessing),
             taps=backbone.taps,
             options=options,
             precision=resolve_precision(config.training.precision, device),
@@ -124,14 +124,6 @@ def plan(
         raise ConfigError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
     TrainingTransform(config.augment, description.preprocessing, found.class_names)  # which may refuse the config
     return Extraction(expand_home(Path(out)), config, description, found.splits, found.missing, backbone, part)
-
-
-def preprocessing_of(config: RunConfig, backbone: FrozenBackbone) -> Preprocessing:
-    """The backbone's, with what the config says of interpolation."""
-    preprocessing = replace(backbone.preprocessing, antialias=config.clip.antialias)
-    if config.clip.interpolation != "auto":
-        preprocessing = replace(preprocessing, interpolation=config.clip.interpolation)
-    return preprocessing
 
 
 def check_folder(work: Extraction) -> None:

@@ -50,8 +50,9 @@ class ClipReader(Dataset):
         self.clip = description.clip
         if self.is_training:
             self.clip = replace(self.clip, num_frames=description.num_frames(split))
+            pixels = dict(square_pixels=description.preprocessing.pixel_aspect)
             transform = TrainingTransform(description.augment, description.preprocessing, description.class_names)
-            self.dataset = TrainingClips(self.noted, labels, self.clip, transform, description.seed)
+            self.dataset = TrainingClips(self.noted, labels, self.clip, transform, description.seed, **pixels)
         else:
             self.num_clips = description.evaluation.num_clips
             views = dict(num_clips=self.num_clips, num_crops=description.evaluation.num_crops)

@@ -18,9 +18,10 @@ from evl.distributed import pick_device
 from evl.errors import StoreError
 from evl.features.fit import config_of
 from evl.features.packing import Packed
-from evl.features.plan import Extraction, preprocessing_of
+from evl.features.plan import Extraction
 from evl.features.reading import ClipReader, collate
 from evl.features.store import FeatureStore, StoredSplit
+from evl.video.transforms import preprocessing_of
 
 # how far the same computation may come out otherwise, in other batches and on another machine, as a share of a map's
 # largest number
@@ -85,8 +86,10 @@ def _again(store: FeatureStore, device: str | None) -> Extraction:
     backbone = create_backbone(config.backbone, description.taps).to(pick_device(device))
     now = replace(
         description,
-        backbone_hash=backbone.weights_hash, spec=backbone.spec, preprocessing=preprocessing_of(config, backbone),
-    )  # fmt: skip
+        backbone_hash=backbone.weights_hash,
+        spec=backbone.spec,
+        preprocessing=preprocessing_of(config, backbone.preprocessing),
+    )
     before, after = description.fingerprint, now.fingerprint
     if changed := [f"{name} is {after[name]} now and {before[name]} in the store" for name in before
                    if after[name] != before[name]]:  # fmt: skip

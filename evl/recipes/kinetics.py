@@ -31,7 +31,7 @@ def released(backbone: str, num_frames: int, stride: int, *, num_clips: int, num
             "dense", num_frames, stride, past_end="last_sampled_frame", interpolation="bilinear", antialias=False
         ),
         augment=AugmentConfig(rand_augment="rand-m7-n4-mstd0.5-inc1", crop_area=(0.08, 1.0), flip=0.0),
-        data=DataConfig(),
+        data=DataConfig(pixel_aspect=False),
         training=TrainingConfig(
             steps=50_000,
             batch_size=256,

@@ -78,7 +78,8 @@ def training_clips(
 ) -> Live:
     """Augmented clips of training videos; keys are (epoch, index). ``labels``: the number of each sample's class."""
     transform = TrainingTransform(config.augment, preprocessing, class_names)
-    dataset = TrainingClips(make_files(samples, config), labels, config.clip, transform, config.training.seed)
+    files, pixels = make_files(samples, config), dict(square_pixels=preprocessing.pixel_aspect)
+    dataset = TrainingClips(files, labels, config.clip, transform, config.training.seed, **pixels)
     how = dict(precision=config.training.precision, num_workers=num_workers(config))
     return Live(backbone, dataset, collate_clips, preprocessing, **how)
 

@@ -58,18 +58,20 @@ def sweep(
     device: str | None = None,
     progress: Callable[[Progress], None] = lambda report: None,
     together: int | None = None,
+    keep_predictions: bool = False,
 ) -> SweepResult:
     """Trains a learner for every point of ``grid`` (``evl.training.grid.expand``) on ``config``'s store or videos,
     judges all on the validation videos, and chooses one.
 
     ``out`` gets a run folder for each (``heads/000`` …), ``best``, ``sweep.json``, ``sweep.csv``, ``sweep.png``.
-    The chosen one alone is judged on the test split, once, if there is one. After Ctrl-C a checkpoint is saved and
-    Interrupted raised; ``resume`` goes on from the newest checkpoint (``config`` None, ``grid`` empty).
-    ``together``: see ``Learners``. Raises errors of ``evl.errors``.
+    Predictions are written of the chosen one; with ``keep_predictions`` of all. The chosen one alone is judged on the
+    test split, once, if there is one. After Ctrl-C a checkpoint is saved and Interrupted raised; ``resume`` goes on
+    from the newest checkpoint (``config`` None, ``grid`` empty). ``together``: see ``Learners``. Raises errors of
+    ``evl.errors``.
     """
     folder = SweepFolder(out)
     if resume:
-        config, grid = folder.read()
+        config, grid, keep_predictions = folder.read()
     wanted = expand(config or RunConfig(), grid)  # what can be refused is refused before anything is read
     if not resume:
         folder.refuse_used()
@@ -84,7 +86,7 @@ def sweep(
         _announce(learners, data)
         if not resume:
             _refuse_full_disk(learners, folder.path)
-            folder.create(config or RunConfig(), grid)
+            folder.create(config or RunConfig(), grid, keep_predictions)
         started = time.perf_counter()
         damaged: dict[str, str] = {}
         stream, training = data.source.training(), data.config.training
@@ -103,7 +105,7 @@ def sweep(
             result, damaged=damaged, steps=steps, training_seconds=trained - started,
             judging_seconds=time.perf_counter() - trained,
         )  # fmt: skip
-        _save_all(every, data, folder.path, result)
+        _save_all(every, data, folder.path, result, keep_predictions)
         folder.finish()
     return result
 
@@ -208,16 +210,17 @@ def _make_learner(point: Point, data: _Data) -> Learner:
     return Learner(point.name, config, model.to(data.world.device), data.encoder.taps)
 
 
-def _save_all(learners: Sequence[Learner], data: _Data, out: Path, result: SweepResult) -> None:
+def _save_all(learners: Sequence[Learner], data: _Data, out: Path, result: SweepResult, keep_predictions: bool) -> None:
     every = (data.source.samples, data.missing, data.source.features)
     for name in ("heads", "best"):  # half written by a sweep that was killed here
         shutil.rmtree(out / name, ignore_errors=True)
     evaluations = {head.number: head.evaluation for head in result.ranked}
     for number, learner in enumerate(learners):
         if learner.problem is None:
-            save_head(out / "heads" / f"{number:03d}", learner, evaluations[number], *every)
+            folder = out / "heads" / f"{number:03d}"
+            save_head(folder, learner, evaluations[number], *every, predictions=keep_predictions)
     best = result.best.number
-    save_head(out / "best", learners[best], evaluations[best], *every, sweep=result)
+    save_head(out / "best", learners[best], evaluations[best], *every, sweep=result, predictions=True)
     write_sweep(out, result)
 
 

@@ -39,22 +39,24 @@ class SweepFolder:
     def _is_begun(self) -> bool:
         return (self.path / _SETTINGS).is_file() and not (self.path / "sweep.json").is_file()
 
-    def create(self, config: RunConfig, grid: Sequence[str]) -> None:
+    def create(self, config: RunConfig, grid: Sequence[str], keep_predictions: bool) -> None:
         try:
             self.run.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"{self.path}: no folder can be made here ({error.strerror or error})") from None
         with write_atomically(self.path / _SETTINGS, text=True) as file:
-            yaml.safe_dump({"grid": list(grid), "config": config.to_dict()}, file, sort_keys=False)
+            content = {"grid": list(grid), "keep_predictions": keep_predictions, "config": config.to_dict()}
+            yaml.safe_dump(content, file, sort_keys=False)
 
-    def read(self) -> tuple[RunConfig, list[str]]:
+    def read(self) -> tuple[RunConfig, list[str], bool]:
         """What was asked for. Raises RunError where there is nothing to go on with."""
         if not self._is_begun:
             done = "is finished already" if (self.path / "sweep.json").is_file() else "has no sweep to go on with"
             raise RunError(f"{self.path} {done}; start one with evl sweep … --out ANOTHER")
         try:
             content = yaml.safe_load((self.path / _SETTINGS).read_text(encoding="utf-8"))
-            return RunConfig.from_dict(content["config"]), [str(one) for one in content["grid"]]
+            grid, keep = [str(one) for one in content["grid"]], bool(content["keep_predictions"])
+            return RunConfig.from_dict(content["config"]), grid, keep
         except (OSError, yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
             raise RunError(f"{self.path / _SETTINGS}: missing or damaged ({error}); start the sweep anew") from None
 

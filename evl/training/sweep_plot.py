@@ -6,6 +6,7 @@ import math
 import textwrap
 from pathlib import Path
 
+from evl.evaluation.lettering import lettered
 from evl.evaluation.picture import draw_chance, save_picture
 from evl.training.sweep_results import HeadResult, SweepResult
 
@@ -66,7 +67,10 @@ def _setting(panel, result: SweepResult, key: str) -> None:
         if dropped := len(heads) - len(judged):
             where = panel.get_xaxis_transform()
             panel.text(place, 0.02, f"{dropped} dropped", transform=where, ha="center", fontsize=8, color="#777777")
-    panel.set_xticks(range(len(values)), [textwrap.shorten(value, 18, placeholder="…") for value in values])
+    shown, options = zip(*map(lettered, values), strict=True)
+    panel.set_xticks(range(len(values)), [textwrap.shorten(value, 18, placeholder="…") for value in shown])
+    for label, own in zip(panel.get_xticklabels(), options, strict=True):
+        label.set(**own)
     if len(values) > 4:
         panel.tick_params(axis="x", rotation=30)
     panel.set_xlim(-0.6, len(values) - 0.4)

@@ -167,9 +167,11 @@ def save_head(
     missing: Mapping[str, Sequence[Sample]],
     features: StoreDescription | None,
     sweep: SweepResult | None = None,
+    *,
+    predictions: bool = False,
 ) -> None:
-    """A run folder like any other. ``features``: of the store it read. ``sweep``: this head was chosen in it; its card
-    then tells the test's scores, or among how many it was chosen."""
+    """A run folder like any other, with ``predictions`` only if they are wanted. ``features``: of the store it read.
+    ``sweep``: this head was chosen in it; its card then tells the test's scores, or among how many it was chosen."""
     run = RunFolder(folder)
     run.create(head.config, head.model.class_names, samples["train"], samples["val"], missing, features)
     for step, rate, loss, top1 in head.curve:
@@ -177,7 +179,7 @@ def save_head(
     scores = None
     if evaluation is not None:
         run.log({"step": head.config.training.steps, "final": evaluation.to_dict()})
-        write_evaluation(folder, evaluation, picture=sweep is not None)
+        write_evaluation(folder, evaluation, picture=sweep is not None, predictions=predictions)
         scores = evaluation.to_dict()
     if sweep is not None and sweep.test is not None:
         write_evaluation(folder / "test", sweep.test)

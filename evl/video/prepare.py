@@ -22,8 +22,10 @@ from evl.files import write_atomically
 from evl.types import VideoInfo
 from evl.video.container import decode, open_video, refuse_corrupt
 from evl.video.frame_folder import read_folder
+from evl.video.hdr import is_hdr
 from evl.video.orientation import UPRIGHT, Orientation, Orientations
 from evl.video.reader import probe
+from evl.video.rgb import ToRGB
 
 FINEST = 10_000_000  # ticks a second; finer ones would not fit into the fields of an MP4
 
@@ -76,7 +78,8 @@ def prepare_video(source: str | Path, target: str | Path, settings: CopySettings
     """Writes ``target``, an MP4 file with H.264 pictures and no sound, whole or not at all.
 
     Frame k of it is frame k · every of ``source`` as ``read_frames`` counts them, turned upright, at the same time from
-    the first frame. Colours are not converted: matrix and range stay and are written into the file. Runs in one thread.
+    the first frame. Colours are not converted: matrix and range stay and are written into the file; but HDR becomes SDR
+    (``evl.video.hdr``). Runs in one thread.
 
     Raises VideoError, with the reason, for a source that cannot be used, SaveError where the system refuses to write.
     """
@@ -158,7 +161,7 @@ def _pictures(path: str, info: VideoInfo, settings: CopySettings) -> Iterator[_P
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             yield _Picture(_small(frame, width, height), Fraction(1, 90_000), None)
         return
-    count, orientations = 0, Orientations(path)
+    count, orientations, to_rgb = 0, Orientations(path), ToRGB()
     with open_video(path) as (container, stream):
         stream.codec_context.thread_count = 1  # files, not frames, are what there are many of
         base, shape = stream.time_base or Fraction(1, 90_000), stream.sample_aspect_ratio
@@ -166,6 +169,8 @@ def _pictures(path: str, info: VideoInfo, settings: CopySettings) -> Iterator[_P
             refuse_corrupt(path, frame, count)
             if count % settings.every == 0:
                 shown = orientations.of(frame)
+                if is_hdr(frame.color_trc):  # in eight bits its curve would show steps
+                    frame = av.VideoFrame.from_ndarray(to_rgb(frame), format="rgb24")
                 if shown.swaps_sides:
                     yield _Picture(_upright(_small(frame, height, width), shown), base, 1 / shape if shape else None)
                 else:

@@ -16,7 +16,6 @@ import av
 import numpy as np
 import torch
 from av.video.frame import PictureType
-from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
 from evl.errors import VideoError
@@ -26,6 +25,7 @@ from evl.video.container import decode, demux, open_video, refuse_corrupt
 from evl.video.frame_folder import check_folder, read_folder
 from evl.video.index import FrameIndex, counted_index, decode_everything, frame_index
 from evl.video.orientation import Orientations
+from evl.video.rgb import ToRGB, pixel_shape
 from evl.video.timed import microseconds
 
 # whose pictures that no other refers to can be left undecoded without touching the rest (in HEVC such a picture may
@@ -84,13 +84,15 @@ def read_clip(
     verify: bool = False,
     index: FrameIndex | None = None,
     decoder: torchcodec.Decoder = "pyav",
+    square_pixels: bool = False,
 ) -> Clip:
     """The frames that ``choose(number of frames)`` names, of the part [start, end) of a file.
 
     With ``by_time`` it is ``choose(times of the frames)``: int64, microseconds from the part's first one, rising.
     ``choose`` is called again if decoding finds other frames than the packets promised; it must then draw afresh.
     ``verify`` decodes the whole part and refuses it if any of its frames does not decode cleanly. ``index``: what is
-    known of the file already. ``decoder``: who decodes where nothing is verified. Raises VideoError.
+    known of the file already. ``decoder``: who decodes where nothing is verified. ``square_pixels``: pictures of
+    pixels that are not square are made as wide as they are to be shown. Raises VideoError.
     """
     path = str(path)
     index = index or frame_index(path)
@@ -103,7 +105,7 @@ def read_clip(
         try:
             wanted = sorted(set(indices))
             pictures = torchcodec.read(path, index, wanted, decoder) if decoder != "pyav" and not verify else None
-            pictures = pictures or _read(path, index, wanted, whole)
+            pictures = pictures or _read(path, index, wanted, whole, square_pixels)
         except _Mistrust:
             continue
         return Clip(_stack(pictures, indices), index)
@@ -127,7 +129,7 @@ def _stack(pictures: dict[int, np.ndarray], indices: Sequence[int]) -> Tensor:
     return torch.from_numpy(np.stack([pictures[index] for index in indices])).permute(0, 3, 1, 2)
 
 
-def _read(path: str, index: FrameIndex, wanted: list[int], verify: range) -> dict[int, np.ndarray]:
+def _read(path: str, index: FrameIndex, wanted: list[int], verify: range, square_pixels: bool) -> dict[int, np.ndarray]:
     """Pictures (H,W,3) by number. Raises _Mistrust if decoding contradicts an index made of packets."""
     if os.path.isdir(path):
         if verify:
@@ -135,13 +137,15 @@ def _read(path: str, index: FrameIndex, wanted: list[int], verify: range) -> dic
         return dict(zip(wanted, read_folder(path, wanted).permute(0, 2, 3, 1).numpy(), strict=True))
     if index.is_counted:  # everything was decoded for it
         with open_video(path, one_thread=True) as (container, stream):
-            return _pictures(path, _from_start(path, container, stream, wanted[-1]), wanted)
+            to_rgb = ToRGB(pixel_shape(stream) if square_pixels else None)
+            return _pictures(path, _from_start(path, container, stream, wanted[-1]), wanted, to_rgb)
     needed = list(verify) or wanted
     for runs in (index.plan(needed), [(None, needed)]):
         try:
             with open_video(path, one_thread=bool(verify)) as (container, stream):
                 frames = _by_runs(container, stream, index, runs, skip=not verify)
-                pictures = _pictures(path, frames, wanted, all_upright=bool(verify))
+                to_rgb = ToRGB(pixel_shape(stream) if square_pixels else None)
+                pictures = _pictures(path, frames, wanted, to_rgb, all_upright=bool(verify))
         except _SeekFailed:
             continue
         except VideoError:  # what damage it is, and whether it is, decoding everything will say
@@ -153,13 +157,17 @@ def _read(path: str, index: FrameIndex, wanted: list[int], verify: range) -> dic
 
 
 def _pictures(
-    path: str, frames: Iterator[tuple[int, av.VideoFrame]], wanted: list[int], *, all_upright: bool = False
+    path: str,
+    frames: Iterator[tuple[int, av.VideoFrame]],
+    wanted: list[int],
+    to_rgb: ToRGB,
+    *,
+    all_upright: bool = False,
 ) -> dict[int, np.ndarray]:
     """The wanted ones of numbered frames, upright; where a stream changes size, all in the size of the first.
 
     ``all_upright`` asks of the others, too, whether they can be brought upright. Raises VideoError where not."""
     pictures: dict[int, np.ndarray] = {}
-    to_rgb = VideoReformatter()  # one for all: making it costs more than using it
     numbers, orientations = set(wanted), Orientations(path)
     for number, frame in frames:
         if number not in numbers and not all_upright:
@@ -168,7 +176,7 @@ def _pictures(
         shown = orientations.of(frame)
         if number not in numbers:
             continue
-        picture = shown.apply(to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray())
+        picture = shown.apply(to_rgb(frame))
         first = next(iter(pictures.values()), picture)
         if picture.shape != first.shape:
             upright = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")

@@ -18,8 +18,10 @@ import torch
 
 from evl.errors import ConfigError
 from evl.video.container import decode, file_stat, num_threads, open_video
+from evl.video.hdr import is_hdr
 from evl.video.index import FrameIndex
 from evl.video.orientation import UPRIGHT, Orientations
+from evl.video.rgb import pixel_shape
 
 Decoder = Literal["pyav", "torchcodec", "torchcodec-cuda"]
 CONTAINERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
@@ -77,9 +79,12 @@ def read(path: str, index: FrameIndex, wanted: list[int], decoder: Decoder) -> d
 @lru_cache(maxsize=65536)
 def _stream_index(path: str, size: int, mtime_ns: int) -> int | None:
     """The number of the stream that PyAV reads; None where this file is better read by PyAV. Versions of torchcodec
-    differ in what they make of a display matrix, so files that have one are not for it."""
+    differ in what they make of a display matrix, so files that have one are not for it; nor are HDR, and pixels that
+    are not square."""
     with open_video(path, one_thread=True) as (container, stream):
         if container.format.name not in CONTAINERS or stream.codec_context.pix_fmt not in PIXEL_FORMATS:
             return None
         first = next(decode(container, stream), None)
-        return stream.index if first is not None and Orientations(path).of(first) == UPRIGHT else None
+        if first is None or is_hdr(first.color_trc) or pixel_shape(stream) is not None:
+            return None
+        return stream.index if Orientations(path).of(first) == UPRIGHT else None

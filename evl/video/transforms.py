@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from evl.config import RunConfig
 from evl.types import Preprocessing
+
+
+def preprocessing_of(config: RunConfig, own: Preprocessing) -> Preprocessing:
+    """A backbone's own preprocessing, with what a run's settings say of it."""
+    clip = config.clip
+    changed = replace(own, antialias=clip.antialias, pixel_aspect=config.data.pixel_aspect)
+    return changed if clip.interpolation == "auto" else replace(changed, interpolation=clip.interpolation)
 
 
 def resized_size(height: int, width: int, target: tuple[int, int]) -> tuple[int, int]:

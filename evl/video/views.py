@@ -34,6 +34,7 @@ def read_views(
     sampling: str = "dense",
     interpolation: str = "bilinear",
     antialias: bool = False,
+    pixel_aspect: bool = False,
     start_seconds: float | None = None,
     end_seconds: float | None = None,
     verify: bool = False,
@@ -44,9 +45,10 @@ def read_views(
     Clips are evenly spaced (``sampling``: ``dense`` or ``segment``). Frames of a dense clip are ``stride`` frames
     apart; with ``frames_per_second`` they are so many in a second (``evl.video.timed``), and ``stride`` does not
     matter. Frames are resized to cover ``size`` (by default as in the original release: bilinear, no antialias),
-    cropped at the centre (1) or at start, middle and end (3), and normalised. Times cut an untrimmed file. Only what
-    the views need is decoded, unless ``verify`` asks that the whole file, or the part between the times, decodes
-    cleanly. Raises VideoError, with the reason, for a file that cannot be used.
+    cropped at the centre (1) or at start, middle and end (3), and normalised. ``pixel_aspect`` makes pixels that are
+    not square so before. Times cut an untrimmed file. Only what the views need is decoded, unless ``verify`` asks that
+    the whole file, or the part between the times, decodes cleanly. Raises VideoError, with the reason, for a file that
+    cannot be used.
     """
     path = expand_home(os.fsdecode(path))
     size = (size, size) if isinstance(size, int) else tuple(size)
@@ -56,7 +58,7 @@ def read_views(
         raise ValueError(f"mean {tuple(mean)}, std {tuple(std)}: expected three numbers each, std above 0")
     if interpolation not in ("bilinear", "bicubic"):
         raise ValueError(f"interpolation {interpolation!r}: expected 'bilinear' or 'bicubic'")
-    preprocessing = Preprocessing(size, tuple(mean), tuple(std), interpolation, antialias)
+    preprocessing = Preprocessing(size, tuple(mean), tuple(std), interpolation, antialias, pixel_aspect)
     if sampling not in ("dense", "segment"):
         raise ValueError(f"sampling {sampling!r}: expected 'dense' or 'segment'")
 
@@ -92,8 +94,8 @@ def views_of(
     num_clips: int,
     num_crops: int,
 ) -> Tensor:
-    """As ``read_views``; ``read(choose, by_time=…)`` gives the frames of a video that ``choose`` names, as
-    ``read_clip`` does."""
+    """As ``read_views``; ``read(choose, by_time=…, square_pixels=…)`` gives the frames of a video that ``choose``
+    names, as ``read_clip`` does."""
     clips: list[list[int]] = []
     by_time = None if frames_per_second is None else TimedSampling(num_frames, frames_per_second)
 
@@ -106,7 +108,7 @@ def views_of(
             clips[:] = segment_indices(known, num_frames=num_frames, num_clips=num_clips)
         return sorted({index for clip in clips for index in clip})
 
-    frames = read(choose, by_time=by_time is not None)
+    frames = read(choose, by_time=by_time is not None, square_pixels=preprocessing.pixel_aspect)
     place = {number: i for i, number in enumerate(sorted({number for clip in clips for number in clip}))}
     places = [[place[number] for number in clip] for clip in clips]
     return evaluation_views(frames, places, num_crops, preprocessing)

@@ -127,6 +127,7 @@ def test_check(run, videos, tmp_path):
     assert code == 0
     code, out, _ = run("check", folder)
     assert "only audio" in one_line(out)
+    assert "ignored: 1 other file, such as" in one_line(out)
     flat = tmp_path / "flat"
     flat.mkdir()
     write_video(flat / "a.mp4", numbered_frames(3))

@@ -126,7 +126,7 @@ def test_damaged_videos_make_the_exit_code_unless_they_are_allowed(capsys, tmp_p
     code, text, _ = run_command(capsys, *command)
     assert code == 1
     assert "broken.mp4: cannot be decoded" in text
-    assert "1 damaged videos are listed" in text
+    assert "1 damaged video, listed in" in text
     code, text, _ = run_command(capsys, *command, "--allow-damaged", "--json")
     assert code == 0
     assert [one["split"] for one in json.loads(text)["damaged"]] == ["val"]

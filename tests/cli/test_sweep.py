@@ -37,8 +37,11 @@ def test_a_sweep_from_a_store(capsys, store, tmp_path):
 
 def test_json_is_what_the_file_holds(capsys, store, tmp_path):
     grid = ("--set", "model.head_dropout=0.1,0.2,0.3", "model.taps=[2,5],[3]", *SMALL)
-    code, out, _ = run_command(capsys, "sweep", "--features", store, "--out", tmp_path / "out", "--json", *grid)
+    code, out, _ = run_command(
+        capsys, "sweep", "--features", store, "--out", tmp_path / "out", "--json", "--predictions", *grid
+    )
     assert code == 0
+    assert len(list((tmp_path / "out/heads").glob("*/predictions.parquet"))) == 6
     assert json.loads(out) == json.loads((tmp_path / "out/sweep.json").read_text())
     assert len(json.loads(out)["heads"]) == 6
 

@@ -83,7 +83,7 @@ def test_evaluate_takes_class_names_from_the_data(run, archive, videos, tmp_path
     code, out, _ = run(*command, "--out", tmp_path / "zero")
     assert code == 0
     assert json.loads(out)["top1"] == document["top1"]
-    assert (tmp_path / "zero/predictions.jsonl").exists()
+    assert (tmp_path / "zero/predictions.parquet").exists()
     # the model is there too, and needs no text tower any more
     monkeypatch.setitem(sys.modules, "open_clip", None)
     code, out, _ = run("evaluate", tmp_path / "zero", "--data", videos, "--workers", 0, "--json")

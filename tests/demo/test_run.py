@@ -80,14 +80,10 @@ def test_a_saved_run_judges_as_was_judged_in_memory(demo, name, task, capsys, tm
     where = ("--data", demo[1] / "motions" / f"{task}.csv", "--out", tmp_path, "--workers", 0)
     code, out, _ = run_command(capsys, "evaluate", folder, *where, "--json")
     assert code == 0
-    first, second = (
-        [json.loads(line) for line in (where / "predictions.jsonl").read_text().splitlines()]
-        for where in (folder, tmp_path)
-    )
-    assert [(one["path"], one["label"]) for one in first] == [(one["path"], one["label"]) for one in second]
+    first, second = (evl.read_predictions(where) for where in (folder, tmp_path))
+    assert (first.paths, first.labels.tolist()) == (second.paths, second.labels.tolist())
     assert len(first) == 14
-    for one, other in zip(first, second, strict=True):  # pixels and features had 16 bits
-        assert list(one["scores"].values()) == pytest.approx(list(other["scores"].values()), abs=3e-3)
+    assert first.scores == pytest.approx(second.scores, abs=3e-3)  # pixels and features had 16 bits
     told, again = json.loads((folder / "metrics.json").read_text()), json.loads(out)
     assert told["protocol"] == again["protocol"]
     assert "8 segment frames, 1x1 views" in told["protocol"]
@@ -148,14 +144,15 @@ def test_examples_are_pixels_as_the_encoder_got_them(demo):
     model = evl.load(folder / "evl-motion")
     examples = run.make_examples(model, data)
     assert len({one.label for one in examples}) == len(examples) == 8
-    predictions = {line["path"]: line for line in map(json.loads, (folder / "evl-motion/predictions.jsonl").open())}
+    saved = evl.read_predictions(folder / "evl-motion")
+    predictions = {one.path: one for one in saved.predictions}
     for one in examples:
         assert one.frames.shape == (8, *model.backbone.spec.image_size, 3)
         total = torch.from_numpy(one.attention).sum((1, 2, 3)) + torch.from_numpy(one.prefix_share)
         torch.testing.assert_close(total, torch.ones(len(one.attention)), rtol=1e-4, atol=0)
         line = predictions[str(one.path)]
-        assert line["label"] == one.label
-        assert list(line["scores"].values()) == pytest.approx(list(one.scores), abs=3e-3)
+        assert saved.class_names[line.label] == one.label
+        assert list(line.scores) == pytest.approx(list(one.scores), abs=3e-3)
         wanted = evl.read_views(
             one.path, num_frames=8, stride=1, num_clips=1, num_crops=1, size=one.frames.shape[1:3],
             mean=(0, 0, 0), std=(1, 1, 1), sampling="segment", antialias=True,

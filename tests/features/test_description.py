@@ -164,7 +164,7 @@ def test_a_run_may_differ_in_what_does_not_touch_features():
 
 
 def test_every_difference_is_told():
-    assert len(differences(describe(), RunConfig())) == 4  # name, num_frames, num_clips, taps
+    assert len(differences(describe(), RunConfig())) == 5  # name, num_frames, num_clips, pixel_aspect, taps
 
 
 def lied(change):

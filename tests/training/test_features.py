@@ -14,7 +14,7 @@ from evl.config import RunConfig, replace
 from evl.data import read_manifest
 from evl.distributed import World
 from evl.errors import ConfigError, RunError, StoreError
-from evl.evaluation import evaluate_views, load_for_store, views_of_store
+from evl.evaluation import evaluate_views, load_for_store, read_predictions, views_of_store
 from evl.features.description import StoreOptions
 from evl.features.extract import extract
 from evl.features.store import FeatureStore
@@ -54,8 +54,8 @@ def on(config, store, **training):
 
 
 def scores(run):
-    found = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
-    return [line["path"] for line in found], torch.tensor([list(line["scores"].values()) for line in found])
+    found = read_predictions(run)
+    return list(found.paths), torch.from_numpy(found.scores)
 
 
 @pytest.fixture(scope="module")

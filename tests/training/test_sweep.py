@@ -128,7 +128,7 @@ def test_one_is_chosen_by_val_and_judged_once_on_test(live, folder):
     chosen = weights(folder / f"live/heads/{live.best.number:03d}")
     assert all(torch.equal(chosen[name], value) for name, value in weights(folder / "live/best").items())
     assert model.card.scores["num_videos"] == 2
-    assert (folder / "live/best/test/predictions.jsonl").read_text().count("\n") == 2
+    assert len(evl.read_predictions(folder / "live/best/test")) == 2
     assert "no head was chosen by these videos" in live.verdict
 
 
@@ -139,6 +139,9 @@ def test_what_is_written(live, folder):
     assert told["verdict"] == live.verdict
     assert [head["head"] for head in told["heads"]] == [head.number for head in live.ranked]
     assert len(told["heads"][0]["curve"]) == 6
+    assert not list((out / "heads").glob("*/predictions.parquet"))  # only what was asked for
+    best = evl.read_predictions(out / "best")
+    assert list(best.paths) == [one.path for one in live.best.evaluation.predictions]
     with open(out / "sweep.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert not any("top5" in name for name in [*rows[0], *told["heads"][0], *told["test"]])  # of two classes

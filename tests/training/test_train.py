@@ -36,7 +36,7 @@ def test_a_run_folder_holds_everything(finished_run):
     names = {path.name for path in finished_run.iterdir()}
     assert names >= {
         "config.yaml", "environment.json", "class_names.txt", "train.csv", "val.csv", "metrics.jsonl", "metrics.json",
-        "predictions.jsonl", "confusion.csv", "confusion.png", "model.safetensors", "model.json", "checkpoints",
+        "predictions.parquet", "confusion.csv", "confusion.png", "model.safetensors", "model.json", "checkpoints",
         "tensorboard", "best",
     }  # fmt: skip
     assert not any(name.endswith(".tmp") for name in names)
@@ -47,9 +47,9 @@ def test_a_run_folder_holds_everything(finished_run):
     assert card["preprocessing"]["image_size"] == [32, 32]
     assert card["scores"]["top1"] == 100
     assert not any(name.startswith("backbone") for name in weights(finished_run))
-    predictions = [json.loads(line) for line in (finished_run / "predictions.jsonl").read_text().splitlines()]
-    assert len(predictions) == 4
-    assert all(abs(sum(line["scores"].values()) - 1) < 1e-5 for line in predictions)
+    predictions = evl.read_predictions(finished_run)
+    assert predictions.scores.shape == (4, 2)
+    assert (abs(predictions.scores.sum(1) - 1) < 1e-5).all()
     assert [path.name for path in list_checkpoints(finished_run / "checkpoints")] == [
         "step_0000015.pt",
         "step_0000030.pt",
@@ -167,10 +167,7 @@ def test_two_processes_equal_one(tiny_config, tmp_path, videos):
         if (tmp_path / run / "damaged.csv").exists()
     ]
     assert len(set(read)) == 1
-    predictions = [
-        [json.loads(line)["path"] for line in (tmp_path / run / "predictions.jsonl").read_text().splitlines()]
-        for run in ("one", "two")
-    ]
+    predictions = [evl.read_predictions(tmp_path / run).paths for run in ("one", "two")]
     assert predictions[0] == predictions[1]
     assert len(set(predictions[0])) == len(predictions[0])
     judged = torchrun("evaluate", tmp_path / "two", "--data", videos, "--json", "--out", tmp_path / "judged")
