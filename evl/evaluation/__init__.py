@@ -9,6 +9,6 @@ from evl.evaluation.stored import encoder_for, load_for_store, views_of_store
 
 __all__ = [
     "Evaluation", "Metrics", "NeighbourScores", "SavedPredictions", "compute_metrics", "encoder_for", "evaluate",
-    "evaluate_views", "load_for_store", "mean_interval", "neighbour_scores", "protocol_of", "read_predictions", "views_of_store",
-    "wilson_interval", "write_evaluation", "write_predictions",
+    "evaluate_views", "load_for_store", "mean_interval", "neighbour_scores", "protocol_of", "read_predictions",
+    "views_of_store", "wilson_interval", "write_evaluation", "write_predictions",
 ]  # fmt: skip
