@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from evl.data.dataset import Files
+from evl.data.groups import describe_groups
 from evl.data.labels import clean_label
 from evl.distributed import World
 from evl.errors import DataError
@@ -41,13 +42,15 @@ def evaluate(
     num_workers: int = 0,
     precision: str | None = None,
     files: Files | None = None,
+    trained_on: Sequence[Sample] = (),
     world: World | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> Evaluation:
     """Predicts every sample once and counts. Raises DataError where a label is none of the model's class
     names.
 
-    Views are the model's own unless given; ``files``: the samples', if they were read before.
+    Views are the model's own unless given; ``files``: the samples', if they were read before. ``trained_on``: the
+    protocol then says whether groups of ``samples`` are among theirs.
     Under torchrun every process gets the same, whole result.
     """
     return evaluate_together(
@@ -59,6 +62,7 @@ def evaluate(
         num_workers=num_workers,
         precision=precision,
         files=files,
+        trained_on=trained_on,
         world=world,
         progress=progress,
     )[0]
@@ -71,6 +75,7 @@ def evaluate_together(
     num_clips: int | None = None,
     num_crops: int | None = None,
     precision: str | None = None,
+    trained_on: Sequence[Sample] = (),
     **options,
 ) -> list[Evaluation]:
     """Models of the same classes that share their backbone, each as ``evaluate``, in one pass."""
@@ -87,10 +92,11 @@ def evaluate_together(
     used = judging_precision(first, precision)
     return [
         counted(
-            result, samples, model.class_names, model.card.protocol(len(result.predictions), **views, precision=used)
+            result, samples, model.class_names,
+            model.card.protocol(len(result.predictions), **views, precision=used), trained_on,
         )
         for model, result in zip(models, results, strict=True)
-    ]
+    ]  # fmt: skip
 
 
 def labels_of(samples: Sequence[Sample], class_names: Sequence[str]) -> list[int]:
@@ -124,8 +130,17 @@ def _listed(names: Sequence[str], most: int = 30) -> str:
     return ", ".join(names[:most]) + more
 
 
-def counted(result: Predictions, samples: Sequence[Sample], class_names: tuple[str, ...], protocol: str) -> Evaluation:
-    """Predictions of labelled samples, with their scores."""
+def counted(
+    result: Predictions,
+    samples: Sequence[Sample],
+    class_names: tuple[str, ...],
+    protocol: str,
+    trained_on: Sequence[Sample] = (),
+) -> Evaluation:
+    """Predictions of labelled samples, with their scores. The protocol gets what is known of groups."""
+    judged = [sample for index, sample in enumerate(samples) if index not in result.damaged]
+    if groups := describe_groups(trained_on, judged):
+        protocol = f"{protocol}, {groups}"
     metrics = compute_metrics(result.predictions, len(class_names))
     damaged = {samples[index].name: reason for index, reason in result.damaged.items()}
     return Evaluation(metrics, result.predictions, damaged, protocol, class_names)

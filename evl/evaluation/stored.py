@@ -18,6 +18,7 @@ from evl.features.backbone import StoredBackbone, stored_backbone
 from evl.features.description import config_of, differences
 from evl.features.store import FeatureStore
 from evl.inference.predictor import judging_precision, predict_stored
+from evl.types import Sample
 
 
 def backbone_for(config: ModelConfig, store: FeatureStore) -> StoredBackbone:
@@ -68,10 +69,12 @@ def evaluate_heads(
     *,
     batch_size: int | None = None,
     precision: str | None = None,
+    trained_on: Sequence[Sample] = (),
     world: World | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> list[Evaluation]:
-    """Models of the same classes that share their StoredBackbone, each as ``evaluate_stored``, in one pass."""
+    """Models of the same classes that share their StoredBackbone, each as ``evaluate_stored``, in one pass.
+    ``trained_on``: see ``evaluate``."""
     first, stored = models[0], store.splits[split]
     labels = labels_of(stored.samples, first.class_names)
     results = predict_stored(
@@ -81,7 +84,7 @@ def evaluate_heads(
     evaluations = []
     for model, result in zip(models, results, strict=True):
         protocol = stored_protocol(model, store, len(result.predictions), used)
-        evaluations.append(counted(result, stored.samples, model.class_names, protocol))
+        evaluations.append(counted(result, stored.samples, model.class_names, protocol, trained_on))
     return evaluations
 
 

@@ -169,6 +169,7 @@ class _Heads:
 
         size, precision = self.config.evaluation.batch_size, self.config.training.precision
         options = dict(batch_size=size, precision=precision, world=self.alone, progress=count)
+        options["trained_on"] = self.split.samples
         return evaluate_heads(models, self.store, "val", **options)
 
     def keep(self, folder: Path, shots: int, draw: int, model: VideoClassifier, evaluation: Evaluation) -> None:

@@ -88,7 +88,7 @@ class Videos:
         return evaluate(
             model, self.val_samples, files=self.val_files, num_workers=self.num_workers,
             precision=self.config.training.precision, world=self.world,
-            batch_size=self.config.evaluation.batch_size, progress=progress, **views,
+            batch_size=self.config.evaluation.batch_size, trained_on=self.train_samples, progress=progress, **views,
         )  # fmt: skip
 
 
@@ -127,7 +127,7 @@ class StoredFeatures:
         """By all stored views, whether ``quick`` or not: reading them costs little."""
         return evaluate_stored(
             model, self.store, precision=self.config.training.precision, world=self.world,
-            batch_size=self.config.evaluation.batch_size, progress=progress,
+            batch_size=self.config.evaluation.batch_size, trained_on=self.train_samples, progress=progress,
         )  # fmt: skip
 
 
@@ -150,7 +150,7 @@ def open_store(config: RunConfig) -> tuple[RunConfig, FeatureStore]:
 
 
 # settings that say which videos there are
-_VIDEOS = ("path", "layout", "split_number", "val_path", "root", "class_names", "val_fraction")
+_VIDEOS = ("path", "layout", "split_number", "val_path", "root", "class_names", "val_fraction", "group_by")
 
 
 def samples_of(store: FeatureStore) -> tuple[tuple[str, ...], tuple[Sample, ...], tuple[Sample, ...]]:

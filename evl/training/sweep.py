@@ -20,6 +20,7 @@ from evl.backbones.base import tapped_blocks
 from evl.config import RunConfig
 from evl.config import replace as replace_settings
 from evl.data.dataset import Batch
+from evl.data.groups import describe_split
 from evl.data.splits import find_splits, make_files, stop_if_too_many
 from evl.distributed import World, autocast, join_world, resolve_precision
 from evl.errors import ConfigError, RunError
@@ -252,7 +253,7 @@ def _judge(
     views = [HeadView(heads, head, data.backbone) for head in chosen]
     options = dict(
         precision=data.config.training.precision, world=data.world, batch_size=data.config.evaluation.batch_size,
-        progress=count,
+        trained_on=data.samples["train"], progress=count,
     )  # fmt: skip
     if isinstance(data.source, StoredFeatures):
         return evaluate_heads(views, data.source.store, split, **options)
@@ -314,7 +315,7 @@ def _announce(heads: Heads, data: _Data) -> None:
     models = [head.model for head in heads.heads]
     count = sum(parameter.numel() for model in models for parameter in model.trainable_parameters())
     log.info(
-        "%d heads on %s, %d classes, %d training and %d validation videos, %s trainable parameters in all, %s",
-        len(models), data.config.backbone.name, len(data.class_names), len(data.samples["train"]),
-        len(data.samples["val"]), f"{count:,}", data.world.device,
+        "%d heads on %s, %d classes, %s, %s trainable parameters in all, %s",
+        len(models), data.config.backbone.name, len(data.class_names),
+        describe_split(data.samples["train"], data.samples["val"]), f"{count:,}", data.world.device,
     )  # fmt: skip
