@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -159,6 +160,10 @@ class DataConfig:
     root: FilePath | None = None
     class_names: FilePath | None = None  # a file with one class name a line, where labels are numbers
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    # what is never divided between training and validation, besides files: folder (the name of the folder a video lies
+    # in), or a regular expression with one group, searched in the video's name (with a slash in it: in its path below
+    # the data), such as "_(g[0-9]+)_"; None: the manifest's column group, if it has one
+    group_by: str | None = None
     max_damaged_share: Probability = 0.1  # of the training videos; more stops the run
     # a training video is decoded whole when it is first met, so that damage anywhere in it is found
     verify: bool = True
@@ -169,6 +174,18 @@ class DataConfig:
     num_workers: NotNegative | None = None  # None: one a core, at most 16
     # a store made by evl extract: training and validation read it instead of videos, which it lists itself
     features: FilePath | None = None
+
+    def __post_init__(self):
+        if self.group_by in (None, "folder"):
+            return
+        try:
+            num_groups = re.compile(self.group_by).groups
+        except re.error as error:
+            raise ValueError(f"group_by must be folder or a regular expression, which this is not: {error}") from None
+        _require(
+            num_groups == 1,
+            "group_by must be folder, or a regular expression with one group in parentheses, such as _(g[0-9]+)_",
+        )
 
 
 @_checked

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled video of a manifest. ``label`` is a class name; times cut an untrimmed file, in seconds."""
+    """One labelled video of a manifest. ``label`` is a class name; times cut an untrimmed file, in seconds. ``group``:
+    what it belongs to (a person, a camera, a recording); videos of one group are on one side of a split."""
 
     path: str
     label: str | None = None
     start_seconds: float | None = None
     end_seconds: float | None = None
+    group: str | None = None
 
     @property
     def name(self) -> str:

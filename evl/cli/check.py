@@ -54,7 +54,7 @@ def command(
     workers = default_num_workers() if workers is None else workers
     with Bars("files") as bars:
         task = bars.add("checking", len(samples))
-        found = dict(ignored=ignored, notices=notices)
+        found = dict(splits=splits, ignored=ignored, notices=notices)
         report = check_samples(samples, **found, num_workers=workers, progress=lambda _: task.advance())
     if manifest is not None:
         good = [i for i, file in enumerate(report.files) if file.info is not None]

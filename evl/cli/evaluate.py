@@ -140,7 +140,7 @@ def command(
             samples, _ = _samples(run, data, split, class_names=model.class_names, **options)
         with Bars("videos") as bars:
             task = bars.add("evaluating", len(range(world.rank, len(samples), world.size)))
-            options = dict(batch_size=batch_size, world=world, progress=task.advance)
+            options = dict(batch_size=batch_size, world=world, progress=task.advance, trained_on=_trained_on(run))
             if features is not None:
                 result = evaluate_views([model], views_of_store(model, store, split), **options)[0]
             else:
@@ -203,8 +203,24 @@ def _samples(run: Path | None, data: Path | None, split: str | None, **options):
     chosen = split or next(name for name in ("test", "val", "all", "train") if name in splits)
     samples = splits[chosen]
     if folder is not None:
+        samples = _grouped_as_trained(folder, samples, data, options.get("root"))
         _tell_if_trained_on(run, samples)
     return samples, manifest.class_names
+
+
+def _grouped_as_trained(folder, samples, data: Path, root: Path | None):
+    """The samples with groups made as the run made its own, where all of them can be."""
+    from evl.config import RunConfig
+    from evl.data.groups import with_groups
+    from evl.errors import DataError
+
+    if not folder.exists:
+        return samples
+    group_by = RunConfig.from_yaml(folder.path / "config.yaml").data.group_by
+    try:
+        return with_groups(samples, group_by, root or (data if data.is_dir() else data.parent), data)
+    except DataError:  # it has groups of its own, or names of another kind
+        return samples
 
 
 def _stored_split(store, split: str | None, class_names) -> str:
@@ -224,14 +240,20 @@ def _stored_split(store, split: str | None, class_names) -> str:
     return chosen
 
 
-def _tell_if_trained_on(run: Path, samples) -> None:
-    from evl.cli.common import console, is_main_process
+def _trained_on(run: Path | None):
+    """The samples that a run was trained on; () where that is not known."""
     from evl.training.run_folder import RunFolder
 
-    folder = RunFolder(run)
-    if not folder.exists or not is_main_process():
+    folder = RunFolder(run) if run is not None else None
+    return folder.samples("train") if folder is not None and folder.exists else ()
+
+
+def _tell_if_trained_on(run: Path, samples) -> None:
+    from evl.cli.common import console, is_main_process
+
+    if not is_main_process():
         return
-    trained = {os.path.realpath(s.path) for s in folder.samples("train")}
+    trained = {os.path.realpath(s.path) for s in _trained_on(run)}
     if seen := sum(os.path.realpath(s.path) in trained for s in samples):
         console.print(
             f"[yellow]{seen} of these {len(samples)} videos were trained on: no score of unseen videos[/yellow]"

@@ -8,8 +8,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from evl.config import DataConfig
+from evl.data.draw import split_samples
+from evl.data.groups import refuse_shared_groups
+from evl.data.notices import several_labels, split_notices
 from evl.data.parallel import Crash, each_in_process, time_limit
-from evl.errors import VideoError
+from evl.errors import DataError, VideoError
 from evl.types import Notice, Sample, VideoInfo
 from evl.video.container import os_reason
 from evl.video.frame_folder import frame_files
@@ -101,13 +105,14 @@ def _check_here(item: tuple[int, Sample]) -> tuple[tuple[int, Sample], FileRepor
 def check_samples(
     samples: Sequence[Sample],
     *,
+    splits: Sequence[str] | None = None,
     ignored: Sequence[str] = (),
     notices: Sequence[str] = (),
     num_workers: int = 0,
     progress: Callable[[FileReport], None] = lambda report: None,
 ) -> CheckReport:
     """Checks all files, in ``num_workers`` processes (0: in this one); a decoder that kills its process is one damaged
-    file. ``progress`` hears of each."""
+    file. ``splits``: that of each sample, where there are some. ``progress`` hears of each."""
     reports: dict[int, FileReport] = {}
     items = enumerate(samples)
     work = each_in_process(_check_in_process, items, num_workers) if num_workers else map(_check_here, items)
@@ -117,7 +122,30 @@ def check_samples(
         reports[place] = report
         progress(report)
     reports = [reports[place] for place in range(len(samples))]
-    return CheckReport(tuple(reports), _duplicates(reports), tuple(ignored), tuple(notices))
+    same = _same_content(reports)
+    found = _notices(samples, splits or ["all"] * len(samples), same)
+    return CheckReport(tuple(reports), _duplicates(reports, same), tuple(ignored), (*notices, *found))
+
+
+def _notices(samples: Sequence[Sample], splits: Sequence[str], same: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Of labels and splits. Files of the same content count as one file."""
+    first = {path: group[0] for group in same for path in group}
+    real = {path: os.path.realpath(path) for path in {sample.path for sample in samples}}
+    file_of = {path: first.get(found, found) for path, found in real.items()}
+    notices = several_labels(samples, file_of.__getitem__)
+    by_split: dict[str, list[Sample]] = defaultdict(list)
+    for sample, split in zip(samples, splits, strict=True):
+        by_split[split].append(replace(sample, path=file_of[sample.path]))
+    if "val" in by_split:
+        notices += split_notices(by_split.get("train", ()), by_split["val"])
+    try:
+        refuse_shared_groups(by_split)
+        drawn = by_split.get("train") or by_split.get("all") or ()
+        if "val" not in by_split and drawn and all(sample.label is not None for sample in drawn):
+            split_samples(drawn, val_fraction=DataConfig().val_fraction, seed=0)
+    except DataError as error:
+        notices += (f"evl train would refuse this: {error}",)
+    return notices
 
 
 def _size(path: str) -> int:
@@ -130,9 +158,8 @@ def _size(path: str) -> int:
         return 0
 
 
-def _duplicates(reports: Sequence[FileReport]) -> tuple[tuple[str, ...], ...]:
-    """Groups of different files with the same content (only files of equal size are read), and of the same file, or
-    part of a file, that is listed more than once, with its labels."""
+def _same_content(reports: Sequence[FileReport]) -> list[list[str]]:
+    """Groups of different files with the same content; only files of equal size are read."""
     by_size: dict[int, set[str]] = defaultdict(set)
     for report in reports:
         if report.info is not None and os.path.isfile(report.sample.path):
@@ -143,10 +170,16 @@ def _duplicates(reports: Sequence[FileReport]) -> tuple[tuple[str, ...], ...]:
             for path in sorted(paths):
                 with open(path, "rb") as file:
                     by_content[hashlib.file_digest(file, "sha256").hexdigest()].append(path)
+    return [group for group in by_content.values() if len(group) > 1]
+
+
+def _duplicates(reports: Sequence[FileReport], same: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+    """Groups of different files with the same content, and of the same file, or part of a file, that is listed more
+    than once, with its labels."""
     listed: dict[tuple, list[str]] = defaultdict(list)
     for report in reports:
         sample = report.sample
         key = os.path.realpath(sample.path), sample.start_seconds, sample.end_seconds
         listed[key].append(f"{sample.name} ({sample.label})")
-    groups = [*by_content.values(), *listed.values()]
+    groups = [*same, *listed.values()]
     return tuple(tuple(group) for group in groups if len(group) > 1)

@@ -12,7 +12,7 @@ from evl.data.listing import is_video_name
 from evl.data.split_names import read_split
 from evl.errors import DataError
 
-COLUMNS = ("path", "label", "start_seconds", "end_seconds", "split")
+COLUMNS = ("path", "label", "start_seconds", "end_seconds", "split", "group")
 REQUIRED = COLUMNS[:2]
 DELIMITERS = ",;\t"
 # other names, which are not read: a column may hold something else under them
@@ -65,7 +65,7 @@ def wanted_columns(path: Path, columns: Sequence[str]) -> dict[str, str]:
         shown = ", ".join(map(str, columns)) or "nothing"
         raise DataError(
             f"{path}: no column {' or '.join(map(repr, missing))}; the first line must name the columns path,label"
-            f"[,start_seconds,end_seconds][,split], but it has {shown}{rename_hint(columns, missing)}"
+            f"[,start_seconds,end_seconds][,split][,group], but it has {shown}{rename_hint(columns, missing)}"
         )
     return found
 

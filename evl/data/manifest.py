@@ -5,12 +5,9 @@ from __future__ import annotations
 
 import csv
 import os
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-import numpy as np
 
 from evl.data.folders import read_folder
 from evl.data.labels import class_number, clean_class_names, clean_label, sort_labels
@@ -172,25 +169,6 @@ def find_videos(path: str | Path) -> tuple[list[Path], list[str]]:
     return videos, ignored
 
 
-def split_samples(
-    samples: Sequence[Sample], *, val_fraction: float, seed: int
-) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
-    """(train, val): a seeded part of each class, at least one video where a class has two. Parts of one file
-    (by start and end times) stay on one side."""
-    files_by_class: dict[str, dict[str, list[Sample]]] = defaultdict(lambda: defaultdict(list))
-    for sample in samples:
-        files_by_class[sample.label][sample.path].append(sample)
-    generator = np.random.default_rng(seed)
-    val_paths: set[str] = set()
-    for label in sorted(files_by_class):
-        paths = sorted(files_by_class[label])
-        count = round(len(paths) * val_fraction)
-        count = min(max(count, 1), len(paths) - 1) if len(paths) > 1 else 0
-        val_paths.update(paths[i] for i in generator.permutation(len(paths))[:count])
-    train = tuple(sample for sample in samples if sample.path not in val_paths)
-    return train, tuple(sample for sample in samples if sample.path in val_paths)
-
-
 def write_manifest(path: str | Path, samples: Iterable[Sample], splits: Sequence[str] | None = None) -> None:
     """A CSV that ``read_manifest`` reads; paths below its folder are relative to it, others absolute.
 
@@ -211,6 +189,8 @@ def write_manifest(path: str | Path, samples: Iterable[Sample], splits: Sequence
         times = [getattr(s, key) for s in samples]
         if any(time is not None for time in times):
             columns[key] = ["" if time is None else time for time in times]
+    if any(s.group is not None for s in samples):
+        columns["group"] = [s.group or "" for s in samples]
     if splits is not None:
         columns["split"] = list(splits)
     with write_atomically(path, text=True) as file:

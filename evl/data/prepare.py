@@ -11,7 +11,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -22,7 +22,6 @@ from evl.data.manifest import write_manifest
 from evl.data.parallel import Crash, each_in_process, time_limit
 from evl.errors import DataError, RunError, SaveError, VideoError
 from evl.files import expand_home, write_atomically
-from evl.types import Sample
 from evl.video.frame_folder import frame_files
 from evl.video.prepare import CopySettings, prepare_video
 
@@ -270,7 +269,7 @@ def _write_list(out: Path, plan: CopyPlan, made: dict[str, Made]) -> str | None:
         return None
     targets = {job.source: job.target for job in plan.jobs}
     rows = [
-        (Sample(str(out / targets[s.path]), s.label, s.start_seconds, s.end_seconds), split)
+        (replace(s, path=str(out / targets[s.path])), split)
         for split, samples in plan.manifest.splits.items()
         for s in samples
         if targets[s.path] in made

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from evl.config import RunConfig
 from evl.config import replace as replace_settings
 from evl.data.dataset import Files
+from evl.data.draw import split_samples
+from evl.data.groups import refuse_shared_groups, with_groups
 from evl.data.index_file import IndexFile
 from evl.data.loader import default_num_workers
-from evl.data.manifest import Manifest, read_class_names, read_manifest, refuse_missing, split_samples
-from evl.data.notices import manifest_notices
+from evl.data.manifest import Manifest, read_class_names, read_manifest, refuse_missing
+from evl.data.notices import manifest_notices, several_labels, split_notices
 from evl.errors import ConfigError, DataError, RunError, plural
 from evl.types import Sample
 
@@ -57,8 +60,9 @@ def find_splits(config: RunConfig, *, test: bool = True) -> Found:
         data.path, root=data.root, class_names=names, layout=data.layout, split_number=data.split_number
     )
     announce_notices(manifest)
+    manifest = _grouped(manifest, data.path, config)
     missing: dict[str, tuple[Sample, ...]] = {}
-    training = _present(manifest, ("train", "all"), missing)
+    training, val_fraction = _present(manifest, ("train", "all"), missing), None
     if training is None:
         raise DataError(f"{data.path} has no training split, only {', '.join(manifest.splits)}")
     if data.val_path is not None:
@@ -66,6 +70,7 @@ def find_splits(config: RunConfig, *, test: bool = True) -> Found:
         layout = data.layout if Path(data.val_path).is_dir() else "auto"
         val = read_manifest(data.val_path, root=data.root, class_names=manifest.class_names, layout=layout)
         announce_notices(val)
+        val = _grouped(val, data.val_path, config)
         validation = _present(val, ("val", "all"), missing)
         if validation is None:
             found = ", ".join(val.splits)
@@ -73,8 +78,12 @@ def find_splits(config: RunConfig, *, test: bool = True) -> Found:
     elif "val" in manifest.splits:
         validation = _present(manifest, ("val",), missing)
     else:
-        training, validation = split_samples(training, val_fraction=data.val_fraction, seed=config.training.seed)
+        val_fraction = data.val_fraction
+        training, validation = split_samples(training, val_fraction=val_fraction, seed=config.training.seed)
     splits = {"train": training, "val": validation}
+    refuse_shared_groups(splits | {"test": manifest.splits.get("test", ())})
+    for notice in (*several_labels((*training, *validation)), *split_notices(training, validation, val_fraction)):
+        log.warning(notice)
     if test and not set(manifest.splits.get("test", ())) <= set(manifest.missing):
         splits["test"] = _present(manifest, ("test",), missing)
     return Found(config, manifest.class_names, splits, missing)
@@ -87,6 +96,20 @@ def announce_notices(manifest: Manifest) -> None:
     if manifest.ignored:
         others = plural(len(manifest.ignored), "other file")
         log.info("%s: ignored: %s, such as %s", manifest.source, others, manifest.ignored[0])
+
+
+def _grouped(manifest: Manifest, path: str, config: RunConfig) -> Manifest:
+    """The manifest, with the groups that ``data.group_by`` makes."""
+    group_by, root = config.data.group_by, config.data.root
+    if group_by is None:
+        return manifest
+    folder = root or (path if Path(path).is_dir() else Path(path).parent)
+    make = partial(with_groups, group_by=group_by, folder=folder, source=manifest.source)
+    return replace(
+        manifest,
+        splits={split: make(samples) for split, samples in manifest.splits.items()},
+        missing=make(manifest.missing),
+    )
 
 
 def _present(manifest: Manifest, splits: tuple[str, ...], missing: dict[str, tuple[Sample, ...]]):

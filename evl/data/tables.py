@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from evl.data.columns import refuse_other_names, wanted_columns
-from evl.data.labels import clean_label, is_empty_cell, looks_empty
+from evl.data.labels import class_number, clean_label, is_empty_cell, looks_empty
 from evl.data.listing import is_video_name
 from evl.data.split_names import one_meaning, read_split
 from evl.data.text import read_text
@@ -61,6 +61,8 @@ def _read_parquet(path: Path) -> Rows:
 def _rows_to_splits(path: Path, rows: Rows, root: Path) -> dict[str, tuple[Sample, ...]]:
     groups: dict[str, list[Sample]] = defaultdict(list)
     meaning = _meaning(path, rows)
+    group_of: dict[str, str] = {}
+    without_group: int | None = None
     for number, row in rows:
         name, label = (_text(row[key]) for key in ("path", "label"))
         for key, value in (("path", name), ("label", label)):
@@ -78,7 +80,15 @@ def _rows_to_splits(path: Path, rows: Rows, root: Path) -> dict[str, tuple[Sampl
         start, end = (_seconds(path, number, key, row.get(key)) for key in ("start_seconds", "end_seconds"))
         if end is not None and end <= (start or 0.0):
             raise DataError(f"{path}, row {number}: ends at {end:g} s, before it starts")
-        groups[split].append(Sample(os.path.normpath(root / expand_home(name)), clean_label(label), start, end))
+        file = os.path.normpath(root / expand_home(name))
+        sample = Sample(file, clean_label(label), start, end, _group(row.get("group")))
+        groups[split].append(sample)
+        if sample.group is None:
+            without_group = without_group or number
+        elif (other := group_of.setdefault(sample.path, sample.group)) != sample.group:
+            raise DataError(f"{path}, row {number}: group {sample.group!r}, but above the same file is in {other!r}")
+    if group_of and without_group:
+        raise DataError(f"{path}, row {without_group}: group is empty, but other rows have one; give every row a group")
     if "all" in groups and len(groups) > 1:
         raise DataError(f"{path}: some rows have a split and some have none")
     return {split: tuple(group) for split, group in groups.items()}
@@ -88,6 +98,14 @@ def _text(value) -> str:
     if value is None or value != value:  # pandas writes NaN for what is empty
         return ""
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+def _group(value) -> str | None:
+    """A cell's text, cleaned as labels are; 3.0, as pandas writes whole numbers, is 3."""
+    if is_empty_cell(value):
+        return None
+    text = clean_label(_text(value))
+    return text.partition(".")[0] if class_number(text) is not None else text
 
 
 def _meaning(path: Path, rows: Rows) -> dict[str, str]:

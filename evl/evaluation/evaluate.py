@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from evl.data.dataset import Files
+from evl.data.groups import describe_groups
 from evl.data.labels import clean_label
 from evl.distributed import World
 from evl.errors import DataError
@@ -42,13 +43,15 @@ def evaluate(
     num_workers: int = 0,
     precision: str | None = None,
     files: Files | None = None,
+    trained_on: Sequence[Sample] = (),
     world: World | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> Evaluation:
     """Predicts every sample once and counts. Raises DataError where a label is none of the model's class
     names.
 
-    Views are the model's own unless given; ``files``: the samples', if they were read before.
+    Views are the model's own unless given; ``files``: the samples', if they were read before. ``trained_on``: the
+    protocol then says whether groups of ``samples`` are among theirs.
     Under torchrun every process gets the same, whole result.
     """
     samples = samples if isinstance(samples, str | bytes) else tuple(samples)
@@ -67,23 +70,29 @@ def evaluate(
         precision=precision,
         files=files,
     )
-    return evaluate_views([model], stream, batch_size=batch_size, world=world, progress=progress)[0]
+    how = dict(batch_size=batch_size, world=world, progress=progress)
+    return evaluate_views([model], stream, trained_on=trained_on, **how)[0]
 
 
 def evaluate_views(
     models: Sequence[VideoClassifier],
     stream: Stream,
     *,
+    trained_on: Sequence[Sample] = (),
     batch_size: int | None = None,
     world: World | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> list[Evaluation]:
-    """Models of the same classes on every video of a stream of views, in one pass over it."""
+    """Models of the same classes on every video of a stream of views, in one pass over it. ``trained_on``: see
+    ``evaluate``."""
     labels = labels_of(stream.samples, models[0].class_names)
     results = predict_views(models, stream, labels, batch_size=batch_size, world=world, progress=progress)
     evaluations = []
     for model, result in zip(models, results, strict=True):
         protocol = protocol_of(model, stream, len(result.predictions))
+        judged = [sample for index, sample in enumerate(stream.samples) if index not in result.damaged]
+        if groups := describe_groups(trained_on, judged):
+            protocol = f"{protocol}, {groups}"
         metrics = compute_metrics(result.predictions, len(model.class_names))
         damaged = {stream.samples[index].name: reason for index, reason in result.damaged.items()}
         evaluations.append(Evaluation(metrics, result.predictions, damaged, protocol, model.class_names))

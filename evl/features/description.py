@@ -283,11 +283,12 @@ def bytes_a_clip(spec: BackboneSpec, taps: Sequence[int], options: StoreOptions,
 
 
 def hash_videos(splits: Mapping[str, Sequence[Sample]]) -> str:
-    """SHA-256 (hex) of the list of videos: splits, paths as they are, times, labels, in order."""
+    """SHA-256 (hex) of the list of videos: splits, paths as they are, times, labels, groups if any, in order."""
     digest = hashlib.sha256()
     for split in SPLITS:
         for sample in splits.get(split, ()):
             row = [split, sample.path, sample.start_seconds, sample.end_seconds, sample.label]
+            row += [] if sample.group is None else [sample.group]
             digest.update(json.dumps(row).encode() + b"\n")
     return digest.hexdigest()
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 INDEX = "index.parquet"
 COLUMNS = (
     "split", "video", "path", "start_seconds", "end_seconds", "label", "clip", "num_valid", "shard", "row", "reason",
+    "group",
 )  # fmt: skip
 _NUMBERS = {
     "video": "int32", "start_seconds": "float64", "end_seconds": "float64", "clip": "int32", "num_valid": "int32",
@@ -30,10 +31,12 @@ _NUMBERS = {
 
 
 @cache
-def schema() -> pyarrow.Schema:
+def schema(has_groups: bool = False) -> pyarrow.Schema:
+    """Of an index; the last column is there only where the videos have groups."""
     import pyarrow  # when an index is read or written: features in memory need none
 
-    return pyarrow.schema([(name, getattr(pyarrow, _NUMBERS.get(name, "string"))()) for name in COLUMNS])
+    names = COLUMNS if has_groups else COLUMNS[:-1]
+    return pyarrow.schema([(name, getattr(pyarrow, _NUMBERS.get(name, "string"))()) for name in names])
 
 
 def write_index(folder: str | Path) -> None:
@@ -53,8 +56,9 @@ def write_index(folder: str | Path) -> None:
         for row in damaged[:1] or video:
             for name in COLUMNS:
                 columns[name].append(row[name])
+    wanted = schema(any(group is not None for group in columns["group"]))
     table = pyarrow.Table.from_arrays(
-        [pyarrow.array(columns[field.name], field.type) for field in schema()], schema=schema()
+        [pyarrow.array(columns[field.name], field.type) for field in wanted], schema=wanted
     )
     with write_atomically(Path(folder) / INDEX) as file:
         # every setting that decides bytes, and no copy of the schema beside its own
@@ -81,9 +85,8 @@ def _rows(folder: str | Path, description: StoreDescription, covers: ShardRange)
     row = 0
     for item in open_shard(folder, description, covers).items:
         one = dict.fromkeys(COLUMNS) | item
-        one["path"] = (
-            one["path"].encode("utf-8", "backslashreplace").decode()
-        )  # what is no text has no place in Parquet
+        for name in ("path", "group"):  # what is no text has no place in Parquet
+            one[name] = one[name] and one[name].encode("utf-8", "backslashreplace").decode()
         if item.get("reason") is None:
             one |= {"shard": covers.number, "row": row}
             row += 1
@@ -115,7 +118,8 @@ def read_index(path: Path, description: StoreDescription) -> dict[str, SplitRows
     try:
         with parquet.ParquetFile(path, page_checksum_verification=True) as file:
             found = {field.name: field.type for field in file.schema_arrow}
-            if found != {field.name: field.type for field in schema()} or not 0 < file.metadata.num_rows <= most:
+            known = [{field.name: field.type for field in schema(has_groups)} for has_groups in (False, True)]
+            if found not in known or not 0 < file.metadata.num_rows <= most:
                 raise StoreError(f"{path}: not the index of this store: other columns, or more rows than it can have")
             table = file.read()
             table.validate(full=True)  # texts, too
@@ -184,8 +188,11 @@ def _rows_of(table: pyarrow.Table, split: str, description: StoreDescription, pa
 
 def _samples(rows: pyarrow.Table, require) -> tuple[Sample, ...]:
     samples = []
-    for one in rows.select(["path", "label", "start_seconds", "end_seconds"]).to_pylist():
+    has_groups = "group" in rows.column_names
+    require(not has_groups or rows["group"].null_count in (0, len(rows)), "a video without a group")
+    names = ["path", "label", "start_seconds", "end_seconds", *["group"] * has_groups]
+    for one in rows.select(names).to_pylist():
         for time in (one["start_seconds"], one["end_seconds"]):
             require(time is None or 0 <= time < float("inf"), "a time that is none")
-        samples.append(Sample(one["path"], one["label"], one["start_seconds"], one["end_seconds"]))
+        samples.append(Sample(**one))
     return tuple(samples)

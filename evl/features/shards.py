@@ -150,6 +150,7 @@ def _is_item(item: dict, split: str, frames: int) -> bool:
         item["split"] == split
         and isinstance(item["path"], str)
         and isinstance(item["label"], str)
+        and isinstance(item.get("group", ""), str)
         and type(item["video"]) is type(item["clip"]) is int
         and all(time is None or (type(time) in (int, float) and 0 <= time < float("inf")) for time in times)
         and (isinstance(reason, str) if reason is not None else type(valid) is int and 0 <= valid <= frames)

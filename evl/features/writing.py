@@ -91,8 +91,8 @@ def _tensors(packed: Mapping[int, Packed], kind: str) -> dict[str, Tensor]:
 def _listed(item: ShardItem, split: str) -> dict[str, object]:
     sample = item.sample
     row = {"split": split, "video": item.video, "path": sample.path, "label": sample.label, "clip": item.clip}
-    times = {"start_seconds": sample.start_seconds, "end_seconds": sample.end_seconds}
-    row |= {name: value for name, value in times.items() if value is not None}
+    more = {"start_seconds": sample.start_seconds, "end_seconds": sample.end_seconds, "group": sample.group}
+    row |= {name: value for name, value in more.items() if value is not None}
     return row | ({"num_valid": item.num_valid} if item.reason is None else {"reason": item.reason})
 
 

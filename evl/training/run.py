@@ -11,6 +11,7 @@ from pathlib import Path
 from evl.assembly import backbone_to_start, build_classifier, save_model, start_from
 from evl.config import RunConfig
 from evl.config import replace as replace_settings
+from evl.data.groups import describe_groups, describe_split
 from evl.data.listing import missing_samples
 from evl.data.splits import find_samples, stop_if_too_many
 from evl.distributed import World, join_world
@@ -187,7 +188,8 @@ def _refuse_other_features(folder: RunFolder, store: FeatureStore) -> None:
 def describe_data(config: RunConfig, train: Sequence[Sample], val: Sequence[Sample]) -> str:
     """For the card of a model."""
     name = Path(config.data.path).name or config.data.path
-    return f"{name}, {len(train)} videos, {len(val)} for validation"
+    groups = describe_groups(train, val)
+    return f"{name}, {len(train)} videos, {len(val)} for validation{f' ({groups})' if groups else ''}"
 
 
 def with_steps(config: RunConfig, num_samples: int) -> RunConfig:
@@ -219,8 +221,8 @@ def _resumed(stored: RunConfig, settings: tuple[str, ...]) -> RunConfig:
 def _announce(config: RunConfig, model: VideoClassifier, training, validation, world: World) -> None:
     count = sum(parameter.numel() for parameter in model.trainable_parameters())
     log.info(
-        "%s, %d classes, %d training and %d validation videos, %s trainable parameters, %s%s",
-        config.backbone.name, len(model.class_names), len(training), len(validation), f"{count:,}", world.device,
+        "%s, %d classes, %s, %s trainable parameters, %s%s",
+        config.backbone.name, len(model.class_names), describe_split(training, validation), f"{count:,}", world.device,
         f" × {world.size}" if world.size > 1 else "",
     )  # fmt: skip
     if untrained := sorted(set(model.class_names) - {sample.label for sample in training}):

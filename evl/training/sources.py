@@ -118,7 +118,8 @@ def judge(
         done += more
         progress(Progress(phase, done, total))
 
-    return evaluate_views(models, stream, batch_size=batch_size, world=world, progress=count)
+    how = dict(batch_size=batch_size, world=world, progress=count)
+    return evaluate_views(models, stream, trained_on=source.samples["train"], **how)
 
 
 def open_store(config: RunConfig) -> tuple[RunConfig, FeatureStore]:
@@ -140,7 +141,7 @@ def open_store(config: RunConfig) -> tuple[RunConfig, FeatureStore]:
 
 
 # settings that say which videos there are
-_VIDEOS = ("path", "layout", "split_number", "val_path", "root", "class_names", "val_fraction")
+_VIDEOS = ("path", "layout", "split_number", "val_path", "root", "class_names", "val_fraction", "group_by")
 
 
 def samples_of(store: FeatureStore) -> tuple[tuple[str, ...], tuple[Sample, ...], tuple[Sample, ...]]:

@@ -17,6 +17,7 @@ from evl.backbones import FrozenBackbone, create_backbone
 from evl.backbones.base import tapped_blocks
 from evl.config import RunConfig
 from evl.config import replace as replace_settings
+from evl.data.groups import describe_split
 from evl.data.splits import find_splits
 from evl.distributed import World, join_world
 from evl.errors import ConfigError, RunError
@@ -240,7 +241,7 @@ def _announce(learners: Learners, data: _Data) -> None:
     models = [learner.model for learner in learners.all]
     count = sum(parameter.numel() for model in models for parameter in model.trainable_parameters())
     log.info(
-        "%d heads on %s, %d classes, %d training and %d validation videos, %s trainable parameters in all, %s",
-        len(models), data.config.backbone.name, len(data.class_names), len(data.source.samples["train"]),
-        len(data.source.samples["val"]), f"{count:,}", data.world.device,
+        "%d heads on %s, %d classes, %s, %s trainable parameters in all, %s",
+        len(models), data.config.backbone.name, len(data.class_names),
+        describe_split(data.source.samples["train"], data.source.samples["val"]), f"{count:,}", data.world.device,
     )  # fmt: skip
