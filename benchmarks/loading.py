@@ -42,6 +42,7 @@ from evl.types import Preprocessing
 from evl.video import torchcodec
 from evl.video.augment import TrainingTransform, draw_crop
 from evl.video.index import frame_index
+from evl.video.plans import RandomClip, Spacing
 from evl.video.prepare import CopySettings
 from evl.video.reader import read_clip
 from evl.video.sampling import clip_indices, random_clip_indices
@@ -82,7 +83,8 @@ def timm_frame_by_frame(clip: torch.Tensor, seed: int) -> torch.Tensor:
 
 
 def train_evl(path: str, seed: int, decoder: str = "pyav") -> torch.Tensor:
-    clip = read_clip(path, lambda count: choose(count, seed), decoder=decoder)
+    plan = RandomClip(Spacing(**CLIP), (seed,))
+    clip = read_clip(path, plan, decoder=decoder)
     return TRANSFORM(clip.frames, np.random.default_rng(seed))
 
 

@@ -91,3 +91,12 @@ def run_command(capsys, *arguments):
     captured = capsys.readouterr()
     assert "Traceback" not in captured.err
     return code, captured.out, captured.err
+
+
+class Wanted:
+    """A plan (``evl.video.plans``) by a function of the number of frames, for tests that listen to what it is told."""
+
+    by_time = False
+
+    def __init__(self, indices):
+        self.indices = indices

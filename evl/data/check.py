@@ -19,6 +19,7 @@ from evl.video.container import os_reason
 from evl.video.frame_folder import frame_files
 from evl.video.index import FrameIndex
 from evl.video.notices import notices
+from evl.video.plans import Numbered
 from evl.video.reader import read_clip
 
 
@@ -74,9 +75,9 @@ def check_file(sample: Sample) -> FileReport:
     size = _size(sample.path)
     try:
         found = os.stat(sample.path)  # before reading: what changes meanwhile is not what was checked
-        frames, index = read_clip(
+        frames, index, _ = read_clip(
             sample.path,
-            lambda count: [0],
+            Numbered(sample.path, (0,)),
             start_seconds=sample.start_seconds,
             end_seconds=sample.end_seconds,
             verify=True,

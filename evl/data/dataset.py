@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -16,16 +15,15 @@ from evl.data.index_file import IndexFile
 from evl.errors import VideoError
 from evl.types import Preprocessing, Sample
 from evl.video.index import counted_index
-from evl.video.reader import read_clip
-from evl.video.sampling import random_clip_indices, random_segment_indices
-from evl.video.timed import TimedSampling
+from evl.video.plans import EvenClips, Plan, RandomClip, Spacing
+from evl.video.reader import Clip, read_clip
 from evl.video.torchcodec import Decoder
-from evl.video.views import views_of
+from evl.video.transforms import evaluation_views
 
 
-def timed(clip: ClipConfig) -> TimedSampling | None:
-    """How frames are chosen by their times, where they are."""
-    return None if clip.frames_per_second is None else TimedSampling(clip.num_frames, clip.frames_per_second)
+def spacing_of(clip: ClipConfig) -> Spacing:
+    """How the frames of a clip lie."""
+    return Spacing(clip.num_frames, clip.stride, clip.frames_per_second, clip.sampling, clip.past_end)
 
 
 # what a file turned out to be when it was decoded whole
@@ -34,12 +32,16 @@ UNSEEN, INDEX_IS_RIGHT, MUST_BE_COUNTED = range(3)
 
 @dataclass(frozen=True)
 class Item:
-    """One sample as it came out: ``pixels`` (a clip (T,C,H,W), or views (V,T,C,H,W)), or ``problem``, never both."""
+    """One sample as it came out: ``pixels`` (a clip (T,C,H,W), or views (V,T,C,H,W)), or ``problem``, never both.
+
+    ``num_valid``: of each clip, how many of its frames lie inside the video; the others repeat.
+    """
 
     index: int
     label: int | None
     pixels: Tensor | None = None
     problem: str | None = None
+    num_valid: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,26 +105,25 @@ class Files:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def read(self, index: int, choose: Callable[..., Sequence[int]], **how) -> Tensor:
-        """uint8 (F,3,H,W): the frames of sample ``index`` that ``choose`` names. ``how``: ``by_time`` and others of
-        ``read_clip``. Raises VideoError."""
+    def read(self, index: int, plan: Plan, *, square_pixels: bool) -> Clip:
+        """The frames of sample ``index`` that ``plan`` wants (``read_clip``). Raises VideoError."""
         sample, seen = self.samples[index], int(self.seen[index])
         known = self.index_file.find(sample.path) if self.index_file is not None else None
         if known is None and seen == MUST_BE_COUNTED:
             known = counted_index(sample.path)
         clip = read_clip(
             sample.path,
-            choose,
+            plan,
             start_seconds=sample.start_seconds,
             end_seconds=sample.end_seconds,
             verify=self.verify and seen == UNSEEN and known is None,
             index=known,
             decoder=self.decoder,
-            **how,
+            square_pixels=square_pixels,
         )
         if self.verify:
             self.seen[index] = MUST_BE_COUNTED if clip.index.is_counted else INDEX_IS_RIGHT
-        return clip.frames
+        return clip
 
 
 class TrainingClips(Dataset):
@@ -146,39 +147,20 @@ class TrainingClips(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
         _, index = key
-        generator = None
-
-        def choose(known: int | np.ndarray) -> list[int]:
-            nonlocal generator  # anew, if the choice is
-            generator = self.generator(key)
-            return self._draw(known, generator)
-
+        plan = RandomClip(spacing_of(self.clip), (self.seed, *key))
         try:
-            by_time = timed(self.clip) is not None
-            frames = self.files.read(index, choose, by_time=by_time, square_pixels=self.square_pixels)
+            clip = self.files.read(index, plan, square_pixels=self.square_pixels)
         except VideoError as error:
             return self.failed(key, error.reason)
-        return Item(index, self.labels[index], self.transform(frames, generator))
+        _, generator = plan.draw(clip.known)
+        pixels = self.transform(clip.frames, generator)
+        return Item(index, self.labels[index], pixels, num_valid=plan.num_valid(clip.known))
 
     def sample_of(self, key: tuple[int, int]) -> int:
         return key[1]
 
     def failed(self, key: tuple[int, int], reason: str) -> Item:
         return Item(key[1], self.labels[key[1]], problem=reason)
-
-    def generator(self, key: tuple[int, int]) -> np.random.Generator:
-        """That all draws of a clip come from; the first one is its start."""
-        return np.random.default_rng([self.seed, *key])
-
-    def _draw(self, known: int | np.ndarray, generator: np.random.Generator) -> list[int]:
-        clip = self.clip
-        if (by_time := timed(clip)) is not None:
-            return by_time.indices(known, by_time.random_start(known, generator), clip.past_end)
-        if clip.sampling == "segment":
-            return random_segment_indices(known, num_frames=clip.num_frames, generator=generator)
-        return random_clip_indices(
-            known, num_frames=clip.num_frames, stride=clip.stride, past_end=clip.past_end, generator=generator
-        )
 
 
 class EvaluationViews(Dataset):
@@ -195,14 +177,7 @@ class EvaluationViews(Dataset):
         num_crops: int,
     ):
         self.files, self.samples, self.labels, self.preprocessing = files, files.samples, labels, preprocessing
-        self.options = dict(
-            num_frames=clip.num_frames,
-            stride=clip.stride,
-            frames_per_second=clip.frames_per_second,
-            sampling=clip.sampling,
-            num_clips=num_clips,
-            num_crops=num_crops,
-        )
+        self.plan, self.num_crops = EvenClips(spacing_of(clip), num_clips), num_crops
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -210,12 +185,11 @@ class EvaluationViews(Dataset):
     def __getitem__(self, index: int) -> Item:
         label = self.labels[index] if self.labels is not None else None
         try:
-            views = views_of(
-                lambda choose, **how: self.files.read(index, choose, **how), self.preprocessing, **self.options
-            )
+            clip = self.files.read(index, self.plan, square_pixels=self.preprocessing.pixel_aspect)
         except VideoError as error:
             return self.failed(index, error.reason)
-        return Item(index, label, views)
+        views = evaluation_views(clip.frames, self.plan.places(clip.known), self.num_crops, self.preprocessing)
+        return Item(index, label, views, num_valid=self.plan.num_valid(clip.known) * self.num_crops)
 
     def sample_of(self, index: int) -> int:
         return index

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from evl.data.dataset import EvaluationViews, Files, TrainingClips, timed
+from evl.data.dataset import EvaluationViews, Files, TrainingClips
 from evl.features.description import ShardRange, StoreDescription
 from evl.video.augment import TrainingTransform
-from evl.video.sampling import clip_starts
 
 FRAMES_AT_ONCE = 64  # through the backbone, in whole clips; never changed by memory, device or what was done before
 
@@ -43,20 +42,17 @@ class ClipReader(Dataset):
     def __init__(self, description: StoreDescription, split: str, files: Files):
         self.clips_a_video = description.clips_a_video(split)
         self.is_training = split == "train"
-        self.noted = _Noted(files)
         self.samples = files.samples
         index_of = {name: y for y, name in enumerate(description.class_names)}
         labels = [index_of[sample.label] for sample in files.samples]
-        self.clip = description.clip
         if self.is_training:
-            self.clip = replace(self.clip, num_frames=description.num_frames(split))
+            clip = replace(description.clip, num_frames=description.num_frames(split))
             pixels = dict(square_pixels=description.preprocessing.pixel_aspect)
             transform = TrainingTransform(description.augment, description.preprocessing, description.class_names)
-            self.dataset = TrainingClips(self.noted, labels, self.clip, transform, description.seed, **pixels)
+            self.dataset = TrainingClips(files, labels, clip, transform, description.seed, **pixels)
         else:
-            self.num_clips = description.evaluation.num_clips
-            views = dict(num_clips=self.num_clips, num_crops=description.evaluation.num_crops)
-            self.dataset = EvaluationViews(self.noted, labels, self.clip, description.preprocessing, **views)
+            views = dict(num_clips=description.evaluation.num_clips, num_crops=description.evaluation.num_crops)
+            self.dataset = EvaluationViews(files, labels, description.clip, description.preprocessing, **views)
 
     def key_of(self, pair: tuple[int, int]):
         return pair if self.is_training else pair[0]
@@ -76,33 +72,13 @@ class ClipReader(Dataset):
         if item.pixels is None:
             return Clips(None, (), (), dict.fromkeys(pairs, item.problem), seconds)
         pixels = item.pixels[None] if self.is_training else item.pixels
-        return Clips(pixels, tuple(pairs), self._num_valid(pairs, key), {}, seconds)
+        return Clips(pixels, tuple(pairs), item.num_valid, {}, seconds)
 
     def sample_of(self, key) -> int:
         return key[0] if self.is_training else key
 
     def failed(self, key, reason: str) -> Clips:
         return Clips(None, (), (), dict.fromkeys(self.pairs_of(key), reason), (0.0,))
-
-    def _num_valid(self, pairs: Sequence[tuple[int, int]], key) -> tuple[int, ...]:
-        """Of each clip of the video that was just read, the frames that lie inside it; the others repeat."""
-        num_frames, stride, count = self.clip.num_frames, self.clip.stride, self.noted.known
-        if (by_time := timed(self.clip)) is not None:
-            times = count
-            if self.is_training:
-                starts = [by_time.random_start(times, self.dataset.generator(key[::-1]))]
-            else:
-                starts = by_time.starts(times, self.num_clips)
-            inside = [by_time.num_inside(times, start) for start in starts]
-            return tuple(inside * (len(pairs) // len(inside)))
-        if self.clip.sampling == "segment":
-            return (num_frames,) * len(pairs)
-        if self.is_training:
-            starts = [self.noted.indices[0]]
-        else:  # all clips of the first crop come first
-            starts = clip_starts(count, num_frames=num_frames, stride=stride, num_clips=self.num_clips)
-        inside = [min(num_frames, (count - 1 - start) // stride + 1) for start in starts]
-        return tuple(inside * (len(pairs) // len(inside)))
 
 
 def collate(items: Sequence[Clips]) -> Clips:
@@ -130,22 +106,3 @@ def keys_of(reader: ClipReader, shard: ShardRange, num_frames: int) -> list[list
     keys = list(dict.fromkeys(map(reader.key_of, shard.pairs)))
     size = max(1, clips_at_once(num_frames) // (1 if reader.is_training else reader.clips_a_video))
     return [keys[start : start + size] for start in range(0, len(keys), size)]
-
-
-class _Noted:
-    """``Files`` that note, in the process that reads, what is known of the last video (how many frames it has, or their
-    times) and which were taken."""
-
-    def __init__(self, files: Files):
-        self.files, self.samples = files, files.samples
-        self.known, self.indices = 0, ()
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def read(self, index: int, choose: Callable[..., Sequence[int]], **how) -> Tensor:
-        def noting(known) -> Sequence[int]:
-            self.known, self.indices = known, tuple(choose(known))
-            return self.indices
-
-        return self.files.read(index, noting, **how)

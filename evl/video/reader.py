@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ from evl.video.container import decode, demux, open_video, refuse_corrupt
 from evl.video.frame_folder import check_folder, read_folder
 from evl.video.index import FrameIndex, counted_index, decode_everything, frame_index
 from evl.video.orientation import Orientations
+from evl.video.plans import Known, Numbered, Plan
 from evl.video.rgb import ToRGB, pixel_shape
 from evl.video.timed import microseconds
 
@@ -34,10 +35,12 @@ SKIPS_UNREFERENCED = frozenset({"h264", "mpeg4"})
 
 
 class Clip(NamedTuple):
-    """``frames`` uint8 (F,3,H,W), and the ``index`` of the file that turned out to be right."""
+    """``frames`` uint8 (F,3,H,W), the ``index`` of the file that turned out to be right, and what its plan was told
+    (``evl.video.plans.Known``)."""
 
     frames: Tensor
     index: FrameIndex
+    known: Known
 
 
 class _Mistrust(Exception):
@@ -65,20 +68,13 @@ def read_frames(path: str | Path, indices: Sequence[int]) -> Tensor:
     if min(indices) < 0:
         raise ValueError(f"negative frame index {min(indices)}")
 
-    def choose(count: int) -> Sequence[int]:
-        if max(indices) >= count:
-            missing = min(index for index in indices if index >= count)
-            raise VideoError(path, f"has {count} frames, but frame {missing} was wanted")
-        return indices
-
-    return read_clip(path, choose).frames
+    return read_clip(path, Numbered(str(path), tuple(indices))).frames
 
 
 def read_clip(
     path: str | Path,
-    choose: Callable[[int], Sequence[int]] | Callable[[np.ndarray], Sequence[int]],
+    plan: Plan,
     *,
-    by_time: bool = False,
     start_seconds: float | None = None,
     end_seconds: float | None = None,
     verify: bool = False,
@@ -86,10 +82,9 @@ def read_clip(
     decoder: torchcodec.Decoder = "pyav",
     square_pixels: bool = False,
 ) -> Clip:
-    """The frames that ``choose(number of frames)`` names, of the part [start, end) of a file.
+    """The frames that ``plan`` wants of the part [start, end) of a file.
 
-    With ``by_time`` it is ``choose(times of the frames)``: int64, microseconds from the part's first one, rising.
-    ``choose`` is called again if decoding finds other frames than the packets promised; it must then draw afresh.
+    The plan is asked again if decoding finds other frames than the packets promised.
     ``verify`` decodes the whole part and refuses it if any of its frames does not decode cleanly. ``index``: what is
     known of the file already. ``decoder``: who decodes where nothing is verified. ``square_pixels``: pictures of
     pixels that are not square are made as wide as they are to be shown. Raises VideoError.
@@ -99,8 +94,8 @@ def read_clip(
     for attempt in (index, None):
         index = attempt or counted_index(path)
         first, count = find_part(path, index, start_seconds, end_seconds)
-        known = microseconds(index.times_seconds[first : first + count]) if by_time else count
-        indices = [first + number for number in choose(known)]
+        known = microseconds(index.times_seconds[first : first + count]) if plan.by_time else count
+        indices = [first + number for number in plan.indices(known)]
         whole = range(first, first + count) if verify else range(0)
         try:
             wanted = sorted(set(indices))
@@ -108,7 +103,7 @@ def read_clip(
             pictures = pictures or _read(path, index, wanted, whole, square_pixels)
         except _Mistrust:
             continue
-        return Clip(_stack(pictures, indices), index)
+        return Clip(_stack(pictures, indices), index, known)
     raise AssertionError("a counted index is never mistrusted")
 
 

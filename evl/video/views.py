@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import numpy as np
 from torch import Tensor
 
 from evl.files import expand_home
 from evl.types import Preprocessing
 from evl.video.index import frame_index
+from evl.video.plans import EvenClips, Spacing
 from evl.video.reader import find_part, read_clip
-from evl.video.sampling import clip_indices, segment_indices
-from evl.video.timed import TimedSampling
 from evl.video.torchcodec import Decoder
 from evl.video.transforms import evaluation_views
 
@@ -67,51 +65,10 @@ def read_views(
     if sampling == "dense" and stride is None and frames_per_second is None:
         raise ValueError("dense sampling needs a stride (in frames), or frames_per_second")
 
-    def read(choose: Callable[..., Sequence[int]], **how) -> Tensor:
-        times = dict(start_seconds=start_seconds, end_seconds=end_seconds)
-        return read_clip(path, choose, **times, **how, verify=verify, decoder=decoder).frames
-
-    return views_of(
-        read,
-        preprocessing,
-        num_frames=num_frames,
-        stride=stride,
-        frames_per_second=frames_per_second,
-        sampling=sampling,
-        num_clips=num_clips,
-        num_crops=num_crops,
-    )
-
-
-def views_of(
-    read: Callable[..., Tensor],
-    preprocessing: Preprocessing,
-    *,
-    num_frames: int,
-    stride: int | None,
-    frames_per_second: float | None = None,
-    sampling: str,
-    num_clips: int,
-    num_crops: int,
-) -> Tensor:
-    """As ``read_views``; ``read(choose, by_time=…, square_pixels=…)`` gives the frames of a video that ``choose``
-    names, as ``read_clip`` does."""
-    clips: list[list[int]] = []
-    by_time = None if frames_per_second is None else TimedSampling(num_frames, frames_per_second)
-
-    def choose(known: int | np.ndarray) -> list[int]:
-        if by_time is not None:
-            clips[:] = [by_time.indices(known, start) for start in by_time.starts(known, num_clips)]
-        elif sampling == "dense":
-            clips[:] = clip_indices(known, num_frames=num_frames, stride=stride, num_clips=num_clips)
-        else:
-            clips[:] = segment_indices(known, num_frames=num_frames, num_clips=num_clips)
-        return sorted({index for clip in clips for index in clip})
-
-    frames = read(choose, by_time=by_time is not None, square_pixels=preprocessing.pixel_aspect)
-    place = {number: i for i, number in enumerate(sorted({number for clip in clips for number in clip}))}
-    places = [[place[number] for number in clip] for clip in clips]
-    return evaluation_views(frames, places, num_crops, preprocessing)
+    plan = EvenClips(Spacing(num_frames, stride, frames_per_second, sampling), num_clips)
+    times = dict(start_seconds=start_seconds, end_seconds=end_seconds)
+    clip = read_clip(path, plan, **times, verify=verify, decoder=decoder, square_pixels=pixel_aspect)
+    return evaluation_views(clip.frames, plan.places(clip.known), num_crops, preprocessing)
 
 
 def frame_range(path: AnyPath, start_seconds: float | None, end_seconds: float | None) -> tuple[int, int]:

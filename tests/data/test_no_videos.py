@@ -16,7 +16,7 @@ from evl.errors import DataError, UnlabelledError
 from evl.types import Sample
 from evl.video.reader import read_clip
 from tests.data.helpers import found, make
-from tests.helpers import run_command, write_video
+from tests.helpers import Wanted, run_command, write_video
 from tests.makers import video
 
 ENDINGS = "asf f4v 3g2 mxf mj2 dv"
@@ -85,7 +85,7 @@ def test_files_of_these_endings_are_read(tmp_path):
     paths = list_videos(tmp_path)
     assert len(paths) == 11
     for path in paths:
-        frames, index = read_clip(str(path), lambda count: range(count), verify=True)
+        frames, index, _ = read_clip(str(path), Wanted(lambda count: range(count)), verify=True)
         assert len(frames) == index.num_frames == 4, path
 
 

@@ -31,6 +31,7 @@ from evl.video.rgb import squared
 from tests.boxes import rewrite_boxes, words
 from tests.conftest import TINY
 from tests.features.helpers import describe
+from tests.helpers import Wanted
 
 VIEWS = dict(num_frames=2, stride=1, num_clips=1, num_crops=1, size=(120, 120), mean=(0.0,) * 3, std=(1 / 255,) * 3)
 
@@ -66,7 +67,7 @@ def roundness(pixels):
 def test_circles_are_round(tmp_path, shape, codec, ending):
     path = write(tmp_path / f"circle.{ending}", shape, codec=codec)
     stored, shown = (
-        read_clip(path, lambda count: [0, count - 1], square_pixels=square).frames for square in (False, True)
+        read_clip(path, Wanted(lambda count: [0, count - 1]), square_pixels=square).frames for square in (False, True)
     )
     assert stored.shape[-2:] == (120, 160)
     assert shown.shape[-2:] == (120, round(160 * shape))
@@ -82,8 +83,8 @@ def test_circles_are_round(tmp_path, shape, codec, ending):
 def test_square_pixels_and_unsaid_ones_change_no_byte(tmp_path):
     for name, shape in (("one", Fraction(1)), ("none", Fraction(0, 1))):
         path = write(tmp_path / f"{name}.mp4", Fraction(1), claim=shape)
-        plain = read_clip(path, range).frames
-        assert torch.equal(read_clip(path, range, square_pixels=True).frames, plain)
+        plain = read_clip(path, Wanted(range)).frames
+        assert torch.equal(read_clip(path, Wanted(range), square_pixels=True).frames, plain)
 
 
 def test_a_turned_video_is_widened_before_it_is_turned(tmp_path):
@@ -93,7 +94,7 @@ def test_a_turned_video_is_widened_before_it_is_turned(tmp_path):
     path.write_bytes(
         rewrite_boxes(path.read_bytes(), lambda kind, body: body[:40] + matrix + body[76:] if kind == b"tkhd" else body)
     )
-    frames = read_clip(str(path), lambda count: [0], square_pixels=True).frames
+    frames = read_clip(str(path), Wanted(lambda count: [0]), square_pixels=True).frames
     assert frames.shape[-2:] == (213, 120)
     assert roundness(frames[0]) == pytest.approx(1, rel=0.04)
 
@@ -106,7 +107,7 @@ def test_claims_that_nobody_can_believe_are_left_out(tmp_path):
     for wide, high in ((3_000_000, 1), (1, 5), (0, 0), (1, 1)):  # the container's word comes before the codec's
         path.write_bytes(data[:at] + words(wide, high) + data[at + 8 :])
         width = 213 if wide == 0 else 160  # nothing said: the codec's
-        frames = read_clip(str(path), lambda count: [0], square_pixels=True).frames
+        frames = read_clip(str(path), Wanted(lambda count: [0]), square_pixels=True).frames
         assert frames.shape[-2:] == (120, width), (wide, high)
 
 

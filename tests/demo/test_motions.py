@@ -14,7 +14,7 @@ from evl.demo.objects import SPLITS, category_names, load_objects
 from evl.demo.templates import NUM_FRAMES, SIZE, TEMPLATES
 from evl.errors import ConfigError
 from evl.video.reader import read_clip
-from tests.helpers import run_command
+from tests.helpers import Wanted, run_command
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_file_holds_the_frames_that_were_drawn(tmp_path):
     assert NUM_FRAMES[0] <= len(frames) <= NUM_FRAMES[1]
     path = tmp_path / "a.mp4"
     path.write_bytes(encode(frames, 20))
-    read, _ = read_clip(str(path), lambda count: list(range(count)))
+    read, *_ = read_clip(str(path), Wanted(lambda count: list(range(count))))
     wanted = np.stack(frames).transpose(0, 3, 1, 2)
     assert read.shape == (len(frames), 3, SIZE, SIZE)
     assert np.abs(read.numpy().astype(float) - wanted).mean() < 8  # noise is coded roughly, colours at half the size

@@ -10,7 +10,7 @@ from evl.video.index import frame_index
 from evl.video.prepare import prepare_video
 from evl.video.reader import probe, read_clip, read_frames
 from evl.video.views import read_views
-from tests.helpers import number_of, numbered_frames, run_command, write_video
+from tests.helpers import Wanted, number_of, numbered_frames, run_command, write_video
 from tests.makers import video
 
 H264 = "keyint=12:bframes=2"
@@ -24,8 +24,8 @@ WAYS = {
 
 
 def part(path, start, end):
-    frames = read_clip(path, range, start_seconds=start, end_seconds=end).frames
-    verified = read_clip(path, range, start_seconds=start, end_seconds=end, verify=True).frames
+    frames = read_clip(path, Wanted(range), start_seconds=start, end_seconds=end).frames
+    verified = read_clip(path, Wanted(range), start_seconds=start, end_seconds=end, verify=True).frames
     assert verified.equal(frames)
     return [number_of(frame) for frame in frames]
 
@@ -117,7 +117,7 @@ def test_every_road_counts_on(tmp_path, capsys):
     found = path.stat()
     write_index(tmp_path / "index", [(str(path), index, (found.st_size, found.st_mtime_ns))])
     known = IndexFile(tmp_path / "index").find(str(path))
-    clip = read_clip(path, range, start_seconds=1.79, end_seconds=1.87, index=known).frames
+    clip = read_clip(path, Wanted(range), start_seconds=1.79, end_seconds=1.87, index=known).frames
     assert [number_of(frame) for frame in clip] == [45, 46]
 
     prepare_video(path, tmp_path / "copy.mp4")
@@ -149,7 +149,7 @@ def test_a_second_film_that_no_decoder_reaches_is_refused(tmp_path, ending):
     assert probe(tmp_path / f"part.{ending}").num_frames == 10
     path = tmp_path / f"both.{ending}"
     path.write_bytes(content)
-    for read in (probe, frame_index, lambda path: read_frames(path, [3]), lambda path: read_clip(path, range)):
+    for read in (probe, frame_index, lambda path: read_frames(path, [3]), lambda path: read_clip(path, Wanted(range))):
         with pytest.raises(VideoError, match="several films one behind the other"):
             read(path)
 
@@ -162,4 +162,4 @@ def test_fragments_that_begin_anew_are_read_on(tmp_path):
     end = content.index(b"moof") - 4  # of ftyp and moov
     second = content.index(b"moof", end + 8) - 4
     path.write_bytes(content[:second] + content[:end] + content[second:])
-    assert [number_of(frame) for frame in read_clip(path, range, verify=True).frames] == list(range(24))
+    assert [number_of(frame) for frame in read_clip(path, Wanted(range), verify=True).frames] == list(range(24))

@@ -18,6 +18,7 @@ from evl.video.prepare import CopySettings, prepare_video
 from evl.video.reader import probe, read_clip, read_frames
 from evl.video.views import read_views
 from tests.boxes import words
+from tests.helpers import Wanted
 from tests.makers import boxes, shown_by
 
 ONE = 1 << 16
@@ -74,7 +75,7 @@ def test_the_whole_display_matrix_is_applied(tmp_path, stored, name):
     assert torch.equal(torch.from_numpy(applied.copy()).permute(2, 0, 1), truth[1])
     assert torch.equal(read_frames(path, range(9)), truth)
     assert torch.equal(read_frames(path, [7]), truth[[7]])
-    assert torch.equal(read_clip(path, lambda count: range(count), verify=True).frames, truth)
+    assert torch.equal(read_clip(path, Wanted(lambda count: range(count)), verify=True).frames, truth)
 
     size = truth.shape[2:]
     how = dict(num_frames=3, stride=2, num_clips=1, num_crops=1, mean=(0,) * 3, std=(1,) * 3)
@@ -85,7 +86,7 @@ def test_the_whole_display_matrix_is_applied(tmp_path, stored, name):
     assert (report.info.height, report.info.width) == size
     write_index(tmp_path / "index", [(str(path), report.index, report.stamp)])
     known = IndexFile(tmp_path / "index").find(str(path))
-    assert torch.equal(read_clip(path, lambda count: range(count), index=known).frames, truth)
+    assert torch.equal(read_clip(path, Wanted(lambda count: range(count)), index=known).frames, truth)
 
     prepare_video(path, tmp_path / "copy.mp4", CopySettings(quality=1))
     with av.open(str(tmp_path / "copy.mp4")) as container:  # as any player would: the copy has no matrix
@@ -153,7 +154,7 @@ def test_a_matrix_in_matroska_and_in_the_stream_itself(tmp_path, stored, name):
     path = tmp_path / "sei.mp4"
     with_sei(tmp_path / "a.mp4", path, degrees, flip)
     assert torch.equal(read_frames(path, [5])[0], truth)
-    assert torch.equal(read_clip(path, lambda count: [5], verify=True).frames[0], truth)
+    assert torch.equal(read_clip(path, Wanted(lambda count: [5]), verify=True).frames[0], truth)
 
 
 def with_sei(source, path, degrees, flip, every=True):

@@ -12,7 +12,7 @@ from evl.video import reader
 from evl.video.index import _num_shown, counted_index, frame_index
 from evl.video.reader import read_clip, read_frames
 from evl.video.views import read_views
-from tests.helpers import number_of, numbered_frames, write_video
+from tests.helpers import Wanted, number_of, numbered_frames, write_video
 
 
 @pytest.fixture
@@ -88,8 +88,8 @@ def test_damage_is_seen_where_it_is_needed_and_everywhere_when_verifying(path, t
     with pytest.raises(VideoError, match=r"damaged: frame|cannot be decoded"):
         read_frames(damaged, [3, 118])
     with pytest.raises(VideoError, match=r"damaged: frame|cannot be decoded"):
-        read_clip(damaged, lambda count: [3], verify=True)
-    part = read_clip(damaged, lambda count: [0, count - 1], end_seconds=2.0, verify=True)  # 25 frames a second
+        read_clip(damaged, Wanted(lambda count: [3]), verify=True)
+    part = read_clip(damaged, Wanted(lambda count: [0, count - 1]), end_seconds=2.0, verify=True)  # 25 frames a second
     assert [number_of(frame) for frame in part.frames] == [0, 49]
 
 
@@ -103,7 +103,7 @@ def test_what_decoding_contradicts_is_drawn_again(path, monkeypatch):
         return read(path, index, *arguments)
 
     monkeypatch.setattr(reader, "_read", mistrust)
-    clip = read_clip(path, lambda count: heard.append(count) or [count - 1, 0])
+    clip = read_clip(path, Wanted(lambda count: heard.append(count) or [count - 1, 0]))
     assert heard == [120, 120]
     assert clip.index.is_counted
     assert [number_of(frame) for frame in clip.frames] == [119, 0]
@@ -144,7 +144,7 @@ def test_ordinary_files_are_never_counted(tmp_path, monkeypatch, name, how):
     monkeypatch.setattr(reader, "counted_index", refuse)
     for number in range(0, 60, 3):
         assert number_of(read_frames(path, [number])[0]) == number
-    assert len(read_clip(path, lambda count: range(0, count, 7), verify=True).frames) == 9
+    assert len(read_clip(path, Wanted(lambda count: range(0, count, 7)), verify=True).frames) == 9
 
 
 def test_packets_tell_how_many_pictures_they_show():

@@ -16,7 +16,7 @@ from evl.video import torchcodec
 from evl.video.index import frame_index
 from evl.video.prepare import prepare_video
 from evl.video.reader import probe, read_clip, read_frames
-from tests.helpers import number_of, numbered_frames, run_command
+from tests.helpers import Wanted, number_of, numbered_frames, run_command
 
 FILM, SMALL = (96, 160), (48, 64)  # height, width
 COVER, DEFAULT = Disposition.attached_pic, Disposition.default
@@ -49,7 +49,7 @@ def assert_film(path, size=FILM, count=40):
     assert (info.height, info.width, info.num_frames) == (*size, count)
     assert frame_index(path).num_frames == count
     for verify in (False, True):
-        clip = read_clip(path, lambda count: range(1, count, 7), verify=verify).frames
+        clip = read_clip(path, Wanted(lambda count: range(1, count, 7)), verify=verify).frames
         assert clip.shape[-2:] == size
         assert [number_of(frame) for frame in clip] == list(range(1, count, 7))
     assert (check_file(Sample(str(path))).info.height, check_file(Sample(str(path))).info.width) == size

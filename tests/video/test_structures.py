@@ -8,7 +8,7 @@ import torch
 
 from evl.video.index import counted_index, frame_index
 from evl.video.reader import probe, read_clip, read_frames
-from tests.helpers import number_of
+from tests.helpers import Wanted, number_of
 from tests.structures import STRUCTURES, make_structure, shown
 
 
@@ -54,11 +54,11 @@ def test_frames_and_times_as_by_decoding_everything(folder, name):
     if None not in times and not info.clock_jumps:  # raw streams have none; joined ones: test_clock
         assert np.allclose(info.times_seconds, sorted(times), rtol=0, atol=1e-6)
 
-    part = read_clip(path, lambda number: range(number), verify=True).frames  # as training meets it first
+    part = read_clip(path, Wanted(lambda number: range(number)), verify=True).frames  # as training meets it first
     assert len(part) == count
     assert all(torch.equal(a, b) for a, b in zip(part, frames, strict=True) if a.shape == b.shape)
     heard = []
-    unverified = read_clip(path, lambda number: heard.append(number) or range(0, number, 7)).frames
+    unverified = read_clip(path, Wanted(lambda number: heard.append(number) or range(0, number, 7))).frames
     assert heard[-1] == count
     assert all(torch.equal(a, b) for a, b in zip(unverified, frames[::7], strict=True) if a.shape == b.shape)
 

@@ -11,7 +11,7 @@ from evl.errors import ConfigError
 from evl.video import torchcodec
 from evl.video.index import counted_index, frame_index
 from evl.video.reader import read_clip, read_frames
-from tests.helpers import numbered_frames, write_video
+from tests.helpers import Wanted, numbered_frames, write_video
 from tests.makers import boxes, shown_by
 
 WANTED = [3, 17, 18, 44]
@@ -43,7 +43,7 @@ def stand_in(monkeypatch):
 
 
 def asked(path):
-    clip = read_clip(path, lambda count: WANTED, decoder="torchcodec").frames
+    clip = read_clip(path, Wanted(lambda count: WANTED), decoder="torchcodec").frames
     truth = read_frames(path, WANTED)
     assert torch.equal(clip, truth) or torch.equal(clip, 255 - truth)
     return not torch.equal(clip, truth)
@@ -57,7 +57,7 @@ def test_it_is_asked_for_files_it_reads_exactly(tmp_path, stand_in):
     assert options["seek_mode"] == "exact"
     assert options["device"] == "cpu"
     assert asked(write_video(tmp_path / "a.mkv", numbered_frames(50)))
-    verified = read_clip(path, lambda count: WANTED, decoder="torchcodec", verify=True).frames
+    verified = read_clip(path, Wanted(lambda count: WANTED), decoder="torchcodec", verify=True).frames
     assert torch.equal(verified, read_frames(path, WANTED))  # damage only PyAV can see
 
 
