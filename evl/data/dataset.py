@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from evl.data.index_file import IndexFile
 from evl.errors import VideoError
 from evl.types import Preprocessing, Sample
 from evl.video.index import counted_index
+from evl.video.long_videos import Length
 from evl.video.reader import read_clip
 from evl.video.sampling import random_clip_indices, random_segment_indices
 from evl.video.timed import TimedSampling
@@ -33,20 +34,23 @@ UNSEEN, INDEX_IS_RIGHT, MUST_BE_COUNTED = range(3)
 
 @dataclass(frozen=True)
 class Item:
-    """One sample as it came out: ``pixels`` (a clip (T,C,H,W), or views (V,T,C,H,W)), or ``problem``, never both."""
+    """One sample as it came out: ``pixels`` (a clip (T,C,H,W), or views (V,T,C,H,W)), or ``problem``, never both.
+    ``length``: of the whole video, or the part that the sample is."""
 
     index: int
     label: int | None
     pixels: Tensor | None = None
     problem: str | None = None
+    length: Length | None = None
 
 
 @dataclass(frozen=True)
 class Batch:
     """``pixels`` of all that could be read, with ``labels`` and ``indices``; ``damaged``: index → reason.
 
-    Clips are stacked, (B,T,C,H,W); views of videos are joined, (ΣV,T,C,H,W), ``num_views`` of each. From a store they
-    are no pixels, but what is stored of these clips (``evl.features.StoredClips``).
+    Clips are stacked, (B,T,C,H,W); views of videos are joined, (ΣV,T,C,H,W), ``num_views`` of each; ``lengths``: by
+    index, of those whose file was opened. From a store they are no pixels, but what is stored of these clips
+    (``evl.features.StoredClips``).
     """
 
     pixels: Tensor | None
@@ -54,10 +58,11 @@ class Batch:
     indices: tuple[int, ...]
     damaged: dict[int, str]
     num_views: tuple[int, ...] = ()
+    lengths: dict[int, Length] = field(default_factory=dict)
 
     def pin_memory(self) -> Batch:  # called by DataLoader
         pixels = self.pixels.pin_memory() if self.pixels is not None else None
-        return Batch(pixels, self.labels.pin_memory(), self.indices, self.damaged, self.num_views)
+        return Batch(pixels, self.labels.pin_memory(), self.indices, self.damaged, self.num_views, self.lengths)
 
 
 def collate_clips(items: Sequence[Item]) -> Batch:
@@ -77,6 +82,7 @@ def _collate(items: Sequence[Item], join) -> Batch:
         tuple(item.index for item in good),
         {item.index: item.problem for item in items if item.problem is not None},
         tuple(len(item.pixels) for item in good) if join is torch.cat else (),
+        {item.index: item.length for item in good if item.length is not None},
     )
 
 
@@ -124,6 +130,20 @@ class Files:
         return clip.frames
 
 
+class _Measured:
+    """A choice of frames that keeps the length of what it last chose from."""
+
+    def __init__(self, choose: Callable[..., Sequence[int]]):
+        self.choose, self.length = choose, None
+
+    def __call__(self, known: int | np.ndarray) -> Sequence[int]:
+        if isinstance(known, np.ndarray):  # times in microseconds
+            self.length = Length(len(known), float(known[-1] - known[0]) / 1e6)
+        else:
+            self.length = Length(known)
+        return self.choose(known)
+
+
 class TrainingClips(Dataset):
     """``dataset[(epoch, index)]`` -> Item with one augmented clip; all draws from (seed, epoch, index)."""
 
@@ -152,12 +172,13 @@ class TrainingClips(Dataset):
             generator = self.generator(key)
             return self._draw(known, generator)
 
+        measured = _Measured(choose)
         try:
             by_time = timed(self.clip) is not None
-            frames = self.files.read(index, choose, by_time=by_time, square_pixels=self.square_pixels)
+            frames = self.files.read(index, measured, by_time=by_time, square_pixels=self.square_pixels)
         except VideoError as error:
             return self.failed(key, error.reason)
-        return Item(index, self.labels[index], self.transform(frames, generator))
+        return Item(index, self.labels[index], self.transform(frames, generator), length=measured.length)
 
     def sample_of(self, key: tuple[int, int]) -> int:
         return key[1]
@@ -208,13 +229,18 @@ class EvaluationViews(Dataset):
 
     def __getitem__(self, index: int) -> Item:
         label = self.labels[index] if self.labels is not None else None
+        measured = None
+
+        def read(choose, **how) -> Tensor:
+            nonlocal measured
+            measured = _Measured(choose)
+            return self.files.read(index, measured, **how)
+
         try:
-            views = views_of(
-                lambda choose, **how: self.files.read(index, choose, **how), self.preprocessing, **self.options
-            )
+            views = views_of(read, self.preprocessing, **self.options)
         except VideoError as error:
             return self.failed(index, error.reason)
-        return Item(index, label, views)
+        return Item(index, label, views, length=measured.length)
 
     def sample_of(self, index: int) -> int:
         return index

@@ -2,7 +2,7 @@
 
 from evl.inference.embedding import Embeddings, embed, embed_stored
 from evl.inference.explanation import Explanation, explain
-from evl.inference.predictor import Predictions, predict, predict_samples, predict_stored
+from evl.inference.predictor import Predictions, predict, predict_samples, predict_stored, predict_videos
 
 __all__ = [
     "Embeddings",
@@ -14,4 +14,5 @@ __all__ = [
     "predict",
     "predict_samples",
     "predict_stored",
+    "predict_videos",
 ]

@@ -13,12 +13,14 @@ from torch import Tensor
 from evl.data.dataset import Batch, EvaluationViews, Files, collate_views
 from evl.data.loader import read_batches
 from evl.data.paths import AnyPath, videos_at
+from evl.data.waiting import wait_until_complete
 from evl.distributed import World, autocast, resolve_precision
 from evl.errors import ConfigError
 from evl.features.batches import StoredViews, read_ahead
 from evl.features.store import StoredSplit
 from evl.models import VideoClassifier
 from evl.types import LayerFeatures, Prediction, Sample
+from evl.video.long_videos import Length, long_videos_notice
 
 Reader = Callable[[Sequence[LayerFeatures]], Tensor]  # features of views -> (ΣV,·)
 
@@ -27,29 +29,58 @@ Reader = Callable[[Sequence[LayerFeatures]], Tensor]  # features of views -> (Σ
 class Predictions:
     """In the order of the samples: what could be predicted, and index → reason for what could not.
 
-    ``paths``: of all samples, in their order.
+    ``samples``: all videos, in their order. ``notices``: what is odd about them, a line each.
     """
 
     predictions: tuple[Prediction, ...]
     damaged: dict[int, str]
-    paths: tuple[str, ...] = ()
+    samples: tuple[Sample, ...] = ()
+    notices: tuple[str, ...] = ()
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return tuple(sample.path for sample in self.samples)
 
 
-def predict(
+def predict(model: VideoClassifier, paths: AnyPath | Iterable[AnyPath], **options) -> Predictions:
+    """Scores of unlabelled videos, by the model's own views unless told otherwise, on the model's device.
+
+    ``paths``: one or several (any iterable) of files, of folders, of which all videos are taken, and of manifests, of
+    which every row is, whether a file or a part of one. ``options``: those of ``predict_videos``. Raises PathTypeError
+    for what is no path, DataError for a folder or manifest without videos.
+    """
+    return predict_videos(model, videos_at(paths), **options)
+
+
+def predict_videos(
     model: VideoClassifier,
-    paths: AnyPath | Iterable[AnyPath],
+    samples: Sequence[Sample],
     *,
     num_clips: int | None = None,
     num_crops: int | None = None,
+    batch_size: int | None = None,
     num_workers: int = 0,
+    wait_seconds: float | None = None,
+    progress: Callable[[int], None] = lambda count: None,
 ) -> Predictions:
-    """Scores of unlabelled videos, by the model's own views unless told otherwise, on the model's device.
+    """Predictions of samples without labels, with what is odd about them.
 
-    ``paths``: one path or several (any iterable) of files, or of folders, of which all videos are taken. Raises
-    PathTypeError for what is no path, DataError for a folder without videos.
+    ``wait_seconds``: files that are still being written are waited for, at most so long; what is not complete by then
+    is not predicted, but is in ``damaged``. ``progress(n)`` is called with the number of newly finished videos.
     """
-    samples = videos_at(paths)
-    return predict_samples(model, samples, None, num_clips=num_clips, num_crops=num_crops, num_workers=num_workers)
+    late: dict[str, str] = {}
+    if wait_seconds is not None:
+        late = wait_until_complete([sample.path for sample in samples], wait_seconds)
+    ready = [index for index, sample in enumerate(samples) if sample.path not in late]
+    options = dict(num_clips=num_clips, num_crops=num_crops, batch_size=batch_size, num_workers=num_workers)
+    lengths: dict[int, Length] = {}
+    chosen = [samples[index] for index in ready]
+    found = predict_samples(model, chosen, None, lengths=lengths, progress=progress, **options)
+    damaged = {index: late[sample.path] for index, sample in enumerate(samples) if sample.path in late}
+    damaged |= {ready[place]: reason for place, reason in found.damaged.items()}
+    clip, clips = model.card.clip, num_clips or model.card.evaluation.num_clips
+    notice = long_videos_notice({chosen[place]: length for place, length in lengths.items()}, clip, clips)
+    return Predictions(found.predictions, dict(sorted(damaged.items())), tuple(samples), (notice,) if notice else ())
 
 
 def predict_samples(
@@ -98,6 +129,7 @@ def of_samples(
     precision: str | None = None,
     files: Files | None = None,
     world: World | None = None,
+    lengths: dict[int, Length] | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> tuple[list[dict[int, np.ndarray]], dict[int, str]]:
     """(of each reader: index → mean over a video's views, index → reason for what could not be read).
@@ -105,7 +137,8 @@ def of_samples(
     Views are read and normalised as ``model`` wants them, and its backbone says what the readers get. Every sample
     exactly once, over all processes: process r takes samples r, r + size, …; all get the whole. ``files``: the
     samples', where they are known from before; without it labelled ones are verified, others are not. ``precision``:
-    None for what the model was trained in (fp32 on the CPU for fp16). ``progress`` hears of how many videos more.
+    None for what the model was trained in (fp32 on the CPU for fp16). ``lengths`` is filled with those of the videos
+    that this process opened, by index. ``progress(n)`` is called with the number of newly finished videos.
     """
     card = _card(model)
     device = next(model.parameters()).device
@@ -121,7 +154,15 @@ def of_samples(
     batches = _share_of(world, len(samples), batch_size or card.evaluation.batch_size)
     workers = min(num_workers, len(batches))
     read = read_batches(dataset, batches, num_workers=workers, device=device, collate=collate_views)
+    if lengths is not None:
+        read = _noting(read, lengths)
     return _over_views(model, read, readers, judging_precision(model, precision), world, progress)
+
+
+def _noting(batches: Iterable[Batch], lengths: dict[int, Length]) -> Iterator[Batch]:
+    for batch in batches:
+        lengths |= batch.lengths
+        yield batch
 
 
 def of_stored(
@@ -207,7 +248,7 @@ def _predictions(samples, labels, scores: dict[int, np.ndarray], damaged: dict[i
             for index in sorted(scores)
         ),
         damaged,
-        tuple(sample.path for sample in samples),
+        tuple(samples),
     )
 
 

@@ -5,6 +5,7 @@ The training loop knows one ``Source``, and no difference.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -27,7 +28,10 @@ from evl.features.store import FeatureStore, StoredClips
 from evl.models import VideoClassifier
 from evl.types import Preprocessing, Sample
 from evl.video.augment import TrainingTransform
+from evl.video.long_videos import Length, long_videos_notice
 from evl.video.transforms import normalise
+
+log = logging.getLogger("evl")
 
 
 class Source(Protocol):
@@ -73,7 +77,21 @@ class Videos:
         pixels = dict(square_pixels=self.preprocessing.pixel_aspect)
         dataset = TrainingClips(files, self.labels, config.clip, self.transform, config.training.seed, **pixels)
         sampler = make_sampler(config, len(self.train_samples), first_step, self.world)
-        return read_batches(dataset, sampler, num_workers=self.num_workers, device=device, collate=collate_clips)
+        batches = read_batches(dataset, sampler, num_workers=self.num_workers, device=device, collate=collate_clips)
+        return self._telling(batches, len(sampler)) if self.world.is_main else batches
+
+    def _telling(self, batches: Iterator[Batch], total: int) -> Iterator[Batch]:
+        """The batches; with the first report one line on long videos, if any were met by then."""
+        first_report = min(total, self.config.training.log_every * self.config.training.accumulation)
+        lengths: dict[Sample, Length] = {}
+        for number, batch in enumerate(batches, 1):
+            if number <= first_report:
+                lengths |= {self.train_samples[index]: length for index, length in batch.lengths.items()}
+            if number == first_report:
+                notice = long_videos_notice(lengths, self.config.clip, self.config.evaluation.num_clips)
+                if notice is not None:
+                    log.warning("of the videos trained on so far, %s", notice)
+            yield batch
 
     def clips(self, batch: Batch) -> Tensor:
         """Normalised floats: one byte a pixel travels to the device, not four."""
