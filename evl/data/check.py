@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from evl.config import DataConfig, RunConfig
 from evl.data.draw import split_samples
 from evl.data.groups import refuse_shared_groups
+from evl.data.material import frame_rates, rate_of
 from evl.data.notices import several_labels, split_notices
 from evl.data.parallel import Crash, each_in_process, time_limit
 from evl.errors import DataError, VideoError
@@ -125,9 +126,8 @@ def check_samples(
     reports = [reports[place] for place in range(len(samples))]
     same = _same_content(reports)
     found = _notices(samples, splits or ["all"] * len(samples), same)
-    return CheckReport(
-        tuple(reports), _duplicates(reports, same), tuple(ignored), (*notices, *found, *_long_ones(reports))
-    )
+    notices = (*notices, *found, *_rates(reports), *_long_ones(reports))
+    return CheckReport(tuple(reports), _duplicates(reports, same), tuple(ignored), notices)
 
 
 def _notices(samples: Sequence[Sample], splits: Sequence[str], same: Sequence[Sequence[str]]) -> tuple[str, ...]:
@@ -161,6 +161,12 @@ def _long_ones(reports: Sequence[FileReport]) -> tuple[str, ...]:
             lengths[sample] = Length(count, float(times[first + count - 1] - times[first]))
     notice = long_videos_notice(lengths, config.clip, config.evaluation.num_clips)
     return () if notice is None else (f"{notice} (with the default clips)",)
+
+
+def _rates(reports: Sequence[FileReport]) -> tuple[str, ...]:
+    infos = [report.info for report in reports if report.info is not None]
+    rates = [(info.path, rate_of(info.times_seconds, info.codec)) for info in infos]
+    return frame_rates([(path, rate) for path, rate in rates if rate is not None])
 
 
 def _size(path: str) -> int:

@@ -21,6 +21,7 @@ from evl.config import RunConfig
 from evl.config import replace as replace_settings
 from evl.data.dataset import Batch
 from evl.data.groups import describe_split
+from evl.data.material import announce_material
 from evl.data.splits import find_splits, make_files, stop_if_too_many
 from evl.distributed import World, autocast, join_world, resolve_precision
 from evl.errors import ConfigError, RunError
@@ -84,6 +85,8 @@ def sweep(
         data, points = _prepare(wanted, world)
         heads = Heads([_make_head(point, data) for point in points], together=together)
         _announce(heads, data)
+        if data.config.data.features is None:
+            announce_material((*data.samples["train"], *data.samples["val"]), data.config)
         _refuse_full_disk(heads, out)
         started = time.perf_counter()
         try:
