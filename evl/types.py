@@ -182,6 +182,11 @@ class Prediction:
     start_seconds: float | None = None  # where only a part of the file was looked at
     end_seconds: float | None = None
 
+    @property
+    def name(self) -> str:
+        """The path, and the part of the file if it is one, as ``Sample.name``."""
+        return Sample(self.path, None, self.start_seconds, self.end_seconds).name
+
     def top(self, k: int) -> list[int]:
         """The k best classes, best first; ties go to the smaller index."""
         return sorted(range(len(self.scores)), key=lambda y: (-self.scores[y], y))[:k]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -29,8 +30,8 @@ def command(
         list[Path],
         typer.Argument(
             metavar="[RUN] VIDEO",
-            help="A run or saved model (a folder, or owner/name on the hub), then videos or folders of them; with "
-            "--zero-shot only these.",
+            help="A run or saved model (a folder, or owner/name on the hub), then videos, folders of them, manifests "
+            "(.csv, .parquet, .txt), or - for paths on stdin, one a line; with --zero-shot only these.",
         ),
     ],
     zero_shot: Annotated[
@@ -46,6 +47,12 @@ def command(
     prompts: Prompts = [],  # noqa: B006  (typer copies it)
     top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 3,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document with all scores.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for files that are still being written, until they stop changing.")
+    ] = False,
+    wait_limit: Annotated[
+        float | None, typer.Option(min=0, metavar="SECONDS", help="With --wait: at most so long; default: 600.")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=0, help="Processes that read videos; default: 0 for a few files.")
     ] = None,
@@ -63,16 +70,20 @@ def command(
     evl predict runs/mine clip.mp4    ·    evl predict --zero-shot "opening a door, closing a door" --backbone
     vit_base_patch16_clip_quickgelu_224.openai clip.mp4
 
-    Files that cannot be used are listed with the reason, and make the exit code 1.
+    A row of a manifest with start_seconds or end_seconds is a part of its file, and gets its own prediction. Files that
+    cannot be used are listed with the reason, and make the exit code 1.
     """
     from evl.assembly import load
-    from evl.cli.common import Bars, print_json, start_logging, zero_shot_model
+    from evl.cli.common import Bars, console, print_json, start_logging, zero_shot_model
     from evl.data.loader import default_num_workers
     from evl.data.paths import videos_at
+    from evl.data.waiting import LIMIT_SECONDS
     from evl.distributed import pick_device
-    from evl.inference import predict_views, views_for
+    from evl.inference import predict_videos
 
     start_logging()
+    if wait_limit is not None and not wait:
+        raise typer.BadParameter("--wait-limit goes with --wait, which waits for files that are still being written")
     refuse_sizes_of_a_run(zero_shot is not None, stride, frames_per_second, image_size)
     if zero_shot is not None:
         names = _class_names(zero_shot)
@@ -87,18 +98,42 @@ def command(
     else:
         model = load(paths[0], device=pick_device(device), **sizes(num_frames, stride, image_size, frames_per_second))
         videos = paths[1:]
-    samples = videos_at(videos)
+    samples = videos_at(_with_stdin(videos))
     workers = (0 if len(samples) < 16 else default_num_workers()) if workers is None else workers
     with Bars("videos") as bars:
         task = bars.add("predicting", len(samples))
-        stream = views_for(model, samples, num_workers=workers)
-        result = predict_views([model], stream, None, batch_size=batch_size, progress=task.advance)[0]
+        options = dict(num_workers=workers, batch_size=batch_size, progress=task.advance)
+        limit = (LIMIT_SECONDS if wait_limit is None else wait_limit) if wait else None
+        result = predict_videos(model, samples, wait_seconds=limit, **options)
+    for notice in result.notices:
+        console.print(notice, style="yellow", highlight=False, markup=False, soft_wrap=True)
     if json:
         print_json(_document(model, result))
     else:
         _print_table(model, result, top)
     if result.damaged:
         raise typer.Exit(1)
+
+
+def _with_stdin(paths: list[Path]) -> list[str]:
+    """The paths, with those on stdin in the place of ``-``: one a line, or divided by zero bytes (find -print0)."""
+    from evl.cli.common import console
+    from evl.errors import DataError
+
+    given = list(map(str, paths))
+    if "-" not in given:
+        return given
+    if given.count("-") > 1:
+        raise typer.BadParameter("- is there twice, but stdin can be read only once")
+    if sys.stdin.isatty():
+        console.print("paths from the keyboard, one a line; Ctrl-D ends them", style="yellow", highlight=False)
+    content = sys.stdin.buffer.read()
+    lines = content.split(b"\0") if b"\0" in content else content.splitlines()
+    read = [os.fsdecode(line) for line in lines if line.strip()]
+    if not read:
+        raise DataError("-: no paths came on stdin")
+    place = given.index("-")
+    return [*given[:place], *read, *given[place + 1 :]]
 
 
 def _class_names(text: str) -> tuple[str, ...]:
@@ -123,7 +158,7 @@ def _document(model, result) -> dict:
 
     predictions = [
         {
-            "path": prediction.path,
+            **_place(prediction),
             "class": model.class_names[prediction.top(1)[0]],
             "scores": {
                 model.class_names[y]: round(prediction.scores[y], 6) for y in prediction.top(len(prediction.scores))
@@ -131,9 +166,15 @@ def _document(model, result) -> dict:
         }
         for prediction in result.predictions
     ]
-    failed = [{"path": result.paths[index], "error": reason} for index, reason in result.damaged.items()]
+    failed = [{**_place(result.samples[index]), "error": reason} for index, reason in result.damaged.items()]
     protocol = model.card.protocol(len(predictions), precision=judging_precision(model))
-    return {"protocol": protocol, "predictions": predictions, "failed": failed}
+    return {"protocol": protocol, "predictions": predictions, "failed": failed, "notices": list(result.notices)}
+
+
+def _place(video) -> dict:
+    """The path of a prediction or sample, and its times if it is a part of the file."""
+    times = {key: getattr(video, key) for key in ("start_seconds", "end_seconds")}
+    return {"path": video.path, **{key: time for key, time in times.items() if time is not None}}
 
 
 def _print_table(model, result, top: int) -> None:
@@ -149,10 +190,12 @@ def _print_table(model, result, top: int) -> None:
                 name = escape(model.class_names[y])
                 score = f"{100 * prediction.scores[y]:.1f} %"
                 table.add_row(
-                    escape(prediction.path) if place == 0 else "", f"[bold]{name}[/bold]" if place == 0 else name, score
+                    escape(prediction.name) if place == 0 else "", f"[bold]{name}[/bold]" if place == 0 else name, score
                 )
         output.print(table)
     for index, reason in result.damaged.items():
         console.print(
-            f"[red]failed:[/red] {escape(result.paths[index])}: {escape(reason)}", highlight=False, soft_wrap=True
+            f"[red]failed:[/red] {escape(result.samples[index].name)}: {escape(reason)}",
+            highlight=False,
+            soft_wrap=True,
         )

@@ -8,9 +8,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from evl.config import DataConfig
+from evl.config import DataConfig, RunConfig
 from evl.data.draw import split_samples
 from evl.data.groups import refuse_shared_groups
+from evl.data.material import frame_rates, rate_of
 from evl.data.notices import several_labels, split_notices
 from evl.data.parallel import Crash, each_in_process, time_limit
 from evl.errors import DataError, VideoError
@@ -18,9 +19,10 @@ from evl.types import Notice, Sample, VideoInfo
 from evl.video.container import os_reason
 from evl.video.frame_folder import frame_files
 from evl.video.index import FrameIndex
+from evl.video.long_videos import Length, long_videos_notice
 from evl.video.notices import notices
 from evl.video.plans import Numbered
-from evl.video.reader import read_clip
+from evl.video.reader import find_part, read_clip
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,8 @@ def check_samples(
     reports = [reports[place] for place in range(len(samples))]
     same = _same_content(reports)
     found = _notices(samples, splits or ["all"] * len(samples), same)
-    return CheckReport(tuple(reports), _duplicates(reports, same), tuple(ignored), (*notices, *found))
+    notices = (*notices, *found, *_rates(reports), *_long_ones(reports))
+    return CheckReport(tuple(reports), _duplicates(reports, same), tuple(ignored), notices)
 
 
 def _notices(samples: Sequence[Sample], splits: Sequence[str], same: Sequence[Sequence[str]]) -> tuple[str, ...]:
@@ -147,6 +150,24 @@ def _notices(samples: Sequence[Sample], splits: Sequence[str], same: Sequence[Se
     except DataError as error:
         notices += (f"evl train would refuse this: {error}",)
     return notices
+
+
+def _long_ones(reports: Sequence[FileReport]) -> tuple[str, ...]:
+    """A line if some are far longer than what a model with the default settings looks at."""
+    config, lengths = RunConfig(), {}
+    for report in reports:
+        if report.index is not None:
+            sample, times = report.sample, report.index.times_seconds
+            first, count = find_part(sample.path, report.index, sample.start_seconds, sample.end_seconds)
+            lengths[sample] = Length(count, float(times[first + count - 1] - times[first]))
+    notice = long_videos_notice(lengths, config.clip, config.evaluation.num_clips)
+    return () if notice is None else (f"{notice} (with the default clips)",)
+
+
+def _rates(reports: Sequence[FileReport]) -> tuple[str, ...]:
+    infos = [report.info for report in reports if report.info is not None]
+    rates = [(info.path, rate_of(info.times_seconds, info.codec)) for info in infos]
+    return frame_rates([(path, rate) for path, rate in rates if rate is not None])
 
 
 def _size(path: str) -> int:

@@ -53,19 +53,21 @@ def header_cells(line: str, required: Collection[str]) -> tuple[str, list[str]]:
     return delimiter, cells
 
 
-def wanted_columns(path: Path, columns: Sequence[str]) -> dict[str, str]:
-    """The column of each wanted name that there is. DataError where path or label is lacking, or one is there twice."""
+def wanted_columns(path: Path, columns: Sequence[str], required: Collection[str] = REQUIRED) -> dict[str, str]:
+    """The column of each wanted name that there is. DataError where a ``required`` one is lacking, or one is there
+    twice."""
     found: dict[str, str] = {}
     for column in columns:
         if (name := plain_name(column)) in COLUMNS:
             if name in found:
                 raise DataError(f"{path}: the column {name!r} is there twice; rename or remove one")
             found[name] = column
-    if missing := [name for name in REQUIRED if name not in found]:
+    if missing := [name for name in required if name not in found]:
         shown = ", ".join(map(str, columns)) or "nothing"
         raise DataError(
-            f"{path}: no column {' or '.join(map(repr, missing))}; the first line must name the columns path,label"
-            f"[,start_seconds,end_seconds][,split][,group], but it has {shown}{rename_hint(columns, missing)}"
+            f"{path}: no column {' or '.join(map(repr, missing))}; the first line must name the columns "
+            f"{','.join(required)}[,start_seconds,end_seconds][,split][,group], but it has {shown}"
+            f"{rename_hint(columns, missing)}"
         )
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from evl.data.index_file import IndexFile
 from evl.errors import VideoError
 from evl.types import Preprocessing, Sample
 from evl.video.index import counted_index
+from evl.video.long_videos import Length
 from evl.video.plans import EvenClips, Plan, RandomClip, Spacing
 from evl.video.reader import Clip, read_clip
 from evl.video.torchcodec import Decoder
@@ -34,7 +35,8 @@ UNSEEN, INDEX_IS_RIGHT, MUST_BE_COUNTED = range(3)
 class Item:
     """One sample as it came out: ``pixels`` (a clip (T,C,H,W), or views (V,T,C,H,W)), or ``problem``, never both.
 
-    ``num_valid``: of each clip, how many of its frames lie inside the video; the others repeat.
+    ``num_valid``: of each clip, how many of its frames lie inside the video; the others repeat. ``length``: of the
+    whole video, or the part that the sample is.
     """
 
     index: int
@@ -42,6 +44,7 @@ class Item:
     pixels: Tensor | None = None
     problem: str | None = None
     num_valid: tuple[int, ...] = ()
+    length: Length | None = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,8 @@ class ClipBatch:
     """``clips``: all that could be read, with ``labels`` and ``indices``; ``damaged``: index → reason.
 
     Clips are pixels, stacked, (B,T,C,H,W); views of videos are joined, (ΣV,T,C,H,W), ``num_views`` of each. From a
-    store they are what is stored of these clips (``evl.features.StoredClips``).
+    store they are what is stored of these clips (``evl.features.StoredClips``). ``lengths``: by index, of the videos
+    whose files were opened.
     """
 
     clips: Any
@@ -57,10 +61,11 @@ class ClipBatch:
     indices: tuple[int, ...]
     damaged: dict[int, str]
     num_views: tuple[int, ...] = ()
+    lengths: dict[int, Length] = field(default_factory=dict)
 
     def pin_memory(self) -> ClipBatch:  # called by DataLoader
         clips = self.clips.pin_memory() if self.clips is not None else None
-        return ClipBatch(clips, self.labels.pin_memory(), self.indices, self.damaged, self.num_views)
+        return ClipBatch(clips, self.labels.pin_memory(), self.indices, self.damaged, self.num_views, self.lengths)
 
 
 def collate_clips(items: Sequence[Item]) -> ClipBatch:
@@ -80,6 +85,7 @@ def _collate(items: Sequence[Item], join) -> ClipBatch:
         tuple(item.index for item in good),
         {item.index: item.problem for item in items if item.problem is not None},
         tuple(len(item.pixels) for item in good) if join is torch.cat else (),
+        {item.index: item.length for item in good if item.length is not None},
     )
 
 
@@ -126,6 +132,12 @@ class Files:
         return clip
 
 
+def length_of(clip: Clip) -> Length:
+    """Of what a clip was chosen from; seconds where it was chosen by time."""
+    known = clip.known
+    return Length(known) if isinstance(known, int) else Length(len(known), float(known[-1] - known[0]) / 1e6)
+
+
 class TrainingClips(Dataset):
     """``dataset[(epoch, index)]`` -> Item with one augmented clip; all draws from (seed, epoch, index)."""
 
@@ -154,7 +166,7 @@ class TrainingClips(Dataset):
             return self.failed(key, error.reason)
         _, generator = plan.draw(clip.known)
         pixels = self.transform(clip.frames, generator)
-        return Item(index, self.labels[index], pixels, num_valid=plan.num_valid(clip.known))
+        return Item(index, self.labels[index], pixels, num_valid=plan.num_valid(clip.known), length=length_of(clip))
 
     def sample_of(self, key: tuple[int, int]) -> int:
         return key[1]
@@ -177,6 +189,7 @@ class EvaluationViews(Dataset):
         num_crops: int,
     ):
         self.files, self.samples, self.labels, self.preprocessing = files, files.samples, labels, preprocessing
+        self.clip = clip
         self.plan, self.num_crops = EvenClips(spacing_of(clip), num_clips), num_crops
 
     def __len__(self) -> int:
@@ -189,7 +202,9 @@ class EvaluationViews(Dataset):
         except VideoError as error:
             return self.failed(index, error.reason)
         views = evaluation_views(clip.frames, self.plan.places(clip.known), self.num_crops, self.preprocessing)
-        return Item(index, label, views, num_valid=self.plan.num_valid(clip.known) * self.num_crops)
+        return Item(
+            index, label, views, num_valid=self.plan.num_valid(clip.known) * self.num_crops, length=length_of(clip)
+        )
 
     def sample_of(self, index: int) -> int:
         return index

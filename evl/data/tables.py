@@ -7,12 +7,12 @@ from collections import Counter, defaultdict
 from collections.abc import Collection
 from pathlib import Path
 
-from evl.data.columns import refuse_other_names, wanted_columns
+from evl.data.columns import REQUIRED, refuse_other_names, wanted_columns
 from evl.data.labels import class_number, clean_label, is_empty_cell, looks_empty
 from evl.data.listing import is_video_name
 from evl.data.split_names import one_meaning, read_split
 from evl.data.text import read_text
-from evl.data.text_table import Rows, read_delimited, read_list
+from evl.data.text_table import Rows, read_delimited, read_list, read_paths
 from evl.errors import DataError
 from evl.files import expand_home
 from evl.types import Sample
@@ -30,21 +30,29 @@ def read_table(path: Path, root: Path) -> tuple[dict[str, tuple[Sample, ...]], t
     return splits, tuple(notices)
 
 
-def _read_rows(path: Path, root: Path) -> tuple[Rows, int]:
+def read_videos(path: Path, root: Path) -> tuple[Sample, ...]:
+    """The rows of a list that needs no labels, in their order, those of all splits; each is a video, or the part of one
+    between its times. Raises DataError as ``read_table``."""
+    rows, _ = _read_rows(path, root, labelled=False)
+    return tuple(Sample(file, None, start, end) for file, start, end in (_place(path, *row, root) for row in rows))
+
+
+def _read_rows(path: Path, root: Path, *, labelled: bool = True) -> tuple[Rows, int]:
+    required = REQUIRED if labelled else REQUIRED[:1]
     if is_video_name(path.name):
         raise DataError(f"{path}: a video; expected a folder of videos, or a list of them (.csv, .parquet, .txt)")
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
-            return _read_parquet(path), 0
+            return _read_parquet(path, required), 0
         text = read_text(path)
         if path.suffix.lower() in (".csv", ".tsv", ".tab"):
-            return read_delimited(path, text)
-        return read_list(path, text, root)
+            return read_delimited(path, text, required)
+        return (read_list if labelled else read_paths)(path, text, root)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def _read_parquet(path: Path) -> Rows:
+def _read_parquet(path: Path, required: Collection[str]) -> Rows:
     import pyarrow
     from pyarrow import parquet
 
@@ -52,7 +60,7 @@ def _read_parquet(path: Path) -> Rows:
         table = parquet.read_table(path)
     except pyarrow.ArrowException as error:
         raise DataError(f"{path}: not a readable Parquet file ({error})") from None
-    columns = wanted_columns(path, table.column_names)
+    columns = wanted_columns(path, table.column_names, required)
     rows = list(enumerate(table.to_pylist(), 1))
     refuse_other_names(path, table.column_names, rows)
     return [(number, {name: row[column] for name, column in columns.items()}) for number, row in rows]
@@ -64,23 +72,15 @@ def _rows_to_splits(path: Path, rows: Rows, root: Path) -> dict[str, tuple[Sampl
     group_of: dict[str, str] = {}
     without_group: int | None = None
     for number, row in rows:
-        name, label = (_text(row[key]) for key in ("path", "label"))
-        for key, value in (("path", name), ("label", label)):
-            if is_empty_cell(value):
-                shown = f" ({value.strip()!r})" if value.strip() else ""
-                raise DataError(f"{path}, row {number}: {key} is empty{shown}")
-        if "\0" in name:
-            raise DataError(f"{path}, row {number}: the path {name!r} has a zero byte")
+        file, start, end = _place(path, number, row, root)
+        label = _text(row["label"])
+        _refuse_empty(path, number, "label", label)
         if is_video_name(label):
             raise DataError(
-                f"{path}, row {number}: the label {label!r} is a video's name, and the path is {name!r}; are the "
-                "columns exchanged, or is a comma in a path not within double quotes?"
+                f"{path}, row {number}: the label {label!r} is a video's name, and the path is {_text(row['path'])!r}; "
+                "are the columns exchanged, or is a comma in a path not within double quotes?"
             )
         split = "all" if is_empty_cell(row.get("split")) else meaning[clean_label(row["split"])]
-        start, end = (_seconds(path, number, key, row.get(key)) for key in ("start_seconds", "end_seconds"))
-        if end is not None and end <= (start or 0.0):
-            raise DataError(f"{path}, row {number}: ends at {end:g} s, before it starts")
-        file = os.path.normpath(root / expand_home(name))
         sample = Sample(file, clean_label(label), start, end, _group(row.get("group")))
         groups[split].append(sample)
         if sample.group is None:
@@ -92,6 +92,24 @@ def _rows_to_splits(path: Path, rows: Rows, root: Path) -> dict[str, tuple[Sampl
     if "all" in groups and len(groups) > 1:
         raise DataError(f"{path}: some rows have a split and some have none")
     return {split: tuple(group) for split, group in groups.items()}
+
+
+def _place(path: Path, number: int, row: dict, root: Path) -> tuple[str, float | None, float | None]:
+    """(path of a row's video, start, end in seconds)."""
+    name = _text(row["path"])
+    _refuse_empty(path, number, "path", name)
+    if "\0" in name:
+        raise DataError(f"{path}, row {number}: the path {name!r} has a zero byte")
+    start, end = (_seconds(path, number, key, row.get(key)) for key in ("start_seconds", "end_seconds"))
+    if end is not None and end <= (start or 0.0):
+        raise DataError(f"{path}, row {number}: ends at {end:g} s, before it starts")
+    return os.path.normpath(root / expand_home(name)), start, end
+
+
+def _refuse_empty(path: Path, number: int, key: str, value: str) -> None:
+    if is_empty_cell(value):
+        shown = f" ({value.strip()!r})" if value.strip() else ""
+        raise DataError(f"{path}, row {number}: {key} is empty{shown}")
 
 
 def _text(value) -> str:

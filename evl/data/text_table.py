@@ -22,17 +22,18 @@ from evl.data.columns import (
 from evl.data.labels import class_number
 from evl.data.listing import VIDEO_SUFFIXES, is_video_name
 from evl.errors import DataError
+from evl.files import expand_home
 
 Rows = list[tuple[int, dict]]  # the line's number in the file, and its cells by column
 _ENDS = "|".join(re.escape(suffix[1:]) for suffix in sorted(VIDEO_SUFFIXES, key=len, reverse=True))
 _VIDEO_THEN_MORE = re.compile(rf"(?P<path>.*?\.(?:{_ENDS}))\"?(?P<gap>\s*[,;]\s*|\s+)(?P<label>.+)", re.IGNORECASE)
 
 
-def read_delimited(path: Path, text: str) -> tuple[Rows, int]:
-    """(rows, number of comment lines) of a table whose first line names the columns ``path`` and ``label``. Raises
-    DataError as ``table_rows`` does, and for a header without these, or with others for times or splits."""
-    columns, rows, num_comments = table_rows(path, text, REQUIRED)
-    by_name = wanted_columns(path, columns)
+def read_delimited(path: Path, text: str, required: Collection[str] = REQUIRED) -> tuple[Rows, int]:
+    """(rows, number of comment lines) of a table whose first line names the ``required`` columns. Raises DataError as
+    ``table_rows`` does, and for a header without these, or with others for times or splits."""
+    columns, rows, num_comments = table_rows(path, text, required)
+    by_name = wanted_columns(path, columns, required)
     refuse_other_names(path, columns, rows)
     return [(number, {name: row[column] for name, column in by_name.items()}) for number, row in rows], num_comments
 
@@ -111,6 +112,24 @@ def read_list(path: Path, text: str, root: Path) -> tuple[Rows, int]:
     else:
         _refuse_header(path, content, cells if len(cells) > 1 else words, root)
     return [(number, _divide(path, number, line)) for number, line in content], num_comments
+
+
+def read_paths(path: Path, text: str, root: Path) -> tuple[Rows, int]:
+    """(rows, number of comment lines) of a list whose labels do not matter: a path a line, or ``path label``, or a
+    table with a column ``path``.
+
+    A line that is something's name as a whole, or ends as a video's name does, is a path; any other ``path label``.
+    """
+    lines = [(number, line.strip()) for number, line in enumerate(re.split(r"\r\n|\n|\r", text), 1)]
+    content = [(number, line) for number, line in lines if line and not _is_comment_line(line)]
+    if content and is_header(content[0][1], REQUIRED[:1]):
+        return read_delimited(path, text, REQUIRED[:1])
+    rows = []
+    for number, line in content:
+        name = _unquoted(line)
+        alone = is_video_name(name) or os.path.exists(root / expand_home(name))
+        rows.append((number, {"path": name} if alone else _divide(path, number, line)))
+    return rows, 0
 
 
 def _is_comment_line(line: str) -> bool:

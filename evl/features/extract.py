@@ -20,6 +20,7 @@ from evl.backbones.projections import projections_of
 from evl.config import RunConfig
 from evl.config import replace as replace_settings
 from evl.data.loader import read_batches
+from evl.data.material import announce_material
 from evl.data.splits import make_files, stop_if_too_many
 from evl.data.splits import num_workers as workers_of
 from evl.distributed import join_world
@@ -105,6 +106,8 @@ def extract(
         world.only_main(lambda: check_folder(work))
         world.only_main(lambda: before(work) if before is not None else None if yes else refuse_full_disk(work))
         world.only_main(lambda: begin(work))
+        everything = [sample for samples in work.splits.values() for sample in samples]
+        world.only_main(lambda: announce_material(everything, work.config))
         started = time.monotonic()
         num_clips, damaged = _write_shards(work, progress)
         world.barrier()

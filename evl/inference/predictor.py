@@ -9,6 +9,7 @@ import numpy as np
 
 from evl.data.dataset import Files
 from evl.data.paths import AnyPath, videos_at
+from evl.data.waiting import wait_until_complete
 from evl.distributed import World
 from evl.inference.reading import card_of, device_of, evaluating, judging_precision, read, scores_of
 from evl.models import VideoClassifier
@@ -21,29 +22,55 @@ from evl.types import Prediction, Sample
 class Predictions:
     """In the order of the samples: what could be predicted, and index → reason for what could not.
 
-    ``paths``: of all samples, in their order.
+    ``samples``: all videos, in their order. ``notices``: what is odd about them, a line each.
     """
 
     predictions: tuple[Prediction, ...]
     damaged: dict[int, str]
-    paths: tuple[str, ...] = ()
+    samples: tuple[Sample, ...] = ()
+    notices: tuple[str, ...] = ()
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return tuple(sample.path for sample in self.samples)
 
 
-def predict(
+def predict(model: VideoClassifier, paths: AnyPath | Iterable[AnyPath], **options) -> Predictions:
+    """Scores of unlabelled videos, by the model's own views unless told otherwise, on the model's device.
+
+    ``paths``: one or several (any iterable) of files, of folders, of which all videos are taken, and of manifests, of
+    which every row is, whether a file or a part of one. ``options``: those of ``predict_videos``. Raises PathTypeError
+    for what is no path, DataError for a folder or manifest without videos.
+    """
+    return predict_videos(model, videos_at(paths), **options)
+
+
+def predict_videos(
     model: VideoClassifier,
-    paths: AnyPath | Iterable[AnyPath],
+    samples: Sequence[Sample],
     *,
     num_clips: int | None = None,
     num_crops: int | None = None,
+    batch_size: int | None = None,
     num_workers: int = 0,
+    wait_seconds: float | None = None,
+    progress: Callable[[int], None] = lambda count: None,
 ) -> Predictions:
-    """Scores of unlabelled videos, by the model's own views unless told otherwise, on the model's device.
+    """Predictions of samples without labels, with what is odd about them.
 
-    ``paths``: one path or several (any iterable) of files, or of folders, of which all videos are taken. Raises
-    PathTypeError for what is no path, DataError for a folder without videos.
+    ``wait_seconds``: files that are still being written are waited for, at most so long; what is not complete by then
+    is not predicted, but is in ``damaged``. ``progress(n)`` is called with the number of newly finished videos.
     """
-    stream = views_for(model, videos_at(paths), num_clips=num_clips, num_crops=num_crops, num_workers=num_workers)
-    return predict_views([model], stream, None)[0]
+    late: dict[str, str] = {}
+    if wait_seconds is not None:
+        late = wait_until_complete([sample.path for sample in samples], wait_seconds)
+    ready = [index for index, sample in enumerate(samples) if sample.path not in late]
+    views = dict(num_clips=num_clips, num_crops=num_crops, num_workers=num_workers)
+    stream = views_for(model, [samples[index] for index in ready], **views)
+    (found,) = predict_views([model], stream, None, batch_size=batch_size, progress=progress)
+    damaged = {index: late[sample.path] for index, sample in enumerate(samples) if sample.path in late}
+    damaged |= {ready[place]: reason for place, reason in found.damaged.items()}
+    return Predictions(found.predictions, dict(sorted(damaged.items())), tuple(samples), stream.notices())
 
 
 def views_for(
@@ -104,5 +131,5 @@ def _predictions(samples, labels, scores: dict[int, np.ndarray], damaged: dict[i
             for index in sorted(scores)
         ),
         damaged,
-        tuple(sample.path for sample in samples),
+        tuple(samples),
     )

@@ -64,6 +64,9 @@ class Stream(Protocol):
     advice: str
     waited_seconds: float
 
+    def notices(self) -> tuple[str, ...]:
+        """What is odd about the videos that were read so far, a line each."""
+
     def read(self, batches: Iterable[Sequence[Any]]) -> Iterator[Batch]:
         """The features of each batch of keys, in order. A key is (epoch, index) in a stream of training clips, an index
         in one of views. Reading starts with the call; a batch may be used until the next one is asked for."""
@@ -82,6 +85,9 @@ class Subset:
     @property
     def waited_seconds(self) -> float:
         return self.stream.waited_seconds
+
+    def notices(self) -> tuple[str, ...]:
+        return self.stream.notices()
 
     def read(self, batches: Iterable[Sequence[Any]]) -> Iterator[Batch]:
         def there(key):

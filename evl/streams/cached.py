@@ -34,6 +34,9 @@ class Cached:
     def waited_seconds(self) -> float:
         return self.stream.waited_seconds
 
+    def notices(self) -> tuple[str, ...]:
+        return self.stream.notices()
+
     def read(self, batches: Iterable[Sequence[tuple[int, int]]]) -> Iterator[Batch]:
         for keys in batches:
             labels = torch.tensor([self.labels[index] for _, index in keys], device=self.device)

@@ -17,11 +17,12 @@ from evl.precision import autocast
 from evl.streams.base import Batch, Features, Views
 from evl.types import Preprocessing, Sample
 from evl.video.augment import TrainingTransform
+from evl.video.long_videos import Length, long_videos_notice
 from evl.video.transforms import normalise
 
 
 class Live:
-    """A stream of what ``backbone`` computes of the clips of ``dataset``."""
+    """A stream of what ``backbone`` computes of the clips of ``dataset``. ``num_clips``: by which a video is judged."""
 
     def __init__(
         self,
@@ -32,6 +33,7 @@ class Live:
         *,
         precision: str,
         num_workers: int,
+        num_clips: int,
         views: Views | None = None,
     ):
         self.backbone = self.encoder = backbone
@@ -40,6 +42,14 @@ class Live:
         self.device = next(backbone.parameters()).device
         self.advice = decoding_advice(num_workers)
         self.waited_seconds = 0.0
+        self.num_clips = num_clips
+        self._lengths: dict[int, Length] = {}
+
+    def notices(self) -> tuple[str, ...]:
+        """What is odd about the videos that were read so far, a line each: long ones get one label."""
+        lengths = {self.samples[index]: length for index, length in self._lengths.items()}
+        notice = long_videos_notice(lengths, self.dataset.clip, self.num_clips)
+        return () if notice is None else (notice,)
 
     def read(self, batches: Iterable[Sequence]) -> Iterator[Batch]:
         workers = min(self.num_workers, len(batches)) if hasattr(batches, "__len__") else self.num_workers
@@ -55,6 +65,7 @@ class Live:
             self.waited_seconds += time.perf_counter() - started
             if batch is None:
                 return
+            self._lengths |= batch.lengths
             labels = batch.labels.to(self.device, non_blocking=True)
             features = None if batch.clips is None else self._features(batch.clips)
             yield Batch(features, labels, batch.indices, batch.damaged, batch.num_views)
@@ -81,6 +92,7 @@ def training_clips(
     files, pixels = make_files(samples, config), dict(square_pixels=preprocessing.pixel_aspect)
     dataset = TrainingClips(files, labels, config.clip, transform, config.training.seed, **pixels)
     how = dict(precision=config.training.precision, num_workers=num_workers(config))
+    how["num_clips"] = config.evaluation.num_clips
     return Live(backbone, dataset, collate_clips, preprocessing, **how)
 
 
@@ -97,7 +109,7 @@ def video_views(
     """All views of each video; keys are indices. ``labels``: the number of each sample's class, if there are some."""
     counts = dict(num_clips=views.num_clips, num_crops=views.num_crops)
     dataset = EvaluationViews(files, labels, clip, preprocessing, **counts)
-    how = dict(precision=views.precision, num_workers=num_workers, views=views)
+    how = dict(precision=views.precision, num_workers=num_workers, views=views, num_clips=views.num_clips)
     return Live(backbone, dataset, collate_views, preprocessing, **how)
 
 

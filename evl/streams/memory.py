@@ -73,6 +73,9 @@ class InMemory:
         """The same features under other samples: the same clips with the labels of another task."""
         return InMemory(self.tokens, self.maps, self.encoder, samples, self.pool)
 
+    def notices(self) -> tuple[str, ...]:
+        return ()
+
     def read(self, batches: Iterable[Sequence[int | tuple[int, int]]]) -> Iterator[Batch]:
         for keys in batches:
             rows = [key[1] if isinstance(key, tuple) else key for key in keys]

@@ -45,6 +45,9 @@ class Stored:
         self.device, self.precision, self.dtype, self.views = device, precision, dtype, views
         self.waited_seconds = 0.0
 
+    def notices(self) -> tuple[str, ...]:
+        return ()
+
     def read(self, batches: Iterable[Sequence]) -> Iterator[Batch]:
         return self._unpacked(read_ahead(self.read_clips, batches, self.device))  # which starts now
 

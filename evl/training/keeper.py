@@ -48,6 +48,7 @@ class RunKeeper(Keeper):
         self.folder, self.config, self.stream, self.world = folder, config, stream, world
         self.damaged, self.resumes, self.judge, self.progress = damaged, resume, judge, progress
         self.log_curve, self.best, self._writer = log_curve, -1.0, None
+        self._has_told = False
         if world.is_main:
             for torn in folder.checkpoints.glob(".*.tmp"):  # left by a run that was killed while saving
                 torn.unlink(missing_ok=True)
@@ -87,6 +88,10 @@ class RunKeeper(Keeper):
             ((_, lr, loss, top1),) = [learner.curve[-1] for learner in learners.living]
             values = {"loss": loss, "train_top1": top1, **vars(speed)}
             self._log({"step": done, "lr": lr, "num_damaged": len(self.damaged), **values})
+        if not self._has_told and self.world.is_main:
+            self._has_told = True
+            for notice in self.stream.notices():
+                log.warning("of the videos trained on so far, %s", notice)
         damaged = f"damaged {len(self.damaged)}  " if self.damaged else ""
         return super().report(learners, done, speed) + damaged
 

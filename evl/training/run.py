@@ -13,6 +13,7 @@ from evl.config import RunConfig
 from evl.config import replace as replace_settings
 from evl.data.groups import describe_groups, describe_split
 from evl.data.listing import missing_samples
+from evl.data.material import announce_material
 from evl.data.splits import find_samples, stop_if_too_many
 from evl.distributed import World, join_world
 from evl.errors import ConfigError, RunError, StoreError
@@ -118,6 +119,8 @@ def train(
             world.only_main(lambda: folder.create(config, names, train_samples, val_samples, missing, features))
         if world.is_main:
             _announce(config, model, train_samples, val_samples, world)
+            if store is None:
+                announce_material((*train_samples, *val_samples), config)
             if missing:
                 _announce_missing(missing, folder.path)
         if config.training.compile:

@@ -18,6 +18,7 @@ from evl.backbones.base import tapped_blocks
 from evl.config import RunConfig
 from evl.config import replace as replace_settings
 from evl.data.groups import describe_split
+from evl.data.material import announce_material
 from evl.data.splits import find_splits
 from evl.distributed import World, join_world
 from evl.errors import ConfigError, RunError
@@ -85,6 +86,8 @@ def sweep(
         every = [_make_learner(point, data) for point in points]
         learners = Learners(every, together=together)
         _announce(learners, data)
+        if data.source.features is None:
+            announce_material([one for split in ("train", "val") for one in data.source.samples[split]], data.config)
         if not resume:
             _refuse_full_disk(learners, folder.path)
             folder.create(config or RunConfig(), grid, keep_predictions)

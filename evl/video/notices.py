@@ -6,16 +6,24 @@ import os
 from pathlib import Path
 
 from evl.types import Notice
-from evl.video.container import open_video, video_streams
+from evl.video.container import decode, open_video, video_streams
 from evl.video.frame_folder import frames_in
 from evl.video.frame_series import gaps
+from evl.video.hdr import NAMES, is_hdr
 from evl.video.index import FrameIndex, decode_everything
+from evl.video.rgb import pixel_shape, squared
+
+FIELD_ORDERS = (2, 3, 4, 5)  # libav's numbers; 0: unknown, 1: progressive
+MAY_BE_INTERLACED = frozenset("h264 hevc mpeg2video mpeg4 vc1 dvvideo".split())  # noqa: SIM905
 
 STREAMS = (
     "several video streams in a file (to read stream N instead, keep only it: ffmpeg -i FILE -map 0:N -c copy NEW)"
 )
 CLOCK = "clocks that jump (parts joined byte by byte; seconds are counted on behind the jump)"
 LEFT_OUT = "pictures beside the frames of a folder (if it is the wrong ones that are read, move the others elsewhere)"
+PIXELS = "pixels that are not square (made square before training and judging, unless data.pixel_aspect=false)"
+HDR = "HDR films (brought to SDR when they are read, by BT.2390's curve)"
+INTERLACED = "interlaced films (edges of what moves are combed; make them progressive: ffmpeg -i FILE -vf bwdif NEW)"
 GAPS = "numbers left out in folders of frames (frames on both sides count as neighbors; see whether some are lost)"
 
 
@@ -24,7 +32,13 @@ def notices(path: str | Path, index: FrameIndex) -> tuple[Notice, ...]:
     path = str(path)
     if os.path.isdir(path):
         return _of_folder(path)
-    return _of_streams(path) + (_of_clock(path) if index.is_counted else ())
+    return _of_header(path)[0] + (_of_clock(path) if index.is_counted else ())
+
+
+def header_notices(path: str | Path) -> tuple[tuple[Notice, ...], float | None]:
+    """(``notices`` of a file as far as its header tells them, the frames a second that it claims). Decodes nothing that
+    opening does not decode, and is not to be believed alone. Of a folder nothing. Raises VideoError."""
+    return ((), None) if os.path.isdir(path) else _of_header(str(path))
 
 
 def _of_clock(path: str) -> tuple[Notice, ...]:
@@ -45,10 +59,31 @@ def _of_folder(path: str) -> tuple[Notice, ...]:
     return tuple(said)
 
 
-def _of_streams(path: str) -> tuple[Notice, ...]:
-    with open_video(path) as (container, stream):
-        others = [other.index for other in video_streams(container) if other.index != stream.index]
-        if not others:
-            return ()
-        size = f"{stream.codec_context.width}×{stream.codec_context.height}"
-        return (Notice(STREAMS, f"stream {stream.index}, {size}, is read, not {', '.join(map(str, others))}"),)
+def _of_header(path: str) -> tuple[tuple[Notice, ...], float | None]:
+    said = []
+    with open_video(path, one_thread=True) as (container, stream):
+        context = stream.codec_context
+        size = f"{context.width}×{context.height}"
+        if others := [other.index for other in video_streams(container) if other.index != stream.index]:
+            said.append(Notice(STREAMS, f"stream {stream.index}, {size}, is read, not {', '.join(map(str, others))}"))
+        claim = stream.sample_aspect_ratio
+        if (shape := pixel_shape(stream)) is not None:
+            shown = "×".join(map(str, squared(context.width, context.height, shape)))
+            said.append(Notice(PIXELS, f"{shape.numerator}:{shape.denominator}, {size} is shown as {shown}"))
+        elif claim and claim != 1:
+            what = f"{claim.numerator}:{claim.denominator} is not believed, {size} stays as it is"
+            said.append(Notice(PIXELS, what))
+        if is_hdr(context.color_trc):
+            said.append(Notice(HDR, NAMES[context.color_trc]))
+        if _is_interlaced(container, stream):
+            said.append(Notice(INTERLACED, f"{context.name}, {size}"))
+        rate = stream.average_rate
+    return tuple(said), float(rate) if rate else None
+
+
+def _is_interlaced(container, stream) -> bool:
+    """By the header, or, where it says nothing, by the first frame."""
+    if stream.codec_context.field_order or stream.codec_context.name not in MAY_BE_INTERLACED:
+        return stream.codec_context.field_order in FIELD_ORDERS
+    first = next(decode(container, stream), None)
+    return first is not None and first.interlaced_frame

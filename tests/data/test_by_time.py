@@ -12,7 +12,7 @@ from evl.data.dataset import EvaluationViews, Files, TrainingClips
 from evl.data.index_file import IndexFile, write_index
 from evl.data.splits import find_splits
 from evl.errors import ConfigError, StoreError
-from evl.evaluation import evaluate_stored, load_for_store
+from evl.evaluation import evaluate_views, load_for_store, views_of_store
 from evl.features import FeatureStore, StoreOptions
 from evl.features.extract import extract
 from evl.features.fit import differences
@@ -203,7 +203,8 @@ def test_a_store_by_time_is_the_live_run(run, config, tmp_path):
     extract(config, tmp_path / "store", options)
     store = FeatureStore(tmp_path / "store")
     assert all(one.is_equal for one in verify(tmp_path / "store", sample=4, seed=0))
-    judged = evaluate_stored(load_for_store(folder, store), store)
+    stored = load_for_store(folder, store)
+    (judged,) = evaluate_views([stored], views_of_store(stored, store))
     assert [p.path for p in judged.predictions] == [p.path for p in live.evaluation.predictions]
     for got, wanted in zip(judged.predictions, live.evaluation.predictions, strict=True):
         assert got.scores == pytest.approx(wanted.scores, abs=1e-5)

@@ -16,7 +16,7 @@ from evl.assembly.build import ModelCard
 from evl.config import ClipConfig, RunConfig, replace
 from evl.data.dataset import Files, TrainingClips
 from evl.errors import StoreError
-from evl.evaluation import evaluate_stored, load_for_store
+from evl.evaluation import evaluate_views, load_for_store, views_of_store
 from evl.features import FeatureStore, StoreOptions
 from evl.features.description import config_of, differences
 from evl.features.extract import extract
@@ -178,7 +178,8 @@ def test_a_store_is_of_one_of_the_two(runs, config, tmp_path):
     extract(config, tmp_path / "store", StoreOptions(dtype="float32"))
     store = FeatureStore(tmp_path / "store")
     assert all(one.is_equal for one in verify(tmp_path / "store", sample=3, seed=0))
-    judged = evaluate_stored(load_for_store(folder, store), store)
+    stored = load_for_store(folder, store)
+    (judged,) = evaluate_views([stored], views_of_store(stored, store))
     for got, wanted in zip(judged.predictions, live.evaluation.predictions, strict=True):
         assert got.scores == pytest.approx(wanted.scores, abs=1e-5)
     with pytest.raises(StoreError, match="pixel_aspect"):
