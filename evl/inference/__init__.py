@@ -6,6 +6,6 @@ from evl.inference.predictor import Predictions, predict, predict_videos, predic
 from evl.inference.reading import Reader, read
 
 __all__ = [
-    "Embeddings", "Explanation", "Predictions", "Reader", "embed", "explain", "predict", "predict_videos", "predict_views",
-    "read", "views_for",
+    "Embeddings", "Explanation", "Predictions", "Reader", "embed", "explain", "predict", "predict_videos",
+    "predict_views", "read", "views_for",
 ]  # fmt: skip

@@ -27,8 +27,6 @@ from evl.training.loop import Progress
 from evl.types import Preprocessing, Sample
 from evl.video.torchcodec import require as require_decoder
 
-log = logging.getLogger("evl")
-
 
 class Source(Protocol):
     """The streams of one run. ``features``: the description of the store that they read, or None."""
