@@ -2,7 +2,7 @@
 
 Differences are norms over norms. Allowed: float32 with TF32 off 1e-5 (gradients 1e-4: they are sums over many more
 terms; twelve steps of AdamW 1e-4). bf16 and fp16: eight times the type's eps in a decoder, whose reference reads the
-same narrow features, and 5 % or 1 % in an encoder of a few blocks.
+same narrow features, and 5 % or 1 % in an encoder.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from tests.helpers import GOLDEN
 OUTPUT = {name: 1e-5 if name == "fp32" else 8 * torch.finfo(dtype).eps for name, dtype in DTYPES.items()}
 GRADIENT = {**OUTPUT, "fp32": 1e-4}
 ENCODER = {"fp32": 1e-5, "bf16": 5e-2, "fp16": 1e-2}
+DEEP_ENCODER = {**ENCODER, "fp32": 5e-5}  # twelve blocks of 768 channels add up more rounding than two of 16
 STEPS = {"fp32": 1e-4, "bf16": 3e-2, "fp16": 5e-3}
 KINDS = {
     "evl": ModelConfig(),
@@ -185,7 +186,7 @@ def real_size(settings: Settings) -> Iterator[Row]:
             got = backbone(clips.to(settings.device))
         for part in LayerFeatures._fields:
             error = max(difference(getattr(one, part), getattr(cpu, part)) for one, cpu in zip(got, exact, strict=True))
-            yield compared(f"encoder, real size: {part}", error, ENCODER[precision], precision=precision)
+            yield compared(f"encoder, real size: {part}", error, DEEP_ENCODER[precision], precision=precision)
 
 
 def heads_together(settings: Settings) -> Iterator[Row]:

@@ -32,7 +32,9 @@ def main() -> None:
     all_ok = True
     with open(options.rows, "a", encoding="utf-8") as file:
         for row in module.run(settings, *options.arguments):
-            all_ok &= row.get("ok", True)
+            if "ok" in row:
+                row["ok"] = bool(row["ok"])
+                all_ok &= row["ok"]
             file.write(json.dumps({"part": options.name or options.module, "row": row}, default=str) + "\n")
             file.flush()
     raise SystemExit(0 if all_ok else WRONG)

@@ -196,8 +196,12 @@ class Round:
             file.write(("\n" if torn else "") + json.dumps(line) + "\n")
 
     def write_page(self) -> None:
+        try:
+            text = page_of(self.lines())
+        except Exception as error:  # a row that the page cannot show must not cost the other parts
+            text = f"The page could not be made ({type(error).__name__}: {error}); see {self.rows.name}\n"
         new = self.page.with_suffix(".tmp")
-        new.write_text(page_of(self.lines()), encoding="utf-8")
+        new.write_text(text, encoding="utf-8")
         new.replace(self.page)
 
 
