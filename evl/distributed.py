@@ -13,6 +13,9 @@ import torch.distributed as dist
 from evl.errors import ConfigError, EVLError
 from evl.main_guard import end_if_only_starting
 
+# asked once, here: torch 2.11 cannot compile the question
+_AUTOCAST_TYPES = frozenset(filter(torch.amp.is_autocast_available, ("cpu", "cuda", "mps", "xpu", "hpu", "xla")))
+
 
 @dataclass(frozen=True)
 class World:
@@ -115,6 +118,6 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 
 def without_autocast(device: torch.device) -> AbstractContextManager:
     """For code that keeps to its input's own type; also on devices that know no autocast."""
-    if not torch.amp.is_autocast_available(device.type):
+    if device.type not in _AUTOCAST_TYPES:
         return nullcontext()
     return torch.autocast(device.type, enabled=False)

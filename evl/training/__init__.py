@@ -1,7 +1,8 @@
 """Training: the loop, one step, checkpoints, the run folder."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from evl.lazy import first_used
 
 # imported when they are first used, so that ``evl.training.optim`` alone needs no reader of videos
 _HOMES = {
@@ -17,9 +18,4 @@ if TYPE_CHECKING:
     from evl.training.run import RunResult, train
 
 
-def __getattr__(name: str):
-    if name not in _HOMES:
-        raise AttributeError(f"module 'evl.training' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = first_used(__name__, _HOMES)

@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -170,11 +171,12 @@ class Round:
         return None
 
     def last_words(self, begins_at: int) -> str:
-        """The last line that a part wrote: of a traceback, the error."""
+        """The last error that a part wrote, or its last line."""
         with open(self.log, "rb") as log:
             log.seek(begins_at)
             lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
-        return lines[-1][:300] if lines else ""
+        errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line)]
+        return (errors or lines or [""])[-1][:300]
 
     def finish(self, part: Part, status: str, seconds: float, reason: str) -> None:
         line = {"part": part.name, "status": status, "seconds": round(seconds, 1), "reason": reason}

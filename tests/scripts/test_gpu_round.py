@@ -24,7 +24,8 @@ if what == "wrong":
     row(what="one | number", ok=False, difference=0.25)
     sys.exit(3)
 if what == "fail":
-    raise RuntimeError("CUDA error: out of luck")
+    print("Traceback …\\nRuntimeError: CUDA error: out of luck\\n\\nSet MORE=1 for more", flush=True)
+    sys.exit(1)
 if what == "torn":
     open(rows, "a").write('{"part": "torn", "row": {"wh')
     os._exit(9)
