@@ -8,7 +8,7 @@ ROOT = Path(__file__).parent.parent / "evl"
 LEVELS = [
     {"errors", "lazy"},
     {"types", "files", "main_guard"},
-    {"config", "heap", "onednn"},
+    {"config", "heap", "onednn", "time_left"},
     {"distributed"},
     {"video", "backbones", "models"},
     {"data"},  # lists of videos stand on video

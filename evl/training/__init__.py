@@ -9,12 +9,16 @@ _HOMES = {
     "Interrupted": "evl.training.loop",
     "Progress": "evl.training.loop",
     "RunResult": "evl.training.run",
+    "RunTime": "evl.training.pace",
+    "estimate_training": "evl.training.estimate",
     "train": "evl.training.run",
 }
-__all__ = ["Interrupted", "Progress", "RunResult", "train"]
+__all__ = ["Interrupted", "Progress", "RunResult", "RunTime", "estimate_training", "train"]
 
 if TYPE_CHECKING:
+    from evl.training.estimate import estimate_training
     from evl.training.loop import Interrupted, Progress
+    from evl.training.pace import RunTime
     from evl.training.run import RunResult, train
 
 

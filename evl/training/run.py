@@ -25,6 +25,7 @@ from evl.models import VideoClassifier
 from evl.training.checkpoint import list_checkpoints
 from evl.training.loop import Progress, fit, judge
 from evl.training.outcome import Outcome, outcome_of
+from evl.training.pace import Pace, RunTime, say
 from evl.training.run_folder import RunFolder
 from evl.training.sources import StoredFeatures, Videos, make_sampler, open_store, samples_of
 from evl.types import Sample
@@ -60,11 +61,13 @@ def train(
     settings: tuple[str, ...] = (),
     device: str | None = None,
     progress: Callable[[Progress], None] = lambda report: None,
+    on_pace: Callable[[RunTime], None] = say,
 ) -> RunResult:
     """Runs ``config`` in the folder ``out``, or goes on with the run there (``resume``; config None).
 
     Under torchrun all processes call it; the first one writes. Raises errors of ``evl.errors``. A run that ends in an
-    error before its first step is done leaves no folder.
+    error before its first step is done leaves no folder. ``on_pace`` is called with how long the run takes, once its
+    first steps are measured; the default logs it.
     """
     folder = RunFolder(out)
     with join_world(device) as world:
@@ -120,6 +123,8 @@ def train(
                 announce_material((*train_samples, *val_samples), config)
             if missing:
                 _announce_missing(missing, folder.path)
+        if world.is_main:
+            progress = Pace(config, len(val_samples), progress, on_pace)
         try:
             fit(
                 model, config, source, folder, world,
