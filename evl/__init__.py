@@ -7,10 +7,10 @@
 Names are imported when they are first used, so ``import evl`` costs nothing and touches nothing.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from evl._version import __version__
+from evl.lazy import first_used
 
 _HOMES = {
     "BackboneSpec": "evl.types",
@@ -51,13 +51,7 @@ if TYPE_CHECKING:
     from evl.video.views import read_views
 
 
-def __getattr__(name: str):
-    if name not in _HOMES:
-        raise AttributeError(f"module 'evl' has no attribute {name!r}")
-    home = import_module(_HOMES[name])
-    value = home if _HOMES[name] == f"evl.{name}" else getattr(home, name)
-    globals()[name] = value
-    return value
+__getattr__ = first_used(__name__, _HOMES)
 
 
 def __dir__():

@@ -6,6 +6,9 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+# asked once, here: torch 2.11 cannot compile the question
+_AUTOCAST_TYPES = frozenset(filter(torch.amp.is_autocast_available, ("cpu", "cuda", "mps", "xpu", "hpu", "xla")))
+
 
 def resolve_precision(precision: str, device: torch.device) -> str:
     """``auto`` → on CUDA bf16, or fp16 where bf16 would be emulated (before Ampere); fp32 elsewhere."""
@@ -24,6 +27,6 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 
 def without_autocast(device: torch.device) -> AbstractContextManager:
     """For code that keeps to its input's own type; also on devices that know no autocast."""
-    if not torch.amp.is_autocast_available(device.type):
+    if device.type not in _AUTOCAST_TYPES:
         return nullcontext()
     return torch.autocast(device.type, enabled=False)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
 
-from evl.cli.time_left import TimeLeft, duration
+from evl.time_left import TimeLeft, duration
 
 # in a file or pipe, lines are not broken at 80 columns
 console = Console(stderr=True, emoji=False, width=None if sys.stderr.isatty() else 200)  # messages and progress

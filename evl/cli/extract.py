@@ -156,7 +156,7 @@ def _announce(work, yes: bool) -> None:
 
 def _lines(work, found) -> list[str]:
     """An estimate in words."""
-    from evl.cli.time_left import duration
+    from evl.time_left import duration
 
     description, options = work.description, work.description.options
     videos = ", ".join(f"{count} {split} videos × {description.clips_a_video(split)}"

@@ -63,6 +63,9 @@ def command(
     keep_runs: Annotated[
         bool, typer.Option("--keep-runs", help="With --shots: keep every head and its predictions.")
     ] = False,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Say how long it would take, from its first steps; write nothing.")
+    ] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; default: CUDA if there is one.")] = None,
 ) -> None:
     """Train a classifier on your videos; evaluate and save it.
@@ -85,6 +88,8 @@ def command(
     keep_freed_memory()
     if shots is not None and heads:
         raise ConfigError("few-shot runs train heads of one config: leave out --heads, or --shots")
+    if estimate and (resume or heads or shots is not None):
+        raise ConfigError("--estimate is of one new run: leave out --resume, --heads and --shots")
     if resume and (heads or shots is not None):
         raise ConfigError(f"--resume goes on with what {out} was told: leave out --heads and --shots")
     if shots is None and (keep_runs or draws is not None):
@@ -104,6 +109,13 @@ def command(
     if not resume:
         run_config = make_config(data, backbone, recipe, config, tuple(settings), init, features)
         refuse_other_videos(run_config, data, (*settings, *heads))
+    if estimate:
+        from evl.training import estimate_training
+
+        output.print(
+            estimate_training(run_config, device=device).sentence, highlight=False, markup=False, soft_wrap=True
+        )
+        return
     if shots is not None:
         _few_shot(run_config, out, _numbers(shots), 5 if draws is None else draws, keep_runs, device)
         return

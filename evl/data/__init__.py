@@ -1,6 +1,20 @@
 """Lists of videos: manifests, checks, datasets and the order of training."""
 
-from evl.data.draw import split_samples
-from evl.data.manifest import Manifest, read_manifest, write_manifest
+from typing import TYPE_CHECKING
 
+from evl.lazy import first_used
+
+# imported when they are first used: names of classes, which models have too, need no reader of videos
+_HOMES = {
+    "Manifest": "evl.data.manifest",
+    "read_manifest": "evl.data.manifest",
+    "split_samples": "evl.data.draw",
+    "write_manifest": "evl.data.manifest",
+}
 __all__ = ["Manifest", "read_manifest", "split_samples", "write_manifest"]
+
+if TYPE_CHECKING:
+    from evl.data.draw import split_samples
+    from evl.data.manifest import Manifest, read_manifest, write_manifest
+
+__getattr__ = first_used(__name__, _HOMES)

@@ -107,7 +107,9 @@ def add_temporal(
 
 class _AddTemporal(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, tokens, weight, bias, position, before, after, grid, *maps):
+    def forward(ctx, *inputs):
+        # not by name: torch 2.11's compiler leaves ctx out where there are as many inputs as names, so with two maps
+        tokens, weight, bias, position, before, after, grid, *maps = inputs
         ctx.grid = grid
         ctx.save_for_backward(tokens, weight, bias, position, before, after, *maps)
         # in one order of memory, whatever that of the tokens: what is added next goes into views of it

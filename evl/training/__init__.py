@@ -1,25 +1,25 @@
 """Training: the loop, one step, checkpoints, the run folder."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from evl.lazy import first_used
 
 # imported when they are first used, so that ``evl.training.optim`` alone needs no reader of videos
 _HOMES = {
     "Interrupted": "evl.training.loop",
     "Progress": "evl.training.loop",
     "RunResult": "evl.training.run",
+    "RunTime": "evl.training.pace",
+    "estimate_training": "evl.training.estimate",
     "train": "evl.training.run",
 }
-__all__ = ["Interrupted", "Progress", "RunResult", "train"]
+__all__ = ["Interrupted", "Progress", "RunResult", "RunTime", "estimate_training", "train"]
 
 if TYPE_CHECKING:
+    from evl.training.estimate import estimate_training
     from evl.training.loop import Interrupted, Progress
+    from evl.training.pace import RunTime
     from evl.training.run import RunResult, train
 
 
-def __getattr__(name: str):
-    if name not in _HOMES:
-        raise AttributeError(f"module 'evl.training' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = first_used(__name__, _HOMES)

@@ -29,6 +29,7 @@ from evl.training.learner import Learner
 from evl.training.learners import Learners
 from evl.training.loop import Interrupted, Progress, fit, make_sampler
 from evl.training.outcome import Outcome, outcome_of
+from evl.training.pace import Pace, RunTime, say
 from evl.training.run_folder import RunFolder
 from evl.training.sources import LiveSource, StoredSource, judge, open_store, samples_of
 from evl.types import Sample
@@ -63,11 +64,13 @@ def train(
     settings: tuple[str, ...] = (),
     device: str | None = None,
     progress: Callable[[Progress], None] = lambda report: None,
+    on_pace: Callable[[RunTime], None] = say,
 ) -> RunResult:
     """Runs ``config`` in the folder ``out``, or goes on with the run there (``resume``; config None).
 
     Under torchrun all processes call it; the first one writes. Raises errors of ``evl.errors``. A run that ends in an
-    error before its first step is done leaves no folder.
+    error before its first step is done leaves no folder. ``on_pace`` is called with how long the run takes, once its
+    first steps are measured; the default logs it.
     """
     folder = RunFolder(out)
     with join_world(device) as world:
@@ -130,6 +133,8 @@ def train(
             how = dict(quick=quick, batch_size=config.evaluation.batch_size)
             return judge([model], source, world, progress, **how)[0]
 
+        if world.is_main:
+            progress = Pace(config, len(val_samples), progress, on_pace)
         stream = source.training()
         keeper = RunKeeper(
             folder, config, stream, world, damaged, resume=resume, progress=progress,

@@ -3,7 +3,7 @@
 import pytest
 
 from evl.cli import common
-from evl.cli.time_left import TimeLeft, duration
+from evl.time_left import TimeLeft, duration
 
 
 class Clock:

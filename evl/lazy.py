@@ -1,0 +1,21 @@
+"""Names of a package that are imported when they are first used, so that importing it costs nothing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module
+
+
+def first_used(package: str, homes: Mapping[str, str]) -> Callable[[str], object]:
+    """The package's ``__getattr__``: ``homes`` has the module of each name, or the module that the name is."""
+
+    def __getattr__(name: str) -> object:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        home = import_module(homes[name])
+        value = home if homes[name] == f"{package}.{name}" else getattr(home, name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return __getattr__

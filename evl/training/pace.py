@@ -1,0 +1,107 @@
+"""How long a run will take, with its evaluations: measured on its own first steps."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from evl.config import RunConfig
+from evl.time_left import TimeLeft, duration
+from evl.training.loop import Progress
+
+log = logging.getLogger("evl")
+LONGEST_MEASUREMENT = 60.0  # seconds; by then what was measured is taken, also where speeds differ still
+WORTH_SAYING = 30.0  # seconds; shorter runs are over before the line is read
+
+
+@dataclass(frozen=True)
+class RunTime:
+    """What a run costs. An evaluation is reckoned at the time that as many training clips take, which is a little more
+    than it needs; ``num_evaluations`` are those in between, on ``quick_seconds`` each, and the last takes
+    ``final_seconds``. ``measured``: whether the run was so short that all of it was measured instead."""
+
+    num_steps: int
+    seconds_per_step: float
+    num_evaluations: int = 0
+    quick_seconds: float = 0.0
+    final_seconds: float = 0.0
+    measured: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole run, from its first step on."""
+        evaluations = self.num_evaluations * self.quick_seconds + self.final_seconds
+        return self.num_steps * self.seconds_per_step + evaluations
+
+    @property
+    def sentence(self) -> str:
+        if self.measured:
+            return f"the run takes about {duration(self.seconds)}: all of it was measured"
+        parts = [f"{self.num_steps} steps of {self.seconds_per_step:.2g} s"]
+        if self.num_evaluations:
+            each = "each " if self.num_evaluations > 1 else ""
+            times = "evaluation" if self.num_evaluations == 1 else "evaluations"
+            parts.append(f"{self.num_evaluations} {times} in between ({each}{duration(self.quick_seconds)})")
+        if self.final_seconds:
+            parts.append(f"the last evaluation ({duration(self.final_seconds)})")
+        return f"the run takes about {duration(self.seconds)}: {', '.join(parts)}"
+
+
+def run_time(config: RunConfig, seconds_per_step: float, num_val: int, first: int = 0) -> RunTime:
+    """Of the steps from ``first`` on. ``num_val``: videos to be judged."""
+    training, views = config.training, config.evaluation
+    clip = seconds_per_step / training.batch_size
+    final = num_val * views.num_clips * views.num_crops * clip
+    quick = final if config.data.features is not None else num_val * clip  # a store gives all its views
+    every = training.eval_every
+    times = training.steps // every - first // every if every and num_val else 0
+    return RunTime(training.steps - first, seconds_per_step, times, quick, final)
+
+
+class Pace:
+    """Listens to the reports of a run, passes them on, and calls ``tell`` once with its RunTime."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        num_val: int,
+        progress: Callable[[Progress], None],
+        tell: Callable[[RunTime], None],
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.config, self.num_val, self.progress, self.clock = config, num_val, progress, clock
+        self.tell: Callable[[RunTime], None] | None = tell
+        self.left: TimeLeft | None = None
+        self.evaluating = 0.0  # seconds, which are no part of the steps
+        self.last = clock()
+
+    def __call__(self, report: Progress) -> None:
+        now = self.clock()
+        if report.phase != "training":
+            self.evaluating += now - self.last
+        elif self.tell is not None:
+            if self.left is None:
+                self.left = TimeLeft(report.steps, report.started_at, clock=lambda: self.clock() - self.evaluating)
+            self.left.report(report.step)
+            if (seconds := self._seconds_per_step()) is not None:
+                tell, self.tell = self.tell, None
+                tell(run_time(self.config, seconds, self.num_val, report.started_at))
+        self.last = now
+        self.progress(report)
+
+    def _seconds_per_step(self) -> float | None:
+        points, left = self.left.points, self.left.seconds
+        if len(points) < 2 or points[-1][1] >= self.left.total:
+            return None
+        if left is not None:
+            return left / (self.left.total - points[-1][1])
+        (start, before), (now, done) = points[0], points[-1]
+        return (now - start) / (done - before) if now - start >= LONGEST_MEASUREMENT else None
+
+
+def say(found: RunTime) -> None:
+    """The line at the start of a run."""
+    if found.seconds >= WORTH_SAYING:
+        log.info("%s", found.sentence)
