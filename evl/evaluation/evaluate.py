@@ -10,6 +10,7 @@ from typing import NoReturn
 from evl.data.dataset import Files
 from evl.data.groups import describe_groups
 from evl.data.labels import clean_label
+from evl.data.moved import NO_FILE
 from evl.distributed import World
 from evl.errors import DataError
 from evl.evaluation.metrics import Metrics, compute_metrics
@@ -130,6 +131,19 @@ def _listed(names: Sequence[str], most: int = 30) -> str:
     return ", ".join(names[:most]) + more
 
 
+def _refuse_to_score_nothing(result: Predictions, samples: Sequence[Sample]) -> NoReturn:
+    if not samples:
+        raise DataError("no videos to judge by: the list is empty")
+    index, reason = next(iter(result.damaged.items()))
+    todo = "Are these videos? 'evl check' looks at every one"
+    if all(one == NO_FILE for one in result.damaged.values()):
+        todo = "If they were moved, give --root (data.root)"
+    raise DataError(
+        f"not one of {len(samples)} videos could be read, such as {samples[index].name}: {reason}; there is no score, "
+        f"and nothing is written. {todo}"
+    )
+
+
 def counted(
     result: Predictions,
     samples: Sequence[Sample],
@@ -137,7 +151,10 @@ def counted(
     protocol: str,
     trained_on: Sequence[Sample] = (),
 ) -> Evaluation:
-    """Predictions of labelled samples, with their scores. The protocol gets what is known of groups."""
+    """Predictions of labelled samples, with their scores. The protocol gets what is known of groups. DataError where
+    there is no prediction, so no score."""
+    if not result.predictions:
+        _refuse_to_score_nothing(result, samples)
     judged = [sample for index, sample in enumerate(samples) if index not in result.damaged]
     if groups := describe_groups(trained_on, judged):
         protocol = f"{protocol}, {groups}"

@@ -80,11 +80,10 @@ class Head:
         self.totals[2] += (logits.argmax(-1) == labels).sum()
         return self.scaler.scale(loss / training.batch_size)
 
-    def end_step(self, step: int) -> None:
-        for parameter in self.model.trainable_parameters():  # where all clips were damaged, as a run alone does
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        apply_gradients(self.optimizer, self.scaler, self.totals[1], self.config.training)
+    def end_step(self, step: int, *, has_clips: bool = True) -> None:
+        """Without clips, as all were damaged, the weights stay as they are: as in a run alone."""
+        if has_clips:
+            apply_gradients(self.optimizer, self.scaler, self.totals[1], self.config.training)
         self._since += self.totals
         training = self.config.training
         if (step + 1) % training.log_every == 0 or step + 1 == training.steps:
@@ -202,12 +201,14 @@ class Heads:
         """One step of every head on the same clips: features (or None if all were damaged) and labels (B)."""
         for head in self.living:
             head.begin_step(step)
+        has_clips = False
         for features, labels in micro_batches:
             if features is not None:
                 self._gather(features, labels)
+                has_clips = True
             del features
         for head in self.living:
-            head.end_step(step)
+            head.end_step(step, has_clips=has_clips)
         for unit in self._units or ():
             unit.forget_gradients()
         if any(head.problem is not None for unit in self._units or () for head in unit.heads):

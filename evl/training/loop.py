@@ -6,7 +6,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -17,9 +17,10 @@ import torch
 from evl.assembly import save_model
 from evl.config import RunConfig
 from evl.data.dataset import Batch
+from evl.data.moved import NO_FILE
 from evl.data.splits import stop_if_too_many
 from evl.distributed import World
-from evl.errors import RunError
+from evl.errors import DataError, RunError
 from evl.evaluation import Evaluation
 from evl.models import VideoClassifier
 from evl.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
@@ -71,16 +72,18 @@ def fit(
     *,
     resume: bool,
     damaged: dict[str, str],
+    moved: Mapping[str, str] | None = None,
     progress: Callable[[Progress], None] = lambda report: None,
 ) -> None:
     """Trains from the first step, or from the newest checkpoint, to the last; fills ``damaged`` (path → reason).
 
-    Clips come from ``source``: videos, or features of them that are stored. Raises RunError if too many videos
-    are damaged or the loss is not finite, Interrupted after Ctrl-C.
+    Clips come from ``source``: videos, or features of them that are stored. ``moved``: old path → new one, of videos
+    that a resumed run finds elsewhere. Raises RunError if too many videos are damaged, not one clip could be read, or
+    the loss is not finite, Interrupted after Ctrl-C.
     """
     training = config.training
     run = _Run(model, config, source, folder, world, damaged, progress)
-    first = run.resume() if resume else 0
+    first = run.resume(moved or {}) if resume else 0
     batches = source.read_batches(first)
     if training.compile:
         model.compile()
@@ -97,7 +100,10 @@ def fit(
             done = step + 1
             is_last = done == training.steps
             report_now = done % training.log_every == 0 or is_last
+            run.count_clips(micro, done)
             run.watch_damage(micro, done, everywhere=report_now)
+            if is_last:
+                run.refuse_without_clips()
             if report_now:
                 run.report(done)
             progress(Progress("training", done, training.steps, run.note, first))
@@ -121,6 +127,7 @@ class _Run:
         self.seed(0)
         self.optimizer, self.scaler = make_optimizer(model, training), make_scaler(training, world.device)
         self.meter, self.note, self.best = _Meter(), "", -1.0
+        self.num_clips, self.num_empty = 0, 0  # clips seen by this process, steps for which it had none
         self._writer = None
         if world.is_main:
             for torn in folder.checkpoints.glob(".*.tmp"):  # left by a run that was killed while saving
@@ -130,13 +137,16 @@ class _Run:
         """For dropout: each process draws its own."""
         torch.manual_seed(self.config.training.seed * 1_000_003 + self.world.rank + step)
 
-    def resume(self) -> int:
+    def resume(self, moved: Mapping[str, str]) -> int:
         """Puts the newest checkpoint back, if there is one; the number of steps done."""
         first = 0
         if saved := list_checkpoints(self.folder.checkpoints):
             state = load_checkpoint(saved[-1], self.model, self.optimizer, self.scaler, self.world.device)
             first, self.best, self.meter = state["step"], state["best"], _Meter(*state["meter"])
-            self.damaged.update(state["damaged"])
+            # what is gone is known from now, not from then
+            then = {moved.get(path, path): why for path, why in state["damaged"].items() if why != NO_FILE}
+            self.damaged.update(then)
+            self.num_clips = state.get("num_clips", 1)  # of a checkpoint that did not count them yet: some
             if self.world.size > 1:  # one process's random state was saved; the others draw afresh
                 self.seed(first)
         if self.world.is_main:
@@ -144,6 +154,24 @@ class _Run:
             self._writer = _tensorboard(self.folder.path, purge_step=first + 1)
             log.info("resuming at step %d of %d", first, self.config.training.steps)
         return first
+
+    def count_clips(self, micro: Sequence[Batch], done: int) -> None:
+        count = sum(len(batch.labels) for batch in micro)
+        self.num_clips += count
+        if not count:
+            self.num_empty += 1
+            if self.num_empty == 1 and self.world.size == 1:
+                log.warning("step %d: not one of its clips could be read, so no step is taken", done)
+
+    def refuse_without_clips(self) -> None:
+        """RunError where this run has not seen one clip."""
+        if not sum(self.world.gather(self.num_clips)):
+            raise RunError(
+                f"not one clip could be read in {self.config.training.steps} steps, so nothing was learned: see "
+                f"{self.folder.path / 'damaged.csv'}; 'evl check' looks at every video"
+            )
+        if self.num_empty and self.world.size == 1:
+            log.warning("%d steps were not taken, because none of their clips could be read", self.num_empty)
 
     def watch_damage(self, micro: Sequence[Batch], done: int, *, everywhere: bool) -> None:
         """Notes damaged videos; alone at once, many processes when they report (``everywhere``)."""
@@ -164,6 +192,9 @@ class _Run:
         speed, self.meter = self.meter.speed(), _Meter()
         if not math.isfinite(speed.loss):
             raise RunError(f"the loss is {speed.loss} at step {done}; lower training.lr, or check the data")
+        if not speed.clips_per_second:  # nothing was read since the last report: there is no loss to tell
+            self.note = f"no clips  damaged {len(self.damaged)}"
+            return
         lr = learning_rate(done - 1, self.config.training)
         self._log({"step": done, "lr": lr, "num_damaged": len(self.damaged), **asdict(speed)})
         damaged = f"  damaged {len(self.damaged)}" if self.damaged else ""
@@ -182,6 +213,9 @@ class _Run:
         except Interrupted:
             log.warning("the validation of step %d is skipped", done)
             return
+        except DataError as error:
+            log.warning("the validation of step %d has no score: %s", done, error)
+            return
         scores = result.metrics.to_dict()
         self._log({"step": done, **{f"val_{name}": score for name, score in scores.items()}})
         log.info("step %d: val top-1 %.2f %% (%s)", done, result.metrics.top1, result.protocol)
@@ -193,11 +227,12 @@ class _Run:
         self._gather_damage()
         if not all(parameter.isfinite().all() for parameter in self.model.trainable_parameters()):
             raise RunError(f"weights are not finite after step {done}, not saved; lower training.lr")
+        num_clips = sum(self.world.gather(self.num_clips))
         if self.world.is_main:
             save_checkpoint(
                 self.folder.checkpoints, done, self.model, self.optimizer, self.scaler, self.world.device,
                 keep_last=self.config.training.keep_last, best=self.best, damaged=self.damaged,
-                meter=self.meter.state(),
+                meter=self.meter.state(), num_clips=num_clips,
             )  # fmt: skip
 
     def close(self) -> None:

@@ -50,7 +50,7 @@ def train_step(
 
     ``micro_batches``: this process's (clips (B,T,C,H,W), or their stored features; labels (B)). Where all were damaged
     there are no labels, and any one clip stands in. The gradient is that of the mean loss over all clips of the global
-    batch, however it is cut up and whatever was damaged.
+    batch, however it is cut up and whatever was damaged; if it has not one clip, no step is taken.
     """
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(step, config)
@@ -73,6 +73,10 @@ def train_step(
         totals[1] += weight * len(labels)
         totals[2] += weight * hits
     world.sum_(totals)
+    # asked of the device only where this process had none: if there is none at all, every process asks
+    if not any(len(labels) for _, labels in micro_batches) and not totals[1].item():
+        optimizer.zero_grad(set_to_none=True)
+        return totals
     apply_gradients(optimizer, scaler, totals[1], config, world.size)
     return totals
 

@@ -24,7 +24,7 @@ from evl.data.groups import describe_split
 from evl.data.material import announce_material
 from evl.data.splits import find_splits, make_files, stop_if_too_many
 from evl.distributed import World, autocast, join_world, resolve_precision
-from evl.errors import ConfigError, RunError
+from evl.errors import ConfigError, DataError, RunError
 from evl.evaluation import Evaluation, evaluate_heads
 from evl.evaluation.evaluate import evaluate_together
 from evl.evaluation.stored import backbone_for, stored_backbone
@@ -101,6 +101,9 @@ def sweep(
             test, outcome = None, _outcome(heads, result, data)
             if "test" in data.samples:
                 test = _judge(heads, [heads.heads[result.best.number]], "test", data, progress)[0]
+        except DataError as error:  # there is nothing to judge by
+            _save_all(heads, [None] * len(points), data, out)
+            raise RunError(f"the heads are trained, and in {out / 'heads'}, but none was chosen: {error}") from None
         except KeyboardInterrupt as stop:
             _save_all(heads, [None] * len(points), data, out, keep_predictions)
             where = str(stop) or "stopped while judging"
@@ -159,7 +162,7 @@ def _shared_backbone(configs: Sequence[RunConfig], shared: RunConfig, store) -> 
     torch.manual_seed(shared.training.seed)  # as a run does, of random weights
 
     def make(taps) -> FrozenBackbone:
-        model = {"decoder": "evl", "taps": taps}
+        model = {"decoder": "evl", "taps": f"last {taps}" if isinstance(taps, int) else taps}
         start = backbone_to_start(replace_settings(shared, model={**_PLAIN, **model}))
         return start if start is not None else create_backbone(shared.backbone, taps)
 
@@ -200,6 +203,7 @@ def _train(heads: Heads, data: _Data, progress: Callable[[Progress], None]) -> i
     batches = source.read_batches(0)
     heads.train()
     clips, waited, since, note = 0, 0.0, time.perf_counter(), ""
+    seen = 0
     with listening_for_stop() as stop_requested:
         for step in range(training.steps):
             before = time.perf_counter()
@@ -208,6 +212,7 @@ def _train(heads: Heads, data: _Data, progress: Callable[[Progress], None]) -> i
             living = len(heads.living)
             heads.learn(step, _features(micro, data))
             clips += sum(len(batch.labels) for batch in micro)
+            seen += sum(len(batch.labels) for batch in micro)
             new = {source.train_samples[i].path: why for batch in micro for i, why in batch.damaged.items()}
             data.damaged.update(new)
             if new:
@@ -227,6 +232,9 @@ def _train(heads: Heads, data: _Data, progress: Callable[[Progress], None]) -> i
             progress(Progress("training", done, training.steps, note))
             if stop_requested() and done < training.steps:
                 raise Interrupted(f"stopped at step {done}")
+    if not seen:
+        path, reason = next(iter(data.damaged.items()))
+        raise RunError(f"not one clip could be read in {training.steps} steps, such as of {path}: {reason}")
     return training.steps
 
 
