@@ -102,7 +102,7 @@ def sweep(
             if "test" in data.samples:
                 test = _judge(heads, [heads.heads[result.best.number]], "test", data, progress)[0]
         except DataError as error:  # there is nothing to judge by
-            _save_all(heads, [None] * len(points), data, out)
+            _save_all(heads, [None] * len(points), data, out, keep_predictions)
             raise RunError(f"the heads are trained, and in {out / 'heads'}, but none was chosen: {error}") from None
         except KeyboardInterrupt as stop:
             _save_all(heads, [None] * len(points), data, out, keep_predictions)
