@@ -85,10 +85,10 @@ def _find(data: Path, **options):
     try:
         found = read_manifest(data, **options)
     except UnlabelledError as error:
-        videos, ignored = find_videos(data)
+        videos, ignored, odd = find_videos(data)
         if not videos or options["layout"] != "auto":
             raise
-        return [Sample(str(path)) for path in videos], None, ignored, [f"no labels, so not for training: {error}"]
+        return [Sample(str(path)) for path in videos], None, ignored, [f"no labels, so not for training: {error}", *odd]
     found.require_videos()
     pairs = [(sample, split) for split, group in found.splits.items() for sample in group]
     return [sample for sample, _ in pairs], [split for _, split in pairs], found.ignored, manifest_notices(found)

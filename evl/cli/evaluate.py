@@ -102,7 +102,7 @@ def command(
     )
     from evl.data.loader import default_num_workers
     from evl.distributed import join_world
-    from evl.errors import ConfigError, DataError, SaveError
+    from evl.errors import ConfigError, SaveError
     from evl.evaluation import evaluate, evaluate_views, load_for_store, views_of_store, write_evaluation
     from evl.evaluation.saved_predictions import PREDICTIONS
     from evl.features.store import FeatureStore
@@ -147,12 +147,6 @@ def command(
                 workers = default_num_workers() if workers is None else workers
                 result = evaluate(model, samples, num_clips=clips, num_crops=crops, num_workers=workers, **options)
         if is_main_process():
-            if result.metrics.num_videos == 0:
-                path, reason = next(iter(result.damaged.items()), (data or features or run, "no videos"))
-                raise DataError(
-                    f"not one of {len(samples)} videos could be read, such as {path}: {reason}; nothing is written. "
-                    "Are these videos? 'evl check' looks at every one"
-                )
             if json:
                 print_json(
                     {
@@ -190,10 +184,7 @@ def _samples(run: Path | None, data: Path | None, split: str | None, **options):
 
     folder = RunFolder(run) if run is not None else None
     if data is None:
-        samples = folder.samples(split or "val") if folder.exists else ()
-        if not samples:
-            raise DataError(f"{run} has no validation videos of its own; give --data")
-        return samples, ()
+        return _own_samples(folder, split or "val", options["root"]), ()
     manifest = read_manifest(data, **options)
     manifest.require_videos()
     announce_notices(manifest)
@@ -221,6 +212,26 @@ def _grouped_as_trained(folder, samples, data: Path, root: Path | None):
         return with_groups(samples, group_by, root or (data if data.is_dir() else data.parent), data)
     except DataError:  # it has groups of its own, or names of another kind
         return samples
+
+
+def _own_samples(folder, split: str, root: Path | None):
+    """A split of the run itself, where its videos lie now."""
+    from evl.cli.common import console, is_main_process
+    from evl.config import RunConfig
+    from evl.data.moved import describe_gone, gone_samples, moved_samples, old_root
+    from evl.errors import DataError
+
+    samples = folder.samples(split) if folder.exists else ()
+    if not samples:
+        raise DataError(f"{folder.path} has no videos of its own of the split {split}; give --data")
+    config = RunConfig.from_yaml(folder.path / "config.yaml")
+    before = old_root(config.data, [*folder.samples("train"), *folder.samples("val")])
+    if root is not None:
+        samples, before = moved_samples(samples, before, str(root.absolute())), f"{before}, now {root},"
+    if (gone := gone_samples({split: samples}, before, how="--root").get(split)) and is_main_process():
+        told = describe_gone(len(gone), len(samples), split, gone[0].path, before, "--root")
+        console.print(told, style="yellow", highlight=False, markup=False, soft_wrap=True)
+    return samples
 
 
 def _stored_split(store, split: str | None, class_names) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evl.data.listing import VIDEO_SUFFIXES, Tree
-from evl.data.manifest import Manifest, list_videos, read_manifest
+from evl.data.manifest import Manifest, find_videos, read_manifest
 from evl.errors import DataError
 from evl.files import expand_home
 from evl.video.frame_folder import is_image_name
@@ -46,7 +46,7 @@ def plan_copies(data: str | Path, out: str | Path, *, reserved: Sequence[str] = 
     data, out = (Path(os.path.abspath(expand_home(path))) for path in (data, out))
     if data.is_dir():
         _refuse_inside(data, out)
-        plan = _plan_folder(data, list_videos(data), reserved)
+        plan = _plan_folder(data, find_videos(data)[0], reserved)
     elif data.suffix.lower() in VIDEO_SUFFIXES:
         raise DataError(f"{data}: a video; expected a folder of videos, or a manifest")
     else:

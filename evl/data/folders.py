@@ -94,7 +94,7 @@ def read_folder(folder: Path, *, class_names: Sequence[str] = (), only_classes: 
                     missing.append(groups[split][-1])
     if not groups:
         raise UnlabelledError(f"{folder}: no videos found{_why_none(ignored)}")
-    notices = [*_unreadable(found), *_one_class_of_many(spellings)]
+    notices = [*unreadable_notices(one.listing for one in found), *_one_class_of_many(spellings)]
     return FolderContent(
         {split: tuple(group) for split, group in groups.items()}, tuple(ignored), tuple(missing), tuple(notices)
     )
@@ -146,9 +146,9 @@ def _ways_out(folder: Path, tops: Iterable[str]) -> str:
     )
 
 
-def _unreadable(found: Iterable[_Found]) -> list[str]:
+def unreadable_notices(listings: Iterable[Listing]) -> list[str]:
     """A line on names that are not UTF-8: videos and folders that are left out."""
-    names = [os.path.join(one.listing.path, name) for one in found for name in one.listing.unreadable]
+    names = [os.path.join(listing.path, name) for listing in listings for name in listing.unreadable]
     if not names:
         return []
     return [

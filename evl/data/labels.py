@@ -13,7 +13,7 @@ from evl.errors import DataError
 _EDGES = re.compile(r"^[\s\ufeff\u200b\u2060]+|[\s\ufeff\u200b\u2060]+$")
 _WHOLE = re.compile(r"[0-9]+(\.0*)?")
 # what stands for an empty cell in a table that was written as text; "None" and "NA" may be classes
-_EMPTY_CELLS = frozenset({"nan", "<na>", "nat"})
+_EMPTY_CELLS = frozenset({"", "nan", "<na>", "nat"})
 _LIKE_EMPTY = frozenset({"na", "n/a", "#n/a", "none", "null", "nil", "unlabeled", "unlabelled", "?", "-"})
 
 
@@ -44,7 +44,12 @@ def clean_class_names(names: Iterable[str]) -> tuple[str, ...]:
 
 def is_empty_cell(value: object) -> bool:
     """Whether a table's cell holds nothing: None, NaN (the number, or its name as text), or blanks."""
-    return value is None or value != value or clean_label(value).casefold() in _EMPTY_CELLS | {""}
+    if value is None or value == "" or value != value:
+        return True
+    text = str(value)
+    if len(text) > 4 and text.isascii() and text[0] > " " < text[-1]:
+        return False  # most labels and all paths: longer than any of these, without blanks around
+    return clean_label(text).casefold() in _EMPTY_CELLS
 
 
 def looks_empty(label: str) -> bool:

@@ -4,12 +4,13 @@ class."""
 from __future__ import annotations
 
 import csv
+import logging
 import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from evl.data.folders import read_folder
+from evl.data.folders import read_folder, unreadable_notices
 from evl.data.labels import class_number, clean_class_names, clean_label, sort_labels
 from evl.data.layouts import NAMES as LAYOUTS
 from evl.data.layouts import find_layout, read_layout
@@ -20,6 +21,8 @@ from evl.errors import ConfigError, DataError, nearest
 from evl.files import expand_home, write_atomically
 from evl.types import Sample
 from evl.video.frame_folder import is_image_name
+
+log = logging.getLogger("evl")
 
 
 @dataclass(frozen=True)
@@ -149,13 +152,20 @@ def _refuse_number(path: Path, numbers: Collection[int], num_names: int) -> None
 def list_videos(path: str | Path) -> list[Path]:
     """All videos below a folder, by their endings, sorted: files, and folders of frames (the folder itself may be
     one); hidden files left out."""
-    return find_videos(path)[0]
+    videos, ignored, notices = find_videos(path)
+    for notice in notices:
+        log.warning(notice)
+    if ignored:
+        log.info("%s: %d other files are ignored, such as %s", path, len(ignored), ignored[0])
+    return videos
 
 
-def find_videos(path: str | Path) -> tuple[list[Path], list[str]]:
-    """(``list_videos``, the files that are none, which pictures of folders of frames are not)."""
-    videos, ignored = [], []
+def find_videos(path: str | Path) -> tuple[list[Path], list[str], list[str]]:
+    """(``list_videos``, the files that are none, which pictures of folders of frames are not, what is odd)."""
+    videos, ignored, odd = [], [], []
     for listing in Tree(expand_home(path)).walk():
+        if listing.unreadable:
+            odd.append(listing)
         videos += [Path(listing.path, name) for name in listing.files if is_video_name(name)]
         is_frames = listing.is_frames
         if is_frames:
@@ -166,7 +176,7 @@ def find_videos(path: str | Path) -> tuple[list[Path], list[str]]:
             for name in listing.files
             if not is_video_name(name) and not (is_frames and is_image_name(name))
         ]
-    return videos, ignored
+    return videos, ignored, unreadable_notices(odd)
 
 
 def write_manifest(path: str | Path, samples: Iterable[Sample], splits: Sequence[str] | None = None) -> None:

@@ -16,6 +16,7 @@ from evl.data.groups import refuse_shared_groups, with_groups
 from evl.data.index_file import IndexFile
 from evl.data.loader import default_num_workers
 from evl.data.manifest import Manifest, read_class_names, read_manifest, refuse_missing
+from evl.data.moved import NO_FILE, describe_gone, old_root
 from evl.data.notices import manifest_notices, several_labels, split_notices
 from evl.errors import ConfigError, DataError, RunError, plural
 from evl.types import Sample
@@ -140,12 +141,22 @@ def make_files(samples: Sequence[Sample], config: RunConfig) -> Files:
 
 
 def stop_if_too_many(damaged: dict[str, str], train_samples: Sequence[Sample], config: RunConfig) -> None:
-    """RunError if more than the allowed share of the training files is damaged."""
+    """RunError if more than the allowed share of the training files is damaged or gone, or all are."""
     total, allowed = len({sample.path for sample in train_samples}), config.data.max_damaged_share
-    if len(damaged) > allowed * total:
-        path, reason = next(iter(damaged.items()))
-        raise RunError(
-            f"{len(damaged)} of {total} training videos are damaged ({100 * len(damaged) / total:.1f} %, allowed "
-            f"{100 * allowed:g} %), such as {path}: {reason}. 'evl check' lists them; mend or remove them, or raise "
-            "data.max_damaged_share"
+    if not damaged or (len(damaged) <= allowed * total and len(damaged) < total):
+        return
+    gone = [path for path, reason in damaged.items() if reason == NO_FILE]
+    if 2 * len(gone) > len(damaged):
+        share = f"; without them a run goes on if data.max_damaged_share (now {allowed:g}) allows it"
+        told = describe_gone(
+            len(gone), total, "train", gone[0], old_root(config.data, train_samples), "--resume --set data.root"
         )
+        raise RunError(told + share * (len(damaged) < total))
+    path, reason = next(iter(damaged.items()))
+    if len(damaged) >= total:
+        raise RunError(f"all {total} training videos are damaged, such as {path}: {reason}. 'evl check' lists them")
+    raise RunError(
+        f"{len(damaged)} of {total} training videos are damaged ({100 * len(damaged) / total:.1f} %, allowed "
+        f"{100 * allowed:g} %), such as {path}: {reason}. 'evl check' lists them; mend or remove them, or raise "
+        "data.max_damaged_share"
+    )

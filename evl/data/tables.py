@@ -103,7 +103,7 @@ def _place(path: Path, number: int, row: dict, root: Path) -> tuple[str, float |
     start, end = (_seconds(path, number, key, row.get(key)) for key in ("start_seconds", "end_seconds"))
     if end is not None and end <= (start or 0.0):
         raise DataError(f"{path}, row {number}: ends at {end:g} s, before it starts")
-    return os.path.normpath(root / expand_home(name)), start, end
+    return os.path.normpath(os.path.join(root, expand_home(name))), start, end
 
 
 def _refuse_empty(path: Path, number: int, key: str, value: str) -> None:
@@ -128,9 +128,12 @@ def _group(value) -> str | None:
 
 def _meaning(path: Path, rows: Rows) -> dict[str, str]:
     """What each text in the column ``split`` means: train, val, test, or all."""
-    words = {}
+    first_rows: dict[object, int] = {}
     for number, row in rows:
-        if is_empty_cell(row.get("split")) or (text := clean_label(row["split"])) in words:
+        first_rows.setdefault(row.get("split"), number)
+    words = {}
+    for value, number in first_rows.items():
+        if is_empty_cell(value) or (text := clean_label(value)) in words:
             continue
         reading = read_split(text)
         if text.lower() == "all":

@@ -10,6 +10,7 @@ from typing import NoReturn
 from evl.data.dataset import Files
 from evl.data.groups import describe_groups
 from evl.data.labels import clean_label
+from evl.data.moved import NO_FILE
 from evl.distributed import World
 from evl.errors import DataError
 from evl.evaluation.metrics import Metrics, compute_metrics
@@ -84,11 +85,13 @@ def evaluate_views(
     progress: Callable[[int], None] = lambda count: None,
 ) -> list[Evaluation]:
     """Models of the same classes on every video of a stream of views, in one pass over it. ``trained_on``: see
-    ``evaluate``."""
+    ``evaluate``. Raises DataError where there is not one prediction, so no score."""
     labels = labels_of(stream.samples, models[0].class_names)
     results = predict_views(models, stream, labels, batch_size=batch_size, world=world, progress=progress)
     evaluations = []
     for model, result in zip(models, results, strict=True):
+        if not result.predictions:
+            _refuse_to_score_nothing(result, stream.samples)
         protocol = protocol_of(model, stream, len(result.predictions))
         judged = [sample for index, sample in enumerate(stream.samples) if index not in result.damaged]
         if groups := describe_groups(trained_on, judged):
@@ -134,3 +137,16 @@ def _listed(names: Sequence[str], most: int = 30) -> str:
     """Names with commas between, and how many more there are."""
     more = f", … ({len(names) - most} more)" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def _refuse_to_score_nothing(result: Predictions, samples: Sequence[Sample]) -> NoReturn:
+    if not samples:
+        raise DataError("no videos to judge by: the list is empty")
+    index, reason = next(iter(result.damaged.items()))
+    todo = "Are these videos? 'evl check' looks at every one"
+    if all(one == NO_FILE for one in result.damaged.values()):
+        todo = "If they were moved, give --root (data.root)"
+    raise DataError(
+        f"not one of {len(samples)} videos could be read, such as {samples[index].name}: {reason}; there is no score, "
+        f"and nothing is written. {todo}"
+    )

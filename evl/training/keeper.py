@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from evl.assembly import save_model
 from evl.config import RunConfig
+from evl.data.moved import NO_FILE
 from evl.data.splits import stop_if_too_many
 from evl.distributed import World
-from evl.errors import RunError
+from evl.errors import DataError, RunError
 from evl.evaluation import Evaluation
 from evl.streams import Stream
 from evl.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
@@ -27,6 +28,7 @@ class RunKeeper(Keeper):
     Args:
         damaged: path → reason, filled.
         resume: whether to go on from the newest checkpoint.
+        moved: old path → new one, of videos that a resumed run finds elsewhere.
         judge: judges the learner's model on the validation videos, ``judge(progress)``; None: the training is not
             validated on its way.
         log_curve: whether reports go to ``metrics.jsonl`` and TensorBoard (one learner only).
@@ -41,6 +43,7 @@ class RunKeeper(Keeper):
         damaged: dict[str, str],
         *,
         resume: bool,
+        moved: Mapping[str, str] | None = None,
         judge: Callable[[Callable[[Progress], None]], Evaluation] | None = None,
         log_curve: bool = True,
         progress: Callable[[Progress], None] = lambda report: None,
@@ -49,6 +52,8 @@ class RunKeeper(Keeper):
         self.damaged, self.resumes, self.judge, self.progress = damaged, resume, judge, progress
         self.log_curve, self.best, self._writer = log_curve, -1.0, None
         self._has_told = False
+        self.moved = moved or {}
+        self.where = f": see {folder.path / 'damaged.csv'}"
         if world.is_main:
             for torn in folder.checkpoints.glob(".*.tmp"):  # left by a run that was killed while saving
                 torn.unlink(missing_ok=True)
@@ -60,7 +65,9 @@ class RunKeeper(Keeper):
         if saved := list_checkpoints(self.folder.checkpoints):
             state = load_checkpoint(saved[-1], learners, self.world)
             first, self.best = state["step"], state["best"]
-            self.damaged.update(state["damaged"])
+            # what is gone is known from now, not from then
+            then = {self.moved.get(path, path): why for path, why in state["damaged"].items() if why != NO_FILE}
+            self.damaged.update(then)
         if self.world.is_main:
             self.folder.forget_after(first)
             if self.log_curve:
@@ -84,7 +91,7 @@ class RunKeeper(Keeper):
             raise
 
     def report(self, learners: Learners, done: int, speed: Speed) -> str:
-        if self.log_curve:
+        if self.log_curve and learners.all[0].has_point(done):
             ((_, lr, loss, top1),) = [learner.curve[-1] for learner in learners.living]
             values = {"loss": loss, "train_top1": top1, **vars(speed)}
             self._log({"step": done, "lr": lr, "num_damaged": len(self.damaged), **values})
@@ -109,6 +116,9 @@ class RunKeeper(Keeper):
             result = self.judge(progress)
         except Interrupted:
             log.warning("the validation of step %d is skipped", done)
+            return
+        except DataError as error:
+            log.warning("the validation of step %d has no score: %s", done, error)
             return
         scores = result.metrics.to_dict()
         self._log({"step": done, **{f"val_{name}": score for name, score in scores.items()}})

@@ -59,6 +59,16 @@ class Learner:
         self.seconds = 0.0
         self.totals = torch.zeros(3, dtype=torch.float64, device=self.device)  # of this step: loss, clips, hits
         self._since = self.totals.clone()
+        self._seen = self.totals[1].clone()
+
+    @property
+    def num_clips(self) -> int:
+        """Clips that it has learned from, in all processes."""
+        return int(self._seen)
+
+    def has_point(self, done: int) -> bool:
+        """Whether the curve has a point at this step: not where nothing was read since the one before."""
+        return bool(self.curve) and self.curve[-1][0] == done
 
     def _seed(self, step: int) -> int:
         return self.config.training.seed * 1_000_003 + self.rank + step
@@ -84,16 +94,21 @@ class Learner:
         self.totals[2] += (logits.argmax(-1) == labels).sum()
         return self.scaler.scale(loss * (1 / training.batch_size))
 
-    def end_step(self, step: int, world: World) -> None:
-        """The optimizer's step by the mean over the clips that came, of all processes."""
+    def end_step(self, step: int, world: World, *, has_clips: bool = True) -> None:
+        """The optimizer's step by the mean over the clips that came, of all processes; none if no clip came.
+
+        ``has_clips``: whether this process had some. Only where it had none, the device is asked what others had.
+        """
         started, training = time.perf_counter(), self.config.training
-        for parameter in self.model.trainable_parameters():  # where all of this process's clips were damaged
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
         world.sum_(self.totals)
-        sum_gradients(self.optimizer, world)
-        apply_gradients(self.optimizer, self.scaler, self.totals[1], training)
+        if has_clips or self.totals[1].item():
+            for parameter in self.model.trainable_parameters():  # where all of this process's clips were damaged
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+            sum_gradients(self.optimizer, world)
+            apply_gradients(self.optimizer, self.scaler, self.totals[1], training)
         self._since += self.totals
+        self._seen += self.totals[1]
         if (step + 1) % training.log_every == 0 or step + 1 == training.steps:
             self._note_point(step)
         self.seconds += time.perf_counter() - started
@@ -101,7 +116,9 @@ class Learner:
     def _note_point(self, step: int) -> None:
         loss, clips, hits = self._since.tolist()  # waits for the device
         self._since.zero_()
-        seen = max(1.0, clips)
+        if not clips:
+            return
+        seen = clips
         self.curve.append((step + 1, learning_rate(step, self.config.training), loss / seen, 100 * hits / seen))
         if not math.isfinite(loss):
             self.problem = f"the loss is {loss / seen:g} at step {step + 1}; lower training.lr, or check the data"
@@ -120,6 +137,7 @@ class Learner:
             "scaler": self.scaler.state_dict(),
             "random": self.random.states,
             "since": self._since.cpu(),
+            "seen": self._seen.cpu(),
             "curve": self.curve,
             "problem": self.problem,
             "seconds": self.seconds,
@@ -134,7 +152,7 @@ class Learner:
             self.random = RandomStream(self._seed(step), self.device)
         else:
             self.random.states = [one.cpu() for one in state["random"]]
-        self._since = state["since"].to(self.device)
+        self._since, self._seen = state["since"].to(self.device), state["seen"].to(self.device)
         self.curve = [tuple(point) for point in state["curve"]]
         self.problem, self.seconds = state["problem"], state["seconds"]
 

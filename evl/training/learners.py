@@ -123,11 +123,13 @@ class Learners:
         """One step of every learner, on the same clips."""
         for learner in self.living:
             learner.begin_step(step)
+        has_clips = False
         for batch in batches:
             if batch.features is not None:
+                has_clips = True
                 self._learn(batch)
             del batch
-        list(self._map(lambda learner: learner.end_step(step, world), self.living))
+        list(self._map(lambda learner: learner.end_step(step, world, has_clips=has_clips), self.living))
         for unit in self._units or ():
             unit.forget_gradients()
         if any(learner.problem is not None for unit in self._units or () for learner in unit.learners):

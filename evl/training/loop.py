@@ -67,8 +67,11 @@ class Keeper:
     """What is kept of a training while it goes on; this one keeps nothing. ``evl.training.keeper`` has the one of runs.
 
     ``fit`` calls the methods in this order: ``resume`` once; after each step ``watch``, ``report`` where one is due
-    (with its note for the progress), ``validate``, ``save`` where one is due or the training is to stop.
+    (with its note for the progress), ``validate``, ``save`` where one is due or the training is to stop. ``where``: ends
+    a sentence about damaged videos.
     """
+
+    where = ""
 
     def resume(self, learners: Learners) -> int:
         """The number of steps done before."""
@@ -78,7 +81,10 @@ class Keeper:
         """``damaged``: what this process met in this step; ``everywhere``: all processes call with it set."""
 
     def report(self, learners: Learners, done: int, speed: Speed) -> str:
-        best = min(learner.curve[-1][2] for learner in learners.living)
+        losses = [learner.curve[-1][2] for learner in learners.living if learner.has_point(done)]
+        if not losses:  # nothing was read since the last report: there is no loss to tell
+            return "no clips  "
+        best = min(losses)
         many = f"{len(learners.living)} heads  best " if len(learners.all) > 1 else ""
         return f"{many}loss {best:.3f}  "
 
@@ -102,20 +108,26 @@ def fit(
     number of steps done, fewer only where no learner was left.
 
     ``training``: what they share (steps, batch size, accumulation, seed of the order, when to report and save); each
-    learner's own config says how it learns. Raises RunError if all learners were dropped, Interrupted after Ctrl-C.
+    learner's own config says how it learns. Raises RunError if all learners were dropped, or not one
+    clip could be read, Interrupted after Ctrl-C.
     """
     keeper = keeper or Keeper()
     first = keeper.resume(learners)
     sampler = make_sampler(training, len(stream.samples), first, world)
     batches = stream.read(sampler)
     learners.train()
-    meter, note = Meter(), ""
+    meter, note, num_empty = Meter(), "", 0
     with listening_for_stop() as stop_requested:
         for step in range(first, training.steps):
             started, waited, living = time.perf_counter(), stream.waited_seconds, learners.living
             damaged: dict[int, str] = {}
+            before = meter.clips
             learners.step(step, _counted(islice(batches, training.accumulation), damaged, meter), world)
             done = step + 1
+            if world.size == 1 and meter.clips == before:
+                num_empty += 1
+                if num_empty == 1:
+                    log.warning("step %d: not one of its clips could be read, so no step is taken", done)
             is_last = done == training.steps
             meter.waited += stream.waited_seconds - waited
             meter.passed += time.perf_counter() - started
@@ -130,11 +142,24 @@ def fit(
             if training.eval_every and done % training.eval_every == 0:
                 keeper.validate(learners, done, stop_requested)
             stopping = stop_requested() if world.size == 1 else report_now and any(world.gather(stop_requested()))
+            if is_last:
+                _refuse_without_clips(learners, training, keeper)
             if done % training.save_every == 0 or is_last or stopping:
                 keeper.save(learners, done)
             if stopping and not is_last:
                 raise Interrupted(f"stopped at step {done}")
+    if num_empty:
+        log.warning("%d steps were not taken, because none of their clips could be read", num_empty)
     return training.steps
+
+
+def _refuse_without_clips(learners: Learners, training: TrainingConfig, keeper: Keeper) -> None:
+    """RunError where not one clip was seen."""
+    if not any(learner.num_clips for learner in learners.living):
+        raise RunError(
+            f"not one clip could be read in {training.steps} steps, so nothing was learned{keeper.where}; "
+            "'evl check' looks at every video"
+        )
 
 
 def _counted(batches: Iterable[Batch], damaged: dict[int, str], meter: Meter) -> Iterator[Batch]:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from evl.assembly import backbone_to_start, build_classifier, save_model, start_from
 from evl.config import RunConfig
 from evl.config import replace as replace_settings
 from evl.data.groups import describe_groups, describe_split
-from evl.data.listing import missing_samples
 from evl.data.material import announce_material
+from evl.data.moved import NO_FILE, describe_gone, gone_samples, moved_samples, old_root
 from evl.data.splits import find_samples, stop_if_too_many
 from evl.distributed import World, join_world
-from evl.errors import ConfigError, RunError, StoreError
+from evl.errors import ConfigError, DataError, RunError, StoreError
 from evl.evaluation import Evaluation, write_evaluation
 from evl.evaluation.stored import encoder_for
 from evl.features.fit import changes
@@ -37,7 +37,8 @@ from evl.types import Sample
 log = logging.getLogger("evl")
 # what may change when a run goes on: nothing that decides its numbers
 _RESUMABLE = {
-    "data": {"num_workers", "max_damaged_share", "features"},  # where the store lies; what it holds is compared
+    # where the store lies, what it holds is compared; where the videos lie
+    "data": {"num_workers", "max_damaged_share", "features", "root"},
     "training": {"save_every", "keep_last", "log_every"},
 }
 
@@ -82,9 +83,11 @@ def train(
                 raise RunError(
                     f"{out} was not trained here and lists no videos; start from it with: evl train --init {out} …"
                 )
-            config, listed = _resumed(stored, settings), (names, train_samples, val_samples)
+            config = _resumed(stored, settings)
+            found = _find_again(stored, config, train_samples, val_samples)
+            listed = names, found.train, found.val
         else:
-            config, listed = (config or RunConfig()).with_settings(settings), None
+            config, listed, found = (config or RunConfig()).with_settings(settings), None, _FoundAgain()
         config, store, names, train_samples, val_samples, missing = _open_data(config, listed)
         if resume and store is not None:
             _refuse_other_features(folder, store)
@@ -107,9 +110,7 @@ def train(
             model.card = replace(model.card, with_backbone=False)
         model.to(world.device)
         # whatever can be refused is refused before there is a folder
-        # the list of a run holds what was there when it started: what has gone since is damage
-        gone = missing_samples(train_samples) if resume and store is None else ()
-        damaged = {sample.path: "no such file" for sample in gone}
+        damaged = {sample.path: NO_FILE for sample in found.gone}
         stop_if_too_many(damaged, train_samples, config)
         if store is None:
             samples = {"train": train_samples, "val": val_samples}
@@ -120,6 +121,9 @@ def train(
         if not resume:
             features = source.features
             world.only_main(lambda: folder.create(config, names, train_samples, val_samples, missing, features))
+        elif found.moved:
+            now = replace_settings(stored, data={"root": config.data.root})
+            world.only_main(lambda: folder.write_moved(now, train_samples, val_samples))
         if world.is_main:
             _announce(config, model, train_samples, val_samples, world)
             if store is None:
@@ -137,7 +141,7 @@ def train(
             progress = Pace(config, len(val_samples), progress, on_pace)
         stream = source.training()
         keeper = RunKeeper(
-            folder, config, stream, world, damaged, resume=resume, progress=progress,
+            folder, config, stream, world, damaged, resume=resume, moved=found.moved, progress=progress,
             judge=(lambda progress: judged(progress, quick=True)) if val_samples else None,
         )  # fmt: skip
         learners = Learners([Learner("the run", config, model, rank=world.rank)])
@@ -151,7 +155,12 @@ def train(
             raise
         finally:
             keeper.close()
-        evaluation, outcome = judged(progress, quick=False) if val_samples else None, None
+        evaluation, outcome, unjudged = None, None, None
+        if val_samples:
+            try:
+                evaluation = judged(progress, quick=False)
+            except DataError as error:  # what was trained is saved first
+                unjudged = error
         if world.is_main:
             metrics = evaluation.metrics if evaluation is not None else None
             stored_clips = None if store is None else store.description.options.clips_per_video
@@ -161,8 +170,41 @@ def train(
                 folder.log({"step": config.training.steps, "final": evaluation.to_dict()})
             save_model(model, folder.path, scores=evaluation.to_dict() if evaluation else None)
         outcome = world.gather(outcome)[0]
+        if unjudged is not None:
+            raise RunError(f"the model is trained and saved in {folder.path}, but it has no score: {unjudged}")
     absent = tuple(sample for group in missing.values() for sample in group)
     return RunResult(model.eval(), evaluation, damaged, folder.path, absent, outcome)
+
+
+@dataclass(frozen=True)
+class _FoundAgain:
+    """Videos of a run that goes on, where they lie now. ``moved``: old path → new one; ``gone``: training videos that
+    are not there."""
+
+    train: tuple[Sample, ...] = ()
+    val: tuple[Sample, ...] = ()
+    gone: tuple[Sample, ...] = ()
+    moved: dict[str, str] = field(default_factory=dict)
+
+
+def _find_again(
+    stored: RunConfig, config: RunConfig, train: tuple[Sample, ...], val: tuple[Sample, ...]
+) -> _FoundAgain:
+    """The listed videos below ``config.data.root``, if that is another one than the stored config's. A run lists what
+    was there when it started; some may have gone since. Raises DataError where all of either part are gone."""
+    if config.data.features is not None:
+        return _FoundAgain(train, val)
+    root, moved = old_root(stored.data, (*train, *val)), {}
+    if config.data.root != stored.data.root and config.data.root is not None:
+        now = config.data.root
+        found = [moved_samples(samples, root, now) for samples in (train, val)]
+        moved = {a.path: b.path for a, b in zip((*train, *val), (*found[0], *found[1]), strict=True)}
+        (train, val), root = found, f"{root}, now {now},"
+    gone = gone_samples({"train": train, "val": val}, root, how="--resume --set data.root")
+    for name, some in gone.items():
+        total = len(train if name == "train" else val)
+        log.warning(describe_gone(len(some), total, name, some[0].path, root, "--resume --set data.root"))
+    return _FoundAgain(train, val, gone.get("train", ()), moved)
 
 
 def _open_data(config: RunConfig, listed: tuple | None):
@@ -210,11 +252,17 @@ def with_steps(config: RunConfig, num_samples: int) -> RunConfig:
 
 def _resumed(stored: RunConfig, settings: tuple[str, ...]) -> RunConfig:
     changed = stored.with_settings(settings)
+    if changed.data.root is not None:
+        changed = replace_settings(changed, data={"root": str(Path(changed.data.root).absolute())})
     before, after = stored.to_dict(), changed.to_dict()
     if (stored.data.features is None) != (changed.data.features is None):
         raise ConfigError(
             "a run that reads videos cannot go on with a store, nor the other way round: leave out data.features, or "
             "start a new run in another folder"
+        )
+    if changed.data.features is not None and stored.data.root != changed.data.root:
+        raise ConfigError(
+            "a run from a store opens no videos: leave out data.root; data.features says where the store is"
         )
     for section, fields in after.items():
         for name, value in fields.items():

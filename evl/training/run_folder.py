@@ -75,6 +75,12 @@ class RunFolder:
         self._write("environment.json", json.dumps(environment(), indent=2))
         self._write("config.yaml", config.to_yaml())  # last: its presence says that the folder is complete
 
+    def write_moved(self, config: RunConfig, train: Sequence[Sample], val: Sequence[Sample]) -> None:
+        """The same videos, where they lie now."""
+        write_manifest(self.path / "train.csv", train)
+        write_manifest(self.path / "val.csv", val)
+        self._write("config.yaml", config.to_yaml())
+
     def remove_if_unused(self) -> None:
         """Takes back what ``create`` made, where no step was done: the same command can then begin again. What a run
         has measured or saved stays, and so does what is not of this class."""

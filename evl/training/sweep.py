@@ -21,7 +21,8 @@ from evl.data.groups import describe_split
 from evl.data.material import announce_material
 from evl.data.splits import find_splits
 from evl.distributed import World, join_world
-from evl.errors import ConfigError, RunError
+from evl.errors import ConfigError, DataError, RunError
+from evl.evaluation import Evaluation
 from evl.evaluation.stored import encoder_for
 from evl.precision import resolve_precision
 from evl.training.grid import Grid, Point, expand
@@ -102,9 +103,18 @@ def sweep(
             learners.release()
             trained = time.perf_counter()
             result = _judged(points, every, data, folder.path, progress)
+        except DataError as error:  # there is nothing to judge by
+            _save_heads(every, [None] * len(every), data, folder.path, keep_predictions)
+            raise RunError(
+                f"the heads are trained, and in {folder.path / 'heads'}, but none was chosen: {error}"
+            ) from None
         except KeyboardInterrupt as stop:
             where = str(stop) or "stopped while judging"
             raise Interrupted(f"{where}; a checkpoint is saved") from None
+        except BaseException:
+            if not resume:
+                folder.remove_if_unused(has_learned=any(one.num_clips for one in every))
+            raise
         result = replace(
             result, damaged=damaged, steps=steps, training_seconds=trained - started,
             judging_seconds=time.perf_counter() - trained,
@@ -179,7 +189,7 @@ def _shared_backbone(configs: Sequence[RunConfig], shared: RunConfig) -> FrozenB
     torch.manual_seed(shared.training.seed)  # as a run does, of random weights
 
     def make(taps) -> FrozenBackbone:
-        model = {"decoder": "evl", "taps": taps}
+        model = {"decoder": "evl", "taps": f"last {taps}" if isinstance(taps, int) else taps}
         start = backbone_to_start(replace_settings(shared, model={**_PLAIN, **model}))
         return start if start is not None else create_backbone(shared.backbone, taps)
 
@@ -214,15 +224,22 @@ def _make_learner(point: Point, data: _Data) -> Learner:
     return Learner(point.name, config, model.to(data.world.device), data.encoder.taps)
 
 
-def _save_all(learners: Sequence[Learner], data: _Data, out: Path, result: SweepResult, keep_predictions: bool) -> None:
+def _save_heads(
+    learners: Sequence[Learner], evaluations: Sequence[Evaluation | None], data: _Data, out: Path, predictions: bool
+) -> tuple:
+    """A run folder for each that was not dropped; what all of these folders say alike."""
     every = (data.source.samples, data.missing, data.source.features)
     for name in ("heads", "best"):  # half written by a sweep that was killed here
         shutil.rmtree(out / name, ignore_errors=True)
-    evaluations = {head.number: head.evaluation for head in result.ranked}
-    for number, learner in enumerate(learners):
+    for number, (learner, evaluation) in enumerate(zip(learners, evaluations, strict=True)):
         if learner.problem is None:
-            folder = out / "heads" / f"{number:03d}"
-            save_head(folder, learner, evaluations[number], *every, predictions=keep_predictions)
+            save_head(out / "heads" / f"{number:03d}", learner, evaluation, *every, predictions=predictions)
+    return every
+
+
+def _save_all(learners: Sequence[Learner], data: _Data, out: Path, result: SweepResult, keep_predictions: bool) -> None:
+    evaluations = {head.number: head.evaluation for head in result.ranked}
+    every = _save_heads(learners, [evaluations[n] for n in range(len(learners))], data, out, keep_predictions)
     best = result.best.number
     save_head(out / "best", learners[best], evaluations[best], *every, sweep=result, predictions=True)
     write_sweep(out, result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import shutil
@@ -59,6 +60,16 @@ class SweepFolder:
             return RunConfig.from_dict(content["config"]), grid, keep
         except (OSError, yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
             raise RunError(f"{self.path / _SETTINGS}: missing or damaged ({error}); start the sweep anew") from None
+
+    def remove_if_unused(self, *, has_learned: bool) -> None:
+        """Takes back what was made here, where nothing was learned: the same command can then begin again."""
+        if has_learned:
+            return
+        with contextlib.suppress(OSError):
+            for name in (_SETTINGS, "damaged.csv"):
+                (self.path / name).unlink(missing_ok=True)
+            shutil.rmtree(self.run.checkpoints, ignore_errors=True)
+            self.path.rmdir()
 
     def finish(self) -> None:
         """The checkpoints are not needed any more: every head is saved."""

@@ -30,7 +30,9 @@ def test_names_of_old_models_that_would_fall_together_stay():
 
 
 def test_cells():
-    assert [is_empty_cell(value) for value in (None, float("nan"), "", " \u200b", "NaN", "<NA>", "nan")] == [True] * 7
+    assert [is_empty_cell(value) for value in (None, float("nan"), "", " \u200b", "NaN", "<NA>", " nan  ")] == [
+        True
+    ] * 7
     assert not any(map(is_empty_cell, (0, 0.0, False, "None", "NA", "naan", "0")))
     assert [class_number(text) for text in ("3", "3.0", "3.", "03.00", "3.5", "-1", "1e1", "²", "3.0.0")] == [
         3, 3, 3, 3, None, None, None, None, None,

@@ -52,7 +52,7 @@ def test_the_folder_that_is_asked_for_is_entered(tmp_path):
     assert read_manifest(tmp_path / "gestures").class_names == ("thumbs", "up")
 
 
-def test_names_that_are_not_utf8_are_counted_and_listed(tmp_path):
+def test_names_that_are_not_utf8_are_counted_and_listed(tmp_path, caplog):
     make(tmp_path, "run/1.mp4", "walk/2.mp4")
     for name in (b"run/caf\xe9.mp4", b"w\xe4lk/1.mp4", b"\xff.txt"):
         path = os.path.join(os.fsencode(tmp_path), name)
@@ -65,7 +65,10 @@ def test_names_that_are_not_utf8_are_counted_and_listed(tmp_path):
     ]  # fmt: skip
     (notice,) = manifest.notices
     assert notice.startswith(f"3 files or folders are left out, as a name is not UTF-8, such as {tmp_path}/")
+    caplog.clear()
     assert len(list_videos(tmp_path)) == 2
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [notice]
+    assert len(find_videos(tmp_path)[1]) == 3
 
 
 @pytest.mark.parametrize("ending", ENDINGS.split())

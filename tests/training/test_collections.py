@@ -116,11 +116,11 @@ def test_missing_videos_are_left_out_and_listed(tiny_config, tmp_path, videos, c
         ]
     listed = "".join((tmp_path / f"run/{split}.csv").read_text() for split in ("train", "val"))
     assert "gone" not in listed
-    # the stored list holds: what turns up later is not trained on, what goes later is damage
+    # the stored list holds: what turns up later is not trained on, what goes later counts as damage
     train_samples = read_manifest(tmp_path / "run/train.csv").samples
     shutil.copy(folder / "dark/0 video.mp4", folder / "dark/gone 1.mp4")
     os.unlink(train_samples[0].path)
-    with pytest.raises(RunError, match="1 of 8 training videos are damaged"):
+    with pytest.raises(RunError, match=r"1 of 8 training videos are gone.*--resume --set data.root=FOLDER"):
         train(None, tmp_path / "run", resume=True)
     result = train(None, tmp_path / "run", resume=True, settings=("data.max_damaged_share=0.5",))
     assert result.damaged == {train_samples[0].path: "no such file"}

@@ -183,7 +183,9 @@ def test_a_batch_of_damaged_videos_alone_has_a_stand_in(config, videos, tmp_path
     extract(config, tmp_path / "store", StoreOptions(dtype="int8"))
     result = train(on(config, tmp_path / "store"), tmp_path / "run")
     assert len(result.damaged) == 1
-    assert [line["loss"] for line in lines(tmp_path / "run")[:-1]].count(0.0) == 1
+    losses = [line["loss"] for line in lines(tmp_path / "run") if "loss" in line]
+    assert len(losses) == 8  # of the step without a clip there is none
+    assert min(losses) > 0
 
 
 def test_runs_of_frames(config, folder, tmp_path):
