@@ -14,7 +14,7 @@ from evl.data.moved import NO_FILE
 from evl.distributed import World
 from evl.errors import DataError
 from evl.evaluation.metrics import Metrics, compute_metrics
-from evl.inference.predictor import predict_views, views_for
+from evl.inference.predictor import Predictions, predict_views, views_for
 from evl.models import VideoClassifier
 from evl.streams import Stream
 from evl.types import Prediction, Sample

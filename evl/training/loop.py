@@ -67,8 +67,8 @@ class Keeper:
     """What is kept of a training while it goes on; this one keeps nothing. ``evl.training.keeper`` has the one of runs.
 
     ``fit`` calls the methods in this order: ``resume`` once; after each step ``watch``, ``report`` where one is due
-    (with its note for the progress), ``validate``, ``save`` where one is due or the training is to stop. ``where``: ends
-    a sentence about damaged videos.
+    (with its note for the progress), ``validate``, ``save`` where one is due or the training is to stop. ``where``
+    ends a sentence about damaged videos.
     """
 
     where = ""
@@ -108,8 +108,8 @@ def fit(
     number of steps done, fewer only where no learner was left.
 
     ``training``: what they share (steps, batch size, accumulation, seed of the order, when to report and save); each
-    learner's own config says how it learns. Raises RunError if all learners were dropped, or not one
-    clip could be read, Interrupted after Ctrl-C.
+    learner's own config says how it learns. Raises RunError if all learners were
+    dropped, or not one clip could be read; Interrupted after Ctrl-C.
     """
     keeper = keeper or Keeper()
     first = keeper.resume(learners)
