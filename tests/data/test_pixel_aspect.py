@@ -18,8 +18,8 @@ from evl.data.dataset import Files, TrainingClips
 from evl.errors import StoreError
 from evl.evaluation import evaluate_views, load_for_store, views_of_store
 from evl.features import FeatureStore, StoreOptions
-from evl.features.description import config_of, differences
 from evl.features.extract import extract
+from evl.features.fit import config_of, differences
 from evl.features.verify import verify
 from evl.recipes import RECIPES, get_recipe
 from evl.training import train
