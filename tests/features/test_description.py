@@ -12,11 +12,9 @@ from evl.features.description import (
     StoreDescription,
     StoreOptions,
     bytes_a_clip,
-    config_of,
-    conflicts,
-    differences,
     hash_videos,
 )
+from evl.features.fit import config_of, conflicts, differences
 from evl.features.packing import pack_maps, pack_tokens
 from evl.types import BackboneSpec, Sample
 from tests.features.helpers import describe, features_of
