@@ -1,4 +1,4 @@
-"""Imports point downward only, room by room and file by file (DESIGN.md section 2)."""
+"""Imports point downward only, room by room and file by file (CONTRIBUTING.md)."""
 
 import ast
 from pathlib import Path

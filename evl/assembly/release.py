@@ -1,4 +1,4 @@
-"""Checkpoints of the original release (METHOD.md section 6), in and out."""
+"""Checkpoints of the original release (docs/method.md section 6), in and out."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def load_release(
     ``backbone``: OpenAI's archive, a name or config, or a backbone tapped at as many blocks as the checkpoint has
     decoder layers. ``class_names``: by default the numbers of the classes, as in the release's lists. Unless a
     finished backbone is given, the model can be saved, evaluated and asked like any other; its clips and views are
-    then those METHOD.md section 7 tells for its number of frames (stride 16, or 8 for 32 frames; 3x1 views, or 1x3
+    then those docs/method.md section 7 tells for its number of frames (stride 16, or 8 for 32 frames; 3x1 views, or 1x3
     above 8 frames). ``num_frames`` is only needed where the checkpoint has no temporal positions to count.
 
     Raises CheckpointError or BackboneError where files are not what they should be, or do not fit each other.

@@ -1,4 +1,4 @@
-"""Multiply-adds of a backbone, counted from its sizes; one is what METHOD.md's table calls a FLOP."""
+"""Multiply-adds of a backbone, counted from its sizes; one is what docs/method.md's table calls a FLOP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OpenAI's CLIP archives: the image tower as a timm model, all sizes read from its tensors (METHOD.md section 6)."""
+"""OpenAI's CLIP archives: the image tower as a timm model, all sizes read from its tensors (docs/method.md, 6)."""
 
 from __future__ import annotations
 

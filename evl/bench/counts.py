@@ -1,6 +1,6 @@
 """Multiply-adds of backbone, decoder and probes, counted from their sizes; docs/performance.md derives them.
 
-One multiply-add is what METHOD.md's table calls a FLOP; a machine's peak counts it as two.
+One multiply-add is what docs/method.md's table calls a FLOP; a machine's peak counts it as two.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from evl.types import LayerFeatures
 
 @dataclass(frozen=True)
 class BenchSize:
-    """``reported_gflops``: a view's, by METHOD.md section 8 (views of its table taken apart)."""
+    """``reported_gflops``: a view's, by docs/method.md section 8 (views of its table taken apart)."""
 
     backbone: str
     num_frames: int

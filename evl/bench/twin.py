@@ -1,4 +1,4 @@
-"""The plain twins of the decoder (METHOD.md section 3) and of the attentive probe, written down term by term.
+"""The plain twins of the decoder (docs/method.md section 3) and of the attentive probe, written down term by term.
 
 Every token is convolved, gathered, normalised and projected as the equations stand, and autograd does the rest. Tests
 hold ``evl.models`` to its numbers and gradients, and ``evl bench`` measures against its time and memory. Parameters

@@ -1,4 +1,4 @@
-"""Attention of a few query tokens over all tokens of a clip (METHOD.md section 3), without projecting the tokens.
+"""Attention of a few query tokens over all tokens of a clip (docs/method.md section 3), without projecting the tokens.
 
 With y_s = LN(x_s), one head's score is q·(W_k y_s + b_k) = (W_kᵀ q)·y_s + const, and softmax drops the constant; its
 output is Σ a_s (W_v y_s + b_v) = W_v (Σ a_s y_s) + b_v. So the query is projected, not the tokens. LN folds in as

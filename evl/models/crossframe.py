@@ -1,4 +1,4 @@
-"""Attention maps between neighbouring frames, and relative tables read through them (METHOD.md section 4).
+"""Attention maps between neighbouring frames, and relative tables read through them (docs/method.md section 4).
 
     out(t)[p] = Σ_p' S[t→t−1][p,p'] · before[r(p,p')] + Σ_p' S[t→t+1][p,p'] · after[r(p,p')]
 

@@ -41,7 +41,7 @@ class MLP(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """One layer: x (B,Q,D) and one tapped block's LayerFeatures -> x (B,Q,D). METHOD.md section 3:
+    """One layer: x (B,Q,D) and one tapped block's LayerFeatures -> x (B,Q,D). docs/method.md section 3:
 
     A = local temporal module(features), flattened to (B, T·L, D)
     x = x + MHA(q = LN1(x), k = v = LN3(A));  x = x + MLP(LN2(x))
@@ -71,7 +71,7 @@ class EVLDecoder(nn.Module):
         num_frames: T; only needed with ``temporal_position``.
         grid: (h, w) of the patches; only needed with ``cross_frame``.
         num_heads, qkv_width: heads and inner width of the attention; by default 64 wide and D.
-        num_queries: Q query tokens, which do not see each other; what they gathered is averaged. METHOD.md has 1.
+        num_queries: Q query tokens, which do not see each other; what they gathered is averaged. docs/method.md has 1.
         query_init: ``zero`` (one query only: several would stay equal) or ``normal`` (std 0.02).
     """
 
@@ -141,7 +141,7 @@ class EVLDecoder(nn.Module):
     def from_release(
         cls, state: Mapping[str, Tensor], *, num_heads: int, num_frames: int, grid: tuple[int, int]
     ) -> EVLDecoder:
-        """A decoder with the weights of a released checkpoint (METHOD.md section 6).
+        """A decoder with the weights of a released checkpoint (docs/method.md section 6).
 
         ``state``: its tensors, keys without ``module.decoder.``. Sizes and which temporal parts are on are read
         from them. Raises CheckpointError where keys or sizes do not fit.

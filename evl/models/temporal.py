@@ -1,4 +1,4 @@
-"""The local temporal module: what changes between neighbouring frames (METHOD.md sections 3 and 4).
+"""The local temporal module: what changes between neighbouring frames (docs/method.md sections 3 and 4).
 
 Three parts, each of which can be off: a depthwise convolution over time, a table of temporal positions, and
 cross-frame attention, which reads the frozen backbone's own queries and keys. All of them are summed into one new

@@ -1,4 +1,4 @@
-"""Kinetics-400 as released (METHOD.md sections 7 and 8): the reported top-1 stands in each docstring.
+"""Kinetics-400 as released (docs/method.md sections 7 and 8): the reported top-1 stands in each docstring.
 
 Released: AdamW, cosine over 50,000 steps, batch 256, fp16, dropout 0.5 twice, RandAugment and random resized crop,
 no flip (it was meant and never happened), bilinear resize without antialias, query token from zero.

@@ -1,5 +1,5 @@
-"""Something-Something v2: reported, but never released. What METHOD.md section 7 infers: segment sampling, no flip,
-a decoder layer for every block. The rest is Kinetics' recipe, and the views (1x3) are our choice: unproven."""
+"""Something-Something v2: reported, but never released. What docs/method.md section 7 infers: segment sampling, no
+flip, a decoder layer for every block. The rest is Kinetics' recipe, and the views (1x3) are our choice: unproven."""
 
 from __future__ import annotations
 

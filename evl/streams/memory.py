@@ -1,8 +1,8 @@
 """Frozen features of many clips, in memory: computed once, read by every decoder.
 
 A clip costs M·T·(L·D + 2·(h·w)²) numbers. Of a tapped block's query and key only the head-averaged maps between
-neighbouring frames are kept (METHOD.md section 4: they hold no parameters), which is fewer bytes than queries and keys
-(T·L·2·D) where 2·(h·w)² < 2·L·D, and saves a training step the two thirds of its time that making them takes.
+neighbouring frames are kept (docs/method.md section 4: they hold no parameters), which is fewer bytes than queries and
+keys (T·L·2·D) where 2·(h·w)² < 2·L·D, and saves a training step the two thirds of its time that making them takes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Augmentation of whole clips of uint8: one draw a clip, the same for all its frames (METHOD.md section 7).
+"""Augmentation of whole clips of uint8: one draw a clip, the same for all its frames (docs/method.md section 7).
 
 Every draw comes from the generator that is passed in.
 """

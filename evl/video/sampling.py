@@ -1,4 +1,4 @@
-"""Which frames make a clip: integers in, integers out (METHOD.md section 7).
+"""Which frames make a clip: integers in, integers out (docs/method.md section 7).
 
 Dense sampling takes ``num_frames`` frames ``stride`` apart; segment sampling one frame from each of ``num_frames``
 equal parts of the video. Random draws take an explicit generator.

@@ -45,7 +45,7 @@ def randomised(model):
 
 
 def observed(model, frames):
-    """Tokens, query and key of each block, computed from the inputs hooks see and METHOD.md's definition."""
+    """Tokens, query and key of each block, computed from the inputs hooks see and docs/method.md's definition."""
     seen = []
 
     def note(block, args, kwargs, output):

@@ -42,7 +42,7 @@ def random_features(num_layers, *, b, t, h, w, prefix, d, n, k, dtype=torch.floa
 
 
 def loops(decoder, features):
-    """METHOD.md sections 3 and 4 with loops over everything: slow, and hard to get wrong."""
+    """docs/method.md sections 3 and 4 with loops over everything: slow, and hard to get wrong."""
     x = decoder.query_token.expand(len(features[0].tokens), -1, -1)
     for layer, (tokens, query, key) in zip(decoder.layers, features, strict=True):
         _, num_frames, num_tokens, _ = tokens.shape
