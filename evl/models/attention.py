@@ -126,7 +126,9 @@ class _PoolTokens(torch.autograd.Function):
         mean, inverse = token_statistics(tokens, eps)  # (B,S) each
         scores, attention = _attend(tokens, query, mean, inverse)
         ctx.save_for_backward(tokens, query, mean, inverse, scores, attention)
-        return bmm((attention * inverse[:, None]).to(tokens.dtype), tokens).to(wide)
+        pooled = bmm((attention * inverse[:, None]).to(tokens.dtype), tokens)
+        # a last ``to`` that does nothing costs all gradients where torch 2.11 compiles it
+        return pooled if pooled.dtype == wide else pooled.to(wide)
 
     @staticmethod
     @once_differentiable  # what is saved beside the inputs has no graph

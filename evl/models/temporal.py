@@ -113,7 +113,9 @@ class _AddTemporal(torch.autograd.Function):
         ctx.grid = grid
         ctx.save_for_backward(tokens, weight, bias, position, before, after, *maps)
         # in one order of memory, whatever that of the tokens: what is added next goes into views of it
-        a = _convolved(tokens, weight, _constants(tokens, bias, position)).contiguous()
+        a = _convolved(tokens, weight, _constants(tokens, bias, position))
+        if not a.is_contiguous():
+            a = a.contiguous()
         if before is not None:
             add_moved(a, maps, before, after, grid)
         return a

@@ -52,8 +52,12 @@ KINDS = {
 RELEASE = GOLDEN / "release_checkpoint_tiny.pth", GOLDEN / "openai_clip_tiny.pt"
 
 
-def run(settings: Settings) -> Iterator[Row]:
+def run(settings: Settings, which: str = "eager") -> Iterator[Row]:
     exact_float32()
+    if which == "compiled":
+        for kind in ("evl", "attentive"):
+            yield from attempt(f"decoder {kind}, compiled", partial(decoder_kind, settings, kind, compiled=True))
+        return
     for precision in DTYPES:
         yield from attempt("release checkpoint", partial(released, settings, precision), precision=precision)
     for name in DECODERS:
@@ -104,7 +108,7 @@ def golden_decoder(settings: Settings, name: str) -> Iterator[Row]:
     yield compared(f"golden {name}: gradients", error, GRADIENT["fp32"], precision="fp32")
 
 
-def decoder_kind(settings: Settings, kind: str) -> Iterator[Row]:
+def decoder_kind(settings: Settings, kind: str, compiled: bool = False) -> Iterator[Row]:
     """Output and every gradient against float32 on the CPU, which reads the same (narrow) features."""
     grid, width, heads, frames, layers = (4, 5), 48, 3, 5, 2
     spec = BackboneSpec("made", width, 4, heads, width // heads, grid, 1, (64, 80), (16, 16))
@@ -121,23 +125,28 @@ def decoder_kind(settings: Settings, kind: str) -> Iterator[Row]:
     made = [LayerFeatures((tokens(width) + 0.5) * scale, 2 * tokens(heads, width // heads),
                           2 * tokens(heads, width // heads)) for _ in range(layers)]  # fmt: skip
     direction = torch.randn(2, decoder.width)
-    yield from precisions(settings, f"decoder {kind}", decoder, made, direction)
+    what = f"decoder {kind}{', compiled' if compiled else ''}"
+    yield from precisions(settings, what, decoder, made, direction, compiled)
 
 
-def precisions(settings: Settings, what: str, decoder, made: Sequence[LayerFeatures], direction) -> Iterator[Row]:
+def precisions(
+    settings: Settings, what: str, decoder, made: Sequence[LayerFeatures], direction, compiled: bool = False
+) -> Iterator[Row]:
     for precision, dtype in DTYPES.items():
         narrow = [LayerFeatures(*(part.to(dtype) for part in one)) for one in made]
         wide = [LayerFeatures(*(part.float() for part in one)) for one in narrow]
         wanted, wanted_gradients = forward_backward(decoder, wide, direction, torch.device("cpu"))
-        output, gradients = forward_backward(decoder, narrow, direction, settings.device)
+        output, gradients = forward_backward(decoder, narrow, direction, settings.device, compiled)
         yield compared(what, difference(output, wanted), OUTPUT[precision], precision=precision)
         if wanted_gradients:
             error = worst(gradients, wanted_gradients)
             yield compared(f"{what}: gradients", error, GRADIENT[precision], precision=precision)
 
 
-def forward_backward(decoder, features, direction, device) -> tuple[Tensor, dict[str, Tensor]]:
+def forward_backward(decoder, features, direction, device, compiled: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
     decoder = copy.deepcopy(decoder).to(device)
+    if compiled:
+        decoder.compile()
     output = decoder([LayerFeatures(*(part.to(device) for part in one)) for one in features])
     parameters = dict(decoder.named_parameters())
     if parameters:

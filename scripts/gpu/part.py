@@ -41,14 +41,14 @@ def main() -> None:
 
 
 def _be_quick() -> None:
-    """One thread, since what is tiny only waits for more of them, and compiling that ends before any code is made."""
+    """One thread, since what is tiny only waits for more of them, and compiling up to where code would be made."""
     import torch
 
     torch.set_num_threads(1)
     plain = torch.nn.Module.compile
 
     def compile_no_code(module, *args, **kwargs):
-        return plain(module, *args, **{**kwargs, "backend": "eager"})
+        return plain(module, *args, **{**kwargs, "backend": "aot_eager"})
 
     torch.nn.Module.compile = compile_no_code
 

@@ -50,6 +50,7 @@ PARTS = (  # most important first
     Part("bench b16-8f", "bench", 60, ("b16-8f",)),
     Part("bench l14-8f", "bench", 60, ("l14-8f",)),
     Part("bench l14-336-32f", "bench", 75, ("l14-336-32f",)),
+    Part("parity compiled", "parity", 80, ("compiled",)),
     Part("bench b16-8f compiled", "bench", 80, ("b16-8f", "compiled")),
     Part("bench l14-8f compiled", "bench", 80, ("l14-8f", "compiled")),
     Part("images", "images", 80),

@@ -255,10 +255,10 @@ def test_every_part_runs_dry_on_a_cpu(tmp_path):
     found = statuses(lines)
     assert {part: status for part, (status, _) in found.items() if status != "ok"} == {}, (found, done.stdout)
     assert list(found) == lines[0]["round"]["parts"]
-    assert len(found) == 15
+    assert len(found) == 16
     with_rows = {line["part"] for line in lines if "row" in line}
     assert with_rows == set(found)  # every part reported
     assert done.returncode == 0
     page = (out / "round.md").read_text()
-    assert "15 of 15 parts ok" in page
+    assert "16 of 16 parts ok" in page
     assert sorted(path.name for path in out.iterdir()) == ["log.txt", "results.jsonl", "round.md"]
