@@ -91,6 +91,16 @@ def test_files_point_one_way():
     assert len(done) > 100
 
 
+def test_one_loop_trains_and_one_judges():
+    """Whatever trains goes through ``fit``, whatever judges through ``read``; bench times a decoder by itself."""
+    texts = {path.relative_to(ROOT).as_posix(): path.read_text() for path in ROOT.rglob("*.py")}
+    assert {name for name, text in texts.items() if ".backward(" in text} == {"training/learners.py", "bench/run.py"}
+    assert {name for name, text in texts.items() if "inference_mode()" in text} == {"inference/reading.py"}
+    assert {name for name, text in texts.items() if "apply_gradients(" in text} == {
+        "training/optim.py", "training/learner.py",
+    }  # fmt: skip
+
+
 def test_files_stay_short():
     long = {str(path): n for path in ROOT.rglob("*.py") if (n := len(path.read_text().splitlines())) > 400}
     assert not long

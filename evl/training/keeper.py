@@ -31,6 +31,7 @@ class RunKeeper(Keeper):
         moved: old path → new one, of videos that a resumed run finds elsewhere.
         judge: judges the learner's model on the validation videos, ``judge(progress)``; None: the training is not
             validated on its way.
+        keep_last: checkpoints; None for the config's number.
         log_curve: whether reports go to ``metrics.jsonl`` and TensorBoard (one learner only).
     """
 
@@ -46,13 +47,14 @@ class RunKeeper(Keeper):
         moved: Mapping[str, str] | None = None,
         judge: Callable[[Callable[[Progress], None]], Evaluation] | None = None,
         log_curve: bool = True,
+        keep_last: int | None = None,
         progress: Callable[[Progress], None] = lambda report: None,
     ):
         self.folder, self.config, self.stream, self.world = folder, config, stream, world
         self.damaged, self.resumes, self.judge, self.progress = damaged, resume, judge, progress
         self.log_curve, self.best, self._writer = log_curve, -1.0, None
         self._has_told = False
-        self.moved = moved or {}
+        self.moved, self.keep_last = moved or {}, keep_last
         self.where = f": see {folder.path / 'damaged.csv'}"
         if world.is_main:
             for torn in folder.checkpoints.glob(".*.tmp"):  # left by a run that was killed while saving
@@ -132,7 +134,7 @@ class RunKeeper(Keeper):
         if len(learners.all) == 1 and not learners.all[0].is_finite():
             raise RunError(f"weights are not finite after step {done}, not saved; lower training.lr")
         if self.world.is_main:
-            keep_last = self.config.training.keep_last
+            keep_last = self.keep_last or self.config.training.keep_last
             more = dict(best=self.best, damaged=self.damaged)
             save_checkpoint(self.folder.checkpoints, done, learners, keep_last=keep_last, **more)
 

@@ -96,8 +96,9 @@ def sweep(
         damaged: dict[str, str] = {}
         stream, training = data.source.training(), data.config.training
         keeper = RunKeeper(
-            folder.run, data.config, stream, world, damaged, resume=resume, log_curve=False, progress=progress
-        )
+            folder.run, data.config, stream, world, damaged, resume=resume, log_curve=False, keep_last=1,
+            progress=progress,
+        )  # fmt: skip
         try:
             steps = fit(stream, learners, training, world, keeper, progress=progress)
             learners.release()
@@ -249,10 +250,13 @@ def _refuse_full_disk(learners: Learners, out: Path) -> None:
     """RunError before anything is trained, not after, where heads would not fit."""
     there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
     sizes = [sum(p.numel() * p.element_size() for p in head.model.trainable_parameters()) for head in learners.all]
-    needed, free = sum(sizes) + max(sizes), shutil.disk_usage(there).free  # the chosen one is saved twice
+    # weights and two moments in a checkpoint, two of which are there while one replaces the other; then every head, the
+    # chosen one twice
+    needed = max(2 * 3 * sum(sizes), 3 * sum(sizes) + sum(sizes) + max(sizes))
+    free = shutil.disk_usage(there).free
     if needed > free:
         raise RunError(
-            f"{len(sizes)} heads take {needed / 1e9:.1f} GB, but {there} has {free / 1e9:.1f} GB free: choose another "
+            f"{len(sizes)} heads take {needed / 1e9:.1f} GB with their checkpoints, but {there} has {free / 1e9:.1f} GB free: choose another "
             "--out, or fewer heads"
         )
 
