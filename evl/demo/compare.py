@@ -67,6 +67,7 @@ class Contender:
     def judge(self, features: InMemory, rows: Sequence[int]) -> Evaluation:
         """The clips ``rows``, each seen once, by their features."""
         started = time.perf_counter()
+        self.model.eval()
         stream = Subset(features.of(self.samples), rows)
         evaluation = evaluate_views([self.model], stream, batch_size=50, world=ALONE)[0]
         self._judging_seconds += time.perf_counter() - started

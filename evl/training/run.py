@@ -117,6 +117,7 @@ def train(
             source = LiveSource(config, names, samples, model.backbone, model.card.preprocessing)
         else:
             source = StoredSource(config, store, model.encoder.taps, world, needs_maps=model.reads_maps)
+        stream = source.training()
         make_sampler(config.training, len(train_samples), 0, world)
         if not resume:
             features = source.features
@@ -139,7 +140,6 @@ def train(
 
         if world.is_main:
             progress = Pace(config, len(val_samples), progress, on_pace)
-        stream = source.training()
         keeper = RunKeeper(
             folder, config, stream, world, damaged, resume=resume, moved=found.moved, progress=progress,
             judge=(lambda progress: judged(progress, quick=True)) if val_samples else None,

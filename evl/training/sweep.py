@@ -256,7 +256,7 @@ def _refuse_full_disk(learners: Learners, out: Path) -> None:
     free = shutil.disk_usage(there).free
     if needed > free:
         raise RunError(
-            f"{len(sizes)} heads take {needed / 1e9:.1f} GB with their checkpoints, but {there} has {free / 1e9:.1f} GB "
+            f"{len(sizes)} heads take {needed / 1e9:.1f} GB with checkpoints, but {there} has {free / 1e9:.1f} GB "
             "free: choose another --out, or fewer heads"
         )
 

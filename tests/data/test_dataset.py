@@ -13,7 +13,7 @@ from evl.data.loader import StepSampler, read_batches
 from evl.errors import ConfigError
 from evl.types import Preprocessing, Sample
 from evl.video.augment import TrainingTransform
-from tests.helpers import number_of, numbered_frames, write_video
+from tests.helpers import Wanted, number_of, numbered_frames, write_video
 
 PREPROCESSING = Preprocessing((32, 32), (0.5,) * 3, (0.25,) * 3)
 
@@ -64,7 +64,7 @@ def test_workers_change_nothing(samples, sampling):
     alone, together = run(0), run(2)
     assert torch.equal(torch.get_rng_state(), state)
     for a, b in zip(alone, together, strict=True):
-        assert torch.equal(a.pixels, b.pixels)
+        assert torch.equal(a.clips, b.clips)
         assert a.indices == b.indices == tuple(a.labels.tolist())
         assert a.damaged == b.damaged
     found = {index: reason for batch in alone for index, reason in batch.damaged.items()}
@@ -123,8 +123,8 @@ def test_videos_of_a_batch_may_differ_in_their_number_of_views():
     assert batch.num_views == (3, 1, 2)
     assert batch.indices == (0, 1, 2)
     assert batch.damaged == {7: "is empty"}
-    assert [pixels.unique().tolist() for pixels in batch.pixels.split(batch.num_views)] == [[0.0], [1.0], [2.0]]
-    assert collate_views([Item(7, 0, problem="is empty")]).pixels is None
+    assert [pixels.unique().tolist() for pixels in batch.clips.split(batch.num_views)] == [[0.0], [1.0], [2.0]]
+    assert collate_views([Item(7, 0, problem="is empty")]).clips is None
 
 
 def test_a_file_is_decoded_whole_once(samples, monkeypatch):
@@ -163,10 +163,10 @@ def test_a_file_whose_packets_promise_too_much_is_counted_from_then_on(tmp_path,
     video_index._frame_index.cache_clear()
     counts = []
     for _ in range(2):
-        Files([Sample(path)]).read(0, lambda count: counts.append(count) or [0])
+        Files([Sample(path)]).read(0, Wanted(lambda count: counts.append(count) or [0]), square_pixels=False)
     files = Files([Sample(path)])
     for _ in range(3):
-        files.read(0, lambda count: counts.append(count) or [0])
+        files.read(0, Wanted(lambda count: counts.append(count) or [0]), square_pixels=False)
     assert counts == [31, 30, 31, 30, 31, 30, 30, 30]  # drawn again when first met, right after that
     video_index._frame_index.cache_clear()
 
@@ -185,5 +185,6 @@ def test_a_folder_of_frames_is_decoded_whole_once(tmp_path, monkeypatch):
     files = Files([Sample(str(tmp_path))])
     for expected in (12 + 2, 2, 2):
         decoded.clear()
-        assert files.read(0, lambda count: [3, count - 1])[:, 0, 0, 0].tolist() == [3, 11]
+        clip = files.read(0, Wanted(lambda count: [3, count - 1]), square_pixels=False)
+        assert clip.frames[:, 0, 0, 0].tolist() == [3, 11]
         assert len(decoded) == expected

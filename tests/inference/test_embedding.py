@@ -99,7 +99,7 @@ def test_from_a_store_they_are_the_same(videos, tmp_path, capsys):
         assert_close(
             *(
                 torch.from_numpy(one.vectors)
-                for one in (embed(stored, views_of_store(stored, store, "val"), pool=pool), live)
+                for one in (embed(stored, views_of_store(stored, store, "val", labelled=False), pool=pool), live)
             )
         )
     code, stdout, _ = run_command(
@@ -123,7 +123,7 @@ def test_the_middle_of_longer_runs(videos, tmp_path):
     save_model(model, tmp_path / "model")
     store = FeatureStore(tmp_path / "store")
     split, stored = store.splits["train"], load_for_store(tmp_path / "model", store)
-    got = embed(stored, views_of_store(stored, store, "train"))
+    got = embed(stored, views_of_store(stored, store, "train", labelled=False))
     unpacker = open_unpacker(store, stored.encoder.taps)
     for index, vector in enumerate(got.vectors):
         valid = min(6, split.num_valid(index, 0))

@@ -288,7 +288,7 @@ def test_weights_that_blew_up_are_not_saved(tiny_config, tmp_path):
     with pytest.raises(RunError, match="not finite"):
         train(config, tmp_path / "run")
     for checkpoint in list_checkpoints(tmp_path / "run/checkpoints"):
-        state = torch.load(checkpoint, weights_only=True)["model"]
+        state = torch.load(checkpoint, weights_only=True)["learners"][0]["model"]
         assert all(value.isfinite().all() for value in state.values())
 
 
