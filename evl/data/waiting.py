@@ -45,7 +45,8 @@ def wait_until_complete(
             return {path: _reason(seen[path][0], limit_seconds) for path in seen if path in waiting}
         if not told and now - started > quiet_seconds:
             told = True
-            log.info("waiting for %d files to be complete, such as %s (Ctrl-C stops)", len(waiting), min(waiting))
+            files = "1 file" if len(waiting) == 1 else f"{len(waiting)} files"
+            log.info("waiting for %s to be complete, such as %s (Ctrl-C stops)", files, min(waiting))
         sleep(min(0.5, quiet_seconds / 4))
     return {}
 

@@ -115,12 +115,12 @@ def _advice(kind: str, config: RunConfig, num_videos: int, stored_clips: int | N
     if config.backbone.name in EMBEDDED:
         larger = f"a larger encoder (--backbone {LARGE_BACKBONE})"
     epochs = training.steps * training.batch_size / max(1, num_videos)
-    longer = f"more steps (--set training.steps={2 * training.steps})" if epochs < 60 else None
-    segment = "segment sampling (--set clip.sampling=segment)" if clip.sampling == "dense" else None
-    frames = f"more frames (--set clip.num_frames={2 * clip.num_frames})" if clip.num_frames < 16 else None
+    longer = f"more steps (training.steps={2 * training.steps})" if epochs < 60 else None
+    segment = "segment sampling (clip.sampling=segment)" if clip.sampling == "dense" else None
+    frames = f"more frames (clip.num_frames={2 * clip.num_frames})" if clip.num_frames < 16 else None
     clips = "more clips of each video (evl extract --clips-per-video 10)" if stored_clips in range(1, 5) else None
-    store = "a store and a sweep (evl extract, then " if stored_clips is None else "a sweep ("
-    sweep = None if is_swept else f"{store}evl sweep --features STORE --set training.lr=1e-4,4e-4,1e-3)"
+    sweep = "a store and a sweep (evl extract, evl sweep)" if stored_clips is None else "a sweep (evl sweep)"
+    sweep = None if is_swept else sweep
     by_kind = {
         "memorized": (larger, clips, "more videos", sweep, segment, frames),
         "not_learned": ("evl check (are the labels right?)", longer, larger, sweep, segment, frames),

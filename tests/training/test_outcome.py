@@ -82,7 +82,7 @@ def test_advice_leaves_out_what_is_done_already():
     config = replace(RunConfig(), training={"steps": 200}, data={"features": "store"})
     training = [Sample("a", "x"), Sample("b", "y")]
     found = outcome_of(config, [(200, 0.1, 100.0)], training, judged, 1)
-    assert "evl extract, then" not in found.sentence
+    assert "(evl extract, evl sweep)" not in found.sentence
     assert "--clips-per-video 10" in found.sentence
     assert "--clips-per-video" not in outcome_of(config, [(200, 0.1, 100.0)], training, judged, 10).sentence
     assert "evl sweep" not in outcome_of(config, [(200, 0.1, 100.0)], training, judged, 10, is_swept=True).sentence
