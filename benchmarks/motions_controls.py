@@ -105,6 +105,7 @@ def results(controls, data: Data, backbone, features: InMemory, pool: Executor, 
             samples,
             backbone,
             len(train_rows),
+            features.encoder.taps,
         )
         for name, (variant, changes) in controls.items()
     ]

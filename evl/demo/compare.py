@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from evl.assembly import build_classifier, save_model
+from evl.assembly.build import taps_of
 from evl.backbones import FrozenBackbone
 from evl.config import RunConfig
 from evl.demo.results import Outcome
@@ -24,7 +25,7 @@ from evl.models import VideoClassifier
 from evl.streams import Subset
 from evl.streams.memory import InMemory
 from evl.training.learner import Learner
-from evl.training.learners import Learners
+from evl.training.learners import Learners, with_taps
 from evl.training.loop import Progress, fit
 from evl.training.run_folder import RunFolder
 from evl.types import Sample
@@ -33,7 +34,8 @@ ALONE = World(0, 1, torch.device("cpu"))
 
 
 class Contender:
-    """One variant on one task. ``samples``: of all clips there are, those to train on first.
+    """One variant on one task. ``samples``: of all clips there are, those to train on first. ``taps``: the blocks whose
+    features it will be given.
 
     ``learner`` is None where nothing learns (zero-shot). ``seconds``: of training and judging.
     """
@@ -46,14 +48,18 @@ class Contender:
         samples: Sequence[Sample],
         backbone: FrozenBackbone,
         num_training: int,
+        taps: Sequence[int],
     ):
         self.variant, self.task, self.config, self.samples = variant, task, config, samples
         names = sorted({sample.label for sample in samples})
         torch.manual_seed(config.training.seed)
-        self.model: VideoClassifier = build_classifier(config, names, backbone=backbone)
+        own = with_taps(backbone, taps_of(config.model))
+        self.model: VideoClassifier = build_classifier(config, names, backbone=own)
         assert config.model.mlp_dropout == config.model.head_dropout == 0, "threads share torch's random numbers"
         labels = [names.index(sample.label) for sample in samples[:num_training]]
-        self.learner = Learner(f"{variant} on {task}", config, self.model, labels=labels) if self.trainable else None
+        self.learner = (
+            Learner(f"{variant} on {task}", config, self.model, taps, labels=labels) if self.trainable else None
+        )
         self._judging_seconds = 0.0
 
     @property

@@ -186,9 +186,10 @@ class Data:
         advance = bar("decoding", len(samples))
         self.clips = read_clips(samples, clip, preprocessing, num_workers=workers, progress=advance)
 
-    def contenders(self, variants: Sequence[str], backbone: FrozenBackbone) -> list[Contender]:
+    def contenders(self, variants: Sequence[str], backbone: FrozenBackbone, taps: Sequence[int]) -> list[Contender]:
+        count = len(self.train_rows)
         return [
-            Contender(variant, task, self.config(variant, task), self.samples[task], backbone, len(self.train_rows))
+            Contender(variant, task, self.config(variant, task), self.samples[task], backbone, count, taps)
             for variant in variants
             for task in TASKS
         ]
@@ -209,7 +210,7 @@ def _compare(data: Data, folder: Path | None, pool: Executor, bar: Bar, clock: C
             return extract(backbone, data.clips, data.samples["motion"], pool, progress=bar(what, len(data.clips)))
 
     def results(variants: Sequence[str], backbone: FrozenBackbone, features: InMemory) -> list[Outcome]:
-        contenders = data.contenders(variants, backbone)
+        contenders = data.contenders(variants, backbone, features.encoder.taps)
         advance = bar(f"training {', '.join(variants)}", contenders[0].config.training.steps)
         with clock.part("training and judging"):
             train(contenders, features, data.train_rows, pool, advance)
@@ -220,7 +221,7 @@ def _compare(data: Data, folder: Path | None, pool: Executor, bar: Bar, clock: C
     num_bytes = features.num_bytes
     outcomes = results([EVL, NO_TEMPORAL, ATTENTIVE], backbone, features)
     with clock.part("training and judging"):
-        untaught = data.contenders([ZERO_SHOT], backbone)
+        untaught = data.contenders([ZERO_SHOT], backbone, backbone.taps)
         outcomes += [outcome(one, one.judge(features, data.test_rows), None) for one in untaught]
     outcomes += results([LINEAR], backbone, pooled(features, backbone.spec.num_prefix_tokens))
     del features  # before those of the untrained twin are made

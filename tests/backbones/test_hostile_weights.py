@@ -284,7 +284,7 @@ def test_every_loader_refuses(tmp_path, marker):
     for load in (
         lambda: load_release(evil, GOLDEN / "openai_clip_tiny.pt"),
         lambda: load_release(GOLDEN / "release_checkpoint_tiny.pth", evil),
-        lambda: load_checkpoint(tmp_path / "step_0000001.pt", None, None, None, torch.device("cpu")),
+        lambda: load_checkpoint(tmp_path / "step_0000001.pt", None, None),
         lambda: create_backbone(BackboneConfig("openai_clip", weights=str(evil)), 1),
         lambda: create_backbone(BackboneConfig("tiny_vit_16", weights=str(evil)), 1),
     ):

@@ -61,7 +61,7 @@ def test_refusals(capsys, store, tmp_path):
     out = ("--out", tmp_path / "out")
     code, _, err = run_command(capsys, "train", "--resume", "--heads", "training.lr=1,2", *out)
     assert code == 1
-    assert "cannot be resumed" in err
+    assert "leave out --heads and --shots" in err
     code, _, err = run_command(capsys, "sweep", "--features", store, "--set", "clip.stride=1,2", *out)
     assert code == 1
     assert "cannot vary in a sweep" in err

@@ -47,7 +47,7 @@ def setting():
 
 
 def contender(setting, **changes):
-    return Contender("EVL", "motion", replace(CONFIG, **changes), SAMPLES, setting[0], len(ROWS))
+    return Contender("EVL", "motion", replace(CONFIG, **changes), SAMPLES, setting[0], len(ROWS), setting[0].taps)
 
 
 def trained(setting, *changes, workers=2):

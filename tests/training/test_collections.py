@@ -162,11 +162,11 @@ def test_val_path_is_not_a_test_split(tiny_config, tmp_path, videos):
 
 def test_progress_says_what_training_waits_for():
     from evl.data.loader import default_num_workers
+    from evl.streams.live import decoding_advice
     from evl.training.loop import Speed
-    from evl.training.sources import decoding_advice
 
     most = default_num_workers()
-    assert Speed(1.0, 50.0, 10.0, 0.1).describe("try it") == "loss 1.000  10.0 clips/s  waiting for data 10 %"
-    assert Speed(1.0, 50.0, 10.0, 0.5).describe("try it").endswith("waiting for data 50 % (try it)")
+    assert Speed(10.0, 0.1).describe("try it") == "10.0 clips/s  waiting for data 10 %"
+    assert Speed(10.0, 0.5).describe("try it").endswith("waiting for data 50 % (try it)")
     assert decoding_advice(most) == "try evl prepare"
     assert decoding_advice(0) == "try data.num_workers above 0, evl prepare"

@@ -49,7 +49,7 @@ def test_the_hash_of_a_weights_file_decides_not_its_name(config, tmp_path):
     train(on(with_weights("renamed.pth"), tmp_path / "store"), tmp_path / "run")
     assert evl.load(tmp_path / "run").card.backbone.weights == str(tmp_path / "renamed.pth")
     store = FeatureStore(tmp_path / "store")
-    assert load_for_store(tmp_path / "run", store).backbone.weights_hash == store.description.backbone_hash
+    assert load_for_store(tmp_path / "run", store).encoder.weights_hash == store.description.backbone_hash
 
 
 def test_a_run_goes_on_with_the_features_it_was_begun_with(config, tmp_path):
@@ -98,8 +98,11 @@ def test_options_that_a_store_would_ignore_are_refused(config, tmp_path, capsys)
             ("train", "--data", "videos", "--out", out, "--set", f"data.features={store}"),
             "leave out --data, or data.features=",
         ),
-        (("train", "--data", "videos", "--resume", "--heads", "training.lr=1,2", "--out", out), "--resume, or --heads"),
-        (("train", "--data", "videos", "--resume", "--shots", "1", "--out", out), "leave out --resume, or --shots"),
+        (
+            ("train", "--data", "videos", "--resume", "--heads", "training.lr=1,2", "--out", out),
+            "leave out --heads and --shots",
+        ),
+        (("train", "--data", "videos", "--resume", "--shots", "1", "--out", out), "leave out --heads and --shots"),
         (("evaluate", run, "--features", store, "--layout", "ucf101"), "--layout"),
         (("evaluate", run, "--features", store, "--split-number", "3"), "--split-number"),
     ):

@@ -10,6 +10,7 @@ from evl.config import replace
 from evl.errors import CheckpointError
 from evl.training import run as training_run
 from evl.training import train
+from evl.training.run_folder import RunFolder
 from tests.assembly.test_saved import ARCHIVE, make
 from tests.helpers import run_command
 
@@ -42,6 +43,7 @@ def test_stopped_before_its_first_checkpoint_it_starts_there_again(tiny_config, 
         raise SystemExit("killed")
 
     monkeypatch.setattr(training_run, "fit", killed)
+    monkeypatch.setattr(RunFolder, "remove_if_unused", lambda self: None)  # nobody cleans up behind a real death
     with pytest.raises(SystemExit):
         train(config, tmp_path / "killed")
     monkeypatch.undo()
