@@ -59,9 +59,10 @@ def main() -> None:
 
 
 def record(folder: Path) -> dict[str, object]:
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     data, damaged = folder / "videos", folder / "with-damage"
-    make_videos(data)
+    if not data.exists():
+        make_videos(data)
     shutil.copytree(data, damaged)
     (damaged / "car" / "broken.mp4").write_bytes(b"no video" * 100)
     runs = folder / "runs"
@@ -109,12 +110,13 @@ def record(folder: Path) -> dict[str, object]:
 
 
 def make_videos(folder: Path) -> None:
-    """Three motions, nine videos each, of a bright square on noise, under names that the embedded CLIP knows."""
+    """Three motions, nine videos each, of a bright square on noise, under names that the embedded CLIP knows. Gray, and
+    written as luma: libswscale, which converts colors, rounds by where its buffers lie, and two runs would differ."""
     rng = np.random.default_rng(0)
     for name, (dy, dx) in {"car": (-1, 0), "dog": (0, 1), "tree": (0, 0)}.items():
         (folder / name).mkdir(parents=True)
         for number in range(9):
-            frames = rng.integers(0, 80, (14, 48, 64, 3)).astype(np.uint8)
+            frames = rng.integers(0, 80, (14, 48, 64)).astype(np.uint8)
             y, x = rng.integers(14, 24), rng.integers(8, 36)
             for t, frame in enumerate(frames):
                 top, left = y + dy * t, x + dx * t
@@ -126,8 +128,10 @@ def write(path: Path, frames: np.ndarray) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"crf": "18", "threads": "1"})
         stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
+        height, width = frames.shape[1:]
         for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            planes = np.concatenate([frame, np.full((height // 2, width), 128, np.uint8)])  # I420: no color
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
         container.mux(stream.encode())
 
 
