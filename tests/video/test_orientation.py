@@ -49,8 +49,8 @@ def drawn(a, b, c, d, picture):
 
 
 def as_stored(path):
-    """The pictures of a file (F,C,H,W) as they are stored: PyAV applies no matrix. Of the file itself, because two files
-    of the same pictures may differ by a level: libswscale rounds by where its buffers lie."""
+    """The pictures of a file (F,C,H,W) as they are stored: PyAV applies no matrix. Of the file itself: two files of the
+    same pictures may differ by a level, since libswscale rounds by where its buffers lie."""
     with av.open(str(path)) as container:
         pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
@@ -106,10 +106,10 @@ def test_the_whole_display_matrix_is_applied(tmp_path, name):
         ((0, 0, 0, 0), {"last": (0,) * 5}, "as stored"),  # nobody filled it
     ],
 )
-def test_what_a_matrix_may_hold_besides(tmp_path, stored, matrix, options, name):
+def test_what_a_matrix_may_hold_besides(tmp_path, matrix, options, name):
     path = tmp_path / "a.mp4"
     boxes(path, shown_by(*matrix, **options), **MP4)
-    assert torch.equal(read_frames(path, [5])[0], EIGHT[name][1](stored[5]))
+    assert torch.equal(read_frames(path, [5])[0], EIGHT[name][1](as_stored(path)[5]))
 
 
 @pytest.mark.parametrize(
@@ -132,10 +132,10 @@ def test_what_is_no_quarter_turn_is_refused_with_a_reason(tmp_path, matrix, opti
 
 
 @pytest.mark.parametrize("name", EIGHT)
-def test_a_matrix_in_matroska_and_in_the_stream_itself(tmp_path, stored, name):
+def test_a_matrix_in_matroska_and_in_the_stream_itself(tmp_path, name):
     (a, b, c, d), shown = EIGHT[name]
-    truth = shown(stored[5])
     boxes(tmp_path / "a.mp4", lambda kind, body: body, **MP4)
+    truth = shown(as_stored(tmp_path / "a.mp4")[5])
     path = tmp_path / "a.mkv"
     with av.open(str(tmp_path / "a.mp4")) as source, av.open(str(path), "w") as made:
         stream = made.add_stream_from_template(source.streams.video[0])
