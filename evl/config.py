@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
+from evl.decoders import OPTIONS, OWN_SETTINGS, find_decoder, foreign_setting
 from evl.errors import ConfigError, nearest
 from evl.files import expand_home
 
@@ -28,6 +29,14 @@ Side = Annotated[int, Field(gt=0, le=16384)]
 NotNegative = Annotated[int, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _known_decoder(name: str) -> str:
+    find_decoder(name)  # ValueError
+    return name
+
+
+DecoderName = Annotated[str, AfterValidator(_known_decoder)]
 FilePath = Annotated[str, AfterValidator(expand_home)]  # ~ is the home folder
 
 
@@ -49,10 +58,14 @@ class BackboneConfig:
 
 @_checked
 class ModelConfig:
-    """The trainable part. None: taken from the backbone (heads 64 wide, or the backbone's own number)."""
+    """The trainable part. None: taken from the backbone (heads 64 wide, or the backbone's own number).
 
-    # zero_shot: nothing to train, classes by their names
-    decoder: Literal["evl", "linear", "attentive", "zero_shot"] = "evl"
+    ``evl.decoders`` lists the decoders, and which of these settings each has. ``with_settings`` and ``replace`` refuse
+    settings that the chosen decoder does not have.
+    """
+
+    # one of evl.decoders.DECODERS, or my_module:MyDecoder; zero_shot: nothing to train, classes by their names
+    decoder: DecoderName = "evl"
     # blocks that are read: "last 4", "all", or numbers counted from 1; evl has a layer for each, probes read the last
     taps: Annotated[str, Field(pattern=r"^(all|last [1-9]\d{0,3})$")] | tuple[Positive, ...] = "last 4"
     num_heads: Positive | None = None
@@ -70,6 +83,8 @@ class ModelConfig:
     # training starts at the zero-shot logits, and learns what to add to them; needs a backbone with a text tower
     zero_shot_start: bool = False
     prompts: tuple[str, ...] = PROMPTS  # of zero-shot; {} stands for the class name
+    # of a decoder from outside: the arguments by name that it is made with, besides spec, num_frames and num_layers
+    options: dict[str, JsonValue] = dataclasses.field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -88,19 +103,24 @@ class ModelConfig:
         if not isinstance(self.taps, str):
             rising = all(a < b for a, b in itertools.pairwise(self.taps))
             _require(rising and self.taps, "taps must be block numbers that rise, for example [3, 6, 9, 12]")
-        if self.decoder == "attentive":
-            _require(self.num_queries == 1, "the attentive probe has one query; leave num_queries at 1")
-            _require(self.qkv_width is None, "the attentive probe is as wide as the tokens; unset qkv_width")
-        else:
-            for name in ("probe_blocks", "probe_positions"):
-                only = f"{name} is the attentive probe's; set decoder=attentive with it, or unset it"
-                _require(getattr(self, name) is None, only)
+        why_not = find_decoder(self.decoder).why_not
+        always = [name for name in self.settings_set() if name in why_not or name.startswith("probe_")]
+        always += [OPTIONS] if self.options else []
+        problem = foreign_setting(self.decoder, always)
+        _require(problem is None, problem)
         told = self.prompts and all("{}" in prompt for prompt in self.prompts)
         _require(told, "every one of prompts must have {} in it, where the class name stands")
         _require(
             not (self.zero_shot_start and self.decoder == "zero_shot"),
             "zero_shot_start is for decoders that are trained, not for zero_shot itself",
         )
+
+    def settings_set(self) -> list[str]:
+        """Those settings of decoders (``evl.decoders.OWN_SETTINGS``) that are not at their default."""
+        return [name for name in OWN_SETTINGS if getattr(self, name) != _MODEL_DEFAULTS[name]]
+
+
+_MODEL_DEFAULTS = {one.name: {} if one.name == OPTIONS else one.default for one in dataclasses.fields(ModelConfig)}
 
 
 @_checked
@@ -250,7 +270,12 @@ class RunConfig:
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
     @classmethod
-    def from_yaml(cls, path: str | Path) -> RunConfig:
+    def from_yaml(cls, path: str | Path, *, strict: bool = False) -> RunConfig:
+        """Raises ConfigError for what is not readable, unknown or wrong.
+
+        ``strict``: also for settings that its decoder does not have. The file of a run, which has every setting, may
+        have some that have no effect.
+        """
         try:
             settings = yaml.safe_load(expand_home(Path(path)).read_text())
         except FileNotFoundError:
@@ -261,7 +286,12 @@ class RunConfig:
             raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
         if not isinstance(settings, Mapping):
             raise ConfigError(f"{path}: expected sections such as 'training:', found {type(settings).__name__}")
-        return cls.from_dict(settings)
+        config, given = cls.from_dict(settings), settings.get("model") or {}
+        is_written_by_hand = any(name not in given for name in OWN_SETTINGS if name != OPTIONS)
+        problem = foreign_setting(config.model.decoder, config.model.settings_set())
+        if strict and is_written_by_hand and problem is not None:
+            raise ConfigError(f"{path}: model.{problem}")
+        return config
 
     def with_settings(self, settings: Iterable[str]) -> RunConfig:
         """A copy with ``section.field=value`` strings applied; values are read as YAML."""
@@ -281,7 +311,7 @@ class RunConfig:
             _set(changed[section], field.strip(), value)
             given.setdefault(section, set()).update({field.strip()} if value is not None else ())
         _refuse_both(given.get("clip", ()))
-        return RunConfig.from_dict(changed)
+        return _with_own_settings(changed, given.get("model", ()))
 
 
 def replace(config: RunConfig, **sections: Mapping[str, Any]) -> RunConfig:
@@ -293,7 +323,23 @@ def replace(config: RunConfig, **sections: Mapping[str, Any]) -> RunConfig:
             _refuse_both(name for name, value in fields.items() if value is not None)
         for field, value in fields.items():
             _set(changed[section], field, value)
-    return RunConfig.from_dict(changed)
+    return _with_own_settings(changed, sections.get("model", ()))
+
+
+def _with_own_settings(changed: dict[str, Any], given: Iterable[str]) -> RunConfig:
+    """A config of ``changed``, in which the fields ``given`` of its model were set just now.
+
+    Raises ConfigError where the decoder does not have one of them. Where the decoder itself was given, settings that
+    it does not have and that only stand there (a recipe's, say) go back to their defaults.
+    """
+    config, given = RunConfig.from_dict(changed), set(given)
+    foreign = [name for name in config.model.settings_set() if name not in find_decoder(config.model.decoder).settings]
+    if problem := foreign_setting(config.model.decoder, [name for name in foreign if name in given]):
+        raise ConfigError(f"model.{problem}")
+    if foreign and "decoder" in given:
+        own = {name: value for name, value in changed["model"].items() if name not in foreign}
+        return RunConfig.from_dict({**changed, "model": own})
+    return config
 
 
 def _set(section: dict[str, Any], field: str, value: Any) -> None:

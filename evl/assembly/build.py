@@ -8,14 +8,15 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from evl.backbones import FrozenBackbone, ImageEmbedding, Taps, create_backbone
+from evl.backbones import FrozenBackbone, ImageEmbedding, create_backbone
 from evl.backbones.text import open_shared_space, require_text_tower
-from evl.config import ModelConfig, RunConfig
+from evl.config import RunConfig
 from evl.data.labels import clean_names
 from evl.errors import ConfigError
-from evl.models import AttentiveProbe, ClassifierHead, EVLDecoder, MeanPool, ZeroShot
+from evl.models import ClassifierHead, ZeroShot
 from evl.models.card import ModelCard
-from evl.types import BackboneSpec, EncoderFacts
+from evl.models.registry import build_decoder, taps_of
+from evl.types import EncoderFacts
 from evl.video.transforms import preprocessing_of
 
 
@@ -63,7 +64,7 @@ def build_parts(
         decoder, head = build_zero_shot(config, backbone, class_names, embedding_width), nn.Identity()
     else:
         decoder = build_decoder(config.model, backbone.spec, len(backbone.taps), config.clip.num_frames)
-        head = ClassifierHead(backbone.spec.width, len(class_names), config.model.head_dropout)
+        head = ClassifierHead(decoder.width, len(class_names), config.model.head_dropout)
         if config.model.zero_shot_start:
             zero_shot = build_zero_shot(config, backbone, class_names, embedding_width)
             nn.init.zeros_(head.linear.weight)  # so that the first step scores what zero-shot scores
@@ -81,19 +82,6 @@ def build_parts(
     return Parts(backbone, decoder, head, zero_shot, card)
 
 
-def taps_of(config: ModelConfig) -> Taps:
-    """The blocks a decoder reads: all that are tapped, or the deepest of them for a probe."""
-    if config.decoder == "evl":
-        return config.taps
-    return 1 if isinstance(config.taps, str) else config.taps[-1:]
-
-
-def attention_sizes(config: ModelConfig, spec: BackboneSpec) -> tuple[int, int]:
-    """(width, heads) of the decoder's attention: heads 64 wide, or as many as the backbone's own."""
-    qkv_width = config.qkv_width or spec.width
-    return qkv_width, config.num_heads or (qkv_width // 64 if qkv_width % 64 == 0 else spec.num_heads)
-
-
 def build_zero_shot(
     config: RunConfig, backbone: FrozenBackbone, class_names: Sequence[str], width: int | None
 ) -> ZeroShot:
@@ -103,38 +91,3 @@ def build_zero_shot(
         return ZeroShot(ImageEmbedding(backbone, width), text, scalar, scalar.clone())
     space = open_shared_space(backbone, config.backbone, class_names, config.model.prompts)
     return ZeroShot(space.embedding, space.text, space.logit_scale, space.logit_bias)
-
-
-def build_decoder(config: ModelConfig, spec: BackboneSpec, num_taps: int, num_frames: int) -> nn.Module:
-    """The trainable reader of a backbone's features."""
-    if config.decoder == "linear":
-        return MeanPool(spec.width, spec.num_prefix_tokens)
-    qkv_width, num_heads = attention_sizes(config, spec)
-    if qkv_width % num_heads:
-        raise ConfigError(f"model.num_heads {num_heads} does not divide the attention's width {qkv_width}")
-    if config.decoder == "attentive":
-        return AttentiveProbe(
-            spec.width,
-            num_blocks=config.probe_blocks or 4,
-            num_heads=num_heads,
-            num_frames=num_frames,
-            grid=spec.grid,
-            positions=config.probe_positions is not False,
-            mlp_ratio=config.mlp_ratio,
-            mlp_dropout=config.mlp_dropout,
-        )
-    return EVLDecoder(
-        spec.width,
-        num_taps,
-        num_frames=num_frames,
-        grid=spec.grid,
-        num_heads=num_heads,
-        qkv_width=qkv_width,
-        mlp_ratio=config.mlp_ratio,
-        mlp_dropout=config.mlp_dropout,
-        temporal_conv=config.temporal_conv,
-        temporal_position=config.temporal_position,
-        cross_frame=config.cross_frame,
-        num_queries=config.num_queries,
-        query_init=config.query_init,
-    )

@@ -10,6 +10,7 @@ from huggingface_hub import ModelCardData
 
 from evl.assembly.formats import MADE
 from evl.backbones.embedded import UNTRAINED
+from evl.decoders import find_decoder
 
 if TYPE_CHECKING:
     from evl.models.card import ModelCard
@@ -37,16 +38,11 @@ def readme(card: ModelCard, repo_id: str | None = None) -> Readme:
 
 def _what(card: ModelCard) -> str:
     clip, pre = card.clip, card.preprocessing
-    kinds = {
-        "evl": "an EVL decoder",
-        "linear": "a mean-pooled linear probe",
-        "attentive": "an attentive probe",
-        "zero_shot": "class names alone, untrained,",
-    }
+    kind = find_decoder(card.model.decoder).described
     size = "×".join(map(str, pre.image_size))
     frames = f"{clip.num_frames} frames ({clip.spacing})"
     lines = [
-        f"Tells {len(card.class_names)} classes of videos: {kinds.get(card.model.decoder, card.model.decoder)} on the "
+        f"Tells {len(card.class_names)} classes of videos: {kind} on the "
         f"frozen image encoder `{card.backbone.name}`. It looks at clips of {frames} of "
         f"{size} pixels (H×W). Made with evl {card.evl_version}.\n"
     ]

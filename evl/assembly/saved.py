@@ -14,24 +14,25 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from evl._version import __version__
-from evl.assembly.build import attention_sizes
 from evl.assembly.formats import CARD, WEIGHTS
 from evl.assembly.stored import (
     find_model,
     grid_of,
+    is_loadable,
     open_backbone,
     read_card,
     read_tensors,
     refuse_other_shapes,
     what_cannot_be,
 )
-from evl.backbones import FrozenBackbone
+from evl.backbones import FrozenBackbone, Taps
 from evl.backbones.base import hash_weights, tapped_blocks
 from evl.config import ModelConfig, RunConfig
 from evl.errors import CheckpointError, ConfigError
 from evl.files import expand_home, write_atomically
 from evl.models import ClassifierHead, VideoClassifier
 from evl.models.card import ModelCard
+from evl.models.registry import form_of, setting_of, taps_of
 from evl.models.resize import resized_state
 from evl.types import BackboneSpec
 
@@ -124,13 +125,20 @@ def _refuse_unloadable(model: VideoClassifier, trained: dict[str, Tensor], folde
         )
     if card.model.decoder == "zero_shot":
         return
+    for name, value in trained.items():
+        if not is_loadable(value):
+            raise CheckpointError(
+                f"not saved, because it could not be loaded again: {name} holds {value.dtype}; make it a tensor of "
+                "floats, or a buffer with persistent=False"
+            )
     try:
         refuse_other_shapes(card, trained, model.encoder, folder)
     except CheckpointError as error:
         raise CheckpointError(f"not saved, because it could not be loaded again: {error}") from None
     head = {name: value for name, value in trained.items() if name.startswith("head.")}
+    width = getattr(model.decoder, "width", model.encoder.spec.width)
     with torch.device("meta"):
-        expected = head_of(head, ClassifierHead(model.encoder.spec.width, outputs)).state_dict()
+        expected = head_of(head, ClassifierHead(width, outputs)).state_dict()
     shapes = {f"head.{name}": value.shape for name, value in expected.items()}
     if {name: value.shape for name, value in head.items()} != shapes:
         found = ", ".join(f"{name} {tuple(value.shape)}" for name, value in head.items()) or "nothing"
@@ -174,9 +182,8 @@ def changed(config, **values):
 def differences(trained: ModelCard, now: ModelCard) -> list[str]:
     """What is not as it was trained, in words."""
     notices = []
-    is_evl = trained.model.decoder == "evl"
     if now.clip.num_frames != trained.clip.num_frames:
-        how = " (temporal positions are interpolated)" if is_evl and trained.model.temporal_position else ""
+        how = " (temporal positions are interpolated)" if setting_of(trained.model, "temporal_position") else ""
         notices.append(f"clips of {now.clip.num_frames} frames, not {trained.clip.num_frames}{how}")
     if now.clip.sampling == "dense" and now.clip.spacing != trained.clip.spacing:
         was = trained.clip.spacing
@@ -184,16 +191,19 @@ def differences(trained: ModelCard, now: ModelCard) -> list[str]:
         notices.append(f"{now.clip.spacing}, not {was.removeprefix('stride ') if both else was}")
     size, trained_size = ("×".join(map(str, card.preprocessing.image_size)) for card in (now, trained))
     if size != trained_size:
-        tables = " and the tables of relative positions" if is_evl and trained.model.cross_frame else ""
+        tables = " and the tables of relative positions" if setting_of(trained.model, "cross_frame") else ""
         notices.append(
             f"images of {size} pixels, not {trained_size} (the backbone's positions{tables} are interpolated)"
         )
     return notices
 
 
-def backbone_to_start(config: RunConfig) -> FrozenBackbone | None:
+def backbone_to_start(config: RunConfig, taps: Taps | None = None) -> FrozenBackbone | None:
     """The backbone of ``config.training.init``, if the config names the same: out of the model where it is inside, or
-    from a file beside it. None where the config names another, or there is nothing to start from."""
+    from a file beside it. None where the config names another, or there is nothing to start from.
+
+    ``taps``: None for those that the config's decoder reads.
+    """
     if config.training.init is None:
         return None
     path = find_model(config.training.init)
@@ -208,8 +218,8 @@ def backbone_to_start(config: RunConfig) -> FrozenBackbone | None:
     if own.image_size is None and theirs.image_size is not None:  # back to the weights' own size: made anew
         return None
     size = None if own.image_size == theirs.image_size else own.image_size
-    card = replace(card, model=config.model)  # its taps
-    return open_backbone(path, card, read_tensors(path / WEIGHTS), image_size=size)[0]
+    taps = taps_of(config.model) if taps is None else taps
+    return open_backbone(path, card, read_tensors(path / WEIGHTS), image_size=size, taps=taps)[0]
 
 
 def start_from(model: VideoClassifier, path: str | Path) -> None:
@@ -244,19 +254,9 @@ def start_from(model: VideoClassifier, path: str | Path) -> None:
 
 
 def _form(config: ModelConfig, spec: BackboneSpec) -> dict[str, object]:
-    """What decides a decoder's form, with what is left to the backbone or to a default filled in."""
-    form = {"decoder": config.decoder, "taps": tapped_blocks(config.taps, spec.depth)}
-    form["zero_shot_start"] = config.zero_shot_start
-    if config.decoder in ("evl", "attentive"):
-        form["qkv_width"], form["num_heads"] = attention_sizes(config, spec)
-        form["mlp_ratio"] = config.mlp_ratio
-    if config.decoder == "evl":
-        names = ("num_queries", "temporal_conv", "temporal_position", "cross_frame")
-        form |= {name: getattr(config, name) for name in names}
-    if config.decoder == "attentive":
-        form["probe_blocks"] = config.probe_blocks or 4
-        form["probe_positions"] = config.probe_positions is not False
-    return form
+    """What a model and its start must have alike."""
+    taps = tapped_blocks(config.taps, spec.depth)
+    return form_of(config, spec) | {"taps": taps, "zero_shot_start": config.zero_shot_start}
 
 
 def put_trained(model: VideoClassifier, state: dict[str, Tensor], trained: ModelCard, path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from evl.assembly.build import build_decoder
 from evl.backbones import create_backbone
 from evl.backbones.base import FrozenBackbone
 from evl.backbones.counts import frame_macs
@@ -16,6 +15,7 @@ from evl.bench.twin import plain_decoder
 from evl.config import BackboneConfig, ModelConfig
 from evl.models import AttentiveProbe, EVLDecoder
 from evl.models.crossframe import block_sizes
+from evl.models.registry import build_decoder
 from evl.types import BackboneSpec, LayerFeatures
 
 
@@ -81,6 +81,9 @@ def probe_macs(probe: AttentiveProbe, spec: BackboneSpec, num_frames: int) -> di
     return {part: dict(zip(("plain", "fast"), pair, strict=True)) for part, pair in counts.items()}
 
 
+COUNTED = {"evl": decoder_macs, "attentive": probe_macs}
+
+
 def cost_table(backbone_name: str, num_frames: int) -> list[str]:
     """Lines of a Markdown table: decoders on one backbone, their parameters and multiply-adds of a clip, forward."""
     decoders = {
@@ -94,11 +97,8 @@ def cost_table(backbone_name: str, num_frames: int) -> list[str]:
         backbone = create_backbone(BackboneConfig(name=backbone_name, pretrained=False), 4)
         for name, config in decoders.items():
             decoder = build_decoder(config, backbone.spec, 4, num_frames)
-            counts = {}  # a mean multiplies nothing
-            if isinstance(decoder, EVLDecoder):
-                counts = decoder_macs(decoder, backbone.spec, num_frames)
-            elif isinstance(decoder, AttentiveProbe):
-                counts = probe_macs(decoder, backbone.spec, num_frames)
+            count = COUNTED.get(config.decoder)
+            counts = count(decoder, backbone.spec, num_frames) if count else {}  # a mean multiplies nothing
             plain, fast = (total_macs(counts, form) / 1e9 for form in ("plain", "fast"))
             share = 100 * fast * 1e9 / (num_frames * backbone_macs(backbone))
             parameters = sum(p.numel() for p in decoder.parameters()) / 1e6

@@ -28,7 +28,7 @@ def make_config(
         raise ConfigError("give --recipe or --config, not both")
     if features and data:
         raise ConfigError("a store lists its own videos: leave out --data, or --features")
-    start = get_recipe(recipe) if recipe else RunConfig.from_yaml(config) if config else RunConfig()
+    start = get_recipe(recipe) if recipe else RunConfig.from_yaml(config, strict=True) if config else RunConfig()
     if features and not recipe and not config:
         from evl.features.fit import config_of
         from evl.features.store import FeatureStore

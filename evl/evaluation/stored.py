@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from evl.assembly import VideoClassifier, find_model, load, read_card
-from evl.assembly.build import taps_of
 from evl.config import ModelConfig, RunConfig
 from evl.errors import ConfigError, StoreError
 from evl.evaluation.evaluate import labels_of
@@ -16,6 +15,7 @@ from evl.features.fit import config_of, differences
 from evl.features.store import FeatureStore
 from evl.features.unpacker import encoder_of, open_unpacker
 from evl.inference.reading import device_of, judging_precision
+from evl.models.registry import reads_query_key, taps_of
 from evl.streams.stored import Stored, stored_views
 from evl.types import EncoderFacts
 
@@ -25,6 +25,11 @@ def encoder_for(config: ModelConfig, store: FeatureStore) -> EncoderFacts:
     if config.decoder == "zero_shot" or config.zero_shot_start:
         raise ConfigError(
             "zero-shot needs the backbone itself, which a store does not hold: unset model.zero_shot_start, or go "
+            "without --features"
+        )
+    if reads_query_key(config):
+        raise ConfigError(
+            f"model.decoder={config.decoder} reads the encoder's queries and keys, which a store does not hold: go "
             "without --features"
         )
     return encoder_of(store.description, taps_of(config))

@@ -12,6 +12,7 @@ from evl.backbones.base import tapped_blocks
 from evl.config import BackboneConfig, ModelConfig, RunConfig, TrainingConfig
 from evl.errors import BackboneError
 from evl.features.description import StoreDescription
+from evl.models.registry import taps_of
 
 
 def differences(description: StoreDescription, config: RunConfig) -> list[str]:
@@ -67,11 +68,9 @@ def _weights_difference(description: StoreDescription, backbone: BackboneConfig)
 
 def _tap_difference(description: StoreDescription, model: ModelConfig) -> list[str]:
     try:
-        taps = tapped_blocks(model.taps, description.spec.depth, description.spec.name)
+        taps = tapped_blocks(taps_of(model), description.spec.depth, description.spec.name)
     except BackboneError as error:
         return [str(error)]
-    if model.decoder != "evl":
-        taps = taps[-1:]  # probes read the last
     missing = [tap for tap in taps if tap not in description.taps]
     if not missing:
         return []

@@ -38,15 +38,15 @@ def explain(model: VideoClassifier, clips: Tensor) -> Explanation:
     readers = [module for module in model.decoder.modules() if isinstance(module, CrossAttention)]
     if not readers:
         raise ConfigError(
-            f"{type(model.decoder).__name__} reads all patches alike or none, so it has no attention to show; "
-            "explain takes models with model.decoder=evl or attentive"
+            f"{type(model.decoder).__name__} has no module evl.models.attention.CrossAttention, so it has no attention "
+            "to show; explain takes models with model.decoder=evl or attentive, and others that are made of it"
         )
     shares: list[Tensor] = []  # (B,T·L) a layer
 
-    def keep(reader: CrossAttention, arguments: tuple) -> None:
-        shares.append(reader.weights(*arguments).mean((1, 2)))
+    def keep(reader: CrossAttention, arguments: tuple, named: dict) -> None:
+        shares.append(reader.weights(*arguments, **named).mean((1, 2)))
 
-    hooks = [reader.register_forward_pre_hook(keep) for reader in readers]
+    hooks = [reader.register_forward_pre_hook(keep, with_kwargs=True) for reader in readers]
     was_training = model.training
     model.eval()
     try:
@@ -57,6 +57,11 @@ def explain(model: VideoClassifier, clips: Tensor) -> Explanation:
         for hook in hooks:
             hook.remove()
     spec = model.encoder.spec
+    if not shares or any(one.shape[-1] != clips.shape[1] * spec.num_tokens for one in shares):
+        raise ConfigError(
+            f"the CrossAttention of {type(model.decoder).__name__} does not read all tokens of all frames, so its "
+            "attention has no place in the picture"
+        )
     tokens = torch.stack(shares).unflatten(-1, (-1, spec.num_tokens))  # (M,B,T,L)
     prefix, patches = tokens.split([spec.num_prefix_tokens, spec.grid[0] * spec.grid[1]], -1)
     return Explanation(logits, patches.unflatten(-1, spec.grid), prefix.sum((-2, -1)))

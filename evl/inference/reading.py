@@ -23,12 +23,14 @@ class Reader:
     """What is read from features: ``of(features)`` -> (ΣV,·) for the views of some videos.
 
     ``blocks``: the tapped blocks that it takes, None for all of the stream's. ``reads_maps``: whether it reads
-    neighbour maps, which are then made once for all readers that do.
+    neighbour maps, which are then made once for all readers that do. ``reads_query_key``: whether it reads queries and
+    keys of the encoder, which maps would take the place of.
     """
 
     of: Callable[[Features], Tensor]
     blocks: tuple[int, ...] | None = None
     reads_maps: bool = False
+    reads_query_key: bool = False
 
 
 @torch.inference_mode()
@@ -50,6 +52,7 @@ def read(
     taps = stream.encoder.taps
     places = [[taps.index(block) for block in reader.blocks or taps] for reader in readers]
     mapped = {place for reader, own in zip(readers, places, strict=True) if reader.reads_maps for place in own}
+    mapped -= {place for reader, own in zip(readers, places, strict=True) if reader.reads_query_key for place in own}
     for batch in stream.read(_share_of(world, len(stream.samples), batch_size)):
         damaged |= batch.damaged
         if batch.features is not None:
@@ -77,7 +80,12 @@ def _share_of(world: World, num_samples: int, batch_size: int) -> list[range]:
 
 def scores_of(model: VideoClassifier) -> Reader:
     """Softmax of the logits, in double: what docs/method.md section 7 averages over views."""
-    return Reader(lambda features: model.classify(features).double().softmax(-1), model.encoder.taps, model.reads_maps)
+    return Reader(
+        lambda features: model.classify(features).double().softmax(-1),
+        model.encoder.taps,
+        model.reads_maps,
+        model.reads_query_key,
+    )
 
 
 @contextmanager

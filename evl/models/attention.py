@@ -19,8 +19,23 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from evl.config import ModelConfig
+from evl.errors import ConfigError
 from evl.onednn import Linear, bmm, linear
 from evl.precision import without_autocast
+from evl.types import BackboneSpec
+
+
+def attention_sizes(config: ModelConfig, spec: BackboneSpec) -> tuple[int, int]:
+    """(width, heads) of a decoder's attention: heads 64 wide, or as many as the backbone's own.
+
+    Raises ConfigError where the heads do not divide the width.
+    """
+    qkv_width = config.qkv_width or spec.width
+    num_heads = config.num_heads or (qkv_width // 64 if qkv_width % 64 == 0 else spec.num_heads)
+    if qkv_width % num_heads:
+        raise ConfigError(f"model.num_heads {num_heads} does not divide the attention's width {qkv_width}")
+    return qkv_width, num_heads
 
 
 class CrossAttention(nn.Module):

@@ -75,6 +75,11 @@ class VideoClassifier(nn.Module):
         return getattr(self.decoder, "reads_maps", False)
 
     @property
+    def reads_query_key(self) -> bool:
+        """Whether the decoder reads the encoder's own queries and keys, besides tokens."""
+        return getattr(self.decoder, "reads_query_key", False)
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         return self._class_names if self.card is None else self.card.class_names
 

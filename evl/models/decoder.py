@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from evl.config import ModelConfig
 from evl.errors import CheckpointError
-from evl.models.attention import CrossAttention
+from evl.models.attention import CrossAttention, attention_sizes
 from evl.models.temporal import LocalTemporalModule
 from evl.onednn import Linear
 from evl.precision import without_autocast
-from evl.types import LayerFeatures
+from evl.types import BackboneSpec, LayerFeatures
 
 
 class QuickGELU(nn.Module):
@@ -136,6 +137,26 @@ class EVLDecoder(nn.Module):
             for layer, one in zip(self.layers, features, strict=True):
                 x = layer(x, one)
         return x.mean(1)
+
+    @classmethod
+    def from_config(cls, config: ModelConfig, spec: BackboneSpec, num_frames: int, num_layers: int) -> EVLDecoder:
+        """As ``model.decoder=evl`` has it. Raises ConfigError where sizes do not fit."""
+        qkv_width, num_heads = attention_sizes(config, spec)
+        return cls(
+            spec.width,
+            num_layers,
+            num_frames=num_frames,
+            grid=spec.grid,
+            num_heads=num_heads,
+            qkv_width=qkv_width,
+            mlp_ratio=config.mlp_ratio,
+            mlp_dropout=config.mlp_dropout,
+            temporal_conv=config.temporal_conv,
+            temporal_position=config.temporal_position,
+            cross_frame=config.cross_frame,
+            num_queries=config.num_queries,
+            query_init=config.query_init,
+        )
 
     @classmethod
     def from_release(

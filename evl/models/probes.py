@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evl.models.attention import CrossAttention
+from evl.config import ModelConfig
+from evl.models.attention import CrossAttention, attention_sizes
 from evl.onednn import Linear, linear
 from evl.precision import without_autocast
-from evl.types import LayerFeatures
+from evl.types import BackboneSpec, LayerFeatures
 
 AXIS_LENGTH = 16  # of time, height and width, in the units of positions
 
@@ -27,6 +28,11 @@ class MeanPool(nn.Module):
         super().__init__()
         self.width = width
         self.num_prefix_tokens = num_prefix_tokens
+
+    @classmethod
+    def from_config(cls, config: ModelConfig, spec: BackboneSpec, num_frames: int, num_layers: int) -> MeanPool:
+        """As ``model.decoder=linear`` has it."""
+        return cls(spec.width, spec.num_prefix_tokens)
 
     def forward(self, features: Sequence[LayerFeatures]) -> Tensor:
         tokens = features[-1].tokens[:, :, self.num_prefix_tokens :]
@@ -87,6 +93,21 @@ class AttentiveProbe(nn.Module):
         self.norm_mlp = nn.LayerNorm(width, eps=1e-5)
         self.mlp = MLP(width, hidden, mlp_dropout)
         self.reset_parameters()
+
+    @classmethod
+    def from_config(cls, config: ModelConfig, spec: BackboneSpec, num_frames: int, num_layers: int) -> AttentiveProbe:
+        """As ``model.decoder=attentive`` has it. Raises ConfigError where sizes do not fit."""
+        _, num_heads = attention_sizes(config, spec)
+        return cls(
+            spec.width,
+            num_blocks=config.probe_blocks or 4,
+            num_heads=num_heads,
+            num_frames=num_frames,
+            grid=spec.grid,
+            positions=config.probe_positions is not False,
+            mlp_ratio=config.mlp_ratio,
+            mlp_dropout=config.mlp_dropout,
+        )
 
     def reset_parameters(self) -> None:
         """As V-JEPA does: normal of std 0.02, biases zero, what is added to a residual smaller by √(2·depth)."""

@@ -25,6 +25,7 @@ from evl.evaluation import Evaluation, encoder_for, mean_interval, write_evaluat
 from evl.evaluation.evaluate import labels_of
 from evl.features.store import FeatureStore
 from evl.models import VideoClassifier
+from evl.models.registry import reads_maps
 from evl.precision import resolve_precision
 from evl.streams import Subset
 from evl.streams.cached import Cached
@@ -126,8 +127,8 @@ class _Runs:
         self.split = store.splits["train"]
         self.labels = labels_of(self.split.samples, store.class_names)
         self.encoder = encoder_for(config.model, store)
-        needs_maps = config.model.decoder == "evl" and config.model.cross_frame
-        self.source = StoredSource(config, store, self.encoder.taps, world, needs_maps=needs_maps)
+        maps = reads_maps(config.model)
+        self.source = StoredSource(config, store, self.encoder.taps, world, needs_maps=maps)
         # whether a stored clip gives other frames in each epoch
         varies = store.description.num_frames("train") != config.clip.num_frames
 

@@ -155,6 +155,7 @@ class Learners:
         if len(self.living) == 1:  # whose decoder makes them block by block, in less memory
             return features
         mapped = {place for one in self.living if one.model.reads_maps for place in one.places}
+        mapped -= {place for one in self.living if one.model.reads_query_key for place in one.places}
         return share_maps(features, mapped, self.all[0].model.encoder.spec.grid)
 
     def units(self, features: Features) -> list[Alone | Together]:

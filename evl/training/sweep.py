@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 
 from evl.assembly import backbone_to_start, build_classifier, start_from
-from evl.assembly.build import taps_of
 from evl.backbones import FrozenBackbone, create_backbone
 from evl.backbones.base import tapped_blocks
 from evl.config import RunConfig
@@ -24,6 +23,7 @@ from evl.distributed import World, join_world
 from evl.errors import ConfigError, DataError, RunError
 from evl.evaluation import Evaluation
 from evl.evaluation.stored import encoder_for
+from evl.models.registry import reads_maps, taps_of
 from evl.precision import resolve_precision
 from evl.training.grid import Grid, Point, expand
 from evl.training.keeper import RunKeeper
@@ -177,7 +177,7 @@ def _prepare(grid: Grid, world: World) -> tuple[_Data, list[Point]]:
             encoder_for(config.model, store)  # refuses what the store has not got
         spec = store.description.spec
         taps = _union([taps_of(config.model) for config in configs], spec.depth, spec.name)
-        needs_maps = any(config.model.decoder == "evl" and config.model.cross_frame for config in configs)
+        needs_maps = any(reads_maps(config.model) for config in configs)
         source = StoredSource(shared, store, taps, world, needs_maps=needs_maps)
         encoder = source.unpacker.encoder
     make_sampler(shared.training, len(samples["train"]), 0, world)
@@ -190,16 +190,12 @@ def _shared_backbone(configs: Sequence[RunConfig], shared: RunConfig) -> FrozenB
     torch.manual_seed(shared.training.seed)  # as a run does, of random weights
 
     def make(taps) -> FrozenBackbone:
-        model = {"decoder": "evl", "taps": f"last {taps}" if isinstance(taps, int) else taps}
-        start = backbone_to_start(replace_settings(shared, model={**_PLAIN, **model}))
+        start = backbone_to_start(shared, taps)
         return start if start is not None else create_backbone(shared.backbone, taps)
 
     backbone = make(wanted[0])
     union = _union(wanted, backbone.spec.depth, backbone.spec.name)
     return backbone if backbone.taps == union else make(union)
-
-
-_PLAIN = {"probe_blocks": None, "probe_positions": None, "num_queries": 1, "zero_shot_start": False}
 
 
 def _union(wanted: Sequence, depth: int, name: str) -> tuple[int, ...]:

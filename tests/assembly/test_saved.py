@@ -25,9 +25,9 @@ ARCHIVE = GOLDEN / "openai_clip_tiny.pt"
 def make(decoder="evl", names=NAMES, **sections):
     """A small model with random trained weights."""
     torch.manual_seed(0)
-    model = {"decoder": decoder, "taps": [2, 4], "mlp_ratio": 1, **sections.pop("model", {})}
+    model = {"decoder": decoder, "taps": [2, 4], **sections.pop("model", {})}
     clip = {"num_frames": 3, "stride": 2, **sections.pop("clip", {})}
-    config = replace(RunConfig(), model=model, clip=clip, **sections)
+    config = replace(replace(RunConfig(), model={"mlp_ratio": 1}), model=model, clip=clip, **sections)
     classifier = build_classifier(config, names).eval()
     with torch.no_grad():
         for parameter in classifier.trainable_parameters():

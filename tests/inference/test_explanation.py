@@ -21,13 +21,14 @@ def make(model=(), *, image_size=24, num_frames=3):
     seed = random.randrange(1 << 30)
     print("seed", seed)  # pytest shows it when a test fails
     torch.manual_seed(seed)
-    settings = {"taps": "last 2", "mlp_dropout": 0.5, "head_dropout": 0.5, **dict(model)}
+    settings = {"taps": "last 2", "mlp_dropout": 0.5, "head_dropout": 0.5}
     config = replace(
         RunConfig(),
         backbone={"image_size": image_size},
         model=settings,
         clip={"num_frames": num_frames, "stride": 2},
     )
+    config = replace(config, model=dict(model))
     classifier = build_classifier(config, ["a", "b", "c"])
     for name, parameter in classifier.named_parameters():
         if not name.startswith("backbone."):

@@ -46,8 +46,9 @@ def backbone():
 
 def config_of(kind="evl", *, dropout=0.0, seed=0, **training):
     training = {"steps": 5, "batch_size": 3, "log_every": 2, "seed": seed, "warmup_steps": 1, **training}
-    model = {"taps": "last 2", "mlp_dropout": dropout, "head_dropout": dropout, **KINDS[kind]}
-    return replace(RunConfig(), model=model, clip={"num_frames": FRAMES}, training=training)
+    model = {"taps": "last 2", "mlp_dropout": dropout, "head_dropout": dropout}
+    config = replace(RunConfig(), model=model, clip={"num_frames": FRAMES}, training=training)
+    return replace(config, model=KINDS[kind])
 
 
 def make_learner(config, backbone):

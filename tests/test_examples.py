@@ -1,0 +1,50 @@
+"""The files in examples/ do what they say, from outside the package."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import evl
+from evl.errors import ConfigError
+
+ROOT = Path(__file__).parent.parent
+SMALL = ("training.steps=4", "training.batch_size=4", "training.eval_every=0", "clip.num_frames=3", "clip.stride=2",
+         "backbone.image_size=32", "model.taps=last 2", "data.num_workers=0", "data.val_fraction=0.34",
+         "evaluation.num_clips=1")  # fmt: skip
+
+
+def run(*arguments, path=ROOT / "examples", code=0):
+    """stdout of a command in a process of its own, which finds modules in ``path``."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(path), str(ROOT)]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-P", "-m", "evl", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+def test_a_new_decoder(videos, tmp_path, monkeypatch):
+    """Trained through the command line, saved, loaded in Python, used, and refused where it cannot be imported."""
+    own = ("model.decoder=new_decoder:GatedPool", "model.options={hidden: 5}")
+    run("train", "--data", videos, "--out", tmp_path / "run", "--set", *SMALL, *own)
+    video = next((videos / "bright").iterdir())
+    said = json.loads(run("predict", tmp_path / "run", video, "--json"))
+    wrong = run("predict", tmp_path / "run", video, path=tmp_path, code=1)
+    assert "Python finds no module new_decoder" in wrong
+    assert "PYTHONPATH" in wrong
+
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    model = evl.load(tmp_path / "run")
+    assert type(model.decoder).__name__ == "GatedPool"
+    assert model.decoder.gates[0][0].out_features == 5
+    assert json.dumps(said).count(str(video))
+    with pytest.raises(ConfigError, match="GatedPool has no module"):
+        evl.explain(model, torch.zeros(1, 3, 3, 32, 32))
+    model.save_pretrained(tmp_path / "again")
+    clips = torch.randn(2, 3, 3, 32, 32)
+    assert torch.equal(evl.load(tmp_path / "again")(clips), model(clips))
