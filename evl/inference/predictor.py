@@ -87,13 +87,16 @@ def views_for(
     """The stream of all views of ``samples`` as ``model`` wants them: decoded, normalised, encoded by its backbone.
 
     ``files``: the samples', where they are known from before; without it labelled ones are verified, others are not.
-    ``precision``: None for what the model was trained in (fp32 on the CPU for fp16).
+    ``precision``: None for what the model was trained in (fp32 on the CPU for fp16). Raises ConfigError where the
+    model has no backbone.
     """
     card = card_of(model)
     counts = num_clips or card.evaluation.num_clips, num_crops or card.evaluation.num_crops
     views = Views(*counts, judging_precision(model, precision))
     files = files or Files(samples, verify=labels is not None)
-    return video_views(model.backbone, files, labels, card.clip, card.preprocessing, views, num_workers=num_workers)
+    return video_views(
+        model.require_backbone(), files, labels, card.clip, card.preprocessing, views, num_workers=num_workers
+    )
 
 
 def predict_views(

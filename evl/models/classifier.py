@@ -69,6 +69,15 @@ class VideoClassifier(nn.Module):
         """The backbone, or what is known of it: ``spec``, ``taps``, ``preprocessing``, ``weights_hash``, ``origin``."""
         return self._facts if self.backbone is None else self.backbone
 
+    def require_backbone(self) -> nn.Module:
+        """The backbone. Raises ConfigError where the model has none."""
+        if self.backbone is None:
+            raise ConfigError(
+                f"this model was trained on stored features, so its encoder, {self._facts.spec.name}, is not in "
+                "memory; save the model and load it with evl.load, or give it features (model.classify)"
+            )
+        return self.backbone
+
     @property
     def reads_maps(self) -> bool:
         """Whether the decoder reads neighbour maps (``evl.models.crossframe``)."""
@@ -117,15 +126,11 @@ class VideoClassifier(nn.Module):
 
         Raises ConfigError where the model has no backbone.
         """
-        if self.backbone is None:
-            raise ConfigError(
-                f"this model was trained on stored features, so its encoder, {self._facts.spec.name}, is not in "
-                "memory; save the model and load it with evl.load, or give it features (model.classify)"
-            )
+        backbone = self.require_backbone()
         if clips.ndim != 5:
             raise ValueError(f"clips of shape {tuple(clips.shape)}; expected (B,T,C,H,W)")
         with torch.no_grad():
-            return self.backbone(clips)
+            return backbone(clips)
 
     def classify(self, features: Sequence[LayerFeatures | MappedFeatures]) -> Tensor:
         """Features of tapped blocks -> logits (B,Y). Only this part has gradients.

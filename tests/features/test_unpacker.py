@@ -167,6 +167,8 @@ def test_a_classifier_on_it_is_saved_as_one_on_the_encoder(form, model, tmp_path
     assert classifier.backbone is None
     with pytest.raises(ConfigError, match=r"trained on stored features.*evl\.load"):
         classifier(clips)
+    with pytest.raises(ConfigError, match=r"trained on stored features.*evl\.load"):
+        evl.predict(classifier, "a.mp4")
     save_model(classifier, tmp_path / "run")
     loaded = evl.load(tmp_path / "run")
     assert loaded.backbone.weights_hash == live.weights_hash == classifier.encoder.weights_hash
