@@ -1,7 +1,8 @@
 """evl: video classifiers on frozen image encoders.
 
-    model = evl.load("runs/mine")                       # a trained run
-    clips = evl.read_views("clip.mp4", ...)             # (V,T,C,H,W), normalised
+    model = evl.train(data="videos/", out="runs/mine")  # or evl.load("runs/mine"), a trained run
+    model.predict("clip.mp4").class_name
+    clips = model.read_views("clip.mp4")                # (V,T,C,H,W), normalized
     logits = model(clips)                               # (V,Y)
 
 Names are imported when they are first used, so ``import evl`` costs nothing and touches nothing.
@@ -14,6 +15,7 @@ from evl.lazy import first_used
 
 _HOMES = {
     "BackboneSpec": "evl.types",
+    "ClipDataset": "evl.api.clips",
     "EVLDecoder": "evl.models.decoder",
     "EVLError": "evl.errors",
     "LayerFeatures": "evl.types",
@@ -23,29 +25,41 @@ _HOMES = {
     "clip_indices": "evl.video.sampling",
     "clip_starts": "evl.video.sampling",
     "create_backbone": "evl.backbones",
-    "evaluate": "evl.evaluation",
+    "embed": "evl.api.vectors",
+    "embed_videos": "evl.api.vectors",
+    "evaluate": "evl.api.judging",
     "explain": "evl.inference",
+    "extract": "evl.api.training",
+    "list_backbones": "evl.backbones",
     "load": "evl.assembly",
     "load_release": "evl.assembly",
     "models": "evl.models",
+    "open_store": "evl.api.settings",
     "predict": "evl.inference",
+    "read_manifest": "evl.data",
     "read_predictions": "evl.evaluation",
     "read_views": "evl.video.views",
-    "train": "evl.training",
+    "sweep": "evl.api.training",
+    "train": "evl.api.training",
     "zero_shot": "evl.assembly",
 }
 __all__ = ["__version__", *sorted(_HOMES)]
 
 if TYPE_CHECKING:
     from evl import models
+    from evl.api.clips import ClipDataset
+    from evl.api.judging import evaluate
+    from evl.api.settings import open_store
+    from evl.api.training import extract, sweep, train
+    from evl.api.vectors import embed, embed_videos
     from evl.assembly import VideoClassifier, load, load_release, zero_shot
-    from evl.backbones import create_backbone
+    from evl.backbones import create_backbone, list_backbones
     from evl.config import RunConfig
+    from evl.data import read_manifest
     from evl.errors import EVLError
-    from evl.evaluation import evaluate, read_predictions
+    from evl.evaluation import read_predictions
     from evl.inference import explain, predict
     from evl.models.decoder import EVLDecoder
-    from evl.training import train
     from evl.types import BackboneSpec, LayerFeatures, Prediction
     from evl.video.sampling import clip_indices, clip_starts
     from evl.video.views import read_views

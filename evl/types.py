@@ -8,7 +8,7 @@ Pixels are (B,V,T,C,H,W): frames before channels, so folding frames into the bat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -174,19 +174,36 @@ class EncoderFacts:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one video. ``scores`` (Y): softmax averaged over views; ``label`` an index or None."""
+    """What a model says of one video. ``scores`` (Y): softmax averaged over views, in the order of ``class_names``;
+    ``label`` an index or None. Without class names, a class is named by its number."""
 
     path: str
     scores: tuple[float, ...]
     label: int | None = None
     start_seconds: float | None = None  # where only a part of the file was looked at
     end_seconds: float | None = None
+    class_names: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def name(self) -> str:
         """The path, and the part of the file if it is one, as ``Sample.name``."""
         return Sample(self.path, None, self.start_seconds, self.end_seconds).name
 
-    def top(self, k: int) -> list[int]:
-        """The k best classes, best first; ties go to the smaller index."""
+    @property
+    def class_name(self) -> str:
+        """The name of the best class."""
+        return self.top(1)[0][0]
+
+    @property
+    def score(self) -> float:
+        """The score of the best class."""
+        return self.top(1)[0][1]
+
+    def top(self, k: int = 5) -> list[tuple[str, float]]:
+        """(name, score) of the k best classes, in the order of ``best``."""
+        names = self.class_names or range(len(self.scores))
+        return [(str(names[y]), self.scores[y]) for y in self.best(k)]
+
+    def best(self, k: int) -> list[int]:
+        """The numbers of the k best classes, best first; ties go to the smaller number."""
         return sorted(range(len(self.scores)), key=lambda y: (-self.scores[y], y))[:k]

@@ -15,11 +15,12 @@ LEVELS = [
     {"data"},  # lists of videos stand on video
     {"features"},  # features on disk
     {"streams"},  # features from videos, disk or memory: the waist
-    {"assembly"},
     {"inference"},
+    {"assembly"},  # the one class of models, which also predicts
     {"evaluation"},
     {"training"},
     {"recipes"},
+    {"api"},  # what users call: one function for each thing that a command does
     {"demo", "bench"},
     {"cli"},
 ]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from huggingface_hub import ModelHubMixin
 
@@ -31,10 +33,13 @@ from evl.assembly.stored import (
 from evl.backbones import FrozenBackbone
 from evl.backbones.base import hash_weights
 from evl.config import ClipConfig, RunConfig
-from evl.errors import CheckpointError, ConfigError, EVLError, SaveError
+from evl.data.paths import MANIFEST_SUFFIXES, AnyPath, videos_at
+from evl.errors import CheckpointError, ConfigError, EVLError, SaveError, VideoError, plural
 from evl.files import expand_home
+from evl.inference.embedding import Pool, embed
+from evl.inference.predictor import predict_videos, read_views_of, views_for
 from evl.models import VideoClassifier as Classifier
-from evl.types import EncoderFacts
+from evl.types import EncoderFacts, Prediction, Sample
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard as Readme
@@ -49,13 +54,15 @@ class VideoClassifier(
     pipeline_tag="video-classification",
     tags=["video-classification", "action-recognition", "evl"],
 ):
-    """``evl.models.VideoClassifier`` that can be saved, pushed to the Hugging Face Hub, and loaded from it.
+    """``evl.models.VideoClassifier`` that reads files, can be saved, pushed to the Hugging Face Hub, and loaded again.
 
+        model.predict("clip.mp4").class_name
         model.save_pretrained("folder", with_backbone=True)
         model.push_to_hub("you/your-model")
         model = evl.VideoClassifier.from_pretrained("you/your-model")      # the same as evl.load
 
     A folder holds ``model.safetensors``, ``model.json`` and a ``README.md`` made from them.
+    ``run``: what training it came to (``evl.training.RunResult``), where ``evl.train`` made it; else None.
     """
 
     def __init__(self, *args, **kwargs):
@@ -65,6 +72,38 @@ class VideoClassifier(
         self._hub_id: str | None = None
         # the scores it was loaded with, and the hash of its trained weights then
         self._scored: tuple[dict | None, str | None] = (None, None)
+        self.run: Any = None
+
+    def predict(self, paths: AnyPath | Iterable[AnyPath], **options) -> Prediction | list[Prediction]:
+        """The prediction of a file; for a list, folder or manifest a list with the prediction of each video, in order.
+
+        By the model's own sampling, resizing and views, on its device. ``options``: those of
+        ``evl.inference.predict_videos``, such as ``num_clips``. Raises VideoError for the first file that cannot be
+        used; ``evl.predict(model, paths)`` predicts the others and lists those.
+        """
+        samples = videos_at(paths)
+        result = predict_videos(self, samples, **options)
+        _refuse_damaged({samples[index]: reason for index, reason in result.damaged.items()}, "evl.predict")
+        return result.predictions[0] if _is_one_file(paths) else list(result.predictions)
+
+    def embed(self, paths: AnyPath | Iterable[AnyPath], *, pool: Pool = "query", **options) -> np.ndarray:
+        """The vector (D) of a file, float32; for a list, folder or manifest a vector of each video, (n,D), in order.
+
+        ``pool``: ``query``, what the trained decoder gathered, or ``mean``, the mean of patch tokens. ``options``:
+        those of ``evl.inference.views_for``, such as ``num_clips``. Raises VideoError for the first file that cannot be
+        used.
+        """
+        samples = videos_at(paths)
+        found = embed(self, views_for(self, samples, **options), pool=pool)
+        _refuse_damaged({one: found.damaged[one.name] for one in samples if one.name in found.damaged})
+        return found.vectors[0] if _is_one_file(paths) else found.vectors
+
+    def read_views(self, path: AnyPath, *, num_clips: int | None = None, num_crops: int | None = None) -> torch.Tensor:
+        """The normalised views of a file that ``predict`` shows to the model: float (V,T,C,H,W), on the CPU.
+
+        ``softmax(model(views)).mean(0)`` are the scores. Raises VideoError for a file that cannot be used.
+        """
+        return read_views_of(self, path, num_clips=num_clips, num_crops=num_crops)
 
     def save_pretrained(self, save_directory: str | Path, *, with_backbone: bool | None = None, **options):
         """Writes the model into a folder. ``with_backbone``: also the frozen encoder's weights, so that nothing else
@@ -133,6 +172,26 @@ class VideoClassifier(
         inside = self.card.with_backbone if self._with_backbone is None else self._with_backbone
         card = replace(scored_card(self), with_backbone=inside, evl_version=__version__)
         return readme(card, kwargs.get("repo_id", self._hub_id))
+
+
+def _is_one_file(paths: AnyPath | Iterable[AnyPath]) -> bool:
+    """Whether it is the path of a file that is neither a folder nor a list of videos."""
+    if not isinstance(paths, AnyPath):
+        return False
+    path = Path(expand_home(os.fsdecode(paths)))
+    return path.suffix.lower() not in MANIFEST_SUFFIXES and not path.is_dir()
+
+
+def _refuse_damaged(damaged: dict[Sample, str], tolerant: str | None = None) -> None:
+    """VideoError for the first, with the number of the others, and with the name of a function that leaves them out."""
+    if not damaged:
+        return
+    sample, reason = next(iter(damaged.items()))
+    if len(damaged) > 1:
+        reason += f" (and {plural(len(damaged) - 1, 'other video')} cannot be used)"
+    if tolerant is not None and len(damaged) > 1:
+        reason += f"; {tolerant}(model, paths) predicts the rest and lists these"
+    raise VideoError(sample.name, reason)
 
 
 def build_classifier(

@@ -63,7 +63,7 @@ def print_result(result) -> None:
     num_seeds = len(result.of(EVL, "motion"))
     intervals = f"t-intervals over {num_seeds} seeds" if num_seeds > 1 else "Wilson's, over videos; one seed"
     prediction, folder = result.prediction, _shown(result.folder)
-    best, video, run = prediction.top(1)[0], _shown(prediction.path), _shown(first.folder)
+    best, video, run = prediction.best(1)[0], _shown(prediction.path), _shown(first.folder)
     lines = [
         "top-1 on videos of objects no decoder was trained on, by an unseen artist, with 95 % intervals "
         f"({intervals}); seconds: training and judging, both tasks",

@@ -88,7 +88,7 @@ def command(
         raise typer.BadParameter("where to? Give --out STORE")
     if not re.fullmatch(r"[1-9]\d{0,5}/[1-9]\d{0,5}", part):
         raise ConfigError(f"--part {part!r}: expected a number and how many there are, such as 3/16")
-    from evl.cli.run_config import make_config
+    from evl.api.settings import make_config
     from evl.features.description import StoreOptions
 
     options = StoreOptions(

@@ -159,9 +159,9 @@ def _document(model, result) -> dict:
     predictions = [
         {
             **_place(prediction),
-            "class": model.class_names[prediction.top(1)[0]],
+            "class": model.class_names[prediction.best(1)[0]],
             "scores": {
-                model.class_names[y]: round(prediction.scores[y], 6) for y in prediction.top(len(prediction.scores))
+                model.class_names[y]: round(prediction.scores[y], 6) for y in prediction.best(len(prediction.scores))
             },
         }
         for prediction in result.predictions
@@ -186,7 +186,7 @@ def _print_table(model, result, top: int) -> None:
     if result.predictions:
         table = Table("video", "class", "score")
         for prediction in result.predictions:
-            for place, y in enumerate(prediction.top(top)):
+            for place, y in enumerate(prediction.best(top)):
                 name = escape(model.class_names[y])
                 score = f"{100 * prediction.scores[y]:.1f} %"
                 table.add_row(

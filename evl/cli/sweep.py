@@ -47,7 +47,8 @@ def command(
     head is saved as a run in --out/heads, the chosen one in --out/best; its score is optimistic, because it was chosen
     by it, so where there is a test split it alone is judged on that, once.
     """
-    from evl.cli.run_config import make_config, refuse_other_videos, refuse_with_resume
+    from evl.api.settings import make_config
+    from evl.cli.run_config import refuse_other_videos, refuse_with_resume
     from evl.cli.show_sweep import run_sweep
     from evl.errors import ConfigError
 

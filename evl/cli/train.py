@@ -78,8 +78,9 @@ def command(
     From stored features (evl extract): evl train --features STORE --out RUN; the same results, no decoding.
     """
 
+    from evl.api.settings import make_config
     from evl.cli.common import ProgressBars, console, is_main_process, output, print_evaluation, start_logging
-    from evl.cli.run_config import make_config, refuse_other_videos, refuse_with_resume
+    from evl.cli.run_config import refuse_other_videos, refuse_with_resume
     from evl.errors import ConfigError
     from evl.heap import keep_freed_memory
     from evl.training import Interrupted, train

@@ -30,6 +30,11 @@ class Evaluation:
     protocol: str
     class_names: tuple[str, ...]
 
+    @property
+    def top1(self) -> float:
+        """Percent of the videos, ``metrics.top1``."""
+        return self.metrics.top1
+
     def to_dict(self) -> dict:
         return {**self.metrics.to_dict(), "num_damaged": len(self.damaged), "protocol": self.protocol}
 
@@ -59,7 +64,7 @@ def evaluate(
     if not all(isinstance(sample, Sample) for sample in samples):
         raise DataError(
             f"expected a list of evl.types.Sample, got {type(samples).__name__} {samples!r:.60}; a folder or list of "
-            "videos becomes one by evl.data.read_manifest(path).samples"
+            "videos becomes one by evl.read_manifest(path).samples"
         )
     stream = views_for(
         model,

@@ -82,7 +82,7 @@ def compute_metrics(predictions: Sequence[Prediction], num_classes: int) -> Metr
     confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
     top5_hits = 0
     for prediction in predictions:
-        best = prediction.top(5)
+        best = prediction.best(5)
         confusion[prediction.label, best[0]] += 1
         top5_hits += prediction.label in best
     return Metrics(confusion, top5_hits)

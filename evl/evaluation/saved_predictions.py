@@ -50,7 +50,7 @@ class SavedPredictions:
         """One a video, as ``Evaluation.predictions``: what ``compute_metrics`` takes."""
         columns = (self.paths, self.scores.tolist(), self.labels.tolist(), self.start_seconds, self.end_seconds)
         return tuple(
-            Prediction(path, tuple(scores), label, start, end)
+            Prediction(path, tuple(scores), label, start, end, self.class_names)
             for path, scores, label, start, end in zip(*columns, strict=True)
         )
 
@@ -72,7 +72,7 @@ def write_predictions(path: str | Path, evaluation: Evaluation) -> None:
         "start_seconds": pa.array([one.start_seconds for one in found], pa.float64()),
         "end_seconds": pa.array([one.end_seconds for one in found], pa.float64()),
         "label": classes([one.label for one in found]),
-        "prediction": classes([one.top(1)[0] for one in found]),
+        "prediction": classes([one.best(1)[0] for one in found]),
         "scores": pa.FixedSizeListArray.from_arrays(pa.array(scores.reshape(-1)), len(names)),
     }
     told = json.dumps({"class_names": names, "protocol": evaluation.protocol}, ensure_ascii=False)

@@ -15,6 +15,7 @@ from evl.features.fit import config_of, differences
 from evl.features.store import FeatureStore
 from evl.features.unpacker import encoder_of, open_unpacker
 from evl.inference.reading import device_of, judging_precision
+from evl.models.card import ModelCard
 from evl.models.registry import reads_query_key, taps_of
 from evl.streams.stored import Stored, stored_views
 from evl.types import EncoderFacts
@@ -47,15 +48,26 @@ def refuse_differences(store: FeatureStore, config: RunConfig) -> None:
 def load_for_store(run: str | Path, store: FeatureStore, device: str | torch.device = "cpu") -> VideoClassifier:
     """``evl.load(run)`` without its encoder, for the store's features. Raises StoreError where it was trained on other
     features than the store holds."""
-    card, description = read_card(find_model(run)), store.description
-    backbone = replace(card.backbone, weights=description.backbone.weights)  # ``load`` compares their hashes
+    card = read_card(find_model(run))
+    refuse_other_features(store, card, str(run))
+    return load(run, device=device, backbone=encoder_for(card.model, store))
+
+
+def refuse_other_features(store: FeatureStore, card: ModelCard, model_name: str) -> None:
+    """StoreError where a model of ``card`` was trained on other features than the store holds."""
+    description = store.description
+    backbone = replace(card.backbone, weights=description.backbone.weights)  # the hashes are compared
     refuse_differences(store, replace(config_of(description), backbone=backbone, model=card.model, clip=card.clip))
     if card.preprocessing != description.preprocessing:
         raise StoreError(
-            f"{store.path} was made of pixels prepared otherwise than for {run}: {description.preprocessing}, not "
-            f"{card.preprocessing}"
+            f"{store.path} was made of pixels prepared otherwise than for {model_name}: {description.preprocessing}, "
+            f"not {card.preprocessing}"
         )
-    return load(run, device=device, backbone=encoder_for(card.model, store))
+    if card.backbone_hash != description.backbone_hash:
+        raise StoreError(
+            f"{model_name} was trained on other backbone weights than those of {store.path}: hash "
+            f"{card.backbone_hash[:12]}…, not {description.backbone_hash[:12]}…"
+        )
 
 
 def views_of_store(

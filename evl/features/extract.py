@@ -75,6 +75,9 @@ class ExtractResult:
     def num_damaged(self) -> int:
         return sum(map(len, self.damaged.values()))
 
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
 
 def extract(
     config: RunConfig,

@@ -71,6 +71,9 @@ class FeatureStore:
         if not unfinished:
             self.splits  # noqa: B018  (what is wrong is told now)
 
+    def __fspath__(self) -> str:
+        return str(self.path)
+
     def __getstate__(self) -> dict:
         return {"path": self.path, "description": self.description}
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from evl.data.dataset import Files
 from evl.data.paths import AnyPath, videos_at
@@ -16,6 +17,7 @@ from evl.models import VideoClassifier
 from evl.streams import Stream, Views
 from evl.streams.live import Live, video_views
 from evl.types import Prediction, Sample
+from evl.video.views import read_views
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,29 @@ def views_for(
     )
 
 
+def read_views_of(
+    model: VideoClassifier, path: AnyPath, *, num_clips: int | None = None, num_crops: int | None = None
+) -> Tensor:
+    """The views of one file as ``views_for`` has them: float (V,T,C,H,W), normalised. Raises VideoError."""
+    card = card_of(model)
+    clip, pixels = card.clip, card.preprocessing
+    return read_views(
+        path,
+        num_frames=clip.num_frames,
+        stride=clip.stride,
+        frames_per_second=clip.frames_per_second,
+        sampling=clip.sampling,
+        num_clips=num_clips or card.evaluation.num_clips,
+        num_crops=num_crops or card.evaluation.num_crops,
+        size=pixels.image_size,
+        mean=pixels.mean,
+        std=pixels.std,
+        interpolation=pixels.interpolation,
+        antialias=pixels.antialias,
+        pixel_aspect=pixels.pixel_aspect,
+    )
+
+
 def predict_views(
     models: Sequence[VideoClassifier],
     stream: Stream,
@@ -118,10 +143,15 @@ def predict_views(
             world=world or World(0, 1, device_of(models[0])),
             progress=progress,
         )
-    return [_predictions(stream.samples, labels, scores, damaged) for scores in found]
+    return [
+        _predictions(stream.samples, labels, scores, damaged, model.class_names)
+        for model, scores in zip(models, found, strict=True)
+    ]
 
 
-def _predictions(samples, labels, scores: dict[int, np.ndarray], damaged: dict[int, str]) -> Predictions:
+def _predictions(
+    samples, labels, scores: dict[int, np.ndarray], damaged: dict[int, str], class_names: tuple[str, ...]
+) -> Predictions:
     return Predictions(
         tuple(
             Prediction(
@@ -130,6 +160,7 @@ def _predictions(samples, labels, scores: dict[int, np.ndarray], damaged: dict[i
                 labels[index] if labels is not None else None,
                 samples[index].start_seconds,
                 samples[index].end_seconds,
+                class_names,
             )
             for index in sorted(scores)
         ),

@@ -42,7 +42,7 @@ def test_evaluate_says_it_before_it_reads_anything(finished_run):
         evl.evaluate(model, [Sample("there/is/none.mp4", "grey")])
 
 
-@pytest.mark.parametrize("given", ["videos/", ["a.mp4"], [("a.mp4", "dark")]])
+@pytest.mark.parametrize("given", [["a.mp4"], [("a.mp4", "dark")]])
 def test_evaluate_takes_samples(finished_run, given):
     with pytest.raises(DataError, match="expected a list of evl"):
         evl.evaluate(evl.load(finished_run), given)

@@ -40,7 +40,7 @@ def test_counts(num_classes):
 def test_nothing_and_ties():
     assert compute_metrics([], 3).top1 == 0
     assert compute_metrics([], 3).chance == 0
-    assert Prediction("x", (0.4, 0.4, 0.2)).top(2) == [0, 1]
+    assert Prediction("x", (0.4, 0.4, 0.2)).best(2) == [0, 1]
 
 
 def test_scores_are_the_mean_softmax_of_views(finished_run, videos):

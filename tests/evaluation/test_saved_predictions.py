@@ -39,7 +39,7 @@ def test_what_was_written_comes_back(judged, tmp_path):
         assert (found.class_names, found.protocol) == (NAMES, "8x16 frames")
         assert found.paths == tuple(one.path for one in judged.predictions)
         assert found.labels.tolist() == [one.label for one in judged.predictions]
-        assert found.predicted.tolist() == [one.top(1)[0] for one in judged.predictions]
+        assert found.predicted.tolist() == [one.best(1)[0] for one in judged.predictions]
         assert found.scores.dtype == np.float32
         assert found.scores.flags.writeable  # torch.from_numpy warns otherwise
         assert np.array_equal(found.scores, np.float32([one.scores for one in judged.predictions]))
@@ -57,7 +57,7 @@ def test_other_programs_read_it(judged, tmp_path):
     write_predictions(tmp_path / "p.parquet", judged)
     table = parquet.read_table(tmp_path / "p.parquet")
     assert table["label"].to_pylist() == [NAMES[one.label] for one in judged.predictions]
-    assert table["prediction"].to_pylist() == [NAMES[one.top(1)[0]] for one in judged.predictions]
+    assert table["prediction"].to_pylist() == [NAMES[one.best(1)[0]] for one in judged.predictions]
     assert table.schema.field("scores").type.list_size == 4
     assert json.loads(table.schema.metadata[b"evl"])["class_names"] == list(NAMES)
 

@@ -1,0 +1,131 @@
+"""Clips for other training loops."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from evl.api.judging import choose_split
+from evl.api.settings import config_for, sections_of
+from evl.assembly import VideoClassifier, load
+from evl.assembly.hub import is_hub_id
+from evl.backbones import FrozenBackbone, create_backbone
+from evl.config import BackboneConfig, RunConfig, replace
+from evl.data.dataset import EvaluationViews, TrainingClips
+from evl.data.labels import sort_labels
+from evl.data.manifest import Manifest
+from evl.data.splits import find_splits, make_files
+from evl.errors import ConfigError, DataError, VideoError
+from evl.evaluation.evaluate import labels_of
+from evl.types import Sample
+from evl.video.augment import TrainingTransform
+from evl.video.transforms import normalise, preprocessing_of
+
+
+class ClipDataset(Dataset):
+    """``dataset[i]`` -> (clip, label): float (T,C,H,W), normalized as a model or encoder wants it, and a class number.
+
+        clips = evl.ClipDataset("videos/", "vit_base_patch16_clip_quickgelu_224.openai", split="train", num_frames=8)
+        for batch, labels in torch.utils.data.DataLoader(clips, batch_size=8, shuffle=True): ...
+
+    The split ``train`` gives a random, augmented clip of each video; which one follows from seed, epoch and index only
+    (``set_epoch``). Other splits give the middle clip, cropped at the center. Both are those of ``evl.train``, as is
+    the division of videos without splits. A video that cannot be read raises VideoError when it is asked for.
+
+    Args:
+        data: a folder with a folder per class, a data set, a list of videos, or samples.
+        model: a model, or the folder of a run: its clips, pixels and class names; or an encoder: its name, or one that
+            was made.
+        split: train, val or test; samples are taken as they are.
+        fields: settings by name, as for ``evl.train``: ``num_frames=16``, ``rand_augment=None``.
+
+    Attributes: ``samples``, ``labels`` (the class number of each), ``class_names``, ``config``.
+    """
+
+    def __init__(
+        self,
+        data: str | os.PathLike | Iterable[Sample],
+        model: VideoClassifier | FrozenBackbone | BackboneConfig | str | os.PathLike,
+        split: str = "train",
+        *,
+        config: RunConfig | None = None,
+        settings: Iterable[str] = (),
+        **fields: Any,
+    ):
+        if isinstance(model, str | os.PathLike) and (os.path.isdir(model) or is_hub_id(model)):
+            model = load(model)
+        backbone, names = None, None
+        if isinstance(model, VideoClassifier):
+            card, names = model.card, model.class_names
+            if config is None:
+                config = RunConfig(backbone=card.backbone, model=card.model, clip=card.clip, evaluation=card.evaluation)
+                config = replace(config, data={"pixel_aspect": card.preprocessing.pixel_aspect})
+            preprocessing = card.preprocessing
+        elif isinstance(model, FrozenBackbone):
+            config = config or RunConfig(backbone=BackboneConfig(model.spec.name))
+            preprocessing = model.preprocessing
+        else:
+            backbone, preprocessing = model, None
+        is_list = not isinstance(data, str | os.PathLike | Mapping | Manifest)
+        path = None if is_list or isinstance(data, Manifest) else data
+        self.config = config_for(path, backbone=backbone, config=config, settings=settings, fields=fields)
+        if self.config.data.features is not None:
+            raise ConfigError("a store holds features, not clips: give the videos")
+        if preprocessing is None:
+            preprocessing = create_backbone(self.config.backbone, 1).preprocessing
+        own, preprocessing = preprocessing, preprocessing_of(self.config, preprocessing)
+        if isinstance(model, VideoClassifier) and (preprocessing != own or self.config.backbone != model.card.backbone):
+            raise ConfigError(
+                "a model's encoder and pixels are its own: leave out settings of backbone, and interpolation, "
+                "antialias and pixel_aspect"
+            )
+        if isinstance(model, FrozenBackbone) and "backbone" in sections_of(fields):
+            raise ConfigError("this encoder is made already: leave out settings of backbone, or give its name instead")
+        self.preprocessing, self.split, self.epoch = preprocessing, split, 0
+        self.samples, self.class_names = self._find(data, split, names)
+        self.labels = tuple(labels_of(self.samples, self.class_names))
+        files, clip, seed = make_files(self.samples, self.config), self.config.clip, self.config.training.seed
+        if split == "train":
+            transform = TrainingTransform(self.config.augment, preprocessing, self.class_names)
+            square = dict(square_pixels=preprocessing.pixel_aspect)
+            self._items = TrainingClips(files, self.labels, clip, transform, seed, **square)
+        else:
+            self._items = EvaluationViews(files, self.labels, clip, preprocessing, num_clips=1, num_crops=1)
+
+    def _find(self, data, split: str, names: Sequence[str] | None) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
+        if isinstance(data, Manifest):
+            return tuple(data.splits[choose_split(data, split)]), tuple(names or data.class_names)
+        if not isinstance(data, str | os.PathLike | Mapping):
+            samples = tuple(data)
+            if not samples or not all(isinstance(one, Sample) for one in samples):
+                raise DataError(f"data {samples!r:.60}: expected a path, or a list of evl.types.Sample")
+            return samples, tuple(names or sort_labels({sample.label for sample in samples}))
+        found = find_splits(self.config, test=split == "test")
+        if not found.splits.get(split):
+            there = ", ".join(name for name, group in found.splits.items() if group)
+            raise DataError(f"{self.config.data.path} has no videos of a split {split!r}, only of: {there}")
+        return found.splits[split], tuple(names or found.class_names)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Other random clips, in the split ``train``. A DataLoader with persistent workers does not see it."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"clip {index} of {len(self)}")
+        index = int(index) % len(self)
+        item = self._items[(self.epoch, index) if self.split == "train" else index]
+        if item.problem is not None:
+            raise VideoError(self.samples[index].name, item.problem)
+        pixels = item.pixels if self.split == "train" else item.pixels[0]
+        if pixels.dtype == torch.uint8:  # random erasing, and views, come as floats already
+            pixels = normalise(pixels, self.preprocessing.mean, self.preprocessing.std)
+        return pixels, self.labels[index]

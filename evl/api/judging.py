@@ -1,0 +1,187 @@
+"""A model, or the run of one, against labelled videos or a store."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from evl.api.settings import is_store
+from evl.assembly import VideoClassifier, load
+from evl.config import RunConfig
+from evl.data import read_manifest
+from evl.data.dataset import Files
+from evl.data.groups import with_groups
+from evl.data.labels import clean_label
+from evl.data.loader import default_num_workers
+from evl.data.manifest import Manifest
+from evl.data.moved import describe_gone, gone_samples, moved_samples, old_root
+from evl.data.splits import announce_notices
+from evl.distributed import join_world
+from evl.errors import ConfigError, DataError, StoreError
+from evl.evaluation import Evaluation, evaluate_views, load_for_store, views_of_store, write_evaluation
+from evl.evaluation import evaluate as evaluate_samples
+from evl.evaluation.stored import refuse_other_features
+from evl.features.store import FeatureStore
+from evl.inference.reading import device_of
+from evl.training.loop import Progress
+from evl.training.run_folder import RunFolder
+from evl.types import Sample
+
+log = logging.getLogger("evl")
+AnyPath = str | os.PathLike
+FEW_VIDEOS = 16  # for fewer, starting processes to read them takes longer than it saves
+
+
+def evaluate(
+    model: VideoClassifier | AnyPath,
+    data: AnyPath | Manifest | FeatureStore | Iterable[Sample] | None = None,
+    *,
+    split: str | None = None,
+    root: AnyPath | None = None,
+    layout: str = "auto",
+    split_number: int = 1,
+    num_clips: int | None = None,
+    num_crops: int | None = None,
+    batch_size: int | None = None,
+    num_workers: int | None = None,
+    precision: str | None = None,
+    files: Files | None = None,
+    trained_on: Sequence[Sample] | None = None,
+    out: AnyPath | None = None,
+    device: str | None = None,
+    progress: Callable[[Progress], None] = lambda report: None,
+    **sizes,
+) -> Evaluation:
+    """Judges a model on labelled videos, each by all of its views: ``.top1``, ``.metrics``, ``.predictions``.
+
+        evl.evaluate("runs/mine").top1
+        evl.evaluate(model, "videos/").metrics.confusion
+
+    Args:
+        model: a model, or the folder of a run (or owner/name on the hub), which ``evl.load`` loads with ``sizes``.
+        data: a folder, data set or list of videos; samples; or a store of features. None: the run's own videos.
+        split: the split of ``data``; None: test, else val, all, train; of a run's own videos val.
+        root, layout, split_number: as for ``evl.read_manifest``.
+        num_clips, num_crops, batch_size, precision: None for the model's own; a store has its own views.
+        num_workers: processes that read videos; None: one a core, but 0 for a few videos.
+        trained_on: samples; None: the run's training videos. The protocol says whether groups are shared with them.
+        out: where predictions, scores and pictures are written; None: nowhere.
+        device: None: the model's own, for a run CUDA if there is one.
+
+    Damaged videos are in ``.damaged`` and part of no score. Under torchrun all processes share the work and get the
+    whole result. Raises DataError where a label is none of the model's class names, or no video could be read.
+    """
+    run = _run_of(model)
+    with join_world(device or (str(device_of(model)) if isinstance(model, VideoClassifier) else None)) as world:
+        store = data if isinstance(data, FeatureStore) else FeatureStore(os.fspath(data)) if is_store(data) else None
+        given = dict(root=root, num_clips=num_clips, num_crops=num_crops, num_workers=num_workers, files=files)
+        if store is not None and (others := [name for name, value in {**given, **sizes}.items() if value is not None]):
+            raise ConfigError(f"a store has its own videos, views and sizes: leave out {', '.join(others)}")
+        if not isinstance(model, VideoClassifier):
+            model = load(model, device=world.device, **sizes) if store is None else load_for_store(model, store)
+            model.to(world.device)
+        elif sizes:
+            raise ConfigError(f"{', '.join(sizes)} go with the folder of a run; this model is loaded already")
+        elif store is not None:
+            refuse_other_features(store, model.card, "this model")
+        if trained_on is None:
+            trained_on = run.samples("train") if run is not None and run.exists else ()
+        if store is not None:
+            split = _stored_split(store, split, model.class_names)
+            samples = store.splits[split].samples
+        else:
+            samples = _samples(run, data, split, root=root, layout=layout, split_number=split_number)
+        if data is not None and world.is_main:
+            _warn_if_trained_on(trained_on, samples)
+        phase, total, done = "evaluating", len(range(world.rank, len(samples), world.size)), 0
+
+        def count(more: int) -> None:
+            nonlocal done
+            done += more
+            progress(Progress(phase, done, total))
+
+        how = dict(batch_size=batch_size, world=world, progress=count, trained_on=trained_on)
+        if store is not None:
+            stream = views_of_store(model, store, split, precision=precision)
+            result = evaluate_views([model], stream, **how)[0]
+        else:
+            if num_workers is None:
+                num_workers = 0 if len(samples) < FEW_VIDEOS else default_num_workers()
+            views = dict(num_clips=num_clips, num_crops=num_crops, precision=precision, files=files)
+            result = evaluate_samples(model, samples, num_workers=num_workers, **views, **how)
+        if out is not None and world.is_main:
+            write_evaluation(out, result)
+    return result
+
+
+def _run_of(model: VideoClassifier | AnyPath) -> RunFolder | None:
+    """The folder that a model was trained in, as far as it is known."""
+    if not isinstance(model, VideoClassifier):
+        return RunFolder(model)
+    return None if model.run is None else RunFolder(model.run.folder)
+
+
+def _samples(run: RunFolder | None, data, split: str | None, **options) -> tuple[Sample, ...]:
+    if data is None:
+        return _own_samples(run, split or "val", options["root"])
+    if not isinstance(data, str | os.PathLike | Manifest):
+        if isinstance(data, bytes) or not isinstance(data, Iterable):
+            raise DataError(f"data {data!r:.60}: expected a path, or a list of evl.types.Sample")
+        return tuple(data)  # which are looked at where they are judged
+    manifest = data if isinstance(data, Manifest) else read_manifest(data, **options)
+    manifest.require_videos()
+    announce_notices(manifest)
+    samples = manifest.splits[choose_split(manifest, split)]
+    if run is None or not run.exists or isinstance(data, Manifest):
+        return samples
+    group_by = RunConfig.from_yaml(run.path / "config.yaml").data.group_by
+    path = Path(data)
+    try:  # groups made as the run made its own, where all of them can be
+        return with_groups(samples, group_by, options["root"] or (path if path.is_dir() else path.parent), path)
+    except DataError:  # it has groups of its own, or names of another kind
+        return samples
+
+
+def choose_split(manifest: Manifest, split: str | None) -> str:
+    """``split``, or the one to judge by: test, else val, all, train. Raises DataError for one that is not there."""
+    if split is not None and split not in manifest.splits:
+        raise DataError(f"{manifest.source} has no split {split!r}, only {', '.join(manifest.splits)}")
+    return split or next(name for name in ("test", "val", "all", "train") if name in manifest.splits)
+
+
+def _own_samples(run: RunFolder | None, split: str, root: AnyPath | None) -> tuple[Sample, ...]:
+    """A split of the run itself, where its videos lie now."""
+    if run is None:
+        raise ConfigError("this model does not say which run it is of: give data, or the folder of the run")
+    samples = run.samples(split) if run.exists else ()
+    if not samples:
+        raise DataError(f"{run.path} has no videos of its own of the split {split}; give --data")
+    config = RunConfig.from_yaml(run.path / "config.yaml")
+    before = old_root(config.data, [*run.samples("train"), *run.samples("val")])
+    if root is not None:
+        samples, before = moved_samples(samples, before, str(Path(root).absolute())), f"{before}, now {root},"
+    if gone := gone_samples({split: samples}, before, how="--root").get(split):
+        log.warning(describe_gone(len(gone), len(samples), split, gone[0].path, before, "--root"))
+    return samples
+
+
+def _stored_split(store: FeatureStore, split: str | None, class_names: Sequence[str]) -> str:
+    """The split of the store that is asked for, if it has views and labels that the model knows."""
+    judged = {name: one for name, one in store.splits.items() if name != "train"}  # which has training clips, no views
+    chosen = split or next((name for name in ("test", "val") if name in judged), "val")
+    if chosen not in judged:
+        raise StoreError(
+            f"{store.path} has no views of a split {chosen!r} to judge a model by, only of: {', '.join(judged) or '-'}"
+        )
+    known = set(map(clean_label, class_names))
+    if unknown := sorted({clean_label(sample.label) for sample in judged[chosen].samples} - known):
+        raise DataError(f"{store.path} has videos of a class that the model does not know: {unknown[0]!r}")
+    return chosen
+
+
+def _warn_if_trained_on(trained_on: Sequence[Sample], samples: Sequence[Sample]) -> None:
+    trained = {os.path.realpath(sample.path) for sample in trained_on}
+    if seen := sum(isinstance(one, Sample) and os.path.realpath(one.path) in trained for one in samples):
+        log.warning("%d of these %d videos were trained on: no score of unseen videos", seen, len(samples))
