@@ -132,9 +132,11 @@ def embed_videos(
         chosen = [one for name, one in store.splits.items() if split in (None, name)]
         samples = [sample for one in chosen for sample in one.samples]
         splits = [one.name for one in chosen for _ in one.samples]
-    elif labeled or isinstance(data, Manifest) or split is not None:
+    elif labeled or isinstance(data, Manifest):
         samples, splits = _listed(data, root, split)
     else:
+        if split is not None or root is not None:
+            raise ConfigError("split and root go with labeled videos: say labeled=True, or leave them out")
         samples = _given(data)
         splits = [None] * len(samples)
     model, has_learned = _model(model, store, device, sizes)
@@ -190,7 +192,8 @@ def _model(model, store: FeatureStore | None, device: str | None, sizes: dict) -
         if store is not None:
             refuse_other_features(store, model.card, "this model")
         return model if device is None else model.to(pick_device(device)), True
-    if isinstance(model, str | os.PathLike) and (os.path.isdir(model) or is_hub_id(model)):
+    is_path = isinstance(model, os.PathLike) and not os.path.isfile(model)  # a Path that is not there was to be a run
+    if is_path or (isinstance(model, str) and (os.path.isdir(model) or is_hub_id(model))):
         chosen = pick_device(device)
         found = load(model, device=chosen, **sizes) if store is None else load_for_store(model, store, chosen)
         return found, True

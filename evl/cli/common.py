@@ -145,8 +145,11 @@ class Task:
 class ProgressBars:
     """What ``evl.training.train`` reports, drawn: one bar for training, one for each evaluation."""
 
+    def __init__(self, unit: str = ""):
+        self.unit = unit
+
     def __enter__(self):
-        self.bars, self.tasks = Bars("").__enter__(), {}
+        self.bars, self.tasks = Bars(self.unit).__enter__(), {}
         return self
 
     def __call__(self, report) -> None:

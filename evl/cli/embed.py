@@ -72,13 +72,12 @@ def command(
     """
     from rich.markup import escape
 
+    from evl.api.settings import open_store
+    from evl.api.vectors import embed_videos
+    from evl.backbones import named
     from evl.cli.common import Bars, console, output, print_json, start_logging
-    from evl.data.loader import default_num_workers
-    from evl.distributed import pick_device
-    from evl.errors import ConfigError, DataError, SaveError
-    from evl.evaluation import protocol_of, views_of_store
-    from evl.inference import embed, views_for
-    from evl.inference.embedding import joined, require_ending, write_embeddings
+    from evl.errors import ConfigError, SaveError
+    from evl.inference.embedding import require_ending, write_embeddings
 
     start_logging()
     paths = list(paths or [])
@@ -91,8 +90,7 @@ def command(
         raise typer.BadParameter("expected videos, --data DATA or --features STORE: one of them")
     if neighbours and paths:
         raise typer.BadParameter("--neighbours needs labels: give --data DATA or --features STORE")
-    pool = pool or ("mean" if run is None else "query")
-    if run is None and pool != "mean":
+    if run is None and pool not in (None, "mean"):
         raise typer.BadParameter("without a run there is no query that learned; take --pool mean, or a run")
     views = (backbone, root, clips, crops, workers, num_frames, stride, frames_per_second, image_size)
     if features is not None and any(option is not None for option in views):
@@ -103,133 +101,37 @@ def command(
     require_ending(out)
     if data is not None and data.resolve() in (out.resolve(), out.with_suffix(".videos.csv").resolve()):
         raise SaveError(f"{out}: would be written over --data; choose another --out")
-    chosen = pick_device(device)
     with Bars("videos") as bars:
-        if features is not None:
-            model, store, stored = _stored(run, features, split, chosen)
-            task = bars.add("embedding", sum(map(len, stored)))
-            streams = [views_of_store(model, store, one.name, labelled=False) for one in stored]
-            samples = [sample for one in stored for sample in one.samples]
-            splits = [one.name for one in stored for _ in one.samples]
-        else:
-            samples, splits = _videos(paths) if data is None else _listed(data, root, split)
-            model = _model(run, backbone, chosen, sizes(num_frames, stride, image_size, frames_per_second))
-            task = bars.add("embedding", len(samples))
-            how_many = (0 if len(samples) < 16 else default_num_workers()) if workers is None else workers
-            streams = [views_for(model, samples, num_clips=clips, num_crops=crops, num_workers=how_many)]
-        options = dict(pool=pool, batch_size=batch_size, progress=task.advance)
-        result = joined([embed(model, stream, **options) for stream in streams])
-    if not result.samples:
-        path, reason = next(iter(result.damaged.items()))
-        raise DataError(
-            f"not one of {len(samples)} videos could be read, such as {path}: {reason}; nothing is written. Are these "
-            "videos? 'evl check' looks at every one"
+        found = embed_videos(
+            run if backbone is None else named(backbone),
+            open_store(features) if features is not None else data or paths,
+            pool=pool,
+            split=split,
+            root=root,
+            labeled=data is not None,
+            num_clips=clips,
+            num_crops=crops,
+            batch_size=batch_size,
+            num_workers=workers,
+            device=device,
+            on_start=lambda total: bars.add("embedding", total).advance,
+            **sizes(num_frames, stride, image_size, frames_per_second),
         )
-    split_of = dict(zip((sample.name for sample in samples), splits, strict=True))
-    kept = [split_of[sample.name] for sample in result.samples]
-    write_embeddings(out, result, None if paths else kept)
-    scores = _judged(result, kept) if neighbours else None
-    protocol = protocol_of(model, streams[0], len(result.samples))
-    if features is not None and "train" in splits:
-        protocol += "; training videos by their stored training clips"
+    write_embeddings(out, found, None if paths else found.splits)
+    scores = found.neighbors() if neighbours else None
     if json:
-        document = {"vectors": str(out), "num_videos": len(result.samples), "width": result.vectors.shape[1]}
-        document |= {"pool": pool, "protocol": protocol, "failed": result.damaged}
+        document = {"vectors": str(out), "num_videos": len(found.samples), "width": found.vectors.shape[1]}
+        document |= {"pool": found.pool, "protocol": found.protocol, "failed": found.damaged}
         print_json(document | ({"neighbours": scores.to_dict()} if scores else {}))
     else:
-        for name, reason in result.damaged.items():
+        for name, reason in found.damaged.items():
             console.print(f"[red]failed:[/red] {escape(name)}: {escape(reason)}", highlight=False, soft_wrap=True)
         if scores is not None:
             print_neighbours(scores)
-        shape = f"{len(result.samples)} vectors of {result.vectors.shape[1]} numbers ({pool}; {protocol})"
+        shape = f"{len(found.samples)} vectors of {found.vectors.shape[1]} numbers ({found.pool}; {found.protocol})"
         output.print(f"{shape} are in {out}", highlight=False, markup=False, soft_wrap=True)
-    if result.damaged:
+    if found.damaged:
         raise typer.Exit(1)
-
-
-def _videos(paths: list[Path]):
-    """(samples, no splits) of files and folders."""
-    from evl.data.paths import videos_at
-
-    samples = videos_at(paths)
-    return samples, [None] * len(samples)
-
-
-def _listed(data: Path, root: Path | None, split: str | None):
-    """(samples, split of each) of a manifest or folder."""
-    from evl.data import read_manifest
-    from evl.errors import DataError
-
-    manifest = read_manifest(data, root=root)
-    manifest.require_videos()
-    if split is not None and split not in manifest.splits:
-        raise DataError(f"{data} has no split {split!r}, only {', '.join(manifest.splits)}")
-    chosen = {name: group for name, group in manifest.splits.items() if split in (None, name)}
-    samples = [sample for group in chosen.values() for sample in group]
-    return samples, [name for name, group in chosen.items() for _ in group]
-
-
-def _stored(run: Path | None, features: Path, split: str | None, device):
-    """(the run's model, or one with nothing that learned, that takes stored clips, the store, its splits that are
-    asked for)."""
-    from evl.assembly import build_classifier
-    from evl.config import replace
-    from evl.errors import DataError
-    from evl.evaluation import encoder_for, load_for_store
-    from evl.features.fit import config_of
-    from evl.features.store import FeatureStore
-
-    store = FeatureStore(features)
-    if split is not None and split not in store.splits:
-        raise DataError(f"{features} has no split {split!r}, only {', '.join(store.splits)}")
-    if run is not None:
-        model = load_for_store(run, store, device)
-    else:
-        config = replace(config_of(store.description), model={"decoder": "linear"})
-        model = build_classifier(config, ("unused", "head"), backbone=encoder_for(config.model, store))
-    return model.to(device).eval(), store, [one for name, one in store.splits.items() if split in (None, name)]
-
-
-def _model(run: Path | None, backbone: str | None, device, fitted: dict):
-    """A saved model, or a frozen encoder with nothing on it that learns."""
-    from evl.assembly import build_classifier, load
-    from evl.backbones import named
-    from evl.config import RunConfig, replace
-
-    if run is not None:
-        return load(run, device=device, **fitted)
-    config = replace(RunConfig(backbone=named(backbone)), model={"decoder": "linear"})
-    by = {name: fitted[name] for name in ("stride", "frames_per_second") if fitted[name] is not None}
-    if not by:  # spread over the whole video
-        config = replace(config, clip={"sampling": "segment"}, evaluation={"num_clips": 1})
-    else:
-        config = replace(config, clip=by)
-    if fitted["num_frames"] is not None:
-        config = replace(config, clip={"num_frames": fitted["num_frames"]})
-    if fitted["image_size"] is not None:
-        config = replace(config, backbone={"image_size": fitted["image_size"]})
-    return build_classifier(config, ("unused", "head")).to(device).eval()  # whose head is never asked
-
-
-def _judged(result, splits):
-    from evl.errors import DataError
-    from evl.evaluation import neighbour_scores
-
-    if len(result.samples) < 2:
-        raise DataError("--neighbours: one video alone has no neighbours; the vector is written")
-    names = sorted({sample.label for sample in result.samples})
-    labels = [names.index(sample.label) for sample in result.samples]
-    asked = next((name for name in ("test", "val") if name in splits), None)
-    if asked is None or "train" not in splits:
-        return neighbour_scores(result.vectors, labels, groups=[sample.path for sample in result.samples])
-    rows = {name: [row for row, split in enumerate(splits) if split == name] for name in (asked, "train")}
-    gallery, queries = rows["train"], rows[asked]
-    return neighbour_scores(
-        result.vectors[queries],
-        [labels[row] for row in queries],
-        gallery=result.vectors[gallery],
-        gallery_labels=[labels[row] for row in gallery],
-    )
 
 
 def print_neighbours(scores) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -91,21 +90,21 @@ def command(
     Writes predictions.parquet (evl.read_predictions reads it), metrics.json, confusion.csv and confusion.png. Damaged
     videos are listed and make the exit code 1.
     """
-    from evl.assembly import load, save_model
+    from evl.api.judging import choose_split, evaluate
+    from evl.api.settings import open_store
+    from evl.assembly import save_model
     from evl.cli.common import (
-        Bars,
+        ProgressBars,
         is_main_process,
         print_evaluation,
         print_json,
         start_logging,
         zero_shot_model,
     )
-    from evl.data.loader import default_num_workers
+    from evl.data import read_manifest
     from evl.distributed import join_world
     from evl.errors import ConfigError, SaveError
-    from evl.evaluation import evaluate, evaluate_views, load_for_store, views_of_store, write_evaluation
     from evl.evaluation.saved_predictions import PREDICTIONS
-    from evl.features.store import FeatureStore
 
     start_logging()
     if crops not in (None, 1, 3):
@@ -123,44 +122,39 @@ def command(
     if zero_shot and out is not None and any((out / name).exists() for name in ("model.json", "config.yaml")):
         raise SaveError(f"{out} holds a model already, which --zero-shot would write over; choose another --out")
     with join_world(device) as world:
-        options = dict(root=root, layout=layout, split_number=split_number)
         if zero_shot:
-            samples, names = _samples(None, data, split, **options)
-            model = zero_shot_model(names, backbone, weights, prompts, num_frames or 8, world.device)
-        elif features is not None:
-            store = FeatureStore(features)
-            model = load_for_store(run, store, world.device)
-            out = out or (run if run.is_dir() else Path(f"{run.name}_evaluation"))
-            split = _stored_split(store, split, model.class_names)
-            samples = store.splits[split].samples
-            _tell_if_trained_on(run, samples)
+            data = read_manifest(data, root=root, layout=layout, split_number=split_number)
+            choose_split(data, split)  # which may not be there
+            model = zero_shot_model(data.class_names, backbone, weights, prompts, num_frames or 8, world.device)
+            fitted = {}
         else:
-            model = load(run, device=world.device, **sizes(num_frames, stride, image_size, frames_per_second))
+            model, fitted = run, sizes(num_frames, stride, image_size, frames_per_second)
             out = out or (run if run.is_dir() else Path(f"{run.name}_evaluation"))  # of a model of the hub
-            samples, _ = _samples(run, data, split, class_names=model.class_names, **options)
-        with Bars("videos") as bars:
-            task = bars.add("evaluating", len(range(world.rank, len(samples), world.size)))
-            options = dict(batch_size=batch_size, world=world, progress=task.advance, trained_on=_trained_on(run))
-            if features is not None:
-                result = evaluate_views([model], views_of_store(model, store, split), **options)[0]
-            else:
-                workers = default_num_workers() if workers is None else workers
-                result = evaluate(model, samples, num_clips=clips, num_crops=crops, num_workers=workers, **options)
+        with ProgressBars("videos") as progress:
+            result = evaluate(
+                model,
+                open_store(features) if features is not None else data,
+                split=split,
+                root=root,
+                layout=layout,
+                split_number=split_number,
+                num_clips=clips,
+                num_crops=crops,
+                batch_size=batch_size,
+                num_workers=workers,
+                out=out,
+                device=device,
+                progress=progress,
+                **fitted,
+            )
         if is_main_process():
             if json:
-                print_json(
-                    {
-                        **result.to_dict(),
-                        "damaged": result.damaged,
-                        **({"predictions": f"{out}/{PREDICTIONS}"} if out else {}),
-                    }
-                )
+                written = {"predictions": f"{out}/{PREDICTIONS}"} if out else {}
+                print_json({**result.to_dict(), "damaged": result.damaged, **written})
             else:
                 print_evaluation(result)
             if zero_shot and out is not None:
                 save_model(model, out, scores=result.to_dict())
-            if out is not None:
-                write_evaluation(out, result)
     if result.damaged:
         raise typer.Exit(1)
 
@@ -173,99 +167,3 @@ def _refuse_mixed(run: Path | None, data: Path | None, zero_shot: bool, has_zero
         raise typer.BadParameter("--backbone, --weights and --prompt go with --zero-shot; a run has its own")
     if zero_shot and (run is not None or data is None):
         raise typer.BadParameter("--zero-shot takes no run, but [--backbone NAME] --data DATA")
-
-
-def _samples(run: Path | None, data: Path | None, split: str | None, **options):
-    """(samples, class names): the run's own, or of ``data``."""
-    from evl.data import read_manifest
-    from evl.data.splits import announce_notices
-    from evl.errors import DataError
-    from evl.training.run_folder import RunFolder
-
-    folder = RunFolder(run) if run is not None else None
-    if data is None:
-        return _own_samples(folder, split or "val", options["root"]), ()
-    manifest = read_manifest(data, **options)
-    manifest.require_videos()
-    announce_notices(manifest)
-    splits = manifest.splits
-    if split is not None and split not in splits:
-        raise DataError(f"{data} has no split {split!r}, only {', '.join(splits)}")
-    chosen = split or next(name for name in ("test", "val", "all", "train") if name in splits)
-    samples = splits[chosen]
-    if folder is not None:
-        samples = _grouped_as_trained(folder, samples, data, options.get("root"))
-        _tell_if_trained_on(run, samples)
-    return samples, manifest.class_names
-
-
-def _grouped_as_trained(folder, samples, data: Path, root: Path | None):
-    """The samples with groups made as the run made its own, where all of them can be."""
-    from evl.config import RunConfig
-    from evl.data.groups import with_groups
-    from evl.errors import DataError
-
-    if not folder.exists:
-        return samples
-    group_by = RunConfig.from_yaml(folder.path / "config.yaml").data.group_by
-    try:
-        return with_groups(samples, group_by, root or (data if data.is_dir() else data.parent), data)
-    except DataError:  # it has groups of its own, or names of another kind
-        return samples
-
-
-def _own_samples(folder, split: str, root: Path | None):
-    """A split of the run itself, where its videos lie now."""
-    from evl.cli.common import console, is_main_process
-    from evl.config import RunConfig
-    from evl.data.moved import describe_gone, gone_samples, moved_samples, old_root
-    from evl.errors import DataError
-
-    samples = folder.samples(split) if folder.exists else ()
-    if not samples:
-        raise DataError(f"{folder.path} has no videos of its own of the split {split}; give --data")
-    config = RunConfig.from_yaml(folder.path / "config.yaml")
-    before = old_root(config.data, [*folder.samples("train"), *folder.samples("val")])
-    if root is not None:
-        samples, before = moved_samples(samples, before, str(root.absolute())), f"{before}, now {root},"
-    if (gone := gone_samples({split: samples}, before, how="--root").get(split)) and is_main_process():
-        told = describe_gone(len(gone), len(samples), split, gone[0].path, before, "--root")
-        console.print(told, style="yellow", highlight=False, markup=False, soft_wrap=True)
-    return samples
-
-
-def _stored_split(store, split: str | None, class_names) -> str:
-    """The split of the store that is asked for, if it has views and labels that the model knows."""
-    from evl.data.labels import clean_label
-    from evl.errors import DataError, StoreError
-
-    judged = {name: one for name, one in store.splits.items() if name != "train"}  # which has training clips, no views
-    chosen = split or next((name for name in ("test", "val") if name in judged), "val")
-    if chosen not in judged:
-        raise StoreError(
-            f"{store.path} has no views of a split {chosen!r} to judge a model by, only of: {', '.join(judged) or '-'}"
-        )
-    known = set(map(clean_label, class_names))
-    if unknown := sorted({clean_label(sample.label) for sample in judged[chosen].samples} - known):
-        raise DataError(f"{store.path} has videos of a class that the model does not know: {unknown[0]!r}")
-    return chosen
-
-
-def _trained_on(run: Path | None):
-    """The samples that a run was trained on; () where that is not known."""
-    from evl.training.run_folder import RunFolder
-
-    folder = RunFolder(run) if run is not None else None
-    return folder.samples("train") if folder is not None and folder.exists else ()
-
-
-def _tell_if_trained_on(run: Path, samples) -> None:
-    from evl.cli.common import console, is_main_process
-
-    if not is_main_process():
-        return
-    trained = {os.path.realpath(s.path) for s in _trained_on(run)}
-    if seen := sum(os.path.realpath(s.path) in trained for s in samples):
-        console.print(
-            f"[yellow]{seen} of these {len(samples)} videos were trained on: no score of unseen videos[/yellow]"
-        )
