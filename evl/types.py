@@ -162,7 +162,8 @@ class EncoderFacts:
     """What there is to know of a frozen encoder without having it: what features in a store, or a model that was
     trained on them, say of where they come from. A ``FrozenBackbone`` has the same attributes.
 
-    ``taps``: numbers of the tapped blocks, counted from 1, shallow to deep.
+    ``taps``: numbers of the tapped blocks, counted from 1, shallow to deep. ``frames_per_map``: how many frames make
+    one token map, 1 but for video encoders.
     """
 
     spec: BackboneSpec
@@ -170,6 +171,7 @@ class EncoderFacts:
     taps: tuple[int, ...]
     weights_hash: str
     origin: WeightsOrigin | None = None
+    frames_per_map: int = 1
 
 
 @dataclass(frozen=True)

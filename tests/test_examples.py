@@ -48,3 +48,33 @@ def test_a_new_decoder(videos, tmp_path, monkeypatch):
     model.save_pretrained(tmp_path / "again")
     clips = torch.randn(2, 3, 3, 32, 32)
     assert torch.equal(evl.load(tmp_path / "again")(clips), model(clips))
+
+
+def test_a_new_encoder(videos, tmp_path, monkeypatch):
+    """A video encoder with a token map of every two frames: trained, saved, loaded, judged, explained."""
+    settings = [one for one in SMALL if not one.startswith(("clip.num_frames", "backbone"))]
+    own = ("backbone.name=new_encoder:TubeletEncoder", "clip.num_frames=6")
+    run("train", "--data", videos, "--out", tmp_path / "run", "--set", *settings, *own)
+    video = next((videos / "bright").iterdir())
+    scores = json.loads(run("predict", tmp_path / "run", video, "--json"))
+    assert "Python finds no module new_encoder" in run("predict", tmp_path / "run", video, path=tmp_path, code=1)
+    said = run(
+        "train", "--data", videos, "--out", tmp_path / "odd", "--set", *settings, own[0], "clip.num_frames=3", code=1
+    )
+    assert "take a multiple of 2" in said
+    said = run("extract", "--data", videos, "--out", tmp_path / "store", "--set", *settings, *own, code=1)
+    assert "train on the videos, without --features" in said
+
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    model = evl.load(tmp_path / "run")
+    assert model.decoder.layers[0].temporal.position.shape == (3, 48)
+    clips = torch.randn(2, 6, 3, 32, 32)
+    shown = evl.explain(model, clips)
+    assert shown.attention.shape == (2, 2, 3, 4, 4)
+    assert scores
+    model.save_pretrained(tmp_path / "whole", with_backbone=True)
+    whole = evl.load(tmp_path / "whole")
+    assert torch.equal(whole(clips), model(clips))
+    assert whole.card.origin.source == "new_encoder:TubeletEncoder"
+    with pytest.raises(ValueError, match=r"5 frames came; .* takes multiples of 2"):
+        model(clips[:, :5])

@@ -63,7 +63,13 @@ def build_parts(
     if config.model.decoder == "zero_shot":
         decoder, head = build_zero_shot(config, backbone, class_names, embedding_width), nn.Identity()
     else:
-        decoder = build_decoder(config.model, backbone.spec, len(backbone.taps), config.clip.num_frames)
+        num_maps, rest = divmod(config.clip.num_frames, backbone.frames_per_map)
+        if rest:
+            raise ConfigError(
+                f"clip.num_frames={config.clip.num_frames}: {backbone.spec.name} makes a token map of each "
+                f"{backbone.frames_per_map} frames; take a multiple of {backbone.frames_per_map}"
+            )
+        decoder = build_decoder(config.model, backbone.spec, len(backbone.taps), num_maps)
         head = ClassifierHead(decoder.width, len(class_names), config.model.head_dropout)
         if config.model.zero_shot_start:
             zero_shot = build_zero_shot(config, backbone, class_names, embedding_width)

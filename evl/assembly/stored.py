@@ -51,7 +51,7 @@ def read_card(folder: str | Path) -> ModelCard:
         raise CheckpointError(f"{path}: damaged ({error})") from None
     if wrong := what_cannot_be(card):
         raise CheckpointError(f"{path}: {'; '.join(wrong)}")
-    refuse_code_inside(folder, card.model.decoder)
+    refuse_code_inside(folder, card.model.decoder, card.backbone.name)
     return replace(card, class_names=clean_names(card.class_names))
 
 
@@ -146,7 +146,8 @@ def refuse_other_shapes(
     try:
         with torch.device("meta"):
             spec = replace(backbone.spec, grid=expected)
-            decoder = build_decoder(card.model, spec, len(backbone.taps), card.clip.num_frames)
+            num_maps = card.clip.num_frames // backbone.frames_per_map
+            decoder = build_decoder(card.model, spec, len(backbone.taps), num_maps)
     except (RuntimeError, ValueError, OverflowError, TypeError) as error:
         if is_import_path(card.model.decoder):
             # its constructor may need real tensors; loading compares the shapes once it is made

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -33,18 +32,20 @@ def tapped_blocks(taps: Taps, depth: int, name: str = "the backbone") -> tuple[i
     return tuple(taps)
 
 
-class FrozenBackbone(nn.Module, ABC):
+class FrozenBackbone(nn.Module):
     """An image encoder that never learns: clips (B,T,C,H,W) -> LayerFeatures of its tapped blocks.
 
-    It refuses training mode and gradients, and runs without autograd. Subclasses say in ``tap`` what one batch of
-    frames gives. ``spec`` and ``preprocessing`` describe it; ``weights_hash`` names its weights; ``taps`` are the
-    numbers of the tapped blocks, counted from 1, shallow to deep. (``evl.types.EncoderFacts`` has the same
-    attributes, and nothing else.)
+    It refuses training mode and gradients, and runs without autograd. A subclass says in ``tap`` what one batch of
+    frames gives, or, where frames of a clip see each other, in ``tap_clips`` what a batch of clips gives. ``spec`` and
+    ``preprocessing`` describe it; ``weights_hash`` names its weights; ``taps`` are the numbers of the tapped blocks,
+    counted from 1, shallow to deep; ``frames_per_map`` frames make one token map, 1 but for video encoders.
+    (``evl.types.EncoderFacts`` has the same attributes, and nothing else.) docs/adding-an-encoder.md has an example.
     """
 
-    def __init__(self, spec: BackboneSpec, preprocessing: Preprocessing, taps: Taps):
+    def __init__(self, spec: BackboneSpec, preprocessing: Preprocessing, taps: Taps, *, frames_per_map: int = 1):
         super().__init__()
         self.taps = tapped_blocks(taps, spec.depth, spec.name)
+        self.frames_per_map = frames_per_map
         self.spec = spec
         self.preprocessing = preprocessing
         self.frames_at_once: int | None = None  # None: by memory
@@ -78,16 +79,30 @@ class FrozenBackbone(nn.Module, ABC):
             raise ValueError(f"clips of shape {tuple(clips.shape)}: there is no frame in them")
         if tuple(size) != self.spec.image_size:
             raise ValueError(f"frames of {size[0]}×{size[1]} came; {self.spec.name} takes {self.spec.image_size}")
+        if t % self.frames_per_map:
+            raise ValueError(f"{t} frames came; {self.spec.name} takes multiples of {self.frames_per_map}")
         device = clips.device.type
         if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
             backbone = self.in_type(torch.get_autocast_dtype(device))
         else:
             backbone = self
         with torch.no_grad(), without_autocast(clips.device):
-            features = backbone.tap_in_parts(clips.flatten(0, 1), before)
+            return backbone.tap_clips(clips, before)
+
+    def tap_clips(self, clips: Tensor, before: dict[int, Tensor] | None = None) -> list[LayerFeatures]:
+        """Clips (B,T,C,H,W) -> features with tokens (B,T',L,D), query and key (B,T',L,N,K), T' = T / frames_per_map.
+
+        ``before`` as for ``tap``, with (B,T',L,D).
+        """
+        b, t = clips.shape[:2]
+        features = self.tap_in_parts(clips.flatten(0, 1), before)
         for block in before or ():
             before[block] = before[block].unflatten(0, (b, t))
         return [LayerFeatures(*(part.unflatten(0, (b, t)) for part in one)) for one in features]
+
+    def resize(self, image_size: int | tuple[int, int] | None, patch_size: int | None = None) -> None:
+        """For images of another size (a side, or (H, W)), in place. Raises BackboneError where it cannot."""
+        raise BackboneError(f"{self.spec.name} takes images of {self.spec.image_size} and no other size")
 
     def tap_in_parts(self, frames: Tensor, before: dict[int, Tensor] | None = None) -> list[LayerFeatures]:
         """``tap`` of any number of frames: never more than ``frames_at_once`` inside the backbone."""
@@ -146,18 +161,19 @@ class FrozenBackbone(nn.Module, ABC):
         self.__dict__["_narrow"] = None  # it is no submodule, and follows neither type nor device
         return super()._apply(fn, recurse)
 
-    @abstractmethod
     def tap(self, frames: Tensor, before: dict[int, Tensor] | None = None) -> list[LayerFeatures]:
         """Frames (F,C,H,W) -> features with tokens (F,L,D), query and key (F,L,N,K).
 
         ``before``, if given, is filled with the input (F,L,D) of each tapped block that follows an untapped one, by the
         number of the latter, 0 for the input of the first block.
         """
+        raise NotImplementedError(f"{type(self).__name__} needs a method tap(frames), or tap_clips(clips)")
 
     @property
     def facts(self) -> EncoderFacts:
         """What there is to know of it, without its weights."""
-        return EncoderFacts(self.spec, self.preprocessing, self.taps, self.weights_hash, self.origin)
+        known = self.spec, self.preprocessing, self.taps, self.weights_hash, self.origin
+        return EncoderFacts(*known, frames_per_map=self.frames_per_map)
 
     @property
     def weights_hash(self) -> str:

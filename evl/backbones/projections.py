@@ -169,6 +169,10 @@ _FORM, _FORMS = TypeAdapter(BlockForm), TypeAdapter(dict[int, BlockForm])
 
 def projections_of(backbone: TimmBackbone) -> Projections:
     """Those of the tapped blocks, copied in float32. Raises BackboneError for blocks that cannot be taken apart."""
+    if not hasattr(backbone, "vit"):
+        raise BackboneError(
+            f"{backbone.spec.name} is no encoder of timm's: its blocks cannot be taken apart; extract with --form maps"
+        )
     tables = _rotations(backbone.vit)
     with torch.no_grad():
         parts = {}

@@ -14,6 +14,7 @@ from evl.backbones.activation import activation_of, refuse_wrong_activation
 from evl.backbones.base import FrozenBackbone, Taps
 from evl.backbones.embedded import NAMES as EMBEDDED_NAMES
 from evl.backbones.embedded import load_embedded, preprocessing_of_embedded
+from evl.backbones.from_outside import create_from_outside
 from evl.backbones.loading import load_timm, unfilled_timm
 from evl.backbones.openai_clip import build_openai_clip, load_openai_clip, preprocessing_of_clip
 from evl.backbones.refusals import refuse_by_name
@@ -21,6 +22,7 @@ from evl.backbones.timm_vit import TimmBackbone, preprocessing_of
 from evl.config import BackboneConfig
 from evl.errors import BackboneError, nearest
 from evl.files import expand_home
+from evl.outside import is_import_path
 from evl.types import WeightsOrigin
 
 OPENAI = "openai_clip"
@@ -60,6 +62,8 @@ def create_backbone(
 def _create(
     config: BackboneConfig, taps: Taps, trust_origin: bool, state: Mapping[str, Tensor] | None
 ) -> FrozenBackbone:
+    if is_import_path(config.name):
+        return create_from_outside(config, taps, state)
     if config.patch_size is not None and "flexivit" not in config.name:
         raise BackboneError(
             f"{config.name} has patches of one size; leave backbone.patch_size unset, or see 'evl backbones flexivit'"

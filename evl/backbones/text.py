@@ -27,6 +27,7 @@ from evl.backbones.timm_vit import TimmBackbone
 from evl.backbones.weights import read_weights
 from evl.config import BackboneConfig
 from evl.errors import BackboneError, MissingWeightsError
+from evl.outside import is_import_path
 
 SETTINGS = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -97,6 +98,10 @@ def require_text_tower(config: BackboneConfig) -> None:
     """BackboneError where open_clip is missing, or a backbone has no text tower by its name: before any download."""
     if config.name == EMBEDDED:
         return
+    if is_import_path(config.name):
+        raise BackboneError(
+            f"{config.name} has no text tower that evl knows of, so it cannot take classes by their names"
+        )
     _require_open_clip()
     if config.weights is None and timm.is_model(config.name.partition(".")[0]):
         _repository(config)

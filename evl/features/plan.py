@@ -15,7 +15,7 @@ from evl.backbones import FrozenBackbone, create_backbone
 from evl.backbones.projections import projections_of
 from evl.config import RunConfig
 from evl.data.splits import find_splits
-from evl.errors import ConfigError, SaveError, StoreError
+from evl.errors import BackboneError, ConfigError, SaveError, StoreError
 from evl.features.description import (
     DESCRIPTION,
     ShardRange,
@@ -96,6 +96,11 @@ def plan(
     config = found.config
     require_decoder(config.data.decoder)
     backbone = create_backbone(config.backbone, config.model.taps).to(device)
+    if backbone.frames_per_map > 1:
+        raise BackboneError(
+            f"{backbone.spec.name} makes a token map of each {backbone.frames_per_map} frames, and a store has one for "
+            "each frame: train on the videos, without --features"
+        )
     num_frames = max(options.frames or 0, config.clip.num_frames)
     size = bytes_a_clip(backbone.spec, backbone.taps, options, num_frames)
     try:

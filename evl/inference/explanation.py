@@ -56,8 +56,8 @@ def explain(model: VideoClassifier, clips: Tensor) -> Explanation:
         model.train(was_training)
         for hook in hooks:
             hook.remove()
-    spec = model.encoder.spec
-    if not shares or any(one.shape[-1] != clips.shape[1] * spec.num_tokens for one in shares):
+    spec, num_maps = model.encoder.spec, clips.shape[1] // model.encoder.frames_per_map
+    if not shares or any(one.shape[-1] != num_maps * spec.num_tokens for one in shares):
         raise ConfigError(
             f"the CrossAttention of {type(model.decoder).__name__} does not read all tokens of all frames, so its "
             "attention has no place in the picture"
