@@ -15,13 +15,13 @@ from pathlib import Path
 import torch
 
 from evl.assembly import build_classifier, save_model
-from evl.assembly.build import taps_of
 from evl.backbones import FrozenBackbone
 from evl.config import RunConfig
 from evl.demo.results import Outcome
 from evl.distributed import World
 from evl.evaluation import Evaluation, evaluate_views, write_evaluation
 from evl.models import VideoClassifier
+from evl.models.registry import setting_of, taps_of
 from evl.streams import Subset
 from evl.streams.memory import InMemory
 from evl.training.learner import Learner
@@ -55,7 +55,8 @@ class Contender:
         torch.manual_seed(config.training.seed)
         own = with_taps(backbone, taps_of(config.model))
         self.model: VideoClassifier = build_classifier(config, names, backbone=own)
-        assert config.model.mlp_dropout == config.model.head_dropout == 0, "threads share torch's random numbers"
+        dropout = setting_of(config.model, "mlp_dropout") or config.model.head_dropout
+        assert not dropout, "threads share torch's random numbers"
         labels = [names.index(sample.label) for sample in samples[:num_training]]
         self.learner = (
             Learner(f"{variant} on {task}", config, self.model, taps, labels=labels) if self.trainable else None
