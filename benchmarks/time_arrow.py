@@ -26,7 +26,7 @@ def main(folder: Path) -> None:
                 write_h264(folder / "videos" / split / name / f"{i:03d}.mp4", frames[::step])
     config = replace(
         RunConfig(),
-        backbone={"name": "evl_vit_tiny"},
+        backbone={"name": "evl_clip_tiny", "pretrained": False},
         data={"path": str(folder / "videos")},
         model={"taps": "last 3"},
         clip={"num_frames": 8, "stride": 4},

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
-from pydantic_core import ArgsKwargs
 
 from evl.decoders import OPTIONS, OWN_SETTINGS, find_decoder, foreign_setting
 from evl.errors import ConfigError, nearest
@@ -85,19 +84,6 @@ class ModelConfig:
     prompts: tuple[str, ...] = PROMPTS  # of zero-shot; {} stands for the class name
     # of a decoder from outside: the arguments by name that it is made with, besides spec, num_frames and num_layers
     options: dict[str, JsonValue] = dataclasses.field(default_factory=dict)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _older_name(cls, given: Any) -> Any:
-        """``num_layers: 4``, as runs before format 2 have it, means ``taps: last 4``."""
-        fields = given.kwargs if isinstance(given, ArgsKwargs) else given
-        if not isinstance(fields, Mapping) or "num_layers" not in fields:
-            return given
-        _require("taps" not in fields, "give taps or num_layers, not both")
-        fields = {
-            ("taps" if k == "num_layers" else k): (f"last {v}" if k == "num_layers" else v) for k, v in fields.items()
-        }
-        return ArgsKwargs(given.args, fields) if isinstance(given, ArgsKwargs) else fields
 
     def __post_init__(self):
         if not isinstance(self.taps, str):
@@ -308,7 +294,7 @@ class RunConfig:
                 value = yaml.safe_load(text)
             except yaml.YAMLError:
                 raise ConfigError(f"{setting!r}: the value {text!r} is not readable; quote it?") from None
-            _set(changed[section], field.strip(), value)
+            changed[section][field.strip()] = value
             given.setdefault(section, set()).update({field.strip()} if value is not None else ())
         _refuse_both(given.get("clip", ()))
         return _with_own_settings(changed, given.get("model", ()))
@@ -318,11 +304,9 @@ def replace(config: RunConfig, **sections: Mapping[str, Any]) -> RunConfig:
     """A copy with fields changed: ``replace(config, training={"steps": 10})``. Checked like any other."""
     changed = config.to_dict()
     for section, fields in sections.items():
-        changed[section] = dict(changed[section])
         if section == "clip":
             _refuse_both(name for name, value in fields.items() if value is not None)
-        for field, value in fields.items():
-            _set(changed[section], field, value)
+        changed[section] = {**changed[section], **fields}
     return _with_own_settings(changed, sections.get("model", ()))
 
 
@@ -340,12 +324,6 @@ def _with_own_settings(changed: dict[str, Any], given: Iterable[str]) -> RunConf
         own = {name: value for name, value in changed["model"].items() if name not in foreign}
         return RunConfig.from_dict({**changed, "model": own})
     return config
-
-
-def _set(section: dict[str, Any], field: str, value: Any) -> None:
-    if field == "num_layers":  # the older name of taps, which stands there already
-        section.pop("taps", None)
-    section[field] = value
 
 
 def _refuse_both(clip: Iterable[str]) -> None:

@@ -13,7 +13,7 @@ from tests.helpers import run_command, write_video
 
 pytestmark = pytest.mark.slow
 SETTINGS = [
-    *("training.steps=60", "training.batch_size=8", "training.lr=1e-3", "training.eval_every=0", "model.num_layers=2"),
+    *("training.steps=60", "training.batch_size=8", "training.lr=1e-3", "training.eval_every=0", "model.taps=last 2"),
     *("clip.num_frames=4", "clip.stride=2", "evaluation.num_clips=2", "augment.rand_augment=null"),
 ]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from evl.api.settings import config_for, place_of
 from evl.assembly import VideoClassifier, load
-from evl.backbones.embedded import NAMES as EMBEDDED_NAMES
+from evl.backbones.embedded import EMBEDDED
 from evl.backbones.fetch import weights_on_disk
 from evl.config import BackboneConfig, RunConfig
 from evl.errors import ConfigError, EVLError
@@ -88,7 +88,7 @@ def train(
 def _with_encoder(model: VideoClassifier, folder: Path) -> VideoClassifier:
     """The model of a run from a store with its encoder, if that is on this machine; else ``model`` itself."""
     backbone = model.card.backbone
-    is_here = backbone.weights is not None or backbone.name in EMBEDDED_NAMES or not backbone.pretrained
+    is_here = backbone.weights is not None or backbone.name == EMBEDDED or not backbone.pretrained
     if not is_here and weights_on_disk(backbone.name) is None:
         log.info("the weights of %s are not on this machine: the model takes features only", backbone.name)
         return model

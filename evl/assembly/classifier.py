@@ -264,7 +264,7 @@ def load(
         backbone=replace(sized, weights=weights),
         clip=clip,
         preprocessing=replace(card.preprocessing, image_size=backbone.spec.image_size),
-        origin=card.origin or backbone.origin,  # of a format that did not keep it
+        origin=card.origin or backbone.origin,
     )
     if notices := differences(card, model.card):
         log.warning("%s is used otherwise than it was trained: %s", path, "; ".join(notices))

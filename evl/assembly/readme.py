@@ -9,7 +9,6 @@ from huggingface_hub import ModelCard as Readme
 from huggingface_hub import ModelCardData
 
 from evl.assembly.formats import MADE
-from evl.backbones.embedded import UNTRAINED
 from evl.decoders import find_decoder
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 _SCORES = {
     "top1": "top-1 (% of videos)",
     "chance": "chance (% of videos: always the most frequent class)",
-    "top5": "top-5 (% of videos)",  # models saved by an older evl have it of five classes or fewer, too
+    "top5": "top-5 (% of videos)",
     "mean_class_accuracy": "mean class accuracy (%)",
 }
 
@@ -65,8 +64,6 @@ def _scores(card: ModelCard) -> str:
     if not card.scores:
         return "## Scores\n\nNone were measured.\n"
     numbers = {name: value for name, value in card.scores.items() if isinstance(value, int | float)}
-    if len(card.class_names) <= 5:
-        numbers.pop("top5", None)  # every video would be a hit
     rows = [f"| {text} | {numbers[name]:.2f} |" for name, text in _SCORES.items() if name in numbers]
     protocol = " ".join(str(card.scores.get("protocol", "not written down")).replace("`", "").split())
     table = "\n".join(["| | |", "|---|---|", *rows, ""]) if rows else ""
@@ -89,7 +86,6 @@ def _backbone(card: ModelCard) -> str:
     lines = [f"- name: `{card.backbone.name}`"]
     if origin is not None:
         kind = {"embedded": "come with evl", "random": "random, untrained"}.get(origin.kind, origin.source)
-        kind += ", untrained" if origin.source == UNTRAINED else ""
         lines += [f"- weights: {kind} (layout: {origin.layout})", f"- activation: {origin.activation}"]
     licence = (origin.licence if origin else None) or "not known: see where its weights come from"
     lines += [f"- licence of its weights: {licence}", f"- hash of its weights (SHA-256): `{card.backbone_hash}`", ""]

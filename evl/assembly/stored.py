@@ -12,7 +12,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from evl.assembly.formats import CARD, WEIGHTS, upgraded
+from evl.assembly.formats import CARD, WEIGHTS, refuse_other_formats
 from evl.assembly.hub import fetch, is_hub_id
 from evl.backbones import FrozenBackbone, Taps, create_backbone
 from evl.data.labels import clean_names
@@ -31,7 +31,7 @@ def find_model(path: str | Path, revision: str | None = None) -> Path:
 
 
 def read_card(folder: str | Path) -> ModelCard:
-    """``model.json`` of a run or model folder, of any version. Raises CheckpointError with the reason."""
+    """``model.json`` of a run or model folder. Raises CheckpointError with the reason."""
     path = expand_home(Path(folder)) / CARD
     if not path.is_file():
         if (Path(folder) / "config.yaml").is_file():
@@ -39,7 +39,8 @@ def read_card(folder: str | Path) -> ModelCard:
         raise CheckpointError(f"{folder}: no saved model here (no {CARD}); expected the folder of a finished run")
     try:
         content = strict_json(path.read_text(encoding="utf-8"))
-        card = TypeAdapter(ModelCard).validate_python(upgraded(content))
+        refuse_other_formats(content)
+        card = TypeAdapter(ModelCard).validate_python(content)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
     except CheckpointError as error:

@@ -1,6 +1,6 @@
-"""The encoders that come with evl: a small CLIP, trained on drawings (docs/embedded-clip.md), and an untrained ViT.
+"""The encoder that comes with evl: a small CLIP, trained on drawings (docs/embedded-clip.md).
 
-A name stands for one file for ever: saved models go by its sizes. Other weights will need another name.
+Its name stands for one file for ever: saved models go by its sizes. Other weights will need another name.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ from evl.errors import BackboneError
 from evl.types import Preprocessing, WeightsOrigin
 
 EMBEDDED = "evl_clip_tiny"
-UNTRAINED = "evl_vit_tiny"  # what evl brought before, on which older models stand
-NAMES = (EMBEDDED, UNTRAINED)
 LITTLE_WORDS = {"a", "an", "the", "of", "and", "at", "in", "on", "with"}  # say nothing by themselves
 log = logging.getLogger("evl")
 _unknown: ContextVar[dict[str, list[str]] | None] = ContextVar("unknown", default=None)  # class name -> words
@@ -45,28 +43,26 @@ def load_embedded(config: BackboneConfig, *, empty: bool = False) -> tuple[Visio
     """
     if config.weights is not None:
         raise BackboneError(f"{config.name} has weights of its own; leave backbone.weights unset")
-    trained = config.name == EMBEDDED and config.pretrained
-    vit = _vit(config.name)
+    vit = _vit()
     if not empty:
-        if trained:
+        if config.pretrained:
             vit.load_state_dict(_tensors("visual."))
         else:
-            start_weights_(vit, waves=config.name == EMBEDDED)
-    kind = "embedded" if trained or config.name == UNTRAINED else "random"
+            start_weights_(vit)
+    kind = "embedded" if config.pretrained else "random"
     return vit, WeightsOrigin(kind, config.name, "timm", activation_of(vit), "apache-2.0")
 
 
 @torch.no_grad()
-def start_weights_(vit: VisionTransformer, *, waves: bool = True) -> None:
-    """Random weights from a fixed seed; with ``waves`` positions are sines and cosines of row and column, half as large
-    as Beyer et al.'s (2022), as training started."""
+def start_weights_(vit: VisionTransformer) -> None:
+    """Random weights from a fixed seed; positions are sines and cosines of row and column, half as large as Beyer et
+    al.'s (2022), as training started."""
     random_weights_(vit, seed=0)
-    if waves:
-        side, width = vit.patch_embed.grid_size[0], vit.embed_dim
-        frequencies = 1 / 10000 ** (torch.arange(width // 4) / (width // 4 - 1))
-        row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-        phases = [place.flatten()[:, None] * frequencies for place in (column, row)]
-        vit.pos_embed[:, 1:] = 0.5 * torch.cat([wave for phase in phases for wave in (phase.sin(), phase.cos())], 1)
+    side, width = vit.patch_embed.grid_size[0], vit.embed_dim
+    frequencies = 1 / 10000 ** (torch.arange(width // 4) / (width // 4 - 1))
+    row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    phases = [place.flatten()[:, None] * frequencies for place in (column, row)]
+    vit.pos_embed[:, 1:] = 0.5 * torch.cat([wave for phase in phases for wave in (phase.sin(), phase.cos())], 1)
 
 
 @contextmanager
@@ -114,9 +110,7 @@ def open_embedded_text(class_names: Sequence[str]) -> tuple[WordTextTower, Tenso
     return tower, own["projection.weight"], own["logit_scale"].exp().clamp(max=100)  # as in training
 
 
-def _vit(name: str) -> VisionTransformer:
-    if name == UNTRAINED:
-        return VisionTransformer(img_size=64, patch_size=8, embed_dim=128, depth=4, num_heads=2, num_classes=0)
+def _vit() -> VisionTransformer:
     sizes = _told()["sizes"]
     return VisionTransformer(
         img_size=sizes["image_size"],

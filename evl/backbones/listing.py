@@ -14,7 +14,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from evl.backbones.counts import frame_macs
-from evl.backbones.embedded import NAMES as EMBEDDED_NAMES
+from evl.backbones.embedded import EMBEDDED
 from evl.backbones.families import ORDER, family_of, plain
 from evl.backbones.fetch import sources, weights_on_disk
 from evl.backbones.refusals import refuse_by_name, refuse_unsupported
@@ -63,7 +63,7 @@ def _names(word: str) -> Iterator[str]:
     for full in timm.list_pretrained():
         tags.setdefault(full.partition(".")[0], []).append(full)
     pattern = word.lower() if any(sign in word for sign in "*?[") else f"*{word.lower()}*"
-    for architecture in (*EMBEDDED_NAMES, *architectures()):
+    for architecture in (EMBEDDED, *architectures()):
         for name in tags.get(architecture, [architecture]):
             in_family = plain(word) and plain(word) in plain(family_of(name))
             if fnmatch.fnmatchcase(name, pattern) or in_family:
@@ -71,7 +71,7 @@ def _names(word: str) -> Iterator[str]:
 
 
 def _listed(name: str) -> Listed | None:
-    if name in EMBEDDED_NAMES:
+    if name == EMBEDDED:
         backbone = create_backbone(name, 1)
         sizes = backbone.spec, *_cost(backbone.vit, backbone.spec)
         return Listed(name, family_of(name), *sizes, licence="apache-2.0", source="evl")

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from evl.backbones.activation import activation_of, refuse_wrong_activation
 from evl.backbones.base import FrozenBackbone, Taps
-from evl.backbones.embedded import NAMES as EMBEDDED_NAMES
-from evl.backbones.embedded import load_embedded, preprocessing_of_embedded
+from evl.backbones.embedded import EMBEDDED, load_embedded, preprocessing_of_embedded
 from evl.backbones.from_outside import create_from_outside
 from evl.backbones.loading import load_timm, unfilled_timm
 from evl.backbones.openai_clip import build_openai_clip, load_openai_clip, preprocessing_of_clip
@@ -76,7 +75,7 @@ def _create(
             raise BackboneError("openai_clip needs its archive: set backbone.weights=ViT-B-16.pt")
         vit, preprocessing_for = load_openai_clip(config.weights, trust_origin=trust_origin), preprocessing_of_clip
         origin = WeightsOrigin("file", Path(config.weights).name, "OpenAI CLIP", activation_of(vit))
-    elif config.name in EMBEDDED_NAMES:
+    elif config.name == EMBEDDED:
         (vit, origin), preprocessing_for = load_embedded(config, empty=state is not None), preprocessing_of_embedded
     else:
         _refuse_unknown(config.name)
@@ -112,7 +111,7 @@ def _refuse_unknown(name: str) -> None:
     architecture, dot, tag = name.partition(".")
     if not timm.is_model(architecture):
         low = architecture.lower()
-        near = nearest(low, [*EMBEDDED_NAMES, OPENAI, *architectures()]) or nearest(low, timm.list_models())
+        near = nearest(low, [EMBEDDED, OPENAI, *architectures()]) or nearest(low, timm.list_models())
         raise BackboneError(f"no backbone named {name!r}{near}; 'evl backbones WORD' lists what there is")
     tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")]
     if dot and tag not in tags:

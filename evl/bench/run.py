@@ -44,8 +44,8 @@ SIZES = {
     "l14-336-32f": BenchSize(
         "vit_large_patch14_clip_quickgelu_336.openai", 32, batch_size=1, cuda_batch_size=8, reported_gflops=18_200 / 3
     ),
-    "tiny": BenchSize("evl_vit_tiny", 8, num_layers=3, batch_size=16, cuda_batch_size=256, num_classes=6),
-    "dry": BenchSize("evl_vit_tiny", 3, num_layers=2, batch_size=2, cuda_batch_size=2, num_classes=6),
+    "tiny": BenchSize("evl_clip_tiny", 8, num_layers=3, batch_size=16, cuda_batch_size=256, num_classes=6),
+    "dry": BenchSize("evl_clip_tiny", 3, num_layers=2, batch_size=2, cuda_batch_size=2, num_classes=6),
 }
 
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from evl.evaluation.evaluate import Evaluation
 
 PREDICTIONS = "predictions.parquet"
-BEFORE = "predictions.jsonl"  # what evl wrote before
 
 
 @dataclass(frozen=True)
@@ -92,12 +91,7 @@ def read_predictions(path: str | os.PathLike) -> SavedPredictions:
     path = expand_home(Path(path))
     path = path / PREDICTIONS if path.is_dir() else path
     if not path.is_file():
-        old = path.with_name(BEFORE).is_file()
-        raise DataError(
-            f"{path}: no such file; "
-            + (f"{BEFORE} beside it is of an older evl: " if old else "a run has one once it was evaluated: ")
-            + "evl evaluate RUN writes it"
-        )
+        raise DataError(f"{path}: no such file; a run has one once it was evaluated: evl evaluate RUN writes it")
     import pyarrow as pa
     from pyarrow import parquet
 

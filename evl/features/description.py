@@ -29,9 +29,6 @@ _DECIDES = (
     "augment", "evaluation", "seed", "videos_hash",
 )  # fmt: skip
 
-# fields that came later, and what features of before are of: so that the fingerprint of an older store stays its own
-_LATER = {"clip.frames_per_second": None, "preprocessing.pixel_aspect": False}
-
 _checked = dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 Positive = Annotated[int, Field(gt=0)]
 
@@ -115,8 +112,7 @@ class StoreDescription:
         chosen["data"] = {"decoder": content["data"]["decoder"]}
         for section, field in (("evaluation", "batch_size"), ("options", "shard_megabytes")):
             del chosen[section][field]
-        flat = _flat(chosen)
-        return {name: value for name, value in flat.items() if name not in _LATER or value != _LATER[name]}
+        return _flat(chosen)
 
     @property
     def fingerprint_hash(self) -> str:

@@ -23,7 +23,7 @@ class ModelCard:
     evaluation: EvaluationConfig
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
-    origin: WeightsOrigin | None = None  # of the backbone's weights; None where an older evl saved it
+    origin: WeightsOrigin | None = None  # of the backbone's weights; None: not known
     scores: dict[str, int | float | str] | None = None  # with their protocol
     scored_hash: str | None = None  # of the trained weights when they were scored
     data: str | None = None  # what it was trained on, in words

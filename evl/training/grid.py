@@ -96,7 +96,7 @@ def _refuse_shared(key: str) -> None:
     known = RunConfig().to_dict()
     if section not in known:
         raise ConfigError(f"no section {section!r}{nearest(section, known)}")
-    if field not in known[section] and key != "model.num_layers":
+    if field not in known[section]:
         raise ConfigError(f"no setting {key!r}{nearest(field, known[section])}")
     if section == "model" or (section == "training" and field in VARYING):
         return

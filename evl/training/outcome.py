@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from evl.backbones.embedded import NAMES as EMBEDDED
+from evl.backbones.embedded import EMBEDDED
 from evl.config import RunConfig
 from evl.evaluation import Metrics
 from evl.types import Sample
@@ -112,7 +112,7 @@ def _advice(kind: str, config: RunConfig, num_videos: int, stored_clips: int | N
         return ()
     training, clip = config.training, config.clip
     larger = "a larger encoder (evl backbones)"
-    if config.backbone.name in EMBEDDED:
+    if config.backbone.name == EMBEDDED:
         larger = f"a larger encoder (--backbone {LARGE_BACKBONE})"
     epochs = training.steps * training.batch_size / max(1, num_videos)
     longer = f"more steps (training.steps={2 * training.steps})" if epochs < 60 else None

@@ -13,10 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-import yaml
 
 from evl._version import __version__
-from evl.config import RunConfig, replace
+from evl.config import RunConfig
 from evl.data.manifest import read_class_names, read_manifest, write_manifest
 from evl.errors import DataError, RunError, SaveError
 from evl.features.description import StoreDescription
@@ -96,15 +95,7 @@ class RunFolder:
         if not self.exists:
             raise RunError(f"{self.path}: no run to resume here (no config.yaml)")
         names = read_class_names(self.path / "class_names.txt")
-        return self._config(), names, self.samples("train"), self.samples("val")
-
-    def _config(self) -> RunConfig:
-        """Of a run that was begun before a setting was there: as it was done then, whatever the default is now."""
-        path = self.path / "config.yaml"
-        config = RunConfig.from_yaml(path)
-        if "pixel_aspect" not in (yaml.safe_load(path.read_text()).get("data") or {}):
-            config = replace(config, data={"pixel_aspect": False})
-        return config
+        return RunConfig.from_yaml(self.path / "config.yaml"), names, self.samples("train"), self.samples("val")
 
     def samples(self, split: str) -> tuple[Sample, ...]:
         """The videos this run trains (``train``) or validates (``val``) on; () if there are none."""

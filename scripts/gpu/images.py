@@ -28,7 +28,7 @@ def run(settings: Settings) -> Iterator[Row]:
 def measure(settings: Settings, size: str, name: str, compiled: bool) -> Iterator[Row]:
     device, how = settings.device, "compiled" if compiled else "eager"
     precision = "bf16" if settings.is_cuda else "fp32"
-    name = "evl_vit_tiny" if settings.dry else name
+    name = "evl_clip_tiny" if settings.dry else name
     config = replace(RunConfig(), backbone={"name": name, "pretrained": False}, clip={"num_frames": FRAMES})
     backbone = create_backbone(config.backbone, "last 2" if settings.dry else "last 4").to(device)
     side = backbone.spec.image_size[0]

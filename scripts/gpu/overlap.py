@@ -29,7 +29,7 @@ def run(settings: Settings) -> Iterator[Row]:
 
 def traced(settings: Settings, compiled: bool) -> Iterator[Row]:
     device, how = settings.device, "compiled" if compiled else "eager"
-    name, frames, batch = ("evl_vit_tiny", 3, 2) if settings.dry else ("vit_base_patch16_clip_quickgelu_224", 8, 64)
+    name, frames, batch = ("evl_clip_tiny", 3, 2) if settings.dry else ("vit_base_patch16_clip_quickgelu_224", 8, 64)
     if not settings.is_cuda:
         batch = min(batch, 2)
     precision = "bf16" if settings.is_cuda else "fp32"

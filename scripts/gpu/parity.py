@@ -180,7 +180,7 @@ def layout(settings: Settings, path) -> Iterator[Row]:
 
 def real_size(settings: Settings) -> Iterator[Row]:
     """B/16 and its decoder, where the device takes other kernels than for what is tiny."""
-    name, size = ("evl_vit_tiny", 64) if settings.dry else ("vit_base_patch16_clip_quickgelu_224", 224)
+    name, size = ("evl_clip_tiny", 64) if settings.dry else ("vit_base_patch16_clip_quickgelu_224", 224)
     torch.manual_seed(0)
     backbone = create_backbone(BackboneConfig(name, pretrained=False), 2)
     clips = torch.randn(1, 4, 3, size, size)
@@ -203,8 +203,9 @@ def real_size(settings: Settings) -> Iterator[Row]:
 def heads_together(settings: Settings) -> Iterator[Row]:
     """Several heads in one call, as a sweep trains them, against one after the other."""
     config = replace(
-        RunConfig(), backbone={"name": "evl_vit_tiny"}, model={"taps": "last 2", "mlp_dropout": 0.0, "head_dropout": 0},
-        clip={"num_frames": 3}, training={"steps": 4, "batch_size": 4, "precision": "fp32"},
+        RunConfig(), backbone={"name": "evl_clip_tiny"}, clip={"num_frames": 3},
+        model={"taps": "last 2", "mlp_dropout": 0.0, "head_dropout": 0},
+        training={"steps": 4, "batch_size": 4, "precision": "fp32"},
     )  # fmt: skip
     torch.manual_seed(0)
     backbone = create_backbone(config.backbone, config.model.taps).to(settings.device)

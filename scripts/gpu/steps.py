@@ -64,7 +64,7 @@ def one_rank(settings: Settings, exact: list[float]) -> Iterator[Row]:
 def take(settings: Settings, precision: str, *, compiled: bool = False, grouped: bool = False) -> list[float]:
     """Losses of some steps on the same few clips, which are learned by heart."""
     device = settings.device
-    name = "evl_vit_tiny" if settings.dry or not settings.is_cuda else "vit_base_patch16_clip_quickgelu_224"
+    name = "evl_clip_tiny" if settings.dry or not settings.is_cuda else "vit_base_patch16_clip_quickgelu_224"
     count, frames, batch = (5, 3, 4) if settings.dry else (20, 8, 16)
     config = replace(
         RunConfig(), backbone={"name": name, "pretrained": False}, clip={"num_frames": frames},

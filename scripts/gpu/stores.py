@@ -30,7 +30,7 @@ def run(settings: Settings) -> Iterator[Row]:
 
 
 def one(settings: Settings, form: str, dtype: str) -> Iterator[Row]:
-    config = replace(RunConfig(), backbone={"name": "evl_vit_tiny"}, model={"taps": "last 2"}, clip={"num_frames": 4})
+    config = replace(RunConfig(), backbone={"name": "evl_clip_tiny"}, model={"taps": "last 2"}, clip={"num_frames": 4})
     torch.manual_seed(0)
     backbone = create_backbone(config.backbone, config.model.taps)
     clips = torch.randn(3, 4, 3, 64, 64)

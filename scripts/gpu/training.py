@@ -21,7 +21,7 @@ from evl.training import Interrupted, train
 
 def run(settings: Settings) -> Iterator[Row]:
     folder = make_videos(settings)
-    name, frames, batch, steps = ("evl_vit_tiny", 3, 4, 6)
+    name, frames, batch, steps = ("evl_clip_tiny", 3, 4, 6)
     if not settings.dry and settings.is_cuda:
         name, frames, batch, steps = ("vit_base_patch16_clip_quickgelu_224", 8, 32, 48)
     config = replace(

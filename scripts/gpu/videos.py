@@ -29,7 +29,7 @@ def run(settings: Settings) -> Iterator[Row]:
     size = sum(file.stat().st_size for file in files)
     yield {"what": "videos made", "count": len(files), "mb": size / 1e6, "seconds": time.perf_counter() - started}
 
-    name, frames = ("evl_vit_tiny", 3) if settings.dry else ("vit_base_patch16_clip_quickgelu_224", 8)
+    name, frames = ("evl_clip_tiny", 3) if settings.dry else ("vit_base_patch16_clip_quickgelu_224", 8)
     workers = 1 if settings.dry else default_num_workers()
     config = replace(
         RunConfig(), backbone=backbone_settings(settings, name), clip={"num_frames": frames, "stride": 4},

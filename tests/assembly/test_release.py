@@ -112,7 +112,7 @@ def test_what_does_not_fit_is_told(tmp_path):
         evl.load_release(FILES[0], tmp_path / "none.pt")
     with pytest.raises(EVLError, match="not an OpenAI CLIP"):
         evl.load_release(FILES[0], FILES[0])
-    narrow = evl.create_backbone("evl_vit_tiny", 2)
+    narrow = evl.create_backbone("evl_clip_tiny", 2)
     narrow.spec = narrow.spec.__class__(**{**narrow.spec.__dict__, "width": 64})
     with pytest.raises(EVLError, match="for a backbone of width 128"):
         evl.load_release(FILES[0], narrow)
@@ -136,7 +136,7 @@ def test_parts_that_are_missing_are_named(tmp_path):
     with pytest.raises(EVLError, match="cannot be read"):
         evl.load_release(tmp_path, FILES[1])
     with pytest.raises(EVLError, match="2 decoder layers, but 3 blocks are tapped"):
-        evl.load_release(FILES[0], evl.create_backbone("evl_vit_tiny", 3))
+        evl.load_release(FILES[0], evl.create_backbone("evl_clip_tiny", 3))
 
 
 def test_a_backbone_without_its_archive_is_taken_at_its_word(tmp_path):

@@ -149,7 +149,7 @@ def test_trains_saves_loads_and_says_the_same(row, tmp_path):
     config = replace(
         RunConfig(),
         backbone={"name": registered(row), "weights": str(weights), "image_size": (2 * patch, 3 * patch)},
-        model={"num_layers": 2},
+        model={"taps": "last 2"},
         clip={"num_frames": 2},
     )
     classifier = build_classifier(config, ["a", "b", "c"])

@@ -20,7 +20,7 @@ from tests.helpers import run_command
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 ONE_EACH = {
-    "evl_vit_tiny": "evl",
+    "evl_clip_tiny": "evl",
     "vit_base_patch16_clip_quickgelu_224.openai": "CLIP",
     "vit_huge_patch14_clip_quickgelu_378.dfn5b": "CLIP",
     "vit_base_patch16_siglip_224.webli": "SigLIP",
@@ -84,7 +84,7 @@ def test_a_word_is_of_the_name_or_of_the_family():
     assert set() < names("siglip2") < names("siglip")
     assert names("perception") == names("vit_pe_*")
     assert names("dinov3") >= {"vit_base_patch16_dinov3.lvd1689m"}
-    assert names("evl_*") == {"evl_clip_tiny", "evl_vit_tiny"}
+    assert names("evl_*") == {"evl_clip_tiny"}
     assert names("swin") == names("hiera") == names("r50") == set()
     found = names("vit_base_patch16_clip_224.openai")
     assert found
@@ -157,7 +157,7 @@ def test_json_says_all(capsys):
     assert one["gflops"] == pytest.approx(17.56, abs=0.01)
     assert one["source"] == "timm/vit_base_patch16_clip_224.openai"
     assert one["weights_here"] == (one["file"] is not None)
-    (embedded,) = json.loads(run_command(capsys, "backbones", "evl_vit_tiny", "--json")[1])
+    (embedded,) = json.loads(run_command(capsys, "backbones", "evl_clip_tiny", "--json")[1])
     assert embedded["weights_here"]
     assert (embedded["source"], embedded["file"]) == ("evl", None)
 

@@ -17,7 +17,7 @@ from tests.helpers import GOLDEN
     ("name", "sentence"),
     [
         ("vit_bas_patch16_224", "did you mean .*vit_base_patch16_224"),
-        ("evl_vit_tinny", "did you mean evl_vit_tiny"),
+        ("evl_clip_tinny", "did you mean evl_clip_tiny"),
         ("vit_base_patch16_clip_quickgelu_224.openay", "did you mean openai"),
         ("vit_base_patch16_clip_224.openai", "QuickGELU.*Use vit_base_patch16_clip_quickgelu_224.openai"),
         ("vit_base_patch16_clip_224.dfn2b", "QuickGELU.*Use vit_base_patch16_clip_quickgelu_224 with"),
@@ -30,8 +30,8 @@ def test_refusals_say_what_to_do(name, sentence):
 
 
 def test_too_many_layers():
-    with pytest.raises(BackboneError, match="has 4 blocks, but the last 5 were asked for"):
-        create_backbone("evl_vit_tiny", 5)
+    with pytest.raises(BackboneError, match="has 5 blocks, but the last 6 were asked for"):
+        create_backbone("evl_clip_tiny", 6)
 
 
 def test_openai_archive_under_a_gelu_name_is_refused():

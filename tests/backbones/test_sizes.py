@@ -104,7 +104,7 @@ def test_flexivit_takes_patches_of_any_size(patch, size, tmp_path):
 
 
 def test_patches_of_other_families_have_one_size():
-    for name in ("vit_small_patch16_224", "evl_vit_tiny", "openai_clip"):
+    for name in ("vit_small_patch16_224", "evl_clip_tiny", "openai_clip"):
         with pytest.raises(BackboneError, match=f"{name} has patches of one size; leave backbone.patch_size unset"):
             create_backbone(BackboneConfig(name, pretrained=False, patch_size=8), 1)
     with pytest.raises(BackboneError, match="240×240: patches are 7×7; the nearest are 238×238 and 245×245"):

@@ -149,7 +149,7 @@ def test_a_real_size():
 
 
 def test_embedded_backbone_in_parts():
-    backbone = create_backbone("evl_vit_tiny", 2)
+    backbone = create_backbone("evl_clip_tiny", 2)
     clips = torch.randn(3, 4, 3, 64, 64)
     whole = flat(backbone(clips))
     backbone.frames_at_once = 5

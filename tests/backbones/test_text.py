@@ -289,7 +289,7 @@ def test_random_state_is_left_alone(tmp_path):
 
 
 def test_what_has_no_text_is_refused_before_anything_is_read(tmp_path, monkeypatch):
-    for name in ("vit_small_patch14_dinov2.lvd142m", "evl_vit_tiny", "vit_base_patch16_siglip_gap_224.webli",
+    for name in ("vit_small_patch14_dinov2.lvd142m", "vit_base_patch16_siglip_gap_224.webli",
                  "vit_base_patch16_clip_224.openai_ft_in1k"):  # fmt: skip
         with pytest.raises(BackboneError, match=f"{name} has no text tower"):
             evl.zero_shot(name, NAMES)

@@ -98,9 +98,9 @@ def test_clip_names_of_timm_with_the_wrong_activation():
 @pytest.mark.parametrize(
     ("name", "activation"),
     [("tiny_siglip_16", "gelu_tanh"), ("tiny_aimv2", "silu"), ("tiny_dinov2_gated", "silu"), ("tiny_eva02", "silu"),
-     ("tiny_pe_core", "gelu"), ("evl_vit_tiny", "gelu")],
+     ("tiny_pe_core", "gelu"), ("evl_clip_tiny", "gelu")],
 )  # fmt: skip
 def test_origin_without_a_file(name, activation):
     origin = create_backbone(BackboneConfig(name, pretrained=False), 1).origin
     assert origin.activation == activation
-    assert origin.kind == ("embedded" if name == "evl_vit_tiny" else "random")
+    assert origin.kind == "random"

@@ -199,7 +199,7 @@ def test_backbones_lists_names(run):
 
 def test_train_from_the_command_line(run, videos, tmp_path):
     settings = ["training.steps=4", "training.batch_size=2", "clip.num_frames=2", "clip.stride=2", "data.num_workers=0",
-                "model.num_layers=1", "backbone.image_size=16", "evaluation.num_clips=1"]  # fmt: skip
+                "model.taps=last 1", "backbone.image_size=16", "evaluation.num_clips=1"]  # fmt: skip
     code, out, err = run("train", "--data", videos, "--out", tmp_path / "r", "--set", *settings)
     assert code == 0, err
     assert "very small, made for first steps" in one_line(err)

@@ -227,13 +227,6 @@ def test_frames_inside_a_short_video_are_counted_by_time(config, tmp_path):
     assert len(find_splits(long).splits["train"]) == len(store.splits["train"])
 
 
-def test_a_store_of_before_keeps_its_fingerprint():
-    description = describe()
-    assert "clip.frames_per_second" not in description.fingerprint
-    assert describe(clip=ClipConfig(num_frames=4, frames_per_second=5)).fingerprint["clip.frames_per_second"] == 5.0
-    assert description.fingerprint_hash == "bfd5d957079bcd7a4ff3894f6f0446bff822d637330d5c50bd5bef008ffcc54b"
-
-
 def test_a_stride_does_not_matter_where_both_are_by_time():
     clip = ClipConfig(num_frames=4, stride=16, frames_per_second=5)
     description = describe(clip=clip)

@@ -91,6 +91,6 @@ def test_check_writes_one_and_training_takes_it(capsys, tmp_path, videos):
     assert code == 0
     assert len(IndexFile(tmp_path / "i.arrow")._rows) == 12
     options = ["--set", f"data.index={tmp_path / 'i.arrow'}", "training.steps=1", "data.num_workers=0"]
-    options += ["clip.num_frames=2", "model.num_layers=1", "backbone.image_size=32"]
+    options += ["clip.num_frames=2", "model.taps=last 1", "backbone.image_size=32"]
     code, _, err = run_command(capsys, "train", "--data", videos, "--out", tmp_path / "run", *options)
     assert code == 0, err

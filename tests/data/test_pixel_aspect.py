@@ -1,36 +1,29 @@
 """Pixels that are not square (data.pixel_aspect) on every road: a circle is round, and saved models keep their way."""
 
-import shutil
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
 import torch
-import yaml
-from pydantic import TypeAdapter
 
 import evl
-from evl.assembly import build_classifier, read_card
-from evl.assembly.build import ModelCard
+from evl.assembly import build_classifier
 from evl.config import ClipConfig, RunConfig, replace
 from evl.data.dataset import Files, TrainingClips
 from evl.errors import StoreError
 from evl.evaluation import evaluate_views, load_for_store, views_of_store
 from evl.features import FeatureStore, StoreOptions
 from evl.features.extract import extract
-from evl.features.fit import config_of, differences
 from evl.features.verify import verify
 from evl.recipes import RECIPES, get_recipe
 from evl.training import train
-from evl.training.run_folder import RunFolder
 from evl.types import Sample
 from evl.video.prepare import CopySettings, prepare_video
 from evl.video.reader import read_clip
 from evl.video.rgb import squared
 from tests.boxes import rewrite_boxes, words
 from tests.conftest import TINY
-from tests.features.helpers import describe
 from tests.helpers import Wanted
 
 VIEWS = dict(num_frames=2, stride=1, num_clips=1, num_crops=1, size=(120, 120), mean=(0.0,) * 3, std=(1 / 255,) * 3)
@@ -187,26 +180,6 @@ def test_a_store_is_of_one_of_the_two(runs, config, tmp_path):
     other = replace(config, data={"path": None, "features": str(tmp_path / "store"), "pixel_aspect": False})
     with pytest.raises(StoreError, match=r"data\.pixel_aspect is False in the run and True in the store"):
         train(other, tmp_path / "refused")
-
-
-def test_what_was_made_before_the_setting_stays_as_it_was(runs, tmp_path):
-    # a model
-    card = read_card(runs[True][0])
-    content = TypeAdapter(ModelCard).dump_python(card, mode="json")
-    del content["preprocessing"]["pixel_aspect"]
-    assert TypeAdapter(ModelCard).validate_python(content).preprocessing.pixel_aspect is False
-    # a run that goes on
-    shutil.copytree(runs[True][0], tmp_path / "run")
-    settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
-    assert RunFolder(tmp_path / "run").read()[0].data.pixel_aspect is True
-    del settings["data"]["pixel_aspect"]
-    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(settings))
-    assert RunFolder(tmp_path / "run").read()[0].data.pixel_aspect is False
-    # a store
-    description = describe()
-    assert "preprocessing.pixel_aspect" not in description.fingerprint
-    assert config_of(description).data.pixel_aspect is False
-    assert differences(description, config_of(description)) == []
 
 
 def test_on_by_default_and_off_as_published():

@@ -86,9 +86,6 @@ def test_no_videos_and_names_that_are_no_text(tmp_path):
 def test_missing(tmp_path):
     with pytest.raises(DataError, match=r"predictions.parquet: no such file; a run has one once it was evaluated"):
         evl.read_predictions(tmp_path)
-    (tmp_path / "predictions.jsonl").write_text("{}")
-    with pytest.raises(DataError, match="is of an older evl: evl evaluate RUN writes it"):
-        evl.read_predictions(tmp_path)
 
 
 def _changed(table, name, column):

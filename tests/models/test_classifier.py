@@ -9,7 +9,7 @@ from tests.helpers import assert_close
 
 
 def make_model():
-    backbone = evl.create_backbone("evl_vit_tiny", 2)
+    backbone = evl.create_backbone("evl_clip_tiny", 2)
     spec = backbone.spec
     decoder = evl.EVLDecoder(spec.width, 2, num_frames=2, grid=spec.grid)
     return VideoClassifier(backbone, decoder, ClassifierHead(spec.width, 3), ["a", "b", "c"])
@@ -40,7 +40,7 @@ def test_state_travels():
 
 
 def test_mean_pool():
-    backbone = evl.create_backbone("evl_vit_tiny", 1)
+    backbone = evl.create_backbone("evl_clip_tiny", 1)
     features = backbone(torch.randn(2, 3, 3, 64, 64))
     pooled = MeanPool(128, 1)(features)
     assert_close(pooled, features[-1].tokens[:, :, 1:].reshape(2, -1, 128).mean(1))

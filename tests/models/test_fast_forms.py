@@ -324,7 +324,7 @@ def test_a_layer_keeps_one_token_map_and_the_mean_attention():
 
 
 def test_a_training_step_keeps_nothing_of_the_backbone_but_its_features():
-    backbone = create_backbone("evl_vit_tiny", 2)
+    backbone = create_backbone("evl_clip_tiny", 2)
     decoder = evl.EVLDecoder(128, 2, num_frames=4, grid=(8, 8))
     model = VideoClassifier(backbone, decoder, ClassifierHead(128, 5))
     clips = torch.randn(2, 4, 3, 64, 64)

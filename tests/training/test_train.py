@@ -296,7 +296,7 @@ def test_what_is_refused_leaves_no_folder(tiny_config, tmp_path):
     for change, sentence in (
         ({"training": {"accumulation": 3}}, "take a multiple of 3"),
         ({"augment": {"rand_augment": "foo"}}, "timm's notation"),
-        ({"model": {"num_layers": 9}}, "has 5 blocks, but the last 9"),
+        ({"model": {"taps": "last 9"}}, "has 5 blocks, but the last 9"),
     ):
         with pytest.raises(EVLError, match=sentence):
             train(replace(tiny_config, **change), tmp_path / "run")
