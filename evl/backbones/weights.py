@@ -1,30 +1,32 @@
 """Weight files, read for their tensors only: safetensors, torch's own, and TorchScript archives.
 
-What a file is decides its content, never its name. No pickle in it is executed (``unpickle``), torch's format from
-before 1.6 included; torch's own loader is not used.
+What a file is decides its content, never its name. No pickle in it is executed: torch's files are read by
+``torch.load(weights_only=True)``, TorchScript archives by ``unpickle``.
 """
 
 from __future__ import annotations
 
-import io
+import argparse
 import pickletools
 import re
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.serialization import safe_globals
 
 from evl.backbones.unpickle import Refused, read_pickle, tensors_below
 from evl.errors import BackboneError, CheckpointError
 from evl.files import expand_home
 
 _OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-_LARGEST_PICKLE = 64 << 20  # bytes of description, tensors not among them
 _LONGEST_NAME = 400
 _WRAPPERS = (
     *("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net", "module", "teacher", "encoder"),
@@ -77,41 +79,61 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], bool]:
 
 
 def load_torch_file(path: str | Path):
-    """What ``torch.save`` wrote, its tensors on the CPU: containers, numbers, text and tensors, ``Inert`` for the rest.
+    """What ``torch.save`` wrote, its tensors on the CPU, by ``torch.load(weights_only=True)``, which runs no code.
 
-    Never executes a pickle. CheckpointError where a file is missing, damaged, or holds code.
+    Beside tensors, containers, numbers and text it takes an ``argparse.Namespace``, which many training programs save.
+    CheckpointError where a file is missing, damaged, or holds code.
     """
     path = expand_home(Path(path))
-    try:
+    with _as_checkpoint_errors(path):
         kind = _kind_of(path, "checkpoint")
         if kind == "torch":
-            return _read_zip(path, _root(path))
-        if kind == "old torch":
-            return _read_old(path)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file") from None
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except CheckpointError:
-        raise
-    except Refused as error:
-        raise CheckpointError(f"{path}: refused: {error}") from None
-    except Exception as error:  # a damaged file can raise nearly anything
-        raise CheckpointError(f"{path}: not a readable checkpoint: damaged ({_first_line(error)})") from None
-    raise CheckpointError(f"{path}: not a torch checkpoint, but {kind}")
+            _refuse_bombs(path)
+        elif kind != "old torch":
+            raise CheckpointError(f"{path}: not a torch checkpoint, but {kind}")
+        with path.open("rb") as file, safe_globals([argparse.Namespace]):  # by its name torch would take it otherwise
+            return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def read_torchscript(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a TorchScript archive by dotted name, without building or running its modules."""
+    path = Path(path)
     try:
-        if _kind_of(Path(path)) != "TorchScript":
-            raise BackboneError(f"{path}: not a TorchScript archive")
-        module = _read_zip(Path(path), _root(path))
-        return tensors_below(module)
+        with _as_checkpoint_errors(path):
+            if _kind_of(path) != "TorchScript":
+                raise CheckpointError(f"{path}: not a TorchScript archive")
+            _refuse_bombs(path)
+            return _read_script(path)
     except CheckpointError as error:
         raise BackboneError(str(error)) from None
+
+
+@contextmanager
+def _as_checkpoint_errors(path: Path) -> Iterator[None]:
+    """What reading a file can raise, as a CheckpointError with one sentence."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
     except Refused as error:
-        raise BackboneError(f"{path}: refused: {error}") from None
+        raise CheckpointError(f"{path}: refused: {error}") from None
+    except UnpicklingError as error:
+        raise CheckpointError(f"{path}: refused: {_why_refused(error)}") from None
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise CheckpointError(f"{path}: not a readable checkpoint: damaged ({_first_line(error)})") from None
+
+
+def _why_refused(error: UnpicklingError) -> str:
+    """Torch's reason, without its advice to load the file nevertheless."""
+    said = str(error.__context__ or error)  # torch puts its advice around the reason
+    if asked := re.search(r"GLOBAL (\S+)", said):
+        what = f"the archive asks for {ascii(asked[1])[1:-1]:.120}, which is no tensor: it holds code (Python objects)"
+        return f"{what}, which is never loaded"
+    return f"the archive holds what no tensor needs ({ascii(said.strip().splitlines()[0])[1:-1]:.200})"
 
 
 def class_names(path: str | Path) -> set[str]:
@@ -174,101 +196,43 @@ def _root_among(names: list[str]) -> str | None:
     return next((name.removesuffix("/data.pkl") for name in names if name.endswith("/data.pkl")), None)
 
 
-def _read_zip(path: Path, root: str):
-    """What the description in a torch archive says, its tensors filled with the numbers stored beside it."""
-    stored: dict[str, Tensor] = {}  # each is read once, however often it is asked for
+def _read_script(path: Path) -> dict[str, Tensor]:
+    """The tensors of a TorchScript archive, filled with the numbers that are stored beside their description."""
+    root, stored = _root(path), {}  # each is read once, however often it is asked for
     with zipfile.ZipFile(path) as archive:
 
         def storage(dtype: torch.dtype, key: str, count: int) -> Tensor:
             if key not in stored:
-                entry = archive.getinfo(f"{root}/data/{key}")
-                if entry.compress_type != zipfile.ZIP_STORED or count * dtype.itemsize != entry.file_size:
+                content = bytearray(archive.read(f"{root}/data/{key}"))
+                if count * dtype.itemsize != len(content):
                     raise Refused(f"tensor data {key!a:.40} is not {count} plain numbers of {dtype.itemsize} bytes")
-                content = bytearray(entry.file_size)
-                with archive.open(entry) as file:
-                    if file.readinto(content) != len(content) or file.read(1):
-                        raise Refused(f"tensor data {key!a:.40} is not as long as it says")
                 stored[key] = torch.frombuffer(content, dtype=dtype) if count else torch.empty(0, dtype=dtype)
             if stored[key].dtype != dtype or len(stored[key]) != count:
                 raise Refused(f"tensor data {key!a:.40} stands for two different kinds of numbers")
             return stored[key]
 
-        try:
-            _refuse_bombs(archive, path, root)
-            return read_pickle(archive.read(f"{root}/data.pkl"), storage)
-        except Refused as error:
-            raise CheckpointError(f"{path}: refused: {error}") from None
-        except Exception as error:  # a damaged description can raise nearly anything
-            raise CheckpointError(f"{path}: damaged archive ({_first_line(error)})") from None
-
-
-def _read_old(path: Path):
-    """Torch's format before 1.6: five pickles (magic number, protocol, system, the object, keys), then the numbers.
-
-    The numbers stand behind what describes them, so that memory is made first, for no more than the file has, and then
-    filled.
-    """
-    size, stored = path.stat().st_size, {}
-    claimed = 0
-
-    def storage(dtype: torch.dtype, key: str, count: int) -> Tensor:
-        nonlocal claimed
-        if key not in stored:
-            claimed += count * dtype.itemsize
-            if claimed > size:
-                raise Refused("its tensor data have more bytes than the file")
-            stored[key] = torch.empty(count, dtype=dtype)
-        if stored[key].dtype != dtype or len(stored[key]) != count:
-            raise Refused(f"tensor data {key!a:.40} stands for two different kinds of numbers")
-        return stored[key]
-
-    with path.open("rb") as file:
-        pickles = io.BytesIO(file.read(_LARGEST_PICKLE))
-        _, protocol, system = (read_pickle(pickles, storage) for _ in range(3))
-        if protocol != 1001 or type(system) is not dict or system.get("little_endian") is not True:
-            raise Refused("its numbers are in the byte order of other machines, or its protocol is not 1001")
-        content, keys = (read_pickle(pickles, storage) for _ in range(2))
-        if type(keys) is not list or not all(type(key) in (str, int) for key in keys):
-            raise Refused("a list of tensor data that is none")
-        keys = [str(key) for key in keys]
-        if len(set(keys)) != len(keys) or set(keys) != set(stored):
-            raise Refused("its tensor data are not those that its tensors ask for")
-        file.seek(pickles.tell())
-        for key in keys:
-            if int.from_bytes(file.read(8), "little") != len(stored[key]):
-                raise Refused(f"tensor data {key!a:.40} is not as long as it says")
-            if len(stored[key]) and file.readinto(bytes_of := stored[key].view(torch.uint8).numpy()) != len(bytes_of):
-                raise Refused(f"tensor data {key!a:.40} is cut off")
-    return content
+        if f"{root}/byteorder" in archive.namelist() and archive.read(f"{root}/byteorder") != b"little":
+            raise Refused("its numbers are in the byte order of other machines")
+        return tensors_below(read_pickle(archive.read(f"{root}/data.pkl"), storage))
 
 
 def _first_line(error: Exception) -> str:
     return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])[:300]
 
 
-def _refuse_bombs(archive: zipfile.ZipFile, path: Path, root: str) -> None:
-    """Before anything is read: no more bytes than the file has, each name once, nothing that has to be unpacked.
+def _refuse_bombs(path: Path) -> None:
+    """Before anything is read: no more bytes than the file has, each name once.
 
     Torch compresses neither tensors nor their description; a scripted module's code is compressed, and not read.
     """
-    entries = archive.infolist()
-    names = {entry.filename for entry in entries}
-    if len(names) != len(entries):
+    root = _root(path)
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    if len({entry.filename for entry in entries}) != len(entries):
         raise Refused("entries of the archive stand there twice")
-    data = sum(entry.file_size for entry in entries if entry.filename.startswith(f"{root}/data/"))
-    if data > path.stat().st_size:
+    read = (entry for entry in entries if not entry.filename.startswith(f"{root}/code/"))
+    if sum(entry.file_size for entry in read) > path.stat().st_size:
         raise Refused("its tensor data have more bytes than the file")
-    if archive.getinfo(f"{root}/data.pkl").file_size > _LARGEST_PICKLE:
-        raise Refused(f"its description is larger than {_LARGEST_PICKLE >> 20} MiB")
-    for name in {f"{root}/data.pkl", f"{root}/byteorder"} & names:
-        if (
-            entry := archive.getinfo(name)
-        ).compress_type != zipfile.ZIP_STORED or entry.file_size > entry.compress_size:
-            raise Refused(f"{name!a:.60} is compressed, which torch never does")
-    if f"{root}/byteorder" in names:
-        with archive.open(f"{root}/byteorder") as file:
-            if file.read(8) != b"little":
-                raise Refused("its numbers are in the byte order of other machines")
 
 
 def _unwrapped(content) -> dict[str, Tensor]:

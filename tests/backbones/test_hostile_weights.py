@@ -39,6 +39,7 @@ def marker(tmp_path):
 def zipped(path, data, *, script=False, more=(), compress=zipfile.ZIP_STORED):
     with zipfile.ZipFile(path, "w", compress) as archive:
         archive.writestr("x/data.pkl", data)
+        archive.writestr("x/version", "3\n")
         for name, content in more:
             archive.writestr(name, content)
         if script:
@@ -90,7 +91,9 @@ def test_crafted_pickles_are_refused_unrun(tmp_path, marker, payload, kind):
     data = PAYLOADS[payload](str(marker))
     if kind in ("torch", "script"):
         said = said_of(zipped(tmp_path / "evil.pt", data, script=kind == "script"))
-        assert "refused: the archive" in said
+        # torch lets two of them pass, since they ask for nothing but what tensors need
+        harmless = ("call of a type", "arguments no tuple")
+        assert "refused: the archive" in said or (kind == "torch" and payload in harmless)
         return
     name = {"pickle": "evil.bin", "safetensors": "evil.safetensors", "npz": "evil.npz", "wrapped": "evil.pth"}[kind]
     path = tmp_path / name
@@ -151,23 +154,24 @@ def tensor(count, size, stride=(1,), offset=0, key="0", kind="FloatStorage"):
 
 
 @pytest.mark.parametrize(
-    ("made", "sentence"),
+    ("made", "sentence"),  # of a TorchScript archive, of a file of torch
     [
         (tensor(4, (4,)), None),
-        (tensor(10**12, (4,)), "tensor data '0' is not 1000000000000 plain numbers"),
-        (tensor(5, (5,)), "tensor data '0' is not 5 plain numbers"),
-        (tensor(4, (10**9, 10**9), (0, 0)), "out of 4 stored numbers"),
-        (tensor(4, (4,), (2**40,)), "damaged archive"),
-        (tensor(4, (2,), (1,), 3), "damaged archive"),
-        (tensor(4, (2,), (1,), -1), "offset -1"),
-        (tensor(4, (-4,)), "a tensor of shape"),
-        (tensor(4, (4,), (-1,)), "a tensor of shape"),
-        (tensor(4, (4,), key="../../../etc/passwd"), "damaged archive"),
-        (tensor(4, (4,), kind="QInt8Storage"), "which is no tensor"),
-        (b"ctorch._utils\n_rebuild_tensor_v2\n(K\x01K\x02K\x03K\x04tR", "without stored numbers"),
+        (tensor(10**12, (4,)), ("tensor data '0' is not 1000000000000 plain numbers", "does not match expected size")),
+        (tensor(5, (5,)), ("tensor data '0' is not 5 plain numbers", "does not match expected size")),
+        (tensor(4, (10**9, 10**9), (0, 0)), ("out of 4 stored numbers", "is larger than the file")),
+        (tensor(4, (4,), (2**40,)), ("damaged", "damaged")),
+        (tensor(4, (2,), (1,), 3), ("damaged", "damaged")),
+        (tensor(4, (2,), (1,), -1), ("offset -1", "offset -1")),
+        (tensor(4, (-4,)), ("a tensor of shape", "damaged")),
+        (tensor(4, (4,), (-1,)), ("a tensor of shape", "damaged")),
+        (tensor(4, (4,), key="../../../etc/passwd"), ("damaged", "damaged")),
+        (tensor(4, (4,), kind="QInt8Storage"), ("which is no tensor", "damaged")),
+        (tensor(16, (16,), kind="QInt8Storage"), ("which is no tensor", "is no plain tensor")),
+        (b"ctorch._utils\n_rebuild_tensor_v2\n(K\x01K\x02K\x03K\x04tR", ("without stored numbers", "damaged")),
         (tensor(4, (4,)) + b"r\xff\xff\xff\xff", None),  # pickle would make a table of that many entries
-        (b"\x8e" + struct.pack("<Q", 2**62) + b"a", "damaged archive"),
-        (b"B" + struct.pack("<I", 2**32 - 1) + b"a", "damaged archive"),
+        (b"\x8e" + struct.pack("<Q", 2**62) + b"a", ("damaged", "Unsupported operand")),
+        (b"B" + struct.pack("<I", 2**32 - 1) + b"a", ("damaged", "Unsupported operand")),
     ],
 )
 @pytest.mark.parametrize("script", [False, True])
@@ -179,27 +183,31 @@ def test_sizes_are_not_believed(tmp_path, made, sentence, script):
     if sentence is None:
         assert torch.equal(read_weights(path)[0]["a.weight"], torch.arange(4.0))
     else:
-        assert sentence in said_of(path)
+        assert sentence[not script] in said_of(path)
 
 
 def test_archives_that_unpack_to_more(tmp_path):
     four, good = ("x/data/0", bytes(16)), b"\x80\x02}" + text("a") + tensor(4, (4,)) + b"s."
     bomb = zipped(tmp_path / "bomb.pt", bytes(65 << 20), compress=zipfile.ZIP_DEFLATED)
     assert bomb.stat().st_size < 1 << 20
-    assert "description is larger than 64 MiB" in said_of(bomb)
+    assert "more bytes than the file" in said_of(bomb)
     for compress in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
         dicts = zipped(tmp_path / "dicts.pt", b"}" * (63 << 20) + b".", compress=compress)
-        assert "data.pkl' is compressed, which torch never does" in said_of(dicts)
+        assert "more bytes than the file" in said_of(dicts)
     order = zipped(tmp_path / "order.pt", good, more=[four])
     with zipfile.ZipFile(order, "a", zipfile.ZIP_BZIP2) as archive:
         archive.writestr("x/byteorder", b"little" * 9999)
-    assert "byteorder' is compressed, which torch never does" in said_of(order)
+    assert "more bytes than the file" in said_of(order)
     data = zipped(tmp_path / "data.pt", good, more=[("x/data/0", bytes(50 << 20))], compress=zipfile.ZIP_DEFLATED)
     assert "more bytes than the file" in said_of(data)
     with pytest.warns(UserWarning, match="Duplicate name"):
         twice = zipped(tmp_path / "twice.pt", good, more=[four, four])
     assert "stand there twice" in said_of(twice)
-    order = zipped(tmp_path / "order.pt", good, more=[four, ("x/byteorder", b"big")])
+    swapped = ("x/data/0", np.arange(4, dtype=">f4").tobytes())
+    order = zipped(tmp_path / "order.pt", good, more=[swapped, ("x/byteorder", b"big")])
+    assert read_weights(order)[0]["a"].tolist() == [0, 1, 2, 3]
+    script = b"\x80\x02" + module(b"}" + text("a") + tensor(4, (4,)) + b"s") + b"."
+    order = zipped(tmp_path / "script.pt", script, script=True, more=[swapped, ("x/byteorder", b"big")])
     assert "byte order" in said_of(order)
     one = b"".join(text(f"n{i}") + (b"h\x01" if i else tensor(4096, (4096,)) + b"q\x01") for i in range(99))
     many = zipped(tmp_path / "many.pt", b"\x80\x02}(" + one + b"u.", more=[("x/data/0", bytes(16384))])
