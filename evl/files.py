@@ -1,20 +1,20 @@
-"""Paths with ``~``. Writing so that nothing is lost: under a temporary name, then renamed. Reading JSON that is not
-trusted."""
+"""Paths with ``~``, folders that are in use. Writing so that nothing is lost: under a temporary name, then renamed.
+Reading JSON that is not trusted."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import csv
 import json
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TypeVar
 
-from evl.errors import ExistsError, SaveError
+from evl.errors import ExistsError, RunError, SaveError
 
 _AnyPath = TypeVar("_AnyPath", str, bytes, Path)
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
@@ -75,8 +75,56 @@ def remove_abandoned(folder: str | Path) -> None:
     for name in names:
         path = Path(folder, name)
         with contextlib.suppress(OSError), open(path, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # OSError where another has it, or there are no locks
-            path.unlink()
+            if lock_file(file.fileno()):
+                path.unlink()
+
+
+def lock_file(descriptor: int, *, wait: bool = False) -> bool | None:
+    """Takes the system's lock on an open file, until it is closed or its owner is dead. True: it is ours; False:
+    another has it; None: there are no locks on this file system."""
+    from filelock import lock_descriptor
+
+    try:
+        return lock_descriptor(descriptor, blocking=wait)
+    except OSError:
+        return None
+
+
+def write_table(path: str | Path, rows: Iterable[Sequence]) -> None:
+    """Writes a CSV file. Raises SaveError where the system refuses."""
+    with write_atomically(path, text=True) as file:
+        csv.writer(file).writerows(rows)
+
+
+def is_used(path: Path) -> bool:
+    """Whether there is a file, or a folder with something in it (what ``write_atomically`` left is nothing)."""
+    return path.exists() and (not path.is_dir() or any(not is_temporary(one.name) for one in path.iterdir()))
+
+
+def refuse_used(folder: Path, *, can_resume: bool) -> None:
+    """RunError where a run is to begin, and something else is there. ``can_resume``: it is a run that was begun."""
+    try:
+        if not is_used(folder):
+            return
+    except OSError as error:
+        raise RunError(f"{folder}: no folder can be made here ({error.strerror or error})") from None
+    todo = "go on with --resume, or choose another --out" if can_resume else "choose another --out"
+    raise RunError(f"{folder} is there already and not empty; {todo}")
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder, and those above it, or sees that it can be read. Raises SaveError where the system refuses."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        os.scandir(folder).close()
+    except OSError as error:
+        raise SaveError(f"{folder}: no folder can be made here ({error.strerror or error})") from None
+
+
+def nearest_existing(path: Path) -> Path:
+    """``path``, or what is above it and there."""
+    path = path.absolute()
+    return next(one for one in (path, *path.parents) if one.exists())
 
 
 def remove_file(path: Path) -> None:
@@ -112,8 +160,7 @@ def _begin(path: Path, text: bool) -> tuple[Path, IO, int]:
             temporary, "w" if text else "wb", **({"encoding": "utf-8", "newline": ""} if text else {})
         )
         lock = os.dup(file.fileno())
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        lock_file(lock, wait=True)
         # another process may have taken it for abandoned, before the lock was ours
         if os.fstat(lock).st_nlink:
             return temporary, file, lock

@@ -48,13 +48,14 @@ def command(
     from evl.assembly import load, save_release
     from evl.cli.common import output, start_logging
     from evl.errors import ConfigError, SaveError
+    from evl.files import is_used
 
     start_logging()
     if out is None and push is None:
         raise ConfigError("nowhere to export to: give --out, or --push OWNER/NAME")
     if format is Format.release and (with_backbone or push):
         raise ConfigError("--format release is one file without a backbone; leave out --with-backbone and --push")
-    if out is not None and out.exists() and not (out.is_dir() and format is Format.evl and not any(out.iterdir())):
+    if out is not None and out.exists() and (format is not Format.evl or is_used(out)):
         raise SaveError(f"{out} is there already; choose another --out")
     model = load(run, **sizes(num_frames, stride, image_size, frames_per_second))
     if format is Format.release:

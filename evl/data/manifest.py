@@ -3,7 +3,6 @@ class."""
 
 from __future__ import annotations
 
-import csv
 import logging
 import os
 from collections.abc import Collection, Iterable, Sequence
@@ -18,7 +17,7 @@ from evl.data.listing import Tree, is_video_name, missing_samples
 from evl.data.tables import read_table
 from evl.data.text import read_text
 from evl.errors import ConfigError, DataError, nearest
-from evl.files import expand_home, write_atomically
+from evl.files import expand_home, write_table
 from evl.types import Sample
 from evl.video.frame_folder import is_image_name
 
@@ -203,10 +202,7 @@ def write_manifest(path: str | Path, samples: Iterable[Sample], splits: Sequence
         columns["group"] = [s.group or "" for s in samples]
     if splits is not None:
         columns["split"] = list(splits)
-    with write_atomically(path, text=True) as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
+    write_table(path, [list(columns), *zip(*columns.values(), strict=True)])
 
 
 def read_class_names(path: str | Path) -> tuple[str, ...]:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import fcntl
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,12 +18,11 @@ from evl.data.loading_speed import LoadingSpeed, measure_loading
 from evl.data.manifest import write_manifest
 from evl.data.parallel import Crash, each_in_process, time_limit
 from evl.errors import DataError, RunError, SaveError, VideoError
-from evl.files import expand_home, write_atomically
+from evl.files import expand_home, is_temporary, lock_file, make_folder, remove_abandoned, write_atomically, write_table
 from evl.video.frame_folder import frame_files
 from evl.video.prepare import CopySettings, prepare_video
 
 SETTINGS, JOURNAL, DAMAGED, LOCK = "prepare.json", "prepare.jsonl", "damaged.csv", ".prepare.lock"
-TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # names of evl.files.write_atomically
 
 
 @dataclass(frozen=True)
@@ -162,13 +158,10 @@ def _reason(result: str | Crash) -> str:
 
 def _start_folder(out: Path, plan: CopyPlan, settings: CopySettings) -> None:
     """Makes ``out``, or sees that it holds copies of the same videos in the same settings."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        names = {path.name for path in out.iterdir()} - {LOCK}
-    except OSError as error:
-        raise SaveError(f"{out}: no folder can be made here ({error.strerror or error})") from None
+    make_folder(out)
+    names = {path.name for path in out.iterdir()} - {LOCK}
     if SETTINGS not in names:
-        if torn := {name for name in names if not TEMPORARY.fullmatch(name)}:
+        if torn := {name for name in names if not is_temporary(name)}:
             raise RunError(f"{out} is there already and holds {min(torn)}, but no {SETTINGS}; choose another --out")
         _write_settings(out, plan, settings, None)
         return
@@ -195,21 +188,14 @@ def _write_settings(out: Path, plan: CopyPlan, settings: CopySettings, report: P
 def _alone(out: Path) -> Iterator[None]:
     """Refuses a second run in the same folder, whose torn files would be those the first is writing."""
     with open(out / LOCK, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(f"{out}: another evl prepare is at work here; wait for it, or stop it") from None
-        except OSError:  # a file system without locks
-            pass
+        if lock_file(file.fileno()) is False:
+            raise RunError(f"{out}: another evl prepare is at work here; wait for it, or stop it")
         yield
 
 
 def _remove_torn(out: Path) -> None:
-    for parent, _, names in os.walk(out):
-        for name in names:
-            if TEMPORARY.fullmatch(name):
-                with contextlib.suppress(OSError):
-                    os.unlink(os.path.join(parent, name))
+    for parent, _, _ in os.walk(out):
+        remove_abandoned(parent)
 
 
 def _read_journal(out: Path) -> dict[str, Made]:
@@ -283,5 +269,4 @@ def _write_damaged(out: Path, damaged: dict[str, str]) -> None:
     if not damaged:
         (out / DAMAGED).unlink(missing_ok=True)
         return
-    with write_atomically(out / DAMAGED, text=True) as file:
-        csv.writer(file).writerows([("path", "reason"), *sorted(damaged.items())])
+    write_table(out / DAMAGED, [("path", "reason"), *sorted(damaged.items())])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from evl.evaluation.evaluate import Evaluation
 from evl.evaluation.lettering import lettering
 from evl.evaluation.picture import save_picture
 from evl.evaluation.saved_predictions import PREDICTIONS, write_predictions
-from evl.files import expand_home, remove_file, write_atomically
+from evl.files import expand_home, remove_file, write_atomically, write_table
 
 log = logging.getLogger("evl")
 
@@ -37,10 +36,8 @@ def write_evaluation(
         if outcome is not None:
             content["outcome"] = outcome
         json.dump(content, file, indent=2, ensure_ascii=False)
-    with write_atomically(folder / "confusion.csv", text=True) as file:
-        writer = csv.writer(file)
-        writer.writerow(["label \\ prediction", *names])
-        writer.writerows([name, *row] for name, row in zip(names, evaluation.metrics.confusion.tolist(), strict=True))
+    counts = zip(names, evaluation.metrics.confusion.tolist(), strict=True)
+    write_table(folder / "confusion.csv", [["label \\ prediction", *names], *([name, *row] for name, row in counts)])
     if picture:
         _draw_confusion(folder / "confusion.png", evaluation)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean
 
 from torch import Tensor
@@ -17,6 +16,7 @@ from evl.features.description import SPLITS, bytes_a_clip, shard_ranges
 from evl.features.plan import Extraction
 from evl.features.reading import ClipReader, clips_at_once, collate
 from evl.features.writing import missing_shards
+from evl.files import nearest_existing
 
 VIDEOS_MEASURED = 3  # of a kind: the first ones warm up what reads them
 FILES_SHARE = 1.01  # of the tensors' bytes: headers, index, projections
@@ -57,7 +57,7 @@ def estimate(work: Extraction, *, measure: bool = True) -> Estimate:
         num_clips=sum(one.count for one in shards),
         num_bytes=sum(one.count * sizes[one.split] for one in shards),
         bytes_to_write=sum(one.count * sizes[one.split] for one in shards if one.number in missing),
-        free_bytes=shutil.disk_usage(_existing(work.folder)).free,
+        free_bytes=shutil.disk_usage(nearest_existing(work.folder)).free,
         clips_to_do=sum(to_do.values()),
         seconds=_seconds(work, to_do) if measure else None,
     )
@@ -123,9 +123,3 @@ def _computing(work: Extraction, pixels: Tensor) -> float:
     started = time.perf_counter()
     work.features_of(batch)  # ends on the CPU: nothing is left to be waited for
     return (time.perf_counter() - started) / size
-
-
-def _existing(path: Path) -> Path:
-    """The nearest folder above that is there."""
-    path = path.absolute()
-    return path if path.is_dir() else _existing(path.parent)

@@ -6,9 +6,8 @@ alone, so the bytes are the same whoever writes a shard, and when.
 
 from __future__ import annotations
 
-import csv
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -39,7 +38,7 @@ from evl.features.writing import (
     write_index,
     write_shard,
 )
-from evl.files import remove_abandoned, remove_file, write_atomically
+from evl.files import remove_abandoned, remove_file, write_atomically, write_table
 from evl.types import Sample
 
 DAMAGED, MISSING = "damaged.csv", "missing.csv"
@@ -143,7 +142,7 @@ def begin(work: Extraction) -> None:
             remove_file(folder / name)
     if work.missing and not (folder / MISSING).exists():
         rows = [(one.path, one.label, split) for split, group in work.missing.items() for one in group]
-        _write_table(folder / MISSING, [("path", "label", "split"), *rows])
+        write_table(folder / MISSING, [("path", "label", "split"), *rows])
 
 
 def finish(work: Extraction) -> None:
@@ -158,7 +157,7 @@ def finish(work: Extraction) -> None:
     _stop_if_too_many(work, damaged.get("train", {}))
     if damaged and not (folder / DAMAGED).exists():
         rows = [(name, split, why) for split, group in _named(work, damaged).items() for name, why in group.items()]
-        _write_table(folder / DAMAGED, [("path", "split", "reason"), *rows])
+        write_table(folder / DAMAGED, [("path", "split", "reason"), *rows])
     if not (folder / INDEX).exists():
         write_index(folder)
 
@@ -261,8 +260,3 @@ def _cat(tensors: Sequence[Tensor]) -> Tensor:
     if dtype.itemsize > 1:
         return torch.cat(list(tensors))
     return torch.cat([one.view(torch.uint8) for one in tensors]).view(dtype)
-
-
-def _write_table(path: Path, rows: Iterable[Sequence[str]]) -> None:
-    with write_atomically(path, text=True) as file:
-        csv.writer(file).writerows(rows)

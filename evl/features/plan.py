@@ -28,7 +28,7 @@ from evl.features.description import (
 )
 from evl.features.packing import Packed, pack_maps, pack_tokens
 from evl.features.writing import PROJECTIONS, write_description
-from evl.files import expand_home, is_temporary
+from evl.files import expand_home, is_used, nearest_existing
 from evl.models.crossframe import neighbour_maps, packed_maps
 from evl.precision import autocast, resolve_precision
 from evl.types import Sample
@@ -137,11 +137,11 @@ def check_folder(work: Extraction) -> None:
     folder = work.folder
     if work.description.options.form == "tokens" and not (folder / PROJECTIONS).exists():
         projections_of(work.backbone)
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if nearest != folder and not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
+    nearest = nearest_existing(folder)
+    if nearest != folder.absolute() and not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
         why = "may not be written to" if nearest.is_dir() else "is no folder"
         raise SaveError(f"{folder} cannot be made: {nearest} {why}; choose another --out")
     if (folder / DESCRIPTION).exists():
         write_description(folder, work.description)  # which does nothing, or tells the difference
-    elif folder.exists() and (not folder.is_dir() or any(not is_temporary(path.name) for path in folder.iterdir())):
+    elif is_used(folder):
         raise StoreError(f"{folder} is there already, is not empty, and is no store of features; choose another --out")

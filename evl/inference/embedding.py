@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from evl.distributed import World
 from evl.errors import ConfigError
-from evl.files import expand_home, write_atomically
+from evl.files import expand_home, write_atomically, write_table
 from evl.inference.reading import Reader, card_of, evaluating, read
 from evl.models import MeanPool, VideoClassifier
 from evl.precision import without_autocast
@@ -101,10 +100,7 @@ def write_embeddings(path: str | Path, embeddings: Embeddings, splits: Sequence[
     if path.suffix == ".npy":
         with write_atomically(path) as file:
             np.save(file, embeddings.vectors, allow_pickle=False)
-        with write_atomically(path.with_suffix(".videos.csv"), text=True) as file:
-            writer = csv.writer(file)
-            writer.writerow(columns)
-            writer.writerows(zip(*columns.values(), strict=True))
+        write_table(path.with_suffix(".videos.csv"), [list(columns), *zip(*columns.values(), strict=True)])
     else:
         import pyarrow as pa
         import pyarrow.parquet

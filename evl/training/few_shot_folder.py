@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from evl.config import RunConfig
 from evl.errors import RunError
-from evl.files import expand_home, write_atomically
+from evl.files import expand_home, make_folder, refuse_used, write_atomically
 from evl.training.few_shot_report import Shots
 
 _SETTINGS, _ROWS = "few_shot.yaml", "rows.jsonl"
@@ -31,13 +31,8 @@ class FewShotFolder:
 
     def create(self, config: RunConfig, shots: Sequence[int], draws: int, keep_runs: bool) -> None:
         """Raises RunError where something else is there."""
-        try:
-            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-                todo = "go on with --resume, or choose another --out" if self._is_begun else "choose another --out"
-                raise RunError(f"{self.path} is there already and not empty; {todo}")
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"{self.path}: no folder can be made here ({error.strerror or error})") from None
+        refuse_used(self.path, can_resume=self._is_begun)
+        make_folder(self.path)
         content = {"shots": list(shots), "draws": draws, "keep_runs": keep_runs, "config": config.to_dict()}
         with write_atomically(self.path / _SETTINGS, text=True) as file:
             yaml.safe_dump(content, file, sort_keys=False)

@@ -13,6 +13,7 @@ from evl.data.splits import stop_if_too_many
 from evl.distributed import World
 from evl.errors import DataError, RunError
 from evl.evaluation import Evaluation
+from evl.files import remove_abandoned
 from evl.streams import Stream
 from evl.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from evl.training.learners import Learners
@@ -57,8 +58,7 @@ class RunKeeper(Keeper):
         self.moved, self.keep_last = moved or {}, keep_last
         self.where = f": see {folder.path / 'damaged.csv'}"
         if world.is_main:
-            for torn in folder.checkpoints.glob(".*.tmp"):  # left by a run that was killed while saving
-                torn.unlink(missing_ok=True)
+            remove_abandoned(folder.checkpoints)  # by a run that was killed while saving
 
     def resume(self, learners: Learners) -> int:
         if not self.resumes:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import importlib.metadata
 import json
 import os
 import platform
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -19,7 +18,7 @@ from evl.config import RunConfig
 from evl.data.manifest import read_class_names, read_manifest, write_manifest
 from evl.errors import DataError, RunError, SaveError
 from evl.features.description import StoreDescription
-from evl.files import expand_home, write_atomically
+from evl.files import expand_home, make_folder, refuse_used, write_atomically, write_table
 from evl.types import Sample
 
 FEATURES = "features.json"
@@ -53,21 +52,16 @@ class RunFolder:
         """Makes the folder. ``missing``: by split, listed videos that are not there; ``missing.csv`` if there are some.
         ``features``: of the store that the run reads; ``features.json`` has its fingerprint.
 
-        Raises RunError if it cannot be made, or is there already with something in it.
+        Raises SaveError if it cannot be made, RunError if it is there already with something in it.
         """
-        try:
-            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-                todo = "go on with --resume, or choose another --out" if self.exists else "choose another --out"
-                raise RunError(f"{self.path} is there already and not empty; {todo}")
-            self.checkpoints.mkdir(parents=True)
-        except OSError as error:
-            raise RunError(f"{self.path}: no folder can be made here ({error.strerror or error})") from None
+        refuse_used(self.path, can_resume=self.exists)
+        make_folder(self.checkpoints)
         self._write("class_names.txt", "".join(f"{name}\n" for name in class_names))
         write_manifest(self.path / "train.csv", train)
         write_manifest(self.path / "val.csv", val)
         if missing:
             rows = [(sample.path, sample.label, split) for split, group in missing.items() for sample in group]
-            self._write_table("missing.csv", [("path", "label", "split"), *rows])
+            write_table(self.path / "missing.csv", [("path", "label", "split"), *rows])
         if features is not None:
             content = {"hash": features.fingerprint_hash, "fingerprint": features.fingerprint}
             self._write(FEATURES, json.dumps(content, indent=2))
@@ -152,11 +146,7 @@ class RunFolder:
             self._write("metrics.jsonl", "".join(f"{line}\n" for line in lines))
 
     def write_damaged(self, damaged: dict[str, str]) -> None:
-        self._write_table("damaged.csv", [("path", "reason"), *sorted(damaged.items())])
-
-    def _write_table(self, name: str, rows: Iterable[Sequence[str]]) -> None:
-        with write_atomically(self.path / name, text=True) as file:
-            csv.writer(file).writerows(rows)
+        write_table(self.path / "damaged.csv", [("path", "reason"), *sorted(damaged.items())])
 
     def _write(self, name: str, text: str) -> None:
         with write_atomically(self.path / name, text=True) as file:

@@ -23,6 +23,7 @@ from evl.distributed import World, join_world
 from evl.errors import ConfigError, DataError, RunError
 from evl.evaluation import Evaluation
 from evl.evaluation.stored import encoder_for
+from evl.files import nearest_existing
 from evl.models.registry import reads_maps, taps_of
 from evl.precision import resolve_precision
 from evl.training.grid import Grid, Point, expand
@@ -244,7 +245,7 @@ def _save_all(learners: Sequence[Learner], data: _Data, out: Path, result: Sweep
 
 def _refuse_full_disk(learners: Learners, out: Path) -> None:
     """RunError before anything is trained, not after, where heads would not fit."""
-    there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    there = nearest_existing(out)
     sizes = [sum(p.numel() * p.element_size() for p in head.model.trainable_parameters()) for head in learners.all]
     # weights and two moments in a checkpoint, two of which are there while one replaces the other; then every head, the
     # chosen one twice

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
 import shutil
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ import yaml
 
 from evl.config import RunConfig
 from evl.errors import RunError
-from evl.files import expand_home, write_atomically
+from evl.files import expand_home, make_folder, refuse_used, write_atomically, write_table
 from evl.training.run_folder import RunFolder
 from evl.training.sweep_plot import draw
 from evl.training.sweep_results import SweepResult
@@ -31,20 +30,14 @@ class SweepFolder:
 
     def refuse_used(self) -> None:
         """RunError where something else is there."""
-        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
-            return
-        todo = "go on with --resume, or choose another --out" if self._is_begun else "choose another --out"
-        raise RunError(f"{self.path} is there already and not empty; {todo}")
+        refuse_used(self.path, can_resume=self._is_begun)
 
     @property
     def _is_begun(self) -> bool:
         return (self.path / _SETTINGS).is_file() and not (self.path / "sweep.json").is_file()
 
     def create(self, config: RunConfig, grid: Sequence[str], keep_predictions: bool) -> None:
-        try:
-            self.run.checkpoints.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"{self.path}: no folder can be made here ({error.strerror or error})") from None
+        make_folder(self.run.checkpoints)
         with write_atomically(self.path / _SETTINGS, text=True) as file:
             content = {"grid": list(grid), "keep_predictions": keep_predictions, "config": config.to_dict()}
             yaml.safe_dump(content, file, sort_keys=False)
@@ -80,10 +73,8 @@ def write_sweep(out: Path, result: SweepResult) -> None:
     """``sweep.json``, ``sweep.csv``, ``sweep.png``, and ``damaged.csv`` where there are some."""
     if result.damaged:
         RunFolder(out).write_damaged(result.damaged)
-    with write_atomically(out / "sweep.csv", text=True) as file:
-        writer = csv.DictWriter(file, list(result.rows[0]))
-        writer.writeheader()
-        writer.writerows(result.rows)
+    names = list(result.rows[0])
+    write_table(out / "sweep.csv", [names, *([row[name] for name in names] for row in result.rows)])
     draw(out / "sweep.png", result)
     with write_atomically(out / "sweep.json", text=True) as file:  # last: its presence says that all is there
         json.dump(result.to_dict(), file, indent=2, ensure_ascii=False)
