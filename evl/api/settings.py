@@ -12,7 +12,6 @@ from typing import Any
 from evl.assembly import find_model, read_card, weights_file
 from evl.backbones import named
 from evl.backbones.embedded import EMBEDDED
-from evl.backbones.embedded import EMBEDDED
 from evl.config import BackboneConfig, RunConfig, replace
 from evl.errors import ConfigError, nearest
 from evl.features.description import DESCRIPTION
@@ -65,7 +64,7 @@ def make_config(
         start = replace(start, data={"features": str(features)})
     start = replace(start, **(sections or {})).with_settings(settings)
     if start.backbone.name == EMBEDDED:
-        trained = start.backbone.name == EMBEDDED and start.backbone.pretrained
+        trained = start.backbone.pretrained
         log.warning(
             "backbone: %s, very small, made for first steps: %s. For real scores take a large one, such as --backbone "
             "vit_base_patch16_clip_quickgelu_224.openai",
