@@ -60,7 +60,7 @@ def test_a_model_of_a_store_gets_its_encoder(store, videos, tmp_path):
 
 
 def test_without_its_weights_a_model_of_a_store_takes_features(store, tmp_path, monkeypatch, videos):
-    monkeypatch.setattr("evl.api.training.EMBEDDED_NAMES", ())
+    monkeypatch.setattr("evl.api.training.EMBEDDED", "")
     monkeypatch.setattr("evl.api.training.weights_on_disk", lambda name: None)
     model = evl.train(data=evl.open_store(store), out=tmp_path / "run", training={"steps": 1, "batch_size": 4})
     assert model.backbone is None
