@@ -75,7 +75,7 @@ def half(settings: Settings, config: RunConfig) -> Iterator[Row]:
     out = settings.work / "runs" / "fp16"
     train(config, out, device=str(settings.device))
     (newest,) = sorted((out / "checkpoints").glob("*.pt"))[-1:]
-    scaler = torch.load(newest, weights_only=True, map_location="cpu")["scaler"]
+    scaler = torch.load(newest, weights_only=True, map_location="cpu")["learners"][0]["scaler"]
     ok = not settings.is_cuda or scaler.get("scale", 0) >= 1
     yield {"what": "fp16 with its scaler", **speeds(out), "scale": scaler.get("scale"), "ok": ok}
 
