@@ -55,6 +55,7 @@ class RunFolder:
         Raises SaveError if it cannot be made, RunError if it is there already with something in it.
         """
         refuse_used(self.path, can_resume=self.exists)
+        make_folder(self.path)  # by its own name in an error
         make_folder(self.checkpoints)
         self._write("class_names.txt", "".join(f"{name}\n" for name in class_names))
         write_manifest(self.path / "train.csv", train)

@@ -37,6 +37,7 @@ class SweepFolder:
         return (self.path / _SETTINGS).is_file() and not (self.path / "sweep.json").is_file()
 
     def create(self, config: RunConfig, grid: Sequence[str], keep_predictions: bool) -> None:
+        make_folder(self.path)  # by its own name in an error
         make_folder(self.run.checkpoints)
         with write_atomically(self.path / _SETTINGS, text=True) as file:
             content = {"grid": list(grid), "keep_predictions": keep_predictions, "config": config.to_dict()}

@@ -302,7 +302,7 @@ def test_what_is_refused_leaves_no_folder(tiny_config, tmp_path):
             train(replace(tiny_config, **change), tmp_path / "run")
         assert not (tmp_path / "run").exists()
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="no folder can be made here"):
+    with pytest.raises(SaveError, match=r"file/run: no folder can be made here"):
         train(tiny_config, tmp_path / "file/run")
     with pytest.raises(ConfigError, match="no device named 'gpu'"):
         train(tiny_config, tmp_path / "run", device="gpu")
