@@ -104,6 +104,7 @@ def command(
     from evl.data import read_manifest
     from evl.distributed import join_world
     from evl.errors import ConfigError, SaveError
+    from evl.evaluation import write_evaluation
     from evl.evaluation.saved_predictions import PREDICTIONS
 
     start_logging()
@@ -142,7 +143,6 @@ def command(
                 num_crops=crops,
                 batch_size=batch_size,
                 num_workers=workers,
-                out=out,
                 device=device,
                 progress=progress,
                 **fitted,
@@ -155,6 +155,8 @@ def command(
                 print_evaluation(result)
             if zero_shot and out is not None:
                 save_model(model, out, scores=result.to_dict())
+            if out is not None:  # last, for the scores are shown even if they cannot be written
+                write_evaluation(out, result)
     if result.damaged:
         raise typer.Exit(1)
 
