@@ -34,7 +34,7 @@ VIDEOS = ["data.num_workers=1", "data.val_fraction=0.34"]
 RATE = "training.lr=1e-3"
 VARIANTS = {
     "attentive": ["model.decoder=attentive", "model.probe_blocks=2"],
-    "linear": ["model.decoder=linear"],
+    "linear": ["model.decoder=linear", "model.mlp_dropout=0.5"],  # its default: the linear probe has none to set
     "zero-shot-start": ["model.zero_shot_start=true", "training.accumulation=2"],
     "segment": ["clip.sampling=segment", "training.clip_grad_norm=0.5", "training.warmup_steps=3"],
 }
