@@ -6,13 +6,15 @@ memory. Right of it nobody can see the difference.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from evl.data.dataset import ClipBatch
 from evl.types import EncoderFacts, LayerFeatures, MappedFeatures, Sample
 
 Features = Sequence[LayerFeatures | MappedFeatures]  # one per tapped block, shallow to deep
@@ -70,6 +72,27 @@ class Stream(Protocol):
     def read(self, batches: Iterable[Sequence[Any]]) -> Iterator[Batch]:
         """The features of each batch of keys, in order. A key is (epoch, index) in a stream of training clips, an index
         in one of views. Reading starts with the call; a batch may be used until the next one is asked for."""
+
+
+def read_out(
+    stream: Stream, found: Iterator[ClipBatch], features_of: Callable[[Any], Features], lengths: dict | None = None
+) -> Iterator[Batch]:
+    """The batches that ``found`` reads, on the device of ``stream``; ``features_of(clips)`` makes their features.
+
+    Adds to ``stream.waited_seconds`` how long ``found`` kept us waiting, and to ``lengths`` what the batches tell.
+    """
+    while True:
+        started = time.perf_counter()
+        batch = next(found, None)
+        stream.waited_seconds += time.perf_counter() - started
+        if batch is None:
+            return
+        if lengths is not None:
+            lengths.update(batch.lengths)
+        labels = batch.labels.to(stream.device, non_blocking=True)
+        features = None if batch.clips is None else features_of(batch.clips)
+        yield Batch(features, labels, batch.indices, batch.damaged, batch.num_views)
+        del features  # before the next ones are made
 
 
 class Subset:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
@@ -14,7 +13,7 @@ from evl.data.dataset import ClipBatch, EvaluationViews, Files, TrainingClips, c
 from evl.data.loader import default_num_workers, read_batches
 from evl.data.splits import make_files, num_workers
 from evl.precision import autocast
-from evl.streams.base import Batch, Features, Views
+from evl.streams.base import Batch, Features, Views, read_out
 from evl.types import Preprocessing, Sample
 from evl.video.augment import TrainingTransform
 from evl.video.long_videos import Length, long_videos_notice
@@ -56,20 +55,7 @@ class Live:
         found = read_batches(
             self.dataset, batches, num_workers=workers, device=self.device, collate=self.collate
         )  # workers start now
-        return self._encoded(found)
-
-    def _encoded(self, found: Iterator[ClipBatch]) -> Iterator[Batch]:
-        while True:
-            started = time.perf_counter()
-            batch = next(found, None)
-            self.waited_seconds += time.perf_counter() - started
-            if batch is None:
-                return
-            self._lengths |= batch.lengths
-            labels = batch.labels.to(self.device, non_blocking=True)
-            features = None if batch.clips is None else self._features(batch.clips)
-            yield Batch(features, labels, batch.indices, batch.damaged, batch.num_views)
-            del features  # before the next ones are made
+        return read_out(self, found, self._features, self._lengths)
 
     def _features(self, pixels: Tensor) -> Features:
         """One byte per pixel travels to the device, not four."""

@@ -6,7 +6,6 @@ batches, the same videos missing from them.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,7 @@ from evl.data.dataset import ClipBatch
 from evl.features.store import FeatureStore, StoredClips, StoredSplit, drawn_frames
 from evl.features.unpacker import Unpacker
 from evl.precision import autocast
-from evl.streams.base import Batch, Views
+from evl.streams.base import Batch, Features, Views, read_out
 
 READ_AHEAD = 2  # batches that wait or are being read; two threads overlap what one waits for the disk
 
@@ -49,22 +48,11 @@ class Stored:
         return ()
 
     def read(self, batches: Iterable[Sequence]) -> Iterator[Batch]:
-        return self._unpacked(read_ahead(self.read_clips, batches, self.device))  # which starts now
+        return read_out(self, read_ahead(self.read_clips, batches, self.device), self._features)  # reading starts now
 
-    def _unpacked(self, found: Iterator[ClipBatch]) -> Iterator[Batch]:
-        while True:
-            started = time.perf_counter()
-            batch = next(found, None)
-            self.waited_seconds += time.perf_counter() - started
-            if batch is None:
-                return
-            features = None
-            if batch.clips is not None:
-                with autocast(self.precision, self.device):
-                    features = self.unpacker(batch.clips.to(self.device, non_blocking=True), self.dtype)
-            labels = batch.labels.to(self.device, non_blocking=True)
-            yield Batch(features, labels, batch.indices, batch.damaged, batch.num_views)
-            del features  # before the next ones are made
+    def _features(self, clips: StoredClips) -> Features:
+        with autocast(self.precision, self.device):
+            return self.unpacker(clips.to(self.device, non_blocking=True), self.dtype)
 
 
 def stored_training_clips(store: FeatureStore, unpacker: Unpacker, config: RunConfig, device: torch.device) -> Stored:

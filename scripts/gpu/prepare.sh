@@ -60,5 +60,5 @@ Carry $wheels with the tree. Type there, in the root of the tree, with a limit o
 
     bash scripts/gpu/round.sh "\$OUT"$only
 
-Results: \$OUT/round.md, \$OUT/results.jsonl, \$OUT/log.txt. Try it here first: bash scripts/gpu/round.sh /tmp/dry --dry
+Results: \$OUT/round.md, \$OUT/results.jsonl, \$OUT/log.txt. Try it here first: bash scripts/gpu/round.sh ../dry --dry
 TEXT
