@@ -9,13 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
-from evl.data.dataset import ClipBatch
 from evl.types import EncoderFacts, LayerFeatures, MappedFeatures, Sample
+
+if TYPE_CHECKING:  # `evl bench` runs without PyAV
+    from evl.data.dataset import ClipBatch
 
 Features = Sequence[LayerFeatures | MappedFeatures]  # one per tapped block, shallow to deep
 
