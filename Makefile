@@ -14,6 +14,7 @@ test: $(READY)
 	$(VENV)/bin/python -m pytest -n 2
 
 test-all: $(READY)
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,examples]"
 	$(VENV)/bin/python -m pytest -m "not gpu and not network"
 
 lint: $(READY)

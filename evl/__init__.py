@@ -25,6 +25,7 @@ _HOMES = {
     "clip_indices": "evl.video.sampling",
     "clip_starts": "evl.video.sampling",
     "create_backbone": "evl.backbones",
+    "create_model": "evl.api.clips",
     "embed": "evl.api.vectors",
     "embed_videos": "evl.api.vectors",
     "evaluate": "evl.api.judging",
@@ -47,7 +48,7 @@ __all__ = ["__version__", *sorted(_HOMES)]
 
 if TYPE_CHECKING:
     from evl import models
-    from evl.api.clips import ClipDataset
+    from evl.api.clips import ClipDataset, create_model
     from evl.api.judging import evaluate
     from evl.api.settings import open_store
     from evl.api.training import extract, sweep, train

@@ -1,4 +1,4 @@
-"""Vectors of a frozen encoder into a classifier of scikit-learn: pip install "evl[sklearn]"
+"""Vectors of a frozen encoder into a classifier of scikit-learn: pip install scikit-learn
 
 python examples/features_into_sklearn.py VIDEOS     # a folder with a folder per class
 """

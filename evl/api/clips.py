@@ -1,4 +1,4 @@
-"""Clips for other training loops."""
+"""A model and its clips, for other training loops."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from evl.api.judging import choose_split
 from evl.api.settings import config_for, sections_of
-from evl.assembly import VideoClassifier, load
+from evl.assembly import VideoClassifier, build_classifier, load
 from evl.assembly.hub import is_hub_id
 from evl.backbones import FrozenBackbone, create_backbone
 from evl.config import BackboneConfig, RunConfig, replace
@@ -25,6 +25,33 @@ from evl.evaluation.evaluate import labels_of
 from evl.types import Sample
 from evl.video.augment import TrainingTransform
 from evl.video.transforms import normalise, preprocessing_of
+
+
+def create_model(
+    backbone: str | BackboneConfig | Mapping[str, Any] | None,
+    class_names: Iterable[str],
+    *,
+    config: RunConfig | str | os.PathLike | None = None,
+    recipe: str | None = None,
+    settings: Iterable[str] = (),
+    **fields: Any,
+) -> VideoClassifier:
+    """An untrained classifier, on the CPU: frozen encoder, decoder and head, for a training loop of your own.
+
+        model = evl.create_model("evl_clip_tiny", evl.read_manifest("videos/").class_names, num_frames=8)
+        optimizer = torch.optim.AdamW(model.trainable_parameters())
+        loss = torch.nn.functional.cross_entropy(model(clips), labels)      # clips of evl.ClipDataset("videos/", model)
+        model.save_pretrained("runs/mine")                                  # evl.load reads it
+
+    ``fields``: settings of the sections backbone, model, clip and evaluation by name, as for ``evl.train``:
+    ``num_queries=4`` or ``model={"decoder": "attentive"}``. Initial values come from torch's global random generator.
+    The encoder stays in evaluation mode and without gradients, also after ``model.train()``. Raises ConfigError or
+    BackboneError.
+    """
+    if others := sections_of(fields).keys() - {"backbone", "model", "clip", "evaluation"}:
+        raise ConfigError(f"a model has no settings of {' and '.join(sorted(others))}: leave them out")
+    chosen = config_for(backbone=backbone, recipe=recipe, config=config, settings=settings, fields=fields)
+    return build_classifier(chosen, tuple(class_names))
 
 
 class ClipDataset(Dataset):
@@ -73,7 +100,8 @@ class ClipDataset(Dataset):
             backbone, preprocessing = model, None
         is_list = not isinstance(data, str | os.PathLike | Mapping | Manifest)
         path = None if is_list or isinstance(data, Manifest) else data
-        self.config = config_for(path, backbone=backbone, config=config, settings=settings, fields=fields)
+        chosen = dict(backbone=backbone, config=config, settings=settings, is_made=preprocessing is not None)
+        self.config = config_for(path, fields=fields, **chosen)
         if self.config.data.features is not None:
             raise ConfigError("a store holds features, not clips: give the videos")
         if preprocessing is None:

@@ -33,9 +33,13 @@ def make_config(
     init: str | Path | None = None,
     features: str | Path | None = None,
     sections: Sections | None = None,
+    *,
+    is_made: bool = False,
 ) -> RunConfig:
     """The config that all of this describes: recipe, config, model or store first, then backbone and data, then single
-    settings: ``sections``, such as {"training": {"steps": 10}}, and ``settings``, such as "training.steps=10"."""
+    settings: ``sections``, such as {"training": {"steps": 10}}, and ``settings``, such as "training.steps=10".
+
+    ``is_made``: the encoder is there already, so there is no warning about the choice of it."""
     if recipe and config:
         raise ConfigError("give --recipe or --config, not both")
     if features and data:
@@ -63,10 +67,10 @@ def make_config(
     if features is not None:
         start = replace(start, data={"features": str(features)})
     start = replace(start, **(sections or {})).with_settings(settings)
-    if start.backbone.name == EMBEDDED:
+    if start.backbone.name == EMBEDDED and not is_made:
         trained = start.backbone.pretrained
         log.warning(
-            "backbone: %s, very small, made for first steps: %s. For real scores take a large one, such as --backbone "
+            "backbone: %s, very small, made for first steps: %s. For real scores take a large one, such as "
             "vit_base_patch16_clip_quickgelu_224.openai",
             start.backbone.name, "it knows drawings, not the world" if trained else "it is not trained at all",
         )  # fmt: skip
@@ -91,6 +95,7 @@ def config_for(
     config: RunConfig | str | Path | None = None,
     settings: Iterable[str] = (),
     fields: Mapping[str, Any],
+    is_made: bool = False,
 ) -> RunConfig:
     """``make_config`` for functions with keywords: ``fields`` are theirs (``sections_of``). ``data``: videos, or a
     store, which then takes the place of the videos; also the section as a dict, as ``backbone`` may be."""
@@ -112,7 +117,7 @@ def config_for(
     if isinstance(settings, str):
         settings = (settings,)
     features = None if features is None else os.fspath(features)
-    return make_config(data, backbone, recipe, config, tuple(settings), init, features, sections)
+    return make_config(data, backbone, recipe, config, tuple(settings), init, features, sections, is_made=is_made)
 
 
 def _videos_of(sections: Sections, settings: Iterable[str]) -> list[str]:

@@ -205,3 +205,29 @@ def test_clips_of_an_encoder_that_was_made(videos, tmp_path):
         broken[0]
     with pytest.raises(IndexError):
         broken[2]
+
+
+def test_a_model_for_a_loop_of_ones_own(videos, tmp_path, caplog):
+    """Untrained, of torch's seed, its encoder frozen; with clips of its own kind, saved and loaded."""
+    how = dict(num_frames=3, stride=2, image_size=32, model={"decoder": "attentive"}, probe_blocks=1, head_dropout=0.0)
+    torch.manual_seed(3)
+    model = evl.create_model("evl_clip_tiny", ["bright", "dark"], **how)
+    torch.manual_seed(3)
+    same = evl.create_model(None, ["bright", "dark"], settings=["backbone.image_size=32"], **how)
+    assert all(map(torch.equal, model.trainable_state().values(), same.trainable_state().values()))
+    caplog.clear()
+    data = evl.ClipDataset(videos, model, split="train")
+    assert not caplog.records  # its encoder was named, and warned of, before
+    clips, labels = next(iter(DataLoader(data, batch_size=2)))
+    model.train()
+    torch.nn.functional.cross_entropy(model(clips), labels).backward()
+    assert not model.backbone.training
+    assert {name.split(".")[0] for name, one in model.named_parameters() if one.grad is not None} == {"decoder", "head"}
+    model.save_pretrained(tmp_path / "model")
+    again = evl.load(tmp_path / "model")
+    assert torch.equal(again(clips), model.eval()(clips))
+    assert again.predict(next(videos.rglob("*.mp4"))).class_name in data.class_names == model.class_names
+    with pytest.raises(ConfigError, match="no settings of training"):
+        evl.create_model("evl_clip_tiny", ["a", "b"], steps=3)
+    with pytest.raises(ConfigError, match="at least two"):
+        evl.create_model("evl_clip_tiny", ["a"])
