@@ -17,18 +17,18 @@ from pathlib import Path
 
 import torch
 
-from evl.assembly import build_classifier
 from evl.backbones import create_backbone
 from evl.backbones.projections import projections_of
 from evl.bench.measure import describe_machine, time_together
 from evl.config import RunConfig, replace
-from evl.distributed import World
-from evl.features.description import StoreDescription, StoreOptions
-from evl.features.packing import pack_maps, pack_tokens
-from evl.features.store import StoredClips
-from evl.features.unpacker import Unpacker
-from evl.heap import keep_freed_memory
-from evl.models.crossframe import neighbour_maps, packed_maps, share_maps
+from evl.models.crossframe import neighbor_maps, packed_maps, share_maps
+from evl.runtime.distributed import World
+from evl.runtime.heap import keep_freed_memory
+from evl.saving import build_classifier
+from evl.store.description import StoreDescription, StoreOptions
+from evl.store.packing import pack_maps, pack_tokens
+from evl.store.store import StoredClips
+from evl.store.unpacker import Unpacker
 from evl.streams import Batch
 from evl.training.learner import Learner
 from evl.training.learners import Learners
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--kinds", nargs="+", default=["evl", "probe, one block"], choices=KINDS)
-    parser.add_argument("--give-memory-back", action="store_true", help="as a program without evl/heap.py")
+    parser.add_argument("--give-memory-back", action="store_true", help="as a program without evl/runtime/heap.py")
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--name", help="of the file; by default the processor and the date")
     options = parser.parse_args()
@@ -92,7 +92,7 @@ def measure(kind: str, config: RunConfig, backbone, pixels, options) -> dict:
         ]
         return Learners(heads, together=together)
 
-    features = sources["maps"]()  # neighbour maps and all, so that heads alone are timed
+    features = sources["maps"]()  # neighbor maps and all, so that heads alone are timed
     groups = {"one head": made(1, 1), "as they are taken": made(count, None)}
     in_one_call = max(len(unit.learners) for unit in groups["as they are taken"].units(features))
     if in_one_call > 1:  # else it would be the same again, and 16 such heads with their optimizers are 7 GB
@@ -106,11 +106,11 @@ def measure(kind: str, config: RunConfig, backbone, pixels, options) -> dict:
         steps[name] += 1
 
     tasks = {f"features, {name}": source for name, source in sources.items()}
-    tasks["neighbour maps, live"] = partial(share_maps, sources["live"](), range(4), backbone.spec.grid)
+    tasks["neighbor maps, live"] = partial(share_maps, sources["live"](), range(4), backbone.spec.grid)
     tasks |= {name: partial(learn, name) for name in groups}
     # in turns, so that what else the machine does falls on all alike
     seconds = {name: value / batch for name, value in time_together(tasks, CPU, options.repeats).items()}
-    maps = seconds["neighbour maps, live"] if reads_maps else 0.0
+    maps = seconds["neighbor maps, live"] if reads_maps else 0.0
     paid = {"live": seconds["features, live"] + maps, **{form: seconds[f"features, {form}"] for form in stored}}
     single = {name: cost + seconds["one head"] for name, cost in paid.items()}
     many = {name: cost + seconds["as they are taken"] for name, cost in paid.items()}
@@ -144,7 +144,7 @@ def stored_clips(backbone, pixels) -> dict[str, StoredClips]:
     tokens = {block: pack_tokens(one, "float16", "channel") for block, one in tokens.items()}
     maps = {}
     for block, one in zip(backbone.taps, features, strict=True):
-        whole = neighbour_maps(one.query, one.key, backbone.spec.grid, torch.float32)
+        whole = neighbor_maps(one.query, one.key, backbone.spec.grid, torch.float32)
         maps[block] = pack_maps(packed_maps(whole, torch.float32), "float16")
     tapped = {block: tokens[block] for block in backbone.taps}
     return {"tokens": StoredClips(tokens, {}), "maps": StoredClips(tapped, maps)}

@@ -35,18 +35,18 @@ from PIL import Image
 from timm.data.auto_augment import rand_augment_transform
 
 from evl.bench.measure import describe_machine, peak_bytes
+from evl.collections.copy_video import CopySettings
+from evl.collections.prepare import prepare
 from evl.config import AugmentConfig
-from evl.data.prepare import prepare
 from evl.errors import ConfigError
 from evl.types import Preprocessing
-from evl.video import torchcodec
 from evl.video.augment import TrainingTransform, draw_crop
-from evl.video.index import frame_index
+from evl.video.decode import torchcodec
+from evl.video.decode.index import frame_index
+from evl.video.decode.reader import read_clip
 from evl.video.plans import RandomClip, Spacing
-from evl.video.prepare import CopySettings
-from evl.video.reader import read_clip
 from evl.video.sampling import clip_indices, random_clip_indices
-from evl.video.transforms import crop_origins, normalise, resized_size
+from evl.video.transforms import crop_origins, normalize, resized_size
 from evl.video.views import read_views
 
 CLIP = dict(num_frames=8, stride=16)
@@ -70,7 +70,7 @@ def train_plain(path: str, seed: int) -> torch.Tensor:
     clip = timm_frame_by_frame(clip, int(generator.integers(2**32))).float()
     top, left, h, w = draw_crop(*clip.shape[-2:], area=(0.08, 1), ratio=(3 / 4, 4 / 3), generator=generator)
     clip = F.interpolate(clip[..., top : top + h, left : left + w], size=(224, 224), mode="bilinear")
-    return normalise(clip, **PIXELS)
+    return normalize(clip, **PIXELS)
 
 
 def timm_frame_by_frame(clip: torch.Tensor, seed: int) -> torch.Tensor:
@@ -91,7 +91,7 @@ def train_evl(path: str, seed: int, decoder: str = "pyav") -> torch.Tensor:
 def evaluate_plain(path: str, seed: int) -> torch.Tensor:
     frames = decode_all(path).float()
     size = resized_size(*frames.shape[-2:], (224, 224))
-    frames = normalise(frames, **PIXELS)
+    frames = normalize(frames, **PIXELS)
     frames = F.interpolate(frames, size=size, mode="bilinear", align_corners=False)
     ((top, left),) = crop_origins(*size, (224, 224), 1)
     frames = frames[..., top : top + 224, left : left + 224]

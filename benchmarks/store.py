@@ -27,22 +27,22 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from evl.assembly import build_classifier
 from evl.backbones import create_backbone
 from evl.backbones.base import FrozenBackbone
 from evl.backbones.projections import projections_of
 from evl.bench.counts import backbone_macs, decoder_macs, total_macs
 from evl.bench.measure import describe_machine, matmul_peak, time_together
 from evl.config import RunConfig, replace
-from evl.distributed import World
-from evl.features import FeatureStore, StoredClips, StoreDescription, StoreOptions
-from evl.features.description import bytes_a_clip, clips_a_shard, shard_ranges
-from evl.features.packing import Packed, pack_maps, pack_tokens
-from evl.features.unpacker import Unpacker, open_unpacker
-from evl.features.writing import PROJECTIONS, ShardItem, write_description, write_index, write_shard
-from evl.heap import keep_freed_memory
-from evl.models import VideoClassifier
-from evl.models.crossframe import block_sizes, neighbour_maps, packed_maps
+from evl.models import Classifier
+from evl.models.crossframe import block_sizes, neighbor_maps, packed_maps
+from evl.runtime.distributed import World
+from evl.runtime.heap import keep_freed_memory
+from evl.saving import build_classifier
+from evl.store import FeatureStore, StoredClips, StoreDescription, StoreOptions
+from evl.store.description import bytes_a_clip, clips_a_shard, shard_ranges
+from evl.store.packing import Packed, pack_maps, pack_tokens
+from evl.store.unpacker import Unpacker, open_unpacker
+from evl.store.writing import PROJECTIONS, ShardItem, write_description, write_index, write_shard
 from evl.streams import Batch
 from evl.streams.stored import StoredTrainingClips, read_ahead
 from evl.training.learner import Learner
@@ -141,12 +141,12 @@ def measure(config: RunConfig, folder: Path, num_clips: int, repeats: int) -> di
 
 
 def features_of(backbone: FrozenBackbone, pixels: Tensor) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-    """(token maps, packed neighbour maps) of clips, by block."""
+    """(token maps, packed neighbor maps) of clips, by block."""
     tokens, maps = [], []
     for clip in pixels.split(1):
         found, features = backbone.token_maps(clip)
         tokens.append(found)
-        maps.append([neighbour_maps(one.query, one.key, backbone.spec.grid, torch.float32) for one in features])
+        maps.append([neighbor_maps(one.query, one.key, backbone.spec.grid, torch.float32) for one in features])
     joined = {block: torch.cat([found[block] for found in tokens]) for block in tokens[0]}
     packed = {block: torch.cat([packed_maps(found[i], torch.float32) for found in maps])
               for i, block in enumerate(backbone.taps)}  # fmt: skip
@@ -194,7 +194,7 @@ def batches(store: FeatureStore, size: int) -> Iterator[tuple[StoredClips, Tenso
         yield out, torch.tensor([split.labels[video] for video, _ in pairs])
 
 
-def step_of(model: VideoClassifier, encode: Callable, config: RunConfig, source: Iterator) -> Callable[[], object]:
+def step_of(model: Classifier, encode: Callable, config: RunConfig, source: Iterator) -> Callable[[], object]:
     """A step as ``evl train`` takes it, of the next batch: ``encode`` (an encoder, or an Unpacker) makes features."""
     learners, world = Learners([Learner("bench", config, model)]), World(0, 1, CPU)
     learners.train()
@@ -207,7 +207,7 @@ def step_of(model: VideoClassifier, encode: Callable, config: RunConfig, source:
 
 
 def time_parts(
-    store: FeatureStore, model: VideoClassifier, unpacker: Unpacker, batch: int, repeats: int
+    store: FeatureStore, model: Classifier, unpacker: Unpacker, batch: int, repeats: int
 ) -> dict[str, float]:
     """Seconds of the parts of a step, each alone."""
     source = batches(store, batch)
@@ -230,9 +230,7 @@ def _unpacked(clips: StoredClips) -> list[Tensor]:
     return [one.unpack(torch.float32) for one in (*clips.tokens.values(), *clips.maps.values())]
 
 
-def time_epochs(
-    path: Path, model: VideoClassifier, unpacker: Unpacker, config: RunConfig, count: int
-) -> dict[str, float]:
+def time_epochs(path: Path, model: Classifier, unpacker: Unpacker, config: RunConfig, count: int) -> dict[str, float]:
     """Epochs a minute, all of training and reading alone, from page cache and from disk, and the bytes from disk."""
     results = {}
     training = config.training
@@ -294,7 +292,7 @@ def copy_rate(repeats: int) -> float:
     return 2 * source.nbytes / median(times)
 
 
-def floor(name: str, model: VideoClassifier, backbone: FrozenBackbone, config: RunConfig, on_disk, peak) -> dict:
+def floor(name: str, model: Classifier, backbone: FrozenBackbone, config: RunConfig, on_disk, peak) -> dict:
     """The least a clip's share of a step can take: operations at the peak of products, bytes at that of copies.
 
     Bytes: what is read, kept and unpacked of a clip, and of the decoder what docs/performance.md counts without query

@@ -25,16 +25,16 @@ import torch
 from evl._version import __version__
 from evl.bench.measure import describe_machine
 from evl.data.loader import default_num_workers
-from evl.demo.motions import make_motions
+from evl.datasets.motions.motions import make_motions
 from evl.demo.results import EVL
 from evl.demo.run import BATCH_SIZE, DEFAULT, config_of
 from evl.evaluation import mean_interval, wilson_interval
-from evl.features import FeatureStore, StoreOptions
-from evl.features.description import shard_ranges
-from evl.features.packing import pack_maps, pack_tokens
-from evl.features.unpacker import open_unpacker
-from evl.features.writing import PROJECTIONS, ShardItem, write_description, write_index, write_shard
 from evl.models.crossframe import packed_maps
+from evl.store import FeatureStore, StoreOptions
+from evl.store.description import shard_ranges
+from evl.store.packing import pack_maps, pack_tokens
+from evl.store.unpacker import open_unpacker
+from evl.store.writing import PROJECTIONS, ShardItem, write_description, write_index, write_shard
 
 RESULTS = Path(__file__).parent / "results"
 WHOLE = "float32"

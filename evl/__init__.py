@@ -11,7 +11,7 @@ Names are imported when they are first used, so ``import evl`` costs nothing and
 from typing import TYPE_CHECKING
 
 from evl._version import __version__
-from evl.lazy import first_used
+from evl.runtime.lazy import first_used
 
 _HOMES = {
     "BackboneSpec": "evl.types",
@@ -21,7 +21,7 @@ _HOMES = {
     "LayerFeatures": "evl.types",
     "Prediction": "evl.types",
     "RunConfig": "evl.config",
-    "VideoClassifier": "evl.assembly",
+    "VideoClassifier": "evl.saving",
     "clip_indices": "evl.video.sampling",
     "clip_starts": "evl.video.sampling",
     "create_backbone": "evl.backbones",
@@ -32,8 +32,8 @@ _HOMES = {
     "explain": "evl.inference",
     "extract": "evl.api.training",
     "list_backbones": "evl.backbones",
-    "load": "evl.assembly",
-    "load_release": "evl.assembly",
+    "load": "evl.saving",
+    "load_release": "evl.saving",
     "models": "evl.models",
     "open_store": "evl.api.settings",
     "predict": "evl.inference",
@@ -42,7 +42,7 @@ _HOMES = {
     "read_views": "evl.video.views",
     "sweep": "evl.api.training",
     "train": "evl.api.training",
-    "zero_shot": "evl.assembly",
+    "zero_shot": "evl.saving",
 }
 __all__ = ["__version__", *sorted(_HOMES)]
 
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from evl.api.settings import open_store
     from evl.api.training import extract, sweep, train
     from evl.api.vectors import embed, embed_videos
-    from evl.assembly import VideoClassifier, load, load_release, zero_shot
     from evl.backbones import create_backbone, list_backbones
     from evl.config import RunConfig
     from evl.data import read_manifest
@@ -61,6 +60,7 @@ if TYPE_CHECKING:
     from evl.evaluation import read_predictions
     from evl.inference import explain, predict
     from evl.models.decoder import EVLDecoder
+    from evl.saving import VideoClassifier, load, load_release, zero_shot
     from evl.types import BackboneSpec, LayerFeatures, Prediction
     from evl.video.sampling import clip_indices, clip_starts
     from evl.video.views import read_views

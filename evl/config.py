@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass
 
 from evl.decoders import OPTIONS, OWN_SETTINGS, find_decoder, foreign_setting
 from evl.errors import ConfigError, nearest
-from evl.files import expand_home
+from evl.runtime.files import expand_home
 
 _checked = dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 
@@ -115,7 +115,7 @@ class ClipConfig:
 
     sampling: Literal["dense", "segment"] = "dense"
     num_frames: Annotated[int, Field(gt=0, le=4096)] = 8
-    stride: Positive = 16  # frames between neighbours; dense sampling only
+    stride: Positive = 16  # frames between neighbors; dense sampling only
     # dense sampling by time: moments of a clip in a second, whatever the video's own rate; takes the place of stride
     frames_per_second: Annotated[float, Field(gt=0, le=1000)] | None = None
     # what a training clip shows past the end of a short video (evaluation: always the video's last frame)

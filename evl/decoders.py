@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from evl.outside import is_import_path
+from evl.runtime.import_path import is_import_path
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ class DataError(EVLError, ValueError):
     """A manifest or folder that cannot be understood as labelled videos."""
 
 
-class UnlabelledError(DataError):
+class UnlabeledError(DataError):
     """A folder of which no video has a label, as none lies in a class folder."""
 
 

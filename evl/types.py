@@ -98,7 +98,7 @@ class LayerFeatures(NamedTuple):
 class MappedFeatures(NamedTuple):
     """LayerFeatures whose query and key are made into what a decoder needs of them already: nothing in that learns.
 
-    tokens (B,T,L,D), and ``maps`` as ``evl.models.crossframe.neighbour_maps`` makes them, in the type of the tokens.
+    tokens (B,T,L,D), and ``maps`` as ``evl.models.crossframe.neighbor_maps`` makes them, in the type of the tokens.
     """
 
     tokens: Tensor
@@ -138,7 +138,7 @@ class WeightsOrigin:
     source: str
     layout: str
     activation: str
-    licence: str | None = None
+    license: str | None = None
 
 
 @dataclass(frozen=True)

@@ -6,26 +6,28 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent / "evl"
 # a room may import from everything below its level; rooms of one level do not know each other
 LEVELS = [
-    {"errors", "_version", "lazy"},
-    {"types", "files", "main_guard", "outside"},
+    {"errors", "_version"},
+    {"types", "runtime"},
     {"decoders"},
-    {"config", "heap", "onednn", "precision", "time_left"},
-    {"distributed"},
+    {"config"},
     {"video", "backbones", "models"},
     {"data"},  # lists of videos stand on video
-    {"features"},  # features on disk
+    {"collections"},  # work on whole collections
+    {"store"},  # features on disk
+    {"extraction"},  # videos -> a store
     {"streams"},  # features from videos, disk or memory: the waist
     {"inference"},
-    {"assembly"},  # the one class of models, which also predicts
+    {"saving"},  # the one class of models, which also predicts
     {"evaluation"},
     {"training"},
     {"recipes"},
     {"api"},  # what users call: one function for each thing that a command does
+    {"datasets"},
     {"demo", "bench"},
     {"cli"},
 ]
 FREE_OF = {
-    "recipes": {"training", "evaluation", "inference", "assembly", "data", "video", "backbones", "models"},
+    "recipes": {"training", "evaluation", "inference", "saving", "data", "video", "backbones", "models"},
     # who consumes features does not know where they come from
     "training": {"video"},
 }

@@ -12,19 +12,19 @@ from torch.utils.data import Dataset
 
 from evl.api.judging import choose_split
 from evl.api.settings import config_for, sections_of
-from evl.assembly import VideoClassifier, build_classifier, load
-from evl.assembly.hub import is_hub_id
 from evl.backbones import FrozenBackbone, create_backbone
 from evl.config import BackboneConfig, RunConfig, replace
 from evl.data.dataset import EvaluationViews, TrainingClips
-from evl.data.labels import sort_labels
-from evl.data.manifest import Manifest
+from evl.data.manifests.labels import sort_labels
+from evl.data.manifests.manifest import Manifest
 from evl.data.splits import find_splits, make_files
 from evl.errors import ConfigError, DataError, VideoError
 from evl.evaluation.evaluate import labels_of
+from evl.saving import VideoClassifier, build_classifier, load
+from evl.saving.hub import is_hub_id
 from evl.types import Sample
 from evl.video.augment import TrainingTransform
-from evl.video.transforms import normalise, preprocessing_of
+from evl.video.transforms import normalize, preprocessing_of
 
 
 def create_model(
@@ -155,5 +155,5 @@ class ClipDataset(Dataset):
             raise VideoError(self.samples[index].name, item.problem)
         pixels = item.pixels if self.split == "train" else item.pixels[0]
         if pixels.dtype == torch.uint8:  # random erasing, and views, come as floats already
-            pixels = normalise(pixels, self.preprocessing.mean, self.preprocessing.std)
+            pixels = normalize(pixels, self.preprocessing.mean, self.preprocessing.std)
         return pixels, self.labels[index]

@@ -8,23 +8,23 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from evl.api.settings import is_store
-from evl.assembly import VideoClassifier, load
 from evl.config import RunConfig
 from evl.data import read_manifest
 from evl.data.dataset import Files
 from evl.data.groups import with_groups
-from evl.data.labels import clean_label
 from evl.data.loader import default_num_workers
-from evl.data.manifest import Manifest
+from evl.data.manifests.labels import clean_label
+from evl.data.manifests.manifest import Manifest
 from evl.data.moved import describe_gone, gone_samples, moved_samples, old_root
 from evl.data.splits import announce_notices
-from evl.distributed import join_world
 from evl.errors import ConfigError, DataError, StoreError
 from evl.evaluation import Evaluation, evaluate_views, load_for_store, views_of_store, write_evaluation
 from evl.evaluation import evaluate as evaluate_samples
 from evl.evaluation.stored import refuse_other_features
-from evl.features.store import FeatureStore
 from evl.inference.reading import device_of
+from evl.runtime.distributed import join_world
+from evl.saving import VideoClassifier, load
+from evl.store.store import FeatureStore
 from evl.training.loop import Progress
 from evl.training.run_folder import RunFolder
 from evl.types import Sample

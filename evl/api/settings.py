@@ -9,16 +9,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from evl.assembly import find_model, read_card, weights_file
 from evl.backbones import named
 from evl.backbones.embedded import EMBEDDED
 from evl.config import BackboneConfig, RunConfig, replace
 from evl.errors import ConfigError, nearest
-from evl.features.description import DESCRIPTION
-from evl.features.fit import config_of
-from evl.features.store import FeatureStore
-from evl.files import expand_home
 from evl.recipes import get_recipe
+from evl.runtime.files import expand_home
+from evl.saving import find_model, read_card, weights_file
+from evl.store.compatibility import config_of
+from evl.store.description import DESCRIPTION
+from evl.store.store import FeatureStore
 
 log = logging.getLogger("evl")
 Sections = Mapping[str, Mapping[str, Any]]

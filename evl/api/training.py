@@ -10,21 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from evl.api.settings import config_for, place_of
-from evl.assembly import VideoClassifier, load
 from evl.backbones.embedded import EMBEDDED
-from evl.backbones.fetch import weights_on_disk
+from evl.backbones.weights.fetch import weights_on_disk
 from evl.config import BackboneConfig, RunConfig
 from evl.errors import ConfigError, EVLError
-from evl.features.description import StoreOptions
-from evl.features.extract import ExtractResult
-from evl.features.extract import Progress as ExtractProgress
-from evl.features.extract import extract as extract_features
+from evl.extraction.extract import ExtractionProgress, ExtractResult
+from evl.extraction.extract import extract as extract_features
 from evl.inference.reading import device_of
+from evl.saving import VideoClassifier, load
+from evl.store.description import StoreOptions
 from evl.training.loop import Progress
 from evl.training.pace import RunTime, say
 from evl.training.run import train as train_run
-from evl.training.sweep import sweep as sweep_grid
-from evl.training.sweep_results import SweepResult
+from evl.training.sweeps.results import SweepResult
+from evl.training.sweeps.sweep import sweep as sweep_grid
 
 log = logging.getLogger("evl")
 AnyPath = str | PathLike
@@ -167,7 +166,7 @@ def extract(
     part: tuple[int, int] = (1, 1),
     device: str | None = None,
     yes: bool = False,
-    progress: Callable[[ExtractProgress], None] = lambda report: None,
+    progress: Callable[[ExtractionProgress], None] = lambda report: None,
     **fields: Any,
 ) -> ExtractResult:
     """Writes what the frozen encoder says of every video into a store, the folder ``out``, or goes on with one.

@@ -10,31 +10,31 @@ import numpy as np
 
 from evl.api.judging import FEW_VIDEOS
 from evl.api.settings import is_store
-from evl.assembly import VideoClassifier, build_classifier, load
-from evl.assembly.hub import is_hub_id
 from evl.backbones import FrozenBackbone, named
 from evl.config import BackboneConfig, RunConfig
 from evl.config import replace as replace_settings
 from evl.data import read_manifest
 from evl.data.loader import default_num_workers
-from evl.data.manifest import Manifest
-from evl.data.paths import AnyPath, videos_at
-from evl.distributed import pick_device
+from evl.data.manifests.manifest import Manifest
+from evl.data.manifests.paths import AnyPath, videos_at
 from evl.errors import ConfigError, DataError, plural
 from evl.evaluation import (
-    NeighbourScores,
+    NeighborScores,
     encoder_for,
     load_for_store,
-    neighbour_scores,
+    neighbor_scores,
     protocol_of,
     views_of_store,
 )
 from evl.evaluation.stored import refuse_other_features
-from evl.features.fit import config_of
-from evl.features.store import FeatureStore
 from evl.inference import views_for
 from evl.inference.embedding import Embeddings, Pool, joined
 from evl.inference.embedding import embed as embed_views
+from evl.runtime.distributed import pick_device
+from evl.saving import VideoClassifier, build_classifier, load
+from evl.saving.hub import is_hub_id
+from evl.store.compatibility import config_of
+from evl.store.store import FeatureStore
 from evl.types import Sample
 
 Data = AnyPath | Iterable[AnyPath] | Iterable[Sample] | Manifest | FeatureStore
@@ -49,20 +49,20 @@ class VideoVectors(Embeddings):
     pool: Pool = "query"
     protocol: str = ""
 
-    def neighbors(self) -> NeighbourScores:
+    def neighbors(self) -> NeighborScores:
         """How often the nearest vectors are of the same class: test (or val) among train where there are these splits,
         else every video among all others. Raises DataError for one video alone, or videos without labels."""
         if len(self.samples) < 2:
-            raise DataError("--neighbours: one video alone has no neighbours")
+            raise DataError("--neighbors: one video alone has no neighbors")
         if any(sample.label is None for sample in self.samples):
-            raise DataError("--neighbours: these videos have no labels; give a folder per class, or a list with labels")
+            raise DataError("--neighbors: these videos have no labels; give a folder per class, or a list with labels")
         names = sorted({sample.label for sample in self.samples})
         labels = [names.index(sample.label) for sample in self.samples]
         asked = next((name for name in ("test", "val") if name in self.splits), None)
         if asked is None or "train" not in self.splits:
-            return neighbour_scores(self.vectors, labels, groups=[sample.path for sample in self.samples])
+            return neighbor_scores(self.vectors, labels, groups=[sample.path for sample in self.samples])
         queries, gallery = ([row for row, name in enumerate(self.splits) if name == one] for one in (asked, "train"))
-        return neighbour_scores(
+        return neighbor_scores(
             self.vectors[queries],
             [labels[row] for row in queries],
             gallery=self.vectors[gallery],
@@ -144,7 +144,7 @@ def embed_videos(
     if not has_learned and pool != "mean":
         raise ConfigError("a bare encoder has no query that learned: take pool mean, or a trained model")
     if store is not None:
-        streams = [views_of_store(model, store, one.name, labelled=False) for one in chosen]
+        streams = [views_of_store(model, store, one.name, labeled=False) for one in chosen]
     else:
         workers = (0 if len(samples) < FEW_VIDEOS else default_num_workers()) if num_workers is None else num_workers
         streams = [views_for(model, samples, num_clips=num_clips, num_crops=num_crops, num_workers=workers)]

@@ -8,8 +8,8 @@ text       embedding, text, text_towers: the other half of a CLIP, for zero-shot
 """
 
 from evl.backbones.base import FrozenBackbone, Taps
-from evl.backbones.embedding import ImageEmbedding
 from evl.backbones.listing import list_backbones
 from evl.backbones.registry import create_backbone, named
+from evl.backbones.text.shared_space import ImageEmbedding
 
 __all__ = ["FrozenBackbone", "ImageEmbedding", "Taps", "create_backbone", "list_backbones", "named"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from evl.errors import BackboneError
-from evl.precision import without_autocast
+from evl.runtime.precision import without_autocast
 from evl.types import BackboneSpec, EncoderFacts, LayerFeatures, Preprocessing, WeightsOrigin
 
 Taps = int | str | Sequence[int]

@@ -10,7 +10,7 @@ from torch import Tensor
 from evl.backbones.base import FrozenBackbone, Taps
 from evl.config import BackboneConfig
 from evl.errors import BackboneError, ConfigError
-from evl.outside import import_class
+from evl.runtime.import_path import import_class
 from evl.types import BackboneSpec, Preprocessing, WeightsOrigin
 
 

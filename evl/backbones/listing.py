@@ -16,10 +16,10 @@ from torch.overrides import TorchFunctionMode
 from evl.backbones.counts import frame_macs
 from evl.backbones.embedded import EMBEDDED
 from evl.backbones.families import ORDER, family_of, plain
-from evl.backbones.fetch import sources, weights_on_disk
 from evl.backbones.refusals import refuse_by_name, refuse_unsupported
 from evl.backbones.registry import architectures, create_backbone, refuse_wrong_activation
 from evl.backbones.timm_vit import spec_of
+from evl.backbones.weights.fetch import sources, weights_on_disk
 from evl.errors import BackboneError
 from evl.types import BackboneSpec
 
@@ -37,7 +37,7 @@ class Listed:
     spec: BackboneSpec
     parameters: int
     macs: int
-    licence: str | None = None
+    license: str | None = None
     source: str | None = None
     file: str | None = None
 
@@ -74,7 +74,7 @@ def _listed(name: str) -> Listed | None:
     if name == EMBEDDED:
         backbone = create_backbone(name, 1)
         sizes = backbone.spec, *_cost(backbone.vit, backbone.spec)
-        return Listed(name, family_of(name), *sizes, licence="apache-2.0", source="evl")
+        return Listed(name, family_of(name), *sizes, license="apache-2.0", source="evl")
     try:
         refuse_wrong_activation(name)
         spec, parameters, macs = _sizes(name.partition(".")[0])
@@ -84,8 +84,8 @@ def _listed(name: str) -> Listed | None:
     if not found:
         return Listed(name, family_of(name), spec, parameters, macs)
     path = weights_on_disk(name)
-    licence, file = timm.get_pretrained_cfg(name).license, None if path is None else str(path)
-    return Listed(name, family_of(name), spec, parameters, macs, licence, found[0].where, file)
+    license, file = timm.get_pretrained_cfg(name).license, None if path is None else str(path)
+    return Listed(name, family_of(name), spec, parameters, macs, license, found[0].where, file)
 
 
 def refuse(name: str) -> None:

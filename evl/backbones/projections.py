@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from evl.backbones.timm_vit import TimmBackbone
 from evl.errors import BackboneError, StoreError
-from evl.onednn import linear
+from evl.runtime.onednn import linear
 from evl.types import BackboneSpec
 
 _checked = dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -47,7 +47,7 @@ class BlockForm:
     """Which operations make a block's queries and keys. ``norm`` is of the block's input, the others of a head.
 
     ``num_key_heads``: fewer than ``num_heads`` where heads share keys. ``rotation``: which channels are turned
-    together, ``neighbours`` or those of both ``halves``; the first ``num_unrotated`` tokens are not turned.
+    together, ``neighbors`` or those of both ``halves``; the first ``num_unrotated`` tokens are not turned.
     """
 
     num_heads: _Count
@@ -56,7 +56,7 @@ class BlockForm:
     norm: NormForm
     query_norm: NormForm
     key_norm: NormForm
-    rotation: Literal["none", "neighbours", "halves"] = "none"
+    rotation: Literal["none", "neighbors", "halves"] = "none"
     num_unrotated: Annotated[int, Field(ge=0, lt=2**20)] = 0
 
 
@@ -181,7 +181,7 @@ def projections_of(backbone: TimmBackbone) -> Projections:
             table = tables(number - 1)
             if table is not None:
                 half = getattr(backbone.vit.blocks[number - 1].attn, "rotate_half", False)
-                form["rotation"] = "halves" if half else "neighbours"
+                form["rotation"] = "halves" if half else "neighbors"
                 form["num_unrotated"] = backbone.vit.blocks[number - 1].attn.num_prefix_tokens
                 tensors["rotation"] = table
             kept = {name: value.detach().float().clone() for name, value in tensors.items() if value is not None}

@@ -10,18 +10,18 @@ from pathlib import Path
 import timm
 from torch import Tensor
 
-from evl.backbones.activation import activation_of, refuse_wrong_activation
 from evl.backbones.base import FrozenBackbone, Taps
 from evl.backbones.embedded import EMBEDDED, load_embedded, preprocessing_of_embedded
 from evl.backbones.from_outside import create_from_outside
-from evl.backbones.loading import load_timm, unfilled_timm
-from evl.backbones.openai_clip import build_openai_clip, load_openai_clip, preprocessing_of_clip
 from evl.backbones.refusals import refuse_by_name
 from evl.backbones.timm_vit import TimmBackbone, preprocessing_of
+from evl.backbones.weights.activation import activation_of, refuse_wrong_activation
+from evl.backbones.weights.loading import load_timm, unfilled_timm
+from evl.backbones.weights.openai_clip import build_openai_clip, load_openai_clip, preprocessing_of_clip
 from evl.config import BackboneConfig
 from evl.errors import BackboneError, nearest
-from evl.files import expand_home
-from evl.outside import is_import_path
+from evl.runtime.files import expand_home
+from evl.runtime.import_path import is_import_path
 from evl.types import WeightsOrigin
 
 OPENAI = "openai_clip"

@@ -56,7 +56,7 @@ def peak_bytes(call: Callable[[], object], device: torch.device) -> int | None:
 def matmul_peak(device: torch.device, dtype: torch.dtype, *, size: int, repeats: int) -> float:
     """Operations a second (two a multiply-add) of the best matrix product found: of square ones, by PyTorch as it is
     and as evl calls it."""
-    from evl.onednn import matmul
+    from evl.runtime.onednn import matmul
 
     best = 0.0
     for n in (size // 2, size):
@@ -72,7 +72,7 @@ def describe_machine(device: torch.device) -> dict[str, str | int]:
     import timm
 
     from evl._version import __version__
-    from evl.onednn import available
+    from evl.runtime.onednn import available
 
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)

@@ -13,9 +13,9 @@ from evl.bench.counts import backbone_macs, counted_by_torch, decoder_macs, tota
 from evl.bench.measure import describe_machine, matmul_peak, peak_bytes, time_together
 from evl.bench.twin import plain_decoder
 from evl.config import BackboneConfig, RunConfig, replace
-from evl.distributed import World
-from evl.models import ClassifierHead, EVLDecoder, VideoClassifier
-from evl.precision import autocast, resolve_precision
+from evl.models import Classifier, ClassifierHead, EVLDecoder
+from evl.runtime.distributed import World
+from evl.runtime.precision import autocast, resolve_precision
 from evl.streams import Batch
 from evl.training.learner import Learner
 from evl.training.learners import Learners
@@ -141,13 +141,13 @@ def run_bench(
     }  # fmt: skip
 
 
-def _build(size: BenchSize) -> VideoClassifier:
+def _build(size: BenchSize) -> Classifier:
     config = BackboneConfig(name=size.backbone, pretrained=False)
     backbone = create_backbone(config, size.num_layers)
     spec = backbone.spec
     num_heads = max(1, spec.width // 64)
     decoder = EVLDecoder(spec.width, size.num_layers, num_frames=size.num_frames, grid=spec.grid, num_heads=num_heads)
-    return VideoClassifier(backbone, decoder, ClassifierHead(spec.width, size.num_classes))
+    return Classifier(backbone, decoder, ClassifierHead(spec.width, size.num_classes))
 
 
 def _peak_size(size: str, device: torch.device) -> int:
@@ -187,7 +187,7 @@ def _forward_backward(form: Callable[[], Tensor], decoder: EVLDecoder, direction
     return call
 
 
-def _training_step(model: VideoClassifier, clips: Tensor, labels: Tensor, precision: str):
+def _training_step(model: Classifier, clips: Tensor, labels: Tensor, precision: str):
     """(a whole step as ``evl train`` takes it: backbone, decoder, loss, backward, AdamW; its optimizer)."""
     training = dict(steps=10_000, batch_size=len(clips), precision=precision)
     learner = Learner("bench", replace(RunConfig(), training=training), model)

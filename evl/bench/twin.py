@@ -124,7 +124,7 @@ def plain_cross_frame(module: nn.Module, query: Tensor, key: Tensor) -> Tensor:
     relative_index = (rows[:, None] - rows + h - 1) * (2 * w - 1) + (columns[:, None] - columns + w - 1)
     relative_index = relative_index.to(query.device)  # (h·w, h·w): r(p,p')
     num_prefix = query.shape[2] - h * w
-    # out(t) has a term of frame t−1 for t ≥ 1 and of frame t+1 for t ≤ T−2; a missing neighbour gives 0
+    # out(t) has a term of frame t−1 for t ≥ 1 and of frame t+1 for t ≤ T−2; a missing neighbor gives 0
     maps = {"before": (query[:, 1:], key[:, :-1]), "after": (query[:, :-1], key[:, 1:])}
     padding = {"before": (1, 0), "after": (0, 1)}  # frames put in front, behind
     out = 0

@@ -73,7 +73,7 @@ def _document(one) -> dict:
         **{field: getattr(spec, field) for field in fields},
         "parameters": one.parameters,
         "gflops": round(one.macs / 1e9, 3),  # a multiply-add counted once
-        "licence": one.licence,
+        "license": one.license,
         "source": one.source,
         "file": one.file,
         "weights_here": one.is_here,
@@ -95,10 +95,10 @@ def _amounts(one) -> tuple[str, str]:
     )
 
 
-def _licence(one) -> str:
+def _license(one) -> str:
     if one.source is None:
         return "no weights"
-    return one.licence or "unknown"
+    return one.license or "unknown"
 
 
 def _print_wide(output, family: str, names: list, longest: int) -> None:
@@ -111,7 +111,7 @@ def _print_wide(output, family: str, names: list, longest: int) -> None:
         Column(family, no_wrap=True, width=longest, header_style="bold cyan"),
         *(Column(title, width=width, **right) for title, width in (
             ("px", 7), ("grid", 5), ("width", 5), ("blocks", 6), ("heads", 5), ("M params", 8), ("GFLOPs", 7))),
-        Column("licence", no_wrap=True),
+        Column("license", no_wrap=True),
         box=None,
         header_style="dim",
         padding=(0, 2, 0, 0),
@@ -119,7 +119,7 @@ def _print_wide(output, family: str, names: list, longest: int) -> None:
     for one in names:
         image, grid, width, blocks, parameters, cost = _sizes(one)
         table.add_row(
-            _mark(one), one.name, image, grid, width, blocks, str(one.spec.num_heads), parameters, cost, _licence(one)
+            _mark(one), one.name, image, grid, width, blocks, str(one.spec.num_heads), parameters, cost, _license(one)
         )
     output.print(table)
     output.print()
@@ -147,7 +147,7 @@ def _print_narrow(output, family: str, names: list) -> None:
             padding=(0, 1, 0, 0),
         )
         for one in alike:
-            table.add_row(_mark(one), one.name, _licence(one))
+            table.add_row(_mark(one), one.name, _license(one))
         output.print(table)
     output.print()
 

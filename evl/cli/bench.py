@@ -34,9 +34,9 @@ def command(
 
     from evl.bench import SIZES, run_bench
     from evl.cli.common import console, output, print_json, start_logging
-    from evl.distributed import pick_device
     from evl.errors import ConfigError, nearest
-    from evl.files import write_atomically
+    from evl.runtime.distributed import pick_device
+    from evl.runtime.files import write_atomically
 
     start_logging()
     names = size or ["b16-8f"]

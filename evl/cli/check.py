@@ -39,10 +39,10 @@ def command(
     Every file is decoded as training will decode it. Exit code 1 if any is damaged.
     """
     from evl.cli.common import Bars, console, print_json, start_logging
-    from evl.data.check import check_samples
+    from evl.collections.check import check_samples
     from evl.data.index_file import write_index
     from evl.data.loader import default_num_workers
-    from evl.data.manifest import write_manifest
+    from evl.data.manifests.manifest import write_manifest
     from evl.errors import DataError
 
     start_logging()
@@ -77,14 +77,14 @@ def command(
 
 def _find(data: Path, **options):
     """(samples, split of each, ignored files, what is odd); without labels where a folder has none."""
-    from evl.data.manifest import find_videos, read_manifest
+    from evl.data.manifests.manifest import find_videos, read_manifest
     from evl.data.notices import manifest_notices
-    from evl.errors import UnlabelledError
+    from evl.errors import UnlabeledError
     from evl.types import Sample
 
     try:
         found = read_manifest(data, **options)
-    except UnlabelledError as error:
+    except UnlabeledError as error:
         videos, ignored, odd = find_videos(data)
         if not videos or options["layout"] != "auto":
             raise

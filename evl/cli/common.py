@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
 
-from evl.time_left import TimeLeft, duration
+from evl.runtime.time_left import TimeLeft, duration
 
 # in a file or pipe, lines are not broken at 80 columns
 console = Console(stderr=True, emoji=False, width=None if sys.stderr.isatty() else 200)  # messages and progress
@@ -44,9 +44,9 @@ def zero_shot_model(class_names, backbone: str | None, weights, prompts, num_fra
     """The classifier that ``--zero-shot`` asks for, on its device."""
     import typer
 
-    from evl.assembly import zero_shot
     from evl.backbones.embedded import EMBEDDED
     from evl.config import PROMPTS
+    from evl.saving import zero_shot
 
     if backbone is None:
         if weights is not None:

@@ -43,11 +43,11 @@ def command(
             help="query: what the trained decoder gathered (default of a run); mean: mean-pooled patch tokens.",
         ),
     ] = None,
-    neighbours: Annotated[
+    neighbors: Annotated[
         bool,
         typer.Option(
-            "--neighbours",
-            help="Judge the vectors by nearest neighbours: test (or val) among train where --data has splits, else "
+            "--neighbors",
+            help="Judge the vectors by nearest neighbors: test (or val) among train where --data has splits, else "
             "every video among all others.",
         ),
     ] = False,
@@ -64,7 +64,7 @@ def command(
 ) -> None:
     """One vector a video, for search, clustering and maps.
 
-    evl embed runs/mine --data videos/ --neighbours    ·    evl embed runs/mine clip.mp4 --out clip.npy    ·    evl
+    evl embed runs/mine --data videos/ --neighbors    ·    evl embed runs/mine clip.mp4 --out clip.npy    ·    evl
     embed --backbone vit_base_patch16_dinov3 --data videos/
 
     Vectors are means over a video's views, not normalised; compare them by cosine. Files that cannot be used are
@@ -88,8 +88,8 @@ def command(
     run = paths.pop(0) if backbone is None and paths else None
     if bool(paths) + (data is not None) + (features is not None) != 1:
         raise typer.BadParameter("expected videos, --data DATA or --features STORE: one of them")
-    if neighbours and paths:
-        raise typer.BadParameter("--neighbours needs labels: give --data DATA or --features STORE")
+    if neighbors and paths:
+        raise typer.BadParameter("--neighbors needs labels: give --data DATA or --features STORE")
     if run is None and pool not in (None, "mean"):
         raise typer.BadParameter("without a run there is no query that learned; take --pool mean, or a run")
     views = (backbone, root, clips, crops, workers, num_frames, stride, frames_per_second, image_size)
@@ -118,30 +118,30 @@ def command(
             **sizes(num_frames, stride, image_size, frames_per_second),
         )
     write_embeddings(out, found, None if paths else found.splits)
-    scores = found.neighbors() if neighbours else None
+    scores = found.neighbors() if neighbors else None
     if json:
         document = {"vectors": str(out), "num_videos": len(found.samples), "width": found.vectors.shape[1]}
         document |= {"pool": found.pool, "protocol": found.protocol, "failed": found.damaged}
-        print_json(document | ({"neighbours": scores.to_dict()} if scores else {}))
+        print_json(document | ({"neighbors": scores.to_dict()} if scores else {}))
     else:
         for name, reason in found.damaged.items():
             console.print(f"[red]failed:[/red] {escape(name)}: {escape(reason)}", highlight=False, soft_wrap=True)
         if scores is not None:
-            print_neighbours(scores)
+            print_neighbors(scores)
         shape = f"{len(found.samples)} vectors of {found.vectors.shape[1]} numbers ({found.pool}; {found.protocol})"
         output.print(f"{shape} are in {out}", highlight=False, markup=False, soft_wrap=True)
     if found.damaged:
         raise typer.Exit(1)
 
 
-def print_neighbours(scores) -> None:
-    """A table of what ``neighbour_scores`` found."""
+def print_neighbors(scores) -> None:
+    """A table of what ``neighbor_scores`` found."""
     from rich.table import Table
 
     from evl.cli.common import output
 
     low, high = scores.top1_interval
-    table = Table("nearest neighbours by cosine", "percent")
+    table = Table("nearest neighbors by cosine", "percent")
     table.add_row("the nearest is of the same class (top-1)", f"{scores.recall[1]:.1f}  ({low:.1f}–{high:.1f})")
     table.add_row("vote of the 20 nearest", f"{scores.vote:.1f}")
     for k in (5, 10):

@@ -92,7 +92,6 @@ def command(
     """
     from evl.api.judging import choose_split, evaluate
     from evl.api.settings import open_store
-    from evl.assembly import save_model
     from evl.cli.common import (
         ProgressBars,
         is_main_process,
@@ -102,10 +101,11 @@ def command(
         zero_shot_model,
     )
     from evl.data import read_manifest
-    from evl.distributed import join_world
     from evl.errors import ConfigError, SaveError
     from evl.evaluation import write_evaluation
     from evl.evaluation.saved_predictions import PREDICTIONS
+    from evl.runtime.distributed import join_world
+    from evl.saving import save_model
 
     start_logging()
     if crops not in (None, 1, 3):

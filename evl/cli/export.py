@@ -45,10 +45,10 @@ def command(
     evl export runs/mine --push you/doors              to the hub; anyone then has evl.load("you/doors")
     evl export runs/mine --format release --out x.pth  for the original code
     """
-    from evl.assembly import load, save_release
     from evl.cli.common import output, start_logging
     from evl.errors import ConfigError, SaveError
-    from evl.files import is_used
+    from evl.runtime.files import is_used
+    from evl.saving import load, save_release
 
     start_logging()
     if out is None and push is None:

@@ -89,7 +89,7 @@ def command(
     if not re.fullmatch(r"[1-9]\d{0,5}/[1-9]\d{0,5}", part):
         raise ConfigError(f"--part {part!r}: expected a number and how many there are, such as 3/16")
     from evl.api.settings import make_config
-    from evl.features.description import StoreOptions
+    from evl.store.description import StoreOptions
 
     options = StoreOptions(
         form=form, dtype=dtype, scale=scale, clips_per_video=clips_per_video, frames=frames,
@@ -106,7 +106,7 @@ def command(
 
 def _extract(run, out: Path, options, how: dict, *, yes: bool, allow_damaged: bool, json: bool) -> None:
     from evl.cli.common import Bars, is_main_process, print_json
-    from evl.features.extract import extract
+    from evl.extraction.extract import extract
 
     with Bars("clips") as bars:
         tasks = []
@@ -140,7 +140,7 @@ def _announce(work, yes: bool) -> None:
     """What it will cost; asks where the disk is too small."""
     from evl.cli.common import console
     from evl.errors import RunError
-    from evl.features.estimate import estimate
+    from evl.extraction.estimate import estimate
 
     found = estimate(work)
     for line in _lines(work, found):
@@ -156,7 +156,7 @@ def _announce(work, yes: bool) -> None:
 
 def _lines(work, found) -> list[str]:
     """An estimate in words."""
-    from evl.time_left import duration
+    from evl.runtime.time_left import duration
 
     description, options = work.description, work.description.options
     videos = ", ".join(f"{count} {split} videos × {description.clips_a_video(split)}"
@@ -186,14 +186,14 @@ def _estimate(run, out: Path, options, how: dict, json: bool) -> None:
 
     from evl.cli.common import output, print_json
     from evl.config import replace
-    from evl.distributed import pick_device
-    from evl.features.estimate import estimate
-    from evl.features.plan import check_folder, plan
+    from evl.extraction.estimate import estimate
+    from evl.extraction.work import check_store_folder, plan_extraction
+    from evl.runtime.distributed import pick_device
 
     if how["num_workers"] is not None:
         run = replace(run, data={"num_workers": how["num_workers"]})
-    work = plan(run, out, options, device=pick_device(how["device"]), part=how["part"])
-    check_folder(work)
+    work = plan_extraction(run, out, options, device=pick_device(how["device"]), part=how["part"])
+    check_store_folder(work)
     found = estimate(work)
     if json:
         print_json({**asdict(found), "fits": found.fits})
@@ -252,7 +252,7 @@ def _verify(store: Path, sample: int, seed: int | None, workers: int | None, dev
     from rich.markup import escape
 
     from evl.cli.common import Bars, output, print_json
-    from evl.features.verify import different, verify
+    from evl.extraction.verify import different, verify
 
     seed = secrets.randbelow(2**32) if seed is None else seed
     with Bars("clips") as bars:
@@ -271,10 +271,10 @@ def _verify(store: Path, sample: int, seed: int | None, workers: int | None, dev
             output.print(f"[red]{one.split}, clip {one.clip} of {escape(one.path)}:[/red] {escape(why)}",
                          highlight=False, soft_wrap=True)  # fmt: skip
         most = max((one.difference for one in results if one.is_equal), default=0.0)
-        equal, colour = len(results) - len(wrong), "red" if wrong else "green"
+        equal, color = len(results) - len(wrong), "red" if wrong else "green"
         output.print(
             f"{len(results)} clips computed again: [green]{equal} equal[/green] (at most {most:.2g} of what is "
-            f"allowed), [{colour}]{len(wrong)} different[/] (sample --seed {seed})", highlight=False, soft_wrap=True,
+            f"allowed), [{color}]{len(wrong)} different[/] (sample --seed {seed})", highlight=False, soft_wrap=True,
         )  # fmt: skip
     if wrong:
         raise typer.Exit(1)

@@ -25,7 +25,7 @@ def command(
         int | None, typer.Option(min=1, help="Only for a checkpoint without temporal positions, which would tell.")
     ] = None,
     stride: Annotated[
-        int | None, typer.Option(min=1, help="Frames between neighbours; default: 16, or 8 for 32 frames.")
+        int | None, typer.Option(min=1, help="Frames between neighbors; default: 16, or 8 for 32 frames.")
     ] = None,
     with_backbone: Annotated[
         bool, typer.Option("--with-backbone", help="Also keep the backbone's weights, so that its file is not needed.")
@@ -35,11 +35,11 @@ def command(
 
     evl import-release k400_vitb16_8f.pth --backbone ViT-B-16.pt --classes kinetics400 --out runs/k400
     """
-    from evl.assembly import kinetics400_class_names, load_release, save_model
     from evl.cli.common import output, start_logging
     from evl.config import RunConfig, replace
-    from evl.data.manifest import read_class_names
+    from evl.data.manifests.manifest import read_class_names
     from evl.errors import CheckpointError
+    from evl.saving import kinetics400_class_names, load_release, save_model
     from evl.training.run_folder import RunFolder
 
     start_logging()

@@ -26,7 +26,7 @@ from evl.cli import (
 )
 from evl.cli.common import console, error
 from evl.errors import EVLError
-from evl.files import expand_home
+from evl.runtime.files import expand_home
 
 app = typer.Typer(
     name="evl",

@@ -14,7 +14,7 @@ NumFrames = Annotated[
         "--num-frames", min=1, help="Frames a clip, if not as trained (positions are fitted); with --zero-shot 8."
     ),
 ]
-Stride = Annotated[int | None, typer.Option("--stride", min=1, help="Frames between neighbours, if not as trained.")]
+Stride = Annotated[int | None, typer.Option("--stride", min=1, help="Frames between neighbors, if not as trained.")]
 FramesPerSecond = Annotated[
     float | None,
     typer.Option("--frames-per-second", help="Of a clip, if not as trained: by time, in place of a stride."),

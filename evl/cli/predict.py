@@ -20,7 +20,7 @@ from evl.cli.options import (
     refuse_sizes_of_a_run,
     sizes,
 )
-from evl.files import expand_home
+from evl.runtime.files import expand_home
 
 NAME = "predict"
 
@@ -73,13 +73,13 @@ def command(
     A row of a manifest with start_seconds or end_seconds is a part of its file, and gets its own prediction. Files that
     cannot be used are listed with the reason, and make the exit code 1.
     """
-    from evl.assembly import load
     from evl.cli.common import Bars, console, print_json, start_logging, zero_shot_model
     from evl.data.loader import default_num_workers
-    from evl.data.paths import videos_at
-    from evl.data.waiting import LIMIT_SECONDS
-    from evl.distributed import pick_device
+    from evl.data.manifests.paths import videos_at
     from evl.inference import predict_videos
+    from evl.inference.waiting import LIMIT_SECONDS
+    from evl.runtime.distributed import pick_device
+    from evl.saving import load
 
     start_logging()
     if wait_limit is not None and not wait:
@@ -138,8 +138,8 @@ def _with_stdin(paths: list[Path]) -> list[str]:
 
 def _class_names(text: str) -> tuple[str, ...]:
     """Of ``opening a door, closing a door``, or of a file with a name a line (``@FILE``, or just its path)."""
-    from evl.data.labels import clean_label
-    from evl.data.manifest import read_class_names
+    from evl.data.manifests.labels import clean_label
+    from evl.data.manifests.manifest import read_class_names
     from evl.errors import ConfigError
 
     text = f"@{expand_home(text[1:])}" if text.startswith("@") else expand_home(text)

@@ -35,8 +35,8 @@ def command(
     from dataclasses import asdict
 
     from evl.cli.common import Bars, print_json, start_logging
-    from evl.data.prepare import prepare, report_document
-    from evl.video.prepare import CopySettings
+    from evl.collections.copy_video import CopySettings
+    from evl.collections.prepare import prepare, report_document
 
     start_logging()
     settings = CopySettings(short_side=short_side, gop=gop, every=every, quality=quality)

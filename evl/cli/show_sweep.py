@@ -21,9 +21,9 @@ def run_sweep(
 ) -> None:
     """The sweep with its progress and its table, for this command and ``evl train --heads``."""
     from evl.cli.common import ProgressBars, console, output, print_json, start_logging
-    from evl.heap import keep_freed_memory
+    from evl.runtime.heap import keep_freed_memory
     from evl.training import Interrupted
-    from evl.training.sweep import sweep
+    from evl.training.sweeps.sweep import sweep
 
     start_logging()
     keep_freed_memory()

@@ -82,7 +82,7 @@ def command(
     from evl.cli.common import ProgressBars, console, is_main_process, output, print_evaluation, start_logging
     from evl.cli.run_config import refuse_other_videos, refuse_with_resume
     from evl.errors import ConfigError
-    from evl.heap import keep_freed_memory
+    from evl.runtime.heap import keep_freed_memory
     from evl.training import Interrupted, train
 
     start_logging()
@@ -159,7 +159,7 @@ def _few_shot(
     from rich.table import Table
 
     from evl.cli.common import ProgressBars, is_main_process, output
-    from evl.training.few_shot import few_shot
+    from evl.training.few_shots.few_shot import few_shot
 
     with ProgressBars() as progress:
         result = few_shot(

@@ -2,19 +2,19 @@
 
 from typing import TYPE_CHECKING
 
-from evl.lazy import first_used
+from evl.runtime.lazy import first_used
 
 # imported when they are first used: names of classes, which models have too, need no reader of videos
 _HOMES = {
-    "Manifest": "evl.data.manifest",
-    "read_manifest": "evl.data.manifest",
+    "Manifest": "evl.data.manifests.manifest",
+    "read_manifest": "evl.data.manifests.manifest",
     "split_samples": "evl.data.draw",
-    "write_manifest": "evl.data.manifest",
+    "write_manifest": "evl.data.manifests.manifest",
 }
 __all__ = ["Manifest", "read_manifest", "split_samples", "write_manifest"]
 
 if TYPE_CHECKING:
     from evl.data.draw import split_samples
-    from evl.data.manifest import Manifest, read_manifest, write_manifest
+    from evl.data.manifests.manifest import Manifest, read_manifest, write_manifest
 
 __getattr__ = first_used(__name__, _HOMES)

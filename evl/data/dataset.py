@@ -14,11 +14,11 @@ from evl.config import ClipConfig
 from evl.data.index_file import IndexFile
 from evl.errors import VideoError
 from evl.types import Preprocessing, Sample
-from evl.video.index import counted_index
+from evl.video.decode.index import counted_index
+from evl.video.decode.reader import Clip, read_clip
+from evl.video.decode.torchcodec import Decoder
 from evl.video.long_videos import Length
 from evl.video.plans import EvenClips, Plan, RandomClip, Spacing
-from evl.video.reader import Clip, read_clip
-from evl.video.torchcodec import Decoder
 from evl.video.transforms import evaluation_views
 
 
@@ -52,7 +52,7 @@ class ClipBatch:
     """``clips``: all that could be read, with ``labels`` and ``indices``; ``damaged``: index → reason.
 
     Clips are pixels, stacked, (B,T,C,H,W); views of videos are joined, (ΣV,T,C,H,W), ``num_views`` of each. From a
-    store they are what is stored of these clips (``evl.features.StoredClips``). ``lengths``: by index, of the videos
+    store they are what is stored of these clips (``evl.store.StoredClips``). ``lengths``: by index, of the videos
     whose files were opened.
     """
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evl.errors import DataError
-from evl.files import expand_home, write_atomically
-from evl.video.index import FrameIndex
+from evl.runtime.files import expand_home, write_atomically
+from evl.video.decode.index import FrameIndex
 
 if TYPE_CHECKING:
     import pyarrow

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from evl.data.parallel import time_limit
 from evl.errors import ConfigError, RunError
-from evl.main_guard import end_if_only_starting, not_begun, program_from_stdin
+from evl.runtime.main_guard import end_if_only_starting, not_begun, program_from_stdin
+from evl.runtime.parallel import time_limit
 
 log = logging.getLogger("evl")
 CRASHED = "kills or hangs the process that decodes it"

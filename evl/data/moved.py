@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from evl.config import DataConfig
-from evl.data.listing import missing_samples
+from evl.data.manifests.listing import missing_samples
 from evl.errors import DataError
 from evl.types import Sample
 

@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from evl.data.draw import unit_of
-from evl.data.labels import near_twins
-from evl.data.listing import is_video_name
+from evl.data.manifests.labels import near_twins
+from evl.data.manifests.listing import is_video_name
 from evl.types import Sample
 
 if TYPE_CHECKING:
-    from evl.data.manifest import Manifest
+    from evl.data.manifests.manifest import Manifest
 
 _MOST_SHOWN = 4  # labels of one file
 _MUCH = 0.05  # how far the share of validation may be from what was asked for without a word

@@ -15,7 +15,7 @@ from evl.data.draw import split_samples
 from evl.data.groups import refuse_shared_groups, with_groups
 from evl.data.index_file import IndexFile
 from evl.data.loader import default_num_workers
-from evl.data.manifest import Manifest, read_class_names, read_manifest, refuse_missing
+from evl.data.manifests.manifest import Manifest, read_class_names, read_manifest, refuse_missing
 from evl.data.moved import NO_FILE, describe_gone, old_root
 from evl.data.notices import manifest_notices, several_labels, split_notices
 from evl.errors import ConfigError, DataError, RunError, plural
@@ -25,7 +25,7 @@ log = logging.getLogger("evl")
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundSplits:
     """``config`` has absolute paths. ``splits``: train and val, and test where the manifest has one; ``missing``:
     listed videos that are not there, by split, and in none of ``splits``."""
 
@@ -47,7 +47,7 @@ def find_samples(
     return found.config, found.class_names, found.splits["train"], found.splits["val"], found.missing
 
 
-def find_splits(config: RunConfig, *, test: bool = True) -> Found:
+def find_splits(config: RunConfig, *, test: bool = True) -> FoundSplits:
     """The same with the test split, if the manifest has one of which there is a video."""
     data = config.data
     if data.path is None:
@@ -87,7 +87,7 @@ def find_splits(config: RunConfig, *, test: bool = True) -> Found:
         log.warning(notice)
     if test and not set(manifest.splits.get("test", ())) <= set(manifest.missing):
         splits["test"] = _present(manifest, ("test",), missing)
-    return Found(config, manifest.class_names, splits, missing)
+    return FoundSplits(config, manifest.class_names, splits, missing)
 
 
 def announce_notices(manifest: Manifest) -> None:

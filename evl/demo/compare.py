@@ -14,14 +14,14 @@ from pathlib import Path
 
 import torch
 
-from evl.assembly import build_classifier, save_model
 from evl.backbones import FrozenBackbone
 from evl.config import RunConfig
-from evl.demo.results import Outcome
-from evl.distributed import World
+from evl.demo.results import VariantResult
 from evl.evaluation import Evaluation, evaluate_views, write_evaluation
-from evl.models import VideoClassifier
+from evl.models import Classifier
 from evl.models.registry import setting_of, taps_of
+from evl.runtime.distributed import World
+from evl.saving import build_classifier, save_model
 from evl.streams import Subset
 from evl.streams.memory import InMemory
 from evl.training.learner import Learner
@@ -54,7 +54,7 @@ class Contender:
         names = sorted({sample.label for sample in samples})
         torch.manual_seed(config.training.seed)
         own = with_taps(backbone, taps_of(config.model))
-        self.model: VideoClassifier = build_classifier(config, names, backbone=own)
+        self.model: Classifier = build_classifier(config, names, backbone=own)
         dropout = setting_of(config.model, "mlp_dropout") or config.model.head_dropout
         assert not dropout, "threads share torch's random numbers"
         labels = [names.index(sample.label) for sample in samples[:num_training]]
@@ -111,7 +111,7 @@ def save_run(
     save_model(one.model, folder, scores=evaluation.to_dict())
 
 
-def outcome(one: Contender, evaluation: Evaluation, folder: Path | None) -> Outcome:
+def outcome(one: Contender, evaluation: Evaluation, folder: Path | None) -> VariantResult:
     seed = one.config.training.seed
     curve = tuple((step, loss, top1) for step, _, loss, top1 in one.learner.curve) if one.learner is not None else ()
-    return Outcome(one.variant, one.task, seed, evaluation, curve, one.trainable, one.seconds, folder)
+    return VariantResult(one.variant, one.task, seed, evaluation, curve, one.trainable, one.seconds, folder)

@@ -23,7 +23,7 @@ ROWS = (*VARIANTS, ZERO_SHOT)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class VariantResult:
     """One variant, trained and judged on one task.
 
     ``curve``: (step, training loss, training top-1 in percent), each a mean since the point before. ``trainable``:
@@ -66,7 +66,7 @@ class DemoResult:
     report, in words, and part -> seconds."""
 
     folder: Path
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[VariantResult, ...]
     chance: dict[str, float]
     examples: tuple[Example, ...]
     prediction: Prediction
@@ -74,6 +74,6 @@ class DemoResult:
     settings: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def of(self, variant: str, task: str) -> tuple[Outcome, ...]:
+    def of(self, variant: str, task: str) -> tuple[VariantResult, ...]:
         """The outcomes of one variant on one task, a seed each."""
         return tuple(one for one in self.outcomes if one.variant == variant and one.task == task)

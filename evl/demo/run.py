@@ -15,15 +15,14 @@ import torch
 from torch import Tensor
 
 from evl._version import __version__
-from evl.assembly import load
 from evl.backbones import FrozenBackbone, create_backbone
 from evl.backbones.embedded import unknown_words_on_one_line
 from evl.config import RunConfig, replace
 from evl.data.loader import default_num_workers
-from evl.data.manifest import read_manifest
+from evl.data.manifests.manifest import read_manifest
+from evl.datasets.motions.motions import make_motions
 from evl.demo.clips import read_clips
 from evl.demo.compare import Contender, outcome, save_run, train
-from evl.demo.motions import make_motions
 from evl.demo.report import write_report
 from evl.demo.results import (
     ATTENTIVE,
@@ -36,12 +35,13 @@ from evl.demo.results import (
     ZERO_SHOT,
     DemoResult,
     Example,
-    Outcome,
+    VariantResult,
 )
 from evl.errors import SaveError
-from evl.files import expand_home
 from evl.inference import explain, predict
-from evl.models import VideoClassifier
+from evl.models import Classifier
+from evl.runtime.files import expand_home
+from evl.saving import load
 from evl.streams.memory import InMemory, extract, pooled, threads
 from evl.types import Sample
 
@@ -115,8 +115,8 @@ def run_demo(
         folder.mkdir(parents=True)
     except OSError as error:
         raise SaveError(f"{folder}: cannot be made ({error.strerror}); name a folder to write to with --out") from None
-    clock = Clock()
-    outcomes: list[Outcome] = []
+    clock = Stopwatch()
+    outcomes: list[VariantResult] = []
     with unknown_words_on_one_line():  # of both tasks and all seeds
         for number in range(size.seeds):
             this_bar = _noting(bar, f"seed {number + 1} of {size.seeds}" if size.seeds > 1 else "")
@@ -202,14 +202,16 @@ def make_data(videos: Path, size: Size, seed: int, bar: Bar) -> Data:
     return Data(videos, size, seed)
 
 
-def _compare(data: Data, folder: Path | None, pool: Executor, bar: Bar, clock: Clock) -> tuple[list[Outcome], int]:
+def _compare(
+    data: Data, folder: Path | None, pool: Executor, bar: Bar, clock: Stopwatch
+) -> tuple[list[VariantResult], int]:
     """Every variant on both tasks, and the bytes that features take at most; runs are saved below ``folder``."""
 
     def features_of(backbone: FrozenBackbone, what: str) -> InMemory:
         with clock.part(what):
             return extract(backbone, data.clips, data.samples["motion"], pool, progress=bar(what, len(data.clips)))
 
-    def results(variants: Sequence[str], backbone: FrozenBackbone, features: InMemory) -> list[Outcome]:
+    def results(variants: Sequence[str], backbone: FrozenBackbone, features: InMemory) -> list[VariantResult]:
         contenders = data.contenders(variants, backbone, features.encoder.taps)
         advance = bar(f"training {', '.join(variants)}", contenders[0].config.training.steps)
         with clock.part("training and judging"):
@@ -230,7 +232,7 @@ def _compare(data: Data, folder: Path | None, pool: Executor, bar: Bar, clock: C
     return outcomes, num_bytes
 
 
-def _result(one: Contender, features: InMemory, data: Data, folder: Path | None) -> Outcome:
+def _result(one: Contender, features: InMemory, data: Data, folder: Path | None) -> VariantResult:
     evaluation = one.judge(features, data.test_rows)
     run = None
     if folder is not None:
@@ -239,7 +241,7 @@ def _result(one: Contender, features: InMemory, data: Data, folder: Path | None)
     return outcome(one, evaluation, run)
 
 
-def make_examples(model: VideoClassifier, data: Data) -> tuple[Example, ...]:
+def make_examples(model: Classifier, data: Data) -> tuple[Example, ...]:
     """The first judged videos of ``NUM_EXAMPLES`` classes, whatever the model makes of them, and its attention."""
     samples, preprocessing = data.samples["motion"], model.card.preprocessing
     first = {samples[row].label: row for row in reversed(data.test_rows)}
@@ -263,7 +265,7 @@ def make_examples(model: VideoClassifier, data: Data) -> tuple[Example, ...]:
     )
 
 
-class Clock:
+class Stopwatch:
     """``seconds``: part of the work -> time it took, all seeds together."""
 
     def __init__(self):

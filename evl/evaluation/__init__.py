@@ -2,13 +2,13 @@
 
 from evl.evaluation.evaluate import Evaluation, evaluate, evaluate_views, protocol_of
 from evl.evaluation.metrics import Metrics, compute_metrics, mean_interval, wilson_interval
-from evl.evaluation.neighbours import NeighbourScores, neighbour_scores
+from evl.evaluation.neighbors import NeighborScores, neighbor_scores
 from evl.evaluation.report import write_evaluation
 from evl.evaluation.saved_predictions import SavedPredictions, read_predictions, write_predictions
 from evl.evaluation.stored import encoder_for, load_for_store, views_of_store
 
 __all__ = [
-    "Evaluation", "Metrics", "NeighbourScores", "SavedPredictions", "compute_metrics", "encoder_for", "evaluate",
-    "evaluate_views", "load_for_store", "mean_interval", "neighbour_scores", "protocol_of", "read_predictions",
+    "Evaluation", "Metrics", "NeighborScores", "SavedPredictions", "compute_metrics", "encoder_for", "evaluate",
+    "evaluate_views", "load_for_store", "mean_interval", "neighbor_scores", "protocol_of", "read_predictions",
     "views_of_store", "wilson_interval", "write_evaluation", "write_predictions",
 ]  # fmt: skip

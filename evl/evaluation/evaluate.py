@@ -9,13 +9,13 @@ from typing import NoReturn
 
 from evl.data.dataset import Files
 from evl.data.groups import describe_groups
-from evl.data.labels import clean_label
+from evl.data.manifests.labels import clean_label
 from evl.data.moved import NO_FILE
-from evl.distributed import World
 from evl.errors import DataError
 from evl.evaluation.metrics import Metrics, compute_metrics
 from evl.inference.predictor import Predictions, predict_views, views_for
-from evl.models import VideoClassifier
+from evl.models import Classifier
+from evl.runtime.distributed import World
 from evl.streams import Stream
 from evl.types import Prediction, Sample
 
@@ -40,7 +40,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: VideoClassifier,
+    model: Classifier,
     samples: Sequence[Sample],
     *,
     num_clips: int | None = None,
@@ -81,7 +81,7 @@ def evaluate(
 
 
 def evaluate_views(
-    models: Sequence[VideoClassifier],
+    models: Sequence[Classifier],
     stream: Stream,
     *,
     trained_on: Sequence[Sample] = (),
@@ -107,7 +107,7 @@ def evaluate_views(
     return evaluations
 
 
-def protocol_of(model: VideoClassifier, stream: Stream, num_videos: int) -> str:
+def protocol_of(model: Classifier, stream: Stream, num_videos: int) -> str:
     """How a model saw the videos of a stream, on one line: no score is printed without it."""
     views = stream.views
     return model.card.protocol(num_videos, views.num_clips, views.num_crops, views.precision) + views.note

@@ -6,7 +6,7 @@ import textwrap
 from pathlib import Path
 
 from evl.evaluation.lettering import lettered
-from evl.files import write_atomically
+from evl.runtime.files import write_atomically
 
 CHARACTERS_PER_INCH = 15  # of the caption's type
 CHANCE = "chance"  # the label of its line

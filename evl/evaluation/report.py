@@ -11,7 +11,7 @@ from evl.evaluation.evaluate import Evaluation
 from evl.evaluation.lettering import lettering
 from evl.evaluation.picture import save_picture
 from evl.evaluation.saved_predictions import PREDICTIONS, write_predictions
-from evl.files import expand_home, remove_file, write_atomically, write_table
+from evl.runtime.files import expand_home, remove_file, write_atomically, write_table
 
 log = logging.getLogger("evl")
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evl.errors import DataError
-from evl.files import expand_home, strict_json, write_atomically
+from evl.runtime.files import expand_home, strict_json, write_atomically
 from evl.types import Prediction
 
 if TYPE_CHECKING:

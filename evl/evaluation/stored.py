@@ -7,16 +7,16 @@ from pathlib import Path
 
 import torch
 
-from evl.assembly import VideoClassifier, find_model, load, read_card
 from evl.config import ModelConfig, RunConfig
 from evl.errors import ConfigError, StoreError
 from evl.evaluation.evaluate import labels_of
-from evl.features.fit import config_of, differences
-from evl.features.store import FeatureStore
-from evl.features.unpacker import encoder_of, open_unpacker
 from evl.inference.reading import device_of, judging_precision
 from evl.models.card import ModelCard
 from evl.models.registry import reads_query_key, taps_of
+from evl.saving import VideoClassifier, find_model, load, read_card
+from evl.store.compatibility import config_of, differences
+from evl.store.store import FeatureStore
+from evl.store.unpacker import encoder_of, open_unpacker
 from evl.streams.stored import Stored, stored_views
 from evl.types import EncoderFacts
 
@@ -75,13 +75,13 @@ def views_of_store(
     store: FeatureStore,
     split: str = "val",
     *,
-    labelled: bool = True,
+    labeled: bool = True,
     precision: str | None = None,
 ) -> Stored:
     """The stream of all stored views of a split, for ``model``. ``labelled``: labels must then be among the model's
     class names (KeyError otherwise)."""
     unpacker = open_unpacker(store, model.encoder.taps, needs_maps=model.reads_maps)
-    labels = labels_of(store.splits[split].samples, model.class_names) if labelled else None
+    labels = labels_of(store.splits[split].samples, model.class_names) if labeled else None
     return stored_views(
         store,
         split,

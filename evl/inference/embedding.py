@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evl.distributed import World
 from evl.errors import ConfigError
-from evl.files import expand_home, write_atomically, write_table
 from evl.inference.reading import Reader, card_of, evaluating, read
-from evl.models import MeanPool, VideoClassifier
-from evl.precision import without_autocast
+from evl.models import Classifier, MeanPool
+from evl.runtime.distributed import World
+from evl.runtime.files import expand_home, write_atomically, write_table
+from evl.runtime.precision import without_autocast
 from evl.streams import Stream
 from evl.types import LayerFeatures, Sample
 
@@ -33,7 +33,7 @@ class Embeddings:
 
 
 def embed(
-    model: VideoClassifier,
+    model: Classifier,
     stream: Stream,
     *,
     pool: Pool = "query",
@@ -69,7 +69,7 @@ def joined(parts: Sequence[Embeddings]) -> Embeddings:
     return Embeddings(samples, vectors, {name: why for part in parts for name, why in part.damaged.items()})
 
 
-def vectors_of(model: VideoClassifier, features: Sequence[LayerFeatures], pool: Pool) -> Tensor:
+def vectors_of(model: Classifier, features: Sequence[LayerFeatures], pool: Pool) -> Tensor:
     """Features -> (B,D): ``query``, what the trained decoder's query gathered (a zero-shot model's: the embedding that
     it compares with names); ``mean``, the mean of the deepest tapped block's patch tokens, which no training touched.
     """

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from evl.errors import ConfigError
-from evl.models import VideoClassifier
+from evl.models import Classifier
 from evl.models.attention import CrossAttention
 
 
@@ -28,7 +28,7 @@ class Explanation:
 
 
 @torch.no_grad()
-def explain(model: VideoClassifier, clips: Tensor) -> Explanation:
+def explain(model: Classifier, clips: Tensor) -> Explanation:
     """What the query token of each decoder layer gives to each patch of ``clips`` (B,T,C,H,W), normalised floats.
 
     Mean over heads, and over query tokens where there are several. Of an attentive probe it is the readout, M = 1; of

@@ -9,11 +9,11 @@ import numpy as np
 from torch import Tensor
 
 from evl.data.dataset import Files
-from evl.data.paths import AnyPath, videos_at
-from evl.data.waiting import wait_until_complete
-from evl.distributed import World
+from evl.data.manifests.paths import AnyPath, videos_at
 from evl.inference.reading import card_of, device_of, evaluating, judging_precision, read, scores_of
-from evl.models import VideoClassifier
+from evl.inference.waiting import wait_until_complete
+from evl.models import Classifier
+from evl.runtime.distributed import World
 from evl.streams import Stream, Views
 from evl.streams.live import Live, video_views
 from evl.types import Prediction, Sample
@@ -37,7 +37,7 @@ class Predictions:
         return tuple(sample.path for sample in self.samples)
 
 
-def predict(model: VideoClassifier, paths: AnyPath | Iterable[AnyPath], **options) -> Predictions:
+def predict(model: Classifier, paths: AnyPath | Iterable[AnyPath], **options) -> Predictions:
     """Scores of unlabelled videos, by the model's own views unless told otherwise, on the model's device.
 
     ``paths``: one or several (any iterable) of files, of folders, of which all videos are taken, and of manifests, of
@@ -48,7 +48,7 @@ def predict(model: VideoClassifier, paths: AnyPath | Iterable[AnyPath], **option
 
 
 def predict_videos(
-    model: VideoClassifier,
+    model: Classifier,
     samples: Sequence[Sample],
     *,
     num_clips: int | None = None,
@@ -76,7 +76,7 @@ def predict_videos(
 
 
 def views_for(
-    model: VideoClassifier,
+    model: Classifier,
     samples: Sequence[Sample],
     labels: Sequence[int] | None = None,
     *,
@@ -102,7 +102,7 @@ def views_for(
 
 
 def read_views_of(
-    model: VideoClassifier, path: AnyPath, *, num_clips: int | None = None, num_crops: int | None = None
+    model: Classifier, path: AnyPath, *, num_clips: int | None = None, num_crops: int | None = None
 ) -> Tensor:
     """The views of one file as ``views_for`` has them: float (V,T,C,H,W), normalised. Raises VideoError."""
     card = card_of(model)
@@ -125,7 +125,7 @@ def read_views_of(
 
 
 def predict_views(
-    models: Sequence[VideoClassifier],
+    models: Sequence[Classifier],
     stream: Stream,
     labels: Sequence[int] | None,
     *,

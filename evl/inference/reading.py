@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evl.distributed import World
 from evl.errors import ConfigError
-from evl.models import VideoClassifier
+from evl.models import Classifier
 from evl.models.crossframe import share_maps
-from evl.precision import resolve_precision
+from evl.runtime.distributed import World
+from evl.runtime.precision import resolve_precision
 from evl.streams import Features, Stream
 
 
@@ -23,7 +23,7 @@ class Reader:
     """What is read from features: ``of(features)`` -> (ΣV,·) for the views of some videos.
 
     ``blocks``: the tapped blocks that it takes, None for all of the stream's. ``reads_maps``: whether it reads
-    neighbour maps, which are then made once for all readers that do. ``reads_query_key``: whether it reads queries and
+    neighbor maps, which are then made once for all readers that do. ``reads_query_key``: whether it reads queries and
     keys of the encoder, which maps would take the place of.
     """
 
@@ -78,7 +78,7 @@ def _share_of(world: World, num_samples: int, batch_size: int) -> list[range]:
     return [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
 
 
-def scores_of(model: VideoClassifier) -> Reader:
+def scores_of(model: Classifier) -> Reader:
     """Softmax of the logits, in double: what docs/method.md section 7 averages over views."""
     return Reader(
         lambda features: model.classify(features).double().softmax(-1),
@@ -89,7 +89,7 @@ def scores_of(model: VideoClassifier) -> Reader:
 
 
 @contextmanager
-def evaluating(models: Iterable[VideoClassifier]) -> Iterator[None]:
+def evaluating(models: Iterable[Classifier]) -> Iterator[None]:
     """Models in evaluation mode, and as they were afterwards."""
     before = [(model, model.training) for model in models]
     for model, _ in before:
@@ -101,11 +101,11 @@ def evaluating(models: Iterable[VideoClassifier]) -> Iterator[None]:
             model.train(was_training)
 
 
-def device_of(model: VideoClassifier) -> torch.device:
+def device_of(model: Classifier) -> torch.device:
     return next(model.parameters()).device
 
 
-def judging_precision(model: VideoClassifier, precision: str | None = None) -> str:
+def judging_precision(model: Classifier, precision: str | None = None) -> str:
     """The given one, or the model's own; fp16 is for CUDA, and far too slow on a CPU."""
     device = device_of(model)
     if precision is None:
@@ -114,7 +114,7 @@ def judging_precision(model: VideoClassifier, precision: str | None = None) -> s
     return resolve_precision(precision, device)
 
 
-def card_of(model: VideoClassifier):
+def card_of(model: Classifier):
     """The model's card. Raises ConfigError where it has none."""
     if model.card is None:
         raise ConfigError(

@@ -1,8 +1,8 @@
 """Features → logits: the decoder, its local temporal module, baselines, and the whole classifier."""
 
-from evl.models.classifier import ClassifierHead, VideoClassifier
+from evl.models.classifier import Classifier, ClassifierHead
 from evl.models.decoder import EVLDecoder
 from evl.models.probes import AttentiveProbe, MeanPool
 from evl.models.zero_shot import ZeroShot
 
-__all__ = ["AttentiveProbe", "ClassifierHead", "EVLDecoder", "MeanPool", "VideoClassifier", "ZeroShot"]
+__all__ = ["AttentiveProbe", "Classifier", "ClassifierHead", "EVLDecoder", "MeanPool", "ZeroShot"]

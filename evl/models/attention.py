@@ -21,8 +21,8 @@ from torch.nn import functional as F
 
 from evl.config import ModelConfig
 from evl.errors import ConfigError
-from evl.onednn import Linear, bmm, linear
-from evl.precision import without_autocast
+from evl.runtime.onednn import Linear, bmm, linear
+from evl.runtime.precision import without_autocast
 from evl.types import BackboneSpec
 
 
@@ -82,7 +82,7 @@ class CrossAttention(nn.Module):
         v_weight = self.v_proj.weight.unflatten(0, (self.num_heads, -1))
         reading = self._reading(q, norm)  # (B,Q,N,D)
         pooled = pool_tokens(tokens, reading.flatten(1, 2), norm.eps)  # (B,Q·N,D)
-        pooled = _centred(pooled.view(reading.shape)) * norm.weight + norm.bias
+        pooled = _centered(pooled.view(reading.shape)) * norm.weight + norm.bias
         gathered = torch.einsum("bqnd,nkd->bqnk", pooled.to(q.dtype), v_weight) + self._heads(self.v_proj.bias)
         # the key's bias is the constant that softmax drops: its gradient is zero, but there is one, as DDP wants it
         return self.out_proj(gathered.flatten(-2)) + 0 * self.k_proj.bias.sum()
@@ -98,7 +98,7 @@ class CrossAttention(nn.Module):
         """û of the module's docstring for q (B,Q,N,K), with the 1/√K scale: (B,Q,N,D)."""
         k_weight = self.k_proj.weight.unflatten(0, (self.num_heads, -1))  # (N,K,D)
         reading = torch.einsum("bqnk,nkd->bqnd", q, k_weight) / q.shape[-1] ** 0.5
-        return _centred(reading * norm.weight)
+        return _centered(reading * norm.weight)
 
     def _project_tokens(self, q: Tensor, tokens: Tensor, norm: nn.LayerNorm) -> Tensor:
         """The usual way, for many queries: q (B,Q,N,K) over tokens (B,S,D), in their own type -> (B,Q,N,K)."""
@@ -115,7 +115,7 @@ class CrossAttention(nn.Module):
         return x.unflatten(-1, (self.num_heads, -1))
 
 
-def _centred(x: Tensor) -> Tensor:
+def _centered(x: Tensor) -> Tensor:
     x = x.to(_wide(x.dtype))
     return x - x.mean(-1, keepdim=True)
 

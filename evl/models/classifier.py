@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from evl.errors import ConfigError
-from evl.precision import without_autocast
+from evl.runtime.precision import without_autocast
 from evl.types import EncoderFacts, LayerFeatures, MappedFeatures
 
 
@@ -27,7 +27,7 @@ class ClassifierHead(nn.Module):
         return self.linear(self.dropout(self.norm(x.to(self.norm.weight.dtype))))  # decoders may give a wider type
 
 
-class VideoClassifier(nn.Module):
+class Classifier(nn.Module):
     """Clips (B,T,C,H,W), normalised floats -> logits (B,Y).
 
     ``backbone`` maps clips to a list of LayerFeatures, shallow to deep, and is frozen: it is a registered
@@ -80,7 +80,7 @@ class VideoClassifier(nn.Module):
 
     @property
     def reads_maps(self) -> bool:
-        """Whether the decoder reads neighbour maps (``evl.models.crossframe``)."""
+        """Whether the decoder reads neighbor maps (``evl.models.crossframe``)."""
         return getattr(self.decoder, "reads_maps", False)
 
     @property
@@ -148,13 +148,13 @@ class VideoClassifier(nn.Module):
             self.backbone.compile()
         self.decoder.compile()
 
-    def train(self, mode: bool = True) -> VideoClassifier:
+    def train(self, mode: bool = True) -> Classifier:
         super().train(mode)
         if self.backbone is not None:
             self.backbone.eval()
         return self
 
-    def requires_grad_(self, requires_grad: bool = True) -> VideoClassifier:
+    def requires_grad_(self, requires_grad: bool = True) -> Classifier:
         """Applies to decoder and head; the backbone (and ``zero_shot``) stay frozen."""
         for part in (self.decoder, self.head):
             part.requires_grad_(requires_grad)

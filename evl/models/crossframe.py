@@ -1,12 +1,12 @@
-"""Attention maps between neighbouring frames, and relative tables read through them (docs/method.md section 4).
+"""Attention maps between neighboring frames, and relative tables read through them (docs/method.md section 4).
 
     out(t)[p] = Σ_p' S[t→t−1][p,p'] · before[r(p,p')] + Σ_p' S[t→t+1][p,p'] · after[r(p,p')]
 
 A gathered table (h·w, h·w, D) is never made. Turn the table around, so that its rows and columns count p' − p. For a
 query in row i, the h rows of offsets that its keys need are contiguous, h−1−i … 2h−2−i. For a query in column j the
-columns are w−1−j … 2w−2−j; a block of c neighbouring columns needs w + c − 1 of them. So for one row and one block, a
+columns are w−1−j … 2w−2−j; a block of c neighboring columns needs w + c − 1 of them. So for one row and one block, a
 map skewed by column (each query's weights stand where its offsets are, zeros elsewhere) times a view of the table is
-the sum wanted, for all frames at once. Both neighbours stand side by side in one table and one map. Backward it is the
+the sum wanted, for all frames at once. Both neighbors stand side by side in one table and one map. Backward it is the
 transpose.
 """
 
@@ -18,8 +18,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from evl.onednn import head_scores, matmul, takes_onednn
-from evl.precision import without_autocast
+from evl.runtime.onednn import head_scores, matmul, takes_onednn
+from evl.runtime.precision import without_autocast
 from evl.types import LayerFeatures, MappedFeatures
 
 Grid = tuple[int, int]
@@ -40,12 +40,12 @@ def _blocks(w: int) -> list[slice]:
     return [slice(w - end, 2 * w - 1 - end + c) for end, c in zip(ends, block_sizes(w), strict=True)]
 
 
-def neighbour_maps(query: Tensor, key: Tensor, grid: Grid, dtype: torch.dtype) -> list[Tensor]:
+def neighbor_maps(query: Tensor, key: Tensor, grid: Grid, dtype: torch.dtype) -> list[Tensor]:
     """Skewed maps S of every frame to the frame before and after: frozen, so without autograd.
 
     query, key (B,T,L,N,K), prefix tokens first. One tensor of ``dtype`` a block of columns, (h, B, T, c, h, 2, w+c−1):
     query row, clip, frame, query column in the block, key row, before/after, offset. Key column j' of query column j
-    stands at offset j' + c−1 − j; the other offsets, and missing neighbours, are zero.
+    stands at offset j' + c−1 − j; the other offsets, and missing neighbors, are zero.
     """
     maps = empty_maps(*query.shape[:2], grid, query, dtype)
     fill_maps(maps, slice(None), query, key, grid)
@@ -60,7 +60,7 @@ def empty_maps(b: int, t: int, grid: Grid, like: Tensor, dtype: torch.dtype | No
 
 @torch.no_grad()
 def fill_maps(maps: list[Tensor], rows: slice, query: Tensor, key: Tensor, grid: Grid) -> None:
-    """Writes into ``empty_maps`` those of the clips ``rows``; query and key of these as in ``neighbour_maps``."""
+    """Writes into ``empty_maps`` those of the clips ``rows``; query and key of these as in ``neighbor_maps``."""
     h, w = grid
     b, t, num_tokens, n, _ = query.shape
     query, key = (x[:, :, num_tokens - h * w :].transpose(2, 3) for x in (query, key))  # (B,T,N,P,K)
@@ -81,13 +81,13 @@ def fill_maps(maps: list[Tensor], rows: slice, query: Tensor, key: Tensor, grid:
 def share_maps(
     features: Sequence[LayerFeatures | MappedFeatures], places: Collection[int], grid: Grid
 ) -> list[LayerFeatures | MappedFeatures]:
-    """The features, with neighbour maps made of queries and keys at ``places``: once, for all who read them."""
+    """The features, with neighbor maps made of queries and keys at ``places``: once, for all who read them."""
     shared = list(features)
     with without_autocast(features[0].tokens.device):
         for place in sorted(places):
             one = shared[place]
             if not isinstance(one, MappedFeatures):
-                shared[place] = MappedFeatures(one.tokens, neighbour_maps(one.query, one.key, grid, one.tokens.dtype))
+                shared[place] = MappedFeatures(one.tokens, neighbor_maps(one.query, one.key, grid, one.tokens.dtype))
     return shared
 
 
@@ -99,7 +99,7 @@ def packed_maps(maps: list[Tensor], dtype: torch.dtype) -> Tensor:
 
 
 def unpacked_maps(packed: Tensor, dtype: torch.dtype) -> list[Tensor]:
-    """The reverse of ``packed_maps``: what ``neighbour_maps`` gave, in ``dtype``."""
+    """The reverse of ``packed_maps``: what ``neighbor_maps`` gave, in ``dtype``."""
     b, t, h, w = packed.shape[:4]
     maps = empty_maps(b, t, (h, w), packed, dtype)
     parts = packed.permute(2, 0, 1, 3, 4, 5, 6).split(block_sizes(w), 3)
@@ -138,7 +138,7 @@ def _mean_attention(query: Tensor, key: Tensor) -> Tensor:
 
 
 def _fill_frame_by_frame(targets: list[Tensor], query: Tensor, key: Tensor, grid: Grid) -> None:
-    """The same by oneDNN, for one frame of keys and its neighbours' queries at a time, in memory that is used again."""
+    """The same by oneDNN, for one frame of keys and its neighbors' queries at a time, in memory that is used again."""
     h, w = grid
     b, t, n, p, k = query.shape
     queries, mean = query.new_empty(2, p, n, k), query.new_empty(2, p, p)
@@ -146,16 +146,16 @@ def _fill_frame_by_frame(targets: list[Tensor], query: Tensor, key: Tensor, grid
     for clip in range(b):
         for frame in range(t):
             # the frame after looks back at this one (side 0), the frame before looks ahead (side 1)
-            neighbours = [(other, side) for other, side in ((frame + 1, 0), (frame - 1, 1)) if 0 <= other < t]
-            if not neighbours:  # the only frame
+            neighbors = [(other, side) for other, side in ((frame + 1, 0), (frame - 1, 1)) if 0 <= other < t]
+            if not neighbors:  # the only frame
                 continue
-            count = len(neighbours)
-            for place, (other, _) in enumerate(neighbours):
+            count = len(neighbors)
+            for place, (other, _) in enumerate(neighbors):
                 torch.mul(query[clip, other].transpose(0, 1), k**-0.5, out=queries[place])
             scores = head_scores(queries[:count].flatten(0, 1), key[clip, frame])  # (count·P,N,P)
             torch.mean(scores.softmax(-1), 1, out=mean[:count].flatten(0, 1))
             for target, part in zip(targets, parts, strict=True):
-                for place, (other, side) in enumerate(neighbours):
+                for place, (other, side) in enumerate(neighbors):
                     target[:, clip, other, :, :, side].copy_(part[place])
 
 

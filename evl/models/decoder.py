@@ -12,8 +12,8 @@ from evl.config import ModelConfig
 from evl.errors import CheckpointError
 from evl.models.attention import CrossAttention, attention_sizes
 from evl.models.temporal import LocalTemporalModule
-from evl.onednn import Linear
-from evl.precision import without_autocast
+from evl.runtime.onednn import Linear
+from evl.runtime.precision import without_autocast
 from evl.types import BackboneSpec, LayerFeatures
 
 
@@ -121,7 +121,7 @@ class EVLDecoder(nn.Module):
 
     @property
     def reads_maps(self) -> bool:
-        """Whether any layer reads neighbour maps."""
+        """Whether any layer reads neighbor maps."""
         return any(layer.temporal.cross_frame is not None for layer in self.layers)
 
     def forward(self, features: Sequence[LayerFeatures]) -> Tensor:

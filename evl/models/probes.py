@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from evl.config import ModelConfig
 from evl.models.attention import CrossAttention, attention_sizes
-from evl.onednn import Linear, linear
-from evl.precision import without_autocast
+from evl.runtime.onednn import Linear, linear
+from evl.runtime.precision import without_autocast
 from evl.types import BackboneSpec, LayerFeatures
 
 AXIS_LENGTH = 16  # of time, height and width, in the units of positions

@@ -12,7 +12,7 @@ from evl.config import ModelConfig
 from evl.decoders import find_decoder
 from evl.errors import ConfigError
 from evl.models.attention import attention_sizes
-from evl.outside import import_class, is_import_path
+from evl.runtime.import_path import import_class, is_import_path
 from evl.types import BackboneSpec
 
 NOT_FORM = ("mlp_dropout", "query_init")  # settings that change no shape and no meaning of a trained weight

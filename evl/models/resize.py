@@ -48,7 +48,7 @@ def _offsets(new: int, old: int) -> Tensor:
 
 
 def _weights(places: Tensor, size: int, like: Tensor) -> Tensor:
-    """(n, size): row i reads, between its two neighbours, the place ``places[i]`` of a table of ``size`` rows."""
+    """(n, size): row i reads, between its two neighbors, the place ``places[i]`` of a table of ``size`` rows."""
     places = places.clamp(0, size - 1)
     distance = (places[:, None] - torch.arange(size)).abs()
     return (1 - distance).clamp_min(0).to(like)

@@ -1,7 +1,7 @@
 """Classifiers of equal shape in one call: what each would say alone, for the price of fewer and larger products.
 
 Parameters of G models are stacked, (G, …), and every model's own become views of the stack: an optimizer that changes
-them changes the stack, and each model remains an ordinary ``VideoClassifier`` that can be judged and saved at any time.
+them changes the stack, and each model remains an ordinary ``Classifier`` that can be judged and saved at any time.
 
 What is shared: tokens are read once where no model changes them (G times as many queries are one product), attention
 maps multiply the tables of all models side by side, and one call does what G calls did. Where models change the tokens
@@ -19,18 +19,18 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from evl.models.attention import CrossAttention, pool_tokens
-from evl.models.classifier import VideoClassifier
+from evl.models.classifier import Classifier
 from evl.models.decoder import DecoderLayer, EVLDecoder, QuickGELU
 from evl.models.probes import AttentiveProbe, MeanPool
 from evl.models.temporal import add_temporal
-from evl.precision import without_autocast
+from evl.runtime.precision import without_autocast
 from evl.types import LayerFeatures, MappedFeatures
 
 # dropout(g, [(shape, p), …]): what model g's activations are multiplied by, in the order in which it alone would draw
 Dropout = Callable[[int, Sequence[tuple[tuple[int, ...], float]]], list[Tensor]]
 
 
-def shape_of(model: VideoClassifier) -> tuple | None:
+def shape_of(model: Classifier) -> tuple | None:
     """Models of equal shape can be stacked; None: this one cannot.
 
     Those that cannot: attentive probes with self-attention blocks and decoders with so many queries that they project
@@ -58,7 +58,7 @@ def shape_of(model: VideoClassifier) -> tuple | None:
     return type(decoder), other, parameters
 
 
-def changes_tokens(model: VideoClassifier) -> bool:
+def changes_tokens(model: Classifier) -> bool:
     """Whether this model's decoder makes token maps of its own, as large as those of the backbone."""
     layers = model.decoder.layers if isinstance(model.decoder, EVLDecoder) else ()
     return any(part is not None for layer in layers for part in _parts(layer))
@@ -68,14 +68,14 @@ def _parts(layer: DecoderLayer) -> tuple:
     return layer.temporal.conv, layer.temporal.position, layer.temporal.cross_frame
 
 
-def _trainable(model: VideoClassifier) -> list[tuple[str, nn.Parameter]]:
+def _trainable(model: Classifier) -> list[tuple[str, nn.Parameter]]:
     return [(name, p) for part in ("decoder", "head") for name, p in getattr(model, part).named_parameters(part)]
 
 
 class StackedClassifiers:
     """G models of equal ``shape_of``. While this lives, their parameters are views of its ``stacks``."""
 
-    def __init__(self, models: Sequence[VideoClassifier]):
+    def __init__(self, models: Sequence[Classifier]):
         if len({shape_of(model) for model in models}) != 1 or shape_of(models[0]) is None:
             raise ValueError(f"{len(models)} models that cannot be stacked; see shape_of")
         self.models = list(models)

@@ -1,4 +1,4 @@
-"""The local temporal module: what changes between neighbouring frames (docs/method.md sections 3 and 4).
+"""The local temporal module: what changes between neighboring frames (docs/method.md sections 3 and 4).
 
 Three parts, each of which can be off: a depthwise convolution over time, a table of temporal positions, and
 cross-frame attention, which reads the frozen backbone's own queries and keys. All of them are summed into one new
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from evl.models.crossframe import add_moved, neighbour_maps, table_gradients
-from evl.precision import without_autocast
+from evl.models.crossframe import add_moved, neighbor_maps, table_gradients
+from evl.runtime.precision import without_autocast
 from evl.types import LayerFeatures, MappedFeatures
 
 
@@ -99,7 +99,7 @@ def add_temporal(
         if isinstance(features, MappedFeatures):
             maps = features.maps
         else:
-            maps = neighbour_maps(features.query, features.key, grid, tokens.dtype)
+            maps = neighbor_maps(features.query, features.key, grid, tokens.dtype)
     if weight is None and position is None and before is None:
         return tokens
     return _AddTemporal.apply(tokens, weight, bias, position, before, after, grid, *maps)

@@ -12,12 +12,12 @@ from evl.config import ClipConfig, RunConfig
 from evl.data.dataset import ClipBatch, EvaluationViews, Files, TrainingClips, collate_clips, collate_views
 from evl.data.loader import default_num_workers, read_batches
 from evl.data.splits import make_files, num_workers
-from evl.precision import autocast
+from evl.runtime.precision import autocast
 from evl.streams.base import Batch, Features, Views, read_out
 from evl.types import Preprocessing, Sample
 from evl.video.augment import TrainingTransform
 from evl.video.long_videos import Length, long_videos_notice
-from evl.video.transforms import normalise
+from evl.video.transforms import normalize
 
 
 class Live:
@@ -60,7 +60,7 @@ class Live:
     def _features(self, pixels: Tensor) -> Features:
         """One byte per pixel travels to the device, not four."""
         pixels, pre = pixels.to(self.device, non_blocking=True), self.preprocessing
-        clips = normalise(pixels, pre.mean, pre.std) if pixels.dtype == torch.uint8 else pixels
+        clips = normalize(pixels, pre.mean, pre.std) if pixels.dtype == torch.uint8 else pixels
         with torch.no_grad(), autocast(self.precision, self.device):
             return self.backbone(clips)
 

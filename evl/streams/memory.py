@@ -1,7 +1,7 @@
 """Frozen features of many clips, in memory: computed once, read by every decoder.
 
 A clip costs M·T·(L·D + 2·(h·w)²) numbers. Of a tapped block's query and key only the head-averaged maps between
-neighbouring frames are kept (docs/method.md section 4: they hold no parameters), which is fewer bytes than queries and
+neighboring frames are kept (docs/method.md section 4: they hold no parameters), which is fewer bytes than queries and
 keys (T·L·2·D) where 2·(h·w)² < 2·L·D, and saves a training step the two thirds of its time that making them takes.
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from evl.backbones import FrozenBackbone
 from evl.data.loader import default_num_workers
 from evl.errors import RunError
-from evl.models.crossframe import neighbour_maps, packed_maps, unpacked_maps
+from evl.models.crossframe import neighbor_maps, packed_maps, unpacked_maps
 from evl.streams.base import Batch, Views
 from evl.types import EncoderFacts, MappedFeatures, Sample
 
@@ -118,7 +118,7 @@ def extract(
             if one.tokens.abs().max() > torch.finfo(dtype).max:
                 raise RunError(f"features of {spec.name} are too large for {dtype}; keep them as torch.float32")
             tokens[block][part] = one.tokens
-            maps[block][part] = packed_maps(neighbour_maps(one.query, one.key, spec.grid, one.tokens.dtype), dtype)
+            maps[block][part] = packed_maps(neighbor_maps(one.query, one.key, spec.grid, one.tokens.dtype), dtype)
         return min(n, part.stop)
 
     for done in pool.map(fill, [slice(start, start + CLIPS_AT_ONCE) for start in range(0, n, CLIPS_AT_ONCE)]):

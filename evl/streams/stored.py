@@ -15,9 +15,9 @@ import torch
 
 from evl.config import ClipConfig, RunConfig
 from evl.data.dataset import ClipBatch
-from evl.features.store import FeatureStore, StoredClips, StoredSplit, drawn_frames
-from evl.features.unpacker import Unpacker
-from evl.precision import autocast
+from evl.runtime.precision import autocast
+from evl.store.store import FeatureStore, StoredClips, StoredSplit, drawn_frames
+from evl.store.unpacker import Unpacker
 from evl.streams.base import Batch, Features, Views, read_out
 
 READ_AHEAD = 2  # batches that wait or are being read; two threads overlap what one waits for the disk

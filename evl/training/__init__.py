@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from evl.lazy import first_used
+from evl.runtime.lazy import first_used
 
 # imported when they are first used, so that ``evl.training.optim`` alone needs no reader of videos
 _HOMES = {

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from evl.backbones.weights import load_torch_file
-from evl.distributed import World
+from evl.backbones.weights.files import load_torch_file
 from evl.errors import CheckpointError, SaveError
-from evl.files import write_atomically
+from evl.runtime.distributed import World
+from evl.runtime.files import write_atomically
 from evl.training.learners import Learners
 
 

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 from evl.config import RunConfig
-from evl.distributed import join_world
 from evl.errors import ConfigError
+from evl.runtime.distributed import join_world
 from evl.training.pace import RunTime
 from evl.training.run import train
 

@@ -6,14 +6,14 @@ import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from evl.assembly import save_model
 from evl.config import RunConfig
 from evl.data.moved import NO_FILE
 from evl.data.splits import stop_if_too_many
-from evl.distributed import World
 from evl.errors import DataError, RunError
 from evl.evaluation import Evaluation
-from evl.files import remove_abandoned
+from evl.runtime.distributed import World
+from evl.runtime.files import remove_abandoned
+from evl.saving import save_model
 from evl.streams import Stream
 from evl.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from evl.training.learners import Learners

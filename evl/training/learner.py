@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from evl.config import RunConfig
-from evl.distributed import World
-from evl.models import VideoClassifier
+from evl.models import Classifier
+from evl.runtime.distributed import World
 from evl.streams import Batch, Features
 from evl.training.optim import apply_gradients, learning_rate, make_optimizer, make_scaler, sum_gradients
 
@@ -41,7 +41,7 @@ class Learner:
         self,
         name: str,
         config: RunConfig,
-        model: VideoClassifier,
+        model: Classifier,
         taps: Sequence[int] | None = None,
         *,
         labels: Sequence[int] | None = None,

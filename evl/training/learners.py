@@ -1,6 +1,6 @@
 """Learners side by side on the same features.
 
-The encoder, or the reading of a store, is paid once for all; so are the neighbour maps, which hold no parameters.
+The encoder, or the reading of a store, is paid once for all; so are the neighbor maps, which hold no parameters.
 Learners run one after the other, or, where they are of equal shape, together in one call (``evl.models.stacked``):
 the same numbers, by fewer and larger products. ``learners_together`` has the rule.
 """
@@ -19,9 +19,9 @@ from torch.nn import functional as F
 
 from evl.backbones import FrozenBackbone, Taps
 from evl.backbones.base import tapped_blocks
-from evl.distributed import World
 from evl.models.crossframe import share_maps
 from evl.models.stacked import StackedClassifiers, changes_tokens, shape_of
+from evl.runtime.distributed import World
 from evl.streams import Batch, Features
 from evl.training.learner import Learner
 from evl.types import EncoderFacts
@@ -151,7 +151,7 @@ class Learners:
         unit.learners[0].seconds += time.perf_counter() - started
 
     def share(self, features: Features) -> Features:
-        """Features with the neighbour maps that any learner reads, made once."""
+        """Features with the neighbor maps that any learner reads, made once."""
         if len(self.living) == 1:  # whose decoder makes them block by block, in less memory
             return features
         mapped = {place for one in self.living if one.model.reads_maps for place in one.places}

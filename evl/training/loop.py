@@ -12,8 +12,8 @@ from itertools import islice
 
 from evl.config import TrainingConfig
 from evl.data.loader import StepSampler
-from evl.distributed import World
 from evl.errors import RunError
+from evl.runtime.distributed import World
 from evl.streams import Batch, Stream
 from evl.training.learners import Learners
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from evl.config import TrainingConfig
-from evl.distributed import World
-from evl.precision import resolve_precision
+from evl.runtime.distributed import World
+from evl.runtime.precision import resolve_precision
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from evl.config import RunConfig
-from evl.time_left import TimeLeft, duration
+from evl.runtime.time_left import TimeLeft, duration
 from evl.training.loop import Progress
 
 log = logging.getLogger("evl")

@@ -8,21 +8,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from evl.assembly import backbone_to_start, build_classifier, save_model, start_from
+from evl.collections.material import announce_material
 from evl.config import RunConfig
 from evl.config import replace as replace_settings
 from evl.data.groups import describe_groups, describe_split
-from evl.data.material import announce_material
 from evl.data.moved import NO_FILE, describe_gone, gone_samples, moved_samples, old_root
 from evl.data.splits import find_samples, stop_if_too_many
-from evl.distributed import World, join_world
 from evl.errors import ConfigError, DataError, RunError, StoreError
 from evl.evaluation import Evaluation, write_evaluation
 from evl.evaluation.stored import encoder_for
-from evl.features.fit import changes
-from evl.features.store import FeatureStore
-from evl.models import VideoClassifier
-from evl.precision import resolve_precision
+from evl.models import Classifier
+from evl.runtime.distributed import World, join_world
+from evl.runtime.precision import resolve_precision
+from evl.saving import backbone_to_start, build_classifier, save_model, start_from
+from evl.store.compatibility import changes
+from evl.store.store import FeatureStore
 from evl.training.checkpoint import list_checkpoints
 from evl.training.keeper import RunKeeper
 from evl.training.learner import Learner
@@ -31,7 +31,7 @@ from evl.training.loop import Interrupted, Progress, fit, make_sampler
 from evl.training.outcome import Outcome, outcome_of
 from evl.training.pace import Pace, RunTime, say
 from evl.training.run_folder import RunFolder
-from evl.training.sources import LiveSource, StoredSource, judge, open_store, samples_of
+from evl.training.sources import LiveStreams, StoredStreams, judge, open_store, samples_of
 from evl.types import Sample
 
 log = logging.getLogger("evl")
@@ -49,7 +49,7 @@ class RunResult:
     ``missing``: listed videos that were not there, left out from the start (none where a run went on);
     ``outcome``: chance, training and validation score, and what to try next."""
 
-    model: VideoClassifier
+    model: Classifier
     evaluation: Evaluation | None
     damaged: dict[str, str]
     folder: Path
@@ -114,9 +114,9 @@ def train(
         stop_if_too_many(damaged, train_samples, config)
         if store is None:
             samples = {"train": train_samples, "val": val_samples}
-            source = LiveSource(config, names, samples, model.backbone, model.card.preprocessing)
+            source = LiveStreams(config, names, samples, model.backbone, model.card.preprocessing)
         else:
-            source = StoredSource(config, store, model.encoder.taps, world, needs_maps=model.reads_maps)
+            source = StoredStreams(config, store, model.encoder.taps, world, needs_maps=model.reads_maps)
         stream = source.training()
         make_sampler(config.training, len(train_samples), 0, world)
         if not resume:
@@ -274,7 +274,7 @@ def _resumed(stored: RunConfig, settings: tuple[str, ...]) -> RunConfig:
     return changed
 
 
-def _announce(config: RunConfig, model: VideoClassifier, training, validation, world: World) -> None:
+def _announce(config: RunConfig, model: Classifier, training, validation, world: World) -> None:
     count = sum(parameter.numel() for parameter in model.trainable_parameters())
     log.info(
         "%s, %d classes, %s, %s trainable parameters, %s%s",

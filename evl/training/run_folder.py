@@ -15,10 +15,10 @@ import torch
 
 from evl._version import __version__
 from evl.config import RunConfig
-from evl.data.manifest import read_class_names, read_manifest, write_manifest
+from evl.data.manifests.manifest import read_class_names, read_manifest, write_manifest
 from evl.errors import DataError, RunError, SaveError
-from evl.features.description import StoreDescription
-from evl.files import expand_home, make_folder, refuse_used, write_atomically, write_table
+from evl.runtime.files import expand_home, make_folder, refuse_used, write_atomically, write_table
+from evl.store.description import StoreDescription
 from evl.types import Sample
 
 FEATURES = "features.json"

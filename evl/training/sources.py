@@ -11,24 +11,24 @@ from evl.config import RunConfig
 from evl.config import replace as replace_settings
 from evl.data.dataset import Files
 from evl.data.splits import make_files, num_workers
-from evl.distributed import World
 from evl.errors import StoreError
 from evl.evaluation.evaluate import Evaluation, evaluate_views, labels_of
 from evl.evaluation.stored import refuse_differences
-from evl.features.description import StoreDescription
-from evl.features.store import FeatureStore
-from evl.features.unpacker import open_unpacker
-from evl.models import VideoClassifier
-from evl.precision import resolve_precision
+from evl.models import Classifier
+from evl.runtime.distributed import World
+from evl.runtime.precision import resolve_precision
+from evl.store.description import StoreDescription
+from evl.store.store import FeatureStore
+from evl.store.unpacker import open_unpacker
 from evl.streams import Stream, Views
 from evl.streams.live import training_clips, video_views
 from evl.streams.stored import stored_training_clips, stored_views
 from evl.training.loop import Progress
 from evl.types import Preprocessing, Sample
-from evl.video.torchcodec import require as require_decoder
+from evl.video.decode.torchcodec import require as require_decoder
 
 
-class Source(Protocol):
+class RunStreams(Protocol):
     """The streams of one run. ``features``: the description of the store that they read, or None."""
 
     samples: dict[str, tuple[Sample, ...]]
@@ -41,7 +41,7 @@ class Source(Protocol):
         """The views of a split's videos; keys are indices. ``quick``: as few views as there can be."""
 
 
-class LiveSource:
+class LiveStreams:
     """Videos that are decoded and encoded as they are needed."""
 
     features = None
@@ -78,7 +78,7 @@ class LiveSource:
         )  # fmt: skip
 
 
-class StoredSource:
+class StoredStreams:
     """A store of features. ``taps``: the blocks that are read; ``needs_maps``: whether anything reads neighbor maps."""
 
     def __init__(self, config: RunConfig, store: FeatureStore, taps: Sequence[int], world: World, *, needs_maps: bool):
@@ -99,8 +99,8 @@ class StoredSource:
 
 
 def judge(
-    models: Sequence[VideoClassifier],
-    source: Source,
+    models: Sequence[Classifier],
+    source: RunStreams,
     world: World,
     progress: Callable[[Progress], None],
     *,

@@ -14,7 +14,7 @@ from torch import Tensor
 from evl.config import AugmentConfig
 from evl.types import Preprocessing
 from evl.video.rand_augment import Box, RandAugment, apply
-from evl.video.transforms import normalise, resize
+from evl.video.transforms import normalize, resize
 
 DIRECTION_WORDS = {"left", "right", "leftward", "rightward", "leftwards", "rightwards", "clockwise", "counterclockwise",
                    "anticlockwise"}  # fmt: skip
@@ -47,7 +47,7 @@ class TrainingTransform:
             crop = crop.flip(-1)
         if self.config.erasing == 0:
             return crop.contiguous()
-        crop = normalise(crop, pre.mean, pre.std)
+        crop = normalize(crop, pre.mean, pre.std)
         return erase(crop, generator) if generator.random() < self.config.erasing else crop
 
 

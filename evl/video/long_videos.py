@@ -8,12 +8,12 @@ from typing import NamedTuple
 from evl.config import ClipConfig
 from evl.errors import VideoError
 from evl.types import Sample
-from evl.video.index import frame_index
-from evl.video.reader import find_part
+from evl.video.decode.index import frame_index
+from evl.video.decode.reader import find_part
 
 LEAST_FRAMES = 750  # 30 s at 25 frames per second: no shorter video is called long
 LEAST_SHARE = 0.1  # of a video that its dense views span
-MOST_FRAMES_APART = 125  # 5 s at 25 frames per second, between neighbouring frames of segment sampling
+MOST_FRAMES_APART = 125  # 5 s at 25 frames per second, between neighboring frames of segment sampling
 REMEDY = "cut them by start_seconds and end_seconds in a manifest"
 
 

@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 
 from evl.types import Notice
-from evl.video.container import decode, open_video, video_streams
-from evl.video.frame_folder import frames_in
-from evl.video.frame_series import gaps
-from evl.video.hdr import NAMES, is_hdr
-from evl.video.index import FrameIndex, decode_everything
-from evl.video.rgb import pixel_shape, squared
+from evl.video.decode.container import decode, open_video, video_streams
+from evl.video.decode.frame_folder import frames_in
+from evl.video.decode.frame_series import gaps
+from evl.video.decode.hdr import NAMES, is_hdr
+from evl.video.decode.index import FrameIndex, decode_everything
+from evl.video.decode.rgb import pixel_shape, squared
 
 FIELD_ORDERS = (2, 3, 4, 5)  # libav's numbers; 0: unknown, 1: progressive
 MAY_BE_INTERLACED = frozenset("h264 hevc mpeg2video mpeg4 vc1 dvvideo".split())  # noqa: SIM905

@@ -56,7 +56,7 @@ def resize(frames: Tensor, size: tuple[int, int], *, interpolation: str, antiali
     return resized.clamp_(0, 255) if overshoots else resized
 
 
-def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def normalize(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Pixels 0–255 (…,C,H,W), any type -> float32 (pixels/255 − mean) / std."""
     mean, std = (torch.tensor(x, dtype=torch.float32, device=pixels.device)[:, None, None] for x in (mean, std))
     return (pixels.float() / 255 - mean).div_(std)
@@ -78,7 +78,7 @@ def evaluation_views(
         (whole,) = resize(
             frame[None].float(), size, interpolation=preprocessing.interpolation, antialias=preprocessing.antialias
         )
-        whole = normalise(whole, preprocessing.mean, preprocessing.std)
+        whole = normalize(whole, preprocessing.mean, preprocessing.std)
         for crop, (top, left) in enumerate(origins):
             for c, t in places:
                 views[crop, c, t] = whole[:, top : top + target[0], left : left + target[1]]

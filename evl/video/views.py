@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from evl.files import expand_home
+from evl.runtime.files import expand_home
 from evl.types import Preprocessing
-from evl.video.index import frame_index
+from evl.video.decode.index import frame_index
+from evl.video.decode.reader import find_part, read_clip
+from evl.video.decode.torchcodec import Decoder
 from evl.video.plans import EvenClips, Spacing
-from evl.video.reader import find_part, read_clip
-from evl.video.torchcodec import Decoder
 from evl.video.transforms import evaluation_views
 
 AnyPath = str | bytes | os.PathLike

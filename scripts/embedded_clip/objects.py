@@ -38,7 +38,7 @@ NO_OBJECTS = {
     "spider web", "gem stone", "feather", "wing", "salt", "spiral shell",
 }  # fmt: skip
 ARTISTS = {"train": ("noto", "fluent-emoji-flat"), "val": ("fxemoji",), "test": ("twemoji",)}
-LICENCES = {
+LICENSES = {
     "noto": "Apache-2.0", "fluent-emoji-flat": "MIT", "fxemoji": "Apache-2.0", "twemoji": "CC-BY-4.0",
 }  # fmt: skip
 SHARES = {"val": 0.16, "test": 0.3, "train": 1.0}  # of the objects of a category that are left
@@ -85,7 +85,7 @@ def main() -> None:
         atlas.paste(small, (place % COLUMNS * CELL, place // COLUMNS * CELL))
     options.out.mkdir(parents=True, exist_ok=True)
     atlas.save(options.out / "objects.png", optimize=True)
-    content = {"cell": CELL, "columns": COLUMNS, "licences": LICENCES, "pictures": entries}
+    content = {"cell": CELL, "columns": COLUMNS, "licences": LICENSES, "pictures": entries}
     (options.out / "objects.json").write_text(json.dumps(content, indent=0) + "\n", encoding="utf-8")
     print(len(entries), "pictures;", {s: sum(e["split"] == s for e in entries) for s in SHARES})
 

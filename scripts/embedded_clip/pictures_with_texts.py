@@ -92,8 +92,8 @@ def backgrounds(n: int, size: int, rng: torch.Generator) -> Tensor:
         return torch.rand(*shape, generator=rng)
 
     flat = draw(n, 3, 1, 1)
-    grey = flat.mean(1, keepdim=True).expand_as(flat)
-    flat = torch.lerp(grey, flat, draw(n, 1, 1, 1))
+    gray = flat.mean(1, keepdim=True).expand_as(flat)
+    flat = torch.lerp(gray, flat, draw(n, 1, 1, 1))
     picture = flat.expand(n, 3, size, size).clone()
     for cells in (3, 6, 12, 24):
         strength = (1 - cells / 36) * draw(n, 1, 1, 1) ** 2 * (draw(n, 1, 1, 1) < 0.5)

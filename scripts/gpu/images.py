@@ -12,8 +12,8 @@ from settings import Row, Settings, attempt
 from evl.backbones import create_backbone
 from evl.bench.measure import time_together
 from evl.config import RunConfig, replace
-from evl.features import StoreOptions
-from evl.precision import autocast
+from evl.runtime.precision import autocast
+from evl.store import StoreOptions
 
 NAMES = {"B/16": "vit_base_patch16_clip_quickgelu_224", "L/14": "vit_large_patch14_clip_quickgelu_224"}
 FRAMES = 8

@@ -10,10 +10,10 @@ from torch import Tensor
 from evl.backbones import FrozenBackbone
 from evl.backbones.projections import projections_of
 from evl.config import RunConfig
-from evl.features import StoredClips, StoreDescription, StoreOptions
-from evl.features.packing import pack_maps, pack_tokens
-from evl.features.unpacker import Unpacker
-from evl.models.crossframe import neighbour_maps, packed_maps
+from evl.models.crossframe import neighbor_maps, packed_maps
+from evl.store import StoredClips, StoreDescription, StoreOptions
+from evl.store.packing import pack_maps, pack_tokens
+from evl.store.unpacker import Unpacker
 
 
 def describe(backbone: FrozenBackbone, config: RunConfig, options: StoreOptions, precision: str) -> StoreDescription:
@@ -40,7 +40,7 @@ def stored_clips(backbone: FrozenBackbone, clips: Tensor, options: StoreOptions)
         chosen = {tap: tokens[tap] for tap in backbone.taps}
         maps = {
             tap: pack_maps(
-                packed_maps(neighbour_maps(one.query, one.key, backbone.spec.grid, one.tokens.dtype), one.tokens.dtype),
+                packed_maps(neighbor_maps(one.query, one.key, backbone.spec.grid, one.tokens.dtype), one.tokens.dtype),
                 options.dtype,
             )
             for tap, one in zip(backbone.taps, features, strict=True)
@@ -50,6 +50,6 @@ def stored_clips(backbone: FrozenBackbone, clips: Tensor, options: StoreOptions)
 
 def features_in_memory(description: StoreDescription, config: RunConfig, backbone: FrozenBackbone):
     """The ``Extraction`` that would make such a store of videos: for its ``features_of``. Needs PyAV."""
-    from evl.features.plan import Extraction
+    from evl.extraction.work import Extraction
 
     return Extraction(Path("nowhere"), config, description, {}, {}, backbone)

@@ -11,11 +11,11 @@ from settings import Row, Settings, attempt
 from stepping import stepper
 from traces import profiled, summed
 
-from evl.assembly import build_classifier
 from evl.config import RunConfig, replace
-from evl.features import StoreOptions
-from evl.precision import autocast
-from evl.video.transforms import normalise
+from evl.runtime.precision import autocast
+from evl.saving import build_classifier
+from evl.store import StoreOptions
+from evl.video.transforms import normalize
 
 BATCHES = 4  # in a trace
 
@@ -48,7 +48,7 @@ def traced(settings: Settings, compiled: bool) -> Iterator[Row]:
     host = [torch.randint(256, (batch, frames, 3, *backbone.spec.image_size), dtype=torch.uint8) for _ in range(2)]
     if settings.is_cuda:
         host = [pixels.pin_memory() for pixels in host]
-    clips = normalise(host[0].to(device), pre.mean, pre.std)
+    clips = normalize(host[0].to(device), pre.mean, pre.std)
 
     def step(clips) -> None:
         take(clips, labels, 0)
@@ -59,7 +59,7 @@ def traced(settings: Settings, compiled: bool) -> Iterator[Row]:
 
     def steps_from_the_host() -> None:  # as training takes what its workers decoded
         for number in range(BATCHES):
-            step(normalise(host[number % 2].to(device, non_blocking=True), pre.mean, pre.std))
+            step(normalize(host[number % 2].to(device, non_blocking=True), pre.mean, pre.std))
 
     def decoder(features) -> None:
         model.classify(features).float().sum().backward()

@@ -21,13 +21,13 @@ from stepping import stepper
 from torch import Tensor, nn
 
 import evl
-from evl.assembly import build_classifier
-from evl.assembly.build import build_decoder
 from evl.backbones import create_backbone
 from evl.config import BackboneConfig, ModelConfig, RunConfig, TrainingConfig, replace
-from evl.distributed import World
 from evl.models.decoder import release_key_to_own
-from evl.precision import autocast
+from evl.runtime.distributed import World
+from evl.runtime.precision import autocast
+from evl.saving import build_classifier
+from evl.saving.build import build_decoder
 from evl.streams import Batch
 from evl.training.learner import Learner
 from evl.training.learners import Learners

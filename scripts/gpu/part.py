@@ -26,7 +26,7 @@ def main() -> None:
         _be_quick()
     from settings import Settings
 
-    from evl.distributed import pick_device
+    from evl.runtime.distributed import pick_device
 
     settings = Settings(pick_device(options.device), options.work, options.dry)
     all_ok = True

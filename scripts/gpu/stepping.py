@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from evl.config import RunConfig
-from evl.distributed import World
-from evl.models import VideoClassifier
-from evl.precision import autocast
+from evl.models import Classifier
+from evl.runtime.distributed import World
+from evl.runtime.precision import autocast
 from evl.streams import Batch
 from evl.training.learner import Learner
 from evl.training.learners import Learners
 
 
 def stepper(
-    model: VideoClassifier, config: RunConfig, device: torch.device, *, scale: float | None = None, size: int = 1
+    model: Classifier, config: RunConfig, device: torch.device, *, scale: float | None = None, size: int = 1
 ) -> tuple[Learner, Callable[[Tensor, Tensor, int], Tensor]]:
     """(the learner, a step on clips (B,T,C,H,W), labels (B) and the step's number -> [loss, clips, hits], summed).
 

@@ -13,8 +13,8 @@ import torch.distributed as dist
 from settings import Row, Settings, attempt, exact_float32
 from stepping import stepper
 
-from evl.assembly import build_classifier
 from evl.config import RunConfig, replace
+from evl.saving import build_classifier
 
 SCALE = 256.0  # the usual 65,536 overflows at first, and the steps that are then left out change every later loss
 NEAR = 0.05  # of the first loss: what rounding may change in the last one

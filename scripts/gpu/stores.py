@@ -12,9 +12,9 @@ from settings import DTYPES, Row, Settings, attempt, compared, difference, exact
 
 from evl.backbones import create_backbone
 from evl.config import RunConfig, replace
-from evl.features import StoreOptions
-from evl.models.crossframe import neighbour_maps
-from evl.precision import autocast
+from evl.models.crossframe import neighbor_maps
+from evl.runtime.precision import autocast
+from evl.store import StoreOptions
 
 STORED = get_args(get_type_hints(StoreOptions)["dtype"])
 # of numbers that are stored so, as a norm: half a step of 8 bits is 1/254 of the largest number of a channel
@@ -55,7 +55,7 @@ def one(settings: Settings, form: str, dtype: str) -> Iterator[Row]:
         pairs += [pair for a, b in zip(got, wanted, strict=True) for pair in zip(a.maps, b.maps, strict=True)]
         error = max(difference(a, b) for a, b in pairs)
         yield compared("read", error, READING[precision], form=form, stored=dtype, precision=precision)
-    exact = [neighbour_maps(x.query, x.key, backbone.spec.grid, torch.float32) for x in live]
+    exact = [neighbor_maps(x.query, x.key, backbone.spec.grid, torch.float32) for x in live]
     errors = [difference(a.tokens, b.tokens) for a, b in zip(wanted, live, strict=True)]
     errors += [difference(x, y) for a, maps in zip(wanted, exact, strict=True)
                for x, y in zip(a.maps, maps, strict=True)]  # fmt: skip

@@ -13,11 +13,11 @@ from settings import Row, Settings
 from evl.config import RunConfig, replace
 from evl.data.loader import default_num_workers, read_batches
 from evl.data.splits import make_files
-from evl.features import StoreOptions
-from evl.features.extract import extract
-from evl.features.plan import plan
-from evl.features.reading import ClipReader, clips_at_once, collate
-from evl.features.verify import verify
+from evl.extraction.extract import extract
+from evl.extraction.reading import ClipReader, clips_at_once, collate
+from evl.extraction.verify import verify
+from evl.extraction.work import plan
+from evl.store import StoreOptions
 
 CLIPS = 4  # a training video; the first one of each file decodes it whole, to find damage
 

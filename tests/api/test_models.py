@@ -16,7 +16,7 @@ from evl.inference import views_for
 from evl.inference.embedding import embed as embed_views
 from evl.types import Prediction, Sample
 from evl.video.augment import TrainingTransform
-from evl.video.transforms import normalise
+from evl.video.transforms import normalize
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def test_clips_are_those_of_training(videos, tiny_config):
     for epoch in (0, 3):
         clips.set_epoch(epoch)
         clip, label = clips[5]
-        pixels = normalise(own[epoch, 5].pixels, clips.preprocessing.mean, clips.preprocessing.std)
+        pixels = normalize(own[epoch, 5].pixels, clips.preprocessing.mean, clips.preprocessing.std)
         assert clip.shape == (3, 3, 32, 32)
         assert torch.equal(clip, pixels)
         assert clips.class_names[label] == clips.samples[5].label

@@ -89,7 +89,7 @@ def archive_of(state, path):
 
 
 def test_openais_archives_are_known_by_their_numbers_or_taken_by_their_form_with_a_notice(tmp_path, caplog):
-    from evl.backbones.weights import read_torchscript
+    from evl.backbones.weights.files import read_torchscript
 
     state = read_torchscript(ARCHIVE)
     numbers = {name: torch.tensor(32) for name in ("input_resolution", "context_length", "vocab_size")}

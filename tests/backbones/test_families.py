@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import evl
-from evl.assembly import build_classifier, save_model
 from evl.backbones.timm_vit import TimmBackbone
 from evl.config import RunConfig, replace
+from evl.saving import build_classifier, save_model
 from evl.types import Preprocessing
 from tests.backbones.families import FAMILIES, registered, saved, tiny
 from tests.helpers import assert_close
@@ -22,7 +22,7 @@ def rotated(x, table, half):
     if half:  # a pair is channel i and i + K/2
         a, b = x.chunk(2, -1)
         turned = torch.cat([-b, a], -1)
-    else:  # neighbours
+    else:  # neighbors
         turned = torch.stack([-x[..., 1::2], x[..., 0::2]], -1).flatten(-2)
     return x * cosine + turned * sine
 

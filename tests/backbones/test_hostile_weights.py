@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 import tests.backbones.tiny  # noqa: F401
 from evl.backbones import create_backbone
-from evl.backbones.weights import load_torch_file, read_weights
+from evl.backbones.weights.files import load_torch_file, read_weights
 from evl.config import BackboneConfig
 from evl.errors import EVLError
 from tests.helpers import GOLDEN
@@ -284,7 +284,7 @@ def test_names_do_not_write_on_the_terminal(tmp_path):
 
 def test_every_loader_refuses(tmp_path, marker):
     """Released checkpoints, training's own, saved models, and backbones by name or by archive."""
-    from evl.assembly import load_release
+    from evl.saving import load_release
     from evl.training.checkpoint import load_checkpoint
 
     evil = zipped(tmp_path / "evil.pt", PAYLOADS["reduce"](str(marker)))

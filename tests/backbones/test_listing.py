@@ -110,11 +110,11 @@ def test_everything_is_listed_by_family_and_size_with_whole_names(capsys, monkey
 
 
 def test_licences_are_what_timm_states_or_unknown(capsys):
-    licences = {one.name: (one.licence, one.source) for one in list_backbones("vit_*")}
-    assert licences["vit_base_patch16_dinov3.lvd1689m"] == ("dinov3-license", "timm/vit_base_patch16_dinov3.lvd1689m")
-    assert licences["vit_base_patch16_224.mae"][0] == "cc-by-nc-4.0"
-    assert licences["vit_base_patch16_224.bamboo"][0] is None
-    assert licences["vit_gigantic_patch14_224"] == (None, None)  # an architecture without weights has no licence
+    licenses = {one.name: (one.license, one.source) for one in list_backbones("vit_*")}
+    assert licenses["vit_base_patch16_dinov3.lvd1689m"] == ("dinov3-license", "timm/vit_base_patch16_dinov3.lvd1689m")
+    assert licenses["vit_base_patch16_224.mae"][0] == "cc-by-nc-4.0"
+    assert licenses["vit_base_patch16_224.bamboo"][0] is None
+    assert licenses["vit_gigantic_patch14_224"] == (None, None)  # an architecture without weights has no licence
     out = run_command(capsys, "backbones", "bamboo")[1]
     assert "unknown" in out
     assert "no weights" in run_command(capsys, "backbones", "vit_gigantic_patch14_224")[1]

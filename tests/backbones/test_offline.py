@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 import tests.backbones.tiny  # noqa: F401
 from evl.backbones import create_backbone
-from evl.backbones.fetch import weights_on_disk
+from evl.backbones.weights.fetch import weights_on_disk
 from evl.config import BackboneConfig
 from evl.errors import BackboneError
 from tests.backbones.test_weights_in import timm_state
@@ -60,7 +60,7 @@ def test_a_name_works_from_the_cache_without_a_network(caches, monkeypatch, offl
         backbone = create_backbone(name, 2)
         assert torch.equal(backbone.vit.blocks[1].attn.qkv.weight, state["blocks.1.attn.qkv.weight"])
         assert (backbone.origin.kind, backbone.origin.source) == ("hub", "timm/tiny_vit_16.on_hub")
-        assert (backbone.origin.layout, backbone.origin.licence) == ("timm", "mit")
+        assert (backbone.origin.layout, backbone.origin.license) == ("timm", "mit")
 
 
 def test_other_file_names_revisions_and_addresses(caches):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from evl.backbones import create_backbone
-from evl.backbones.weights import read_torchscript, read_weights
+from evl.backbones.weights.files import read_torchscript, read_weights
 from evl.config import BackboneConfig
 from evl.errors import BackboneError, EVLError
 from tests.helpers import GOLDEN
@@ -127,7 +127,7 @@ def test_archives_cannot_ask_for_more_memory_than_they_hold(tmp_path):
     with pytest.raises(BackboneError, match="refused: its tensor data have more bytes than the file"):
         read_torchscript(tmp_path / "deflated.pt")
 
-    from evl.backbones.unpickle import Refused, rebuild_tensor
+    from evl.backbones.weights.torchscript import Refused, rebuild_tensor
 
     with pytest.raises(Refused, match="out of 4 stored numbers"):
         rebuild_tensor(torch.zeros(4), 0, (10**6, 10**6), (0, 0))

@@ -16,8 +16,8 @@ from open_clip.pretrained import _PRETRAINED
 
 import evl
 from evl.backbones import create_backbone
-from evl.backbones.text import open_shared_space
-from evl.backbones.text_towers import TEXT_TOWERS
+from evl.backbones.text.addresses import TEXT_TOWERS
+from evl.backbones.text.tower import open_shared_space
 from evl.config import PROMPTS, BackboneConfig
 from evl.errors import BackboneError, ConfigError
 from tests import towers

@@ -255,7 +255,7 @@ def test_a_tensor_under_two_names_is_refused(tmp_path):
 
 
 def test_an_openai_archive_in_parts_is_told(tmp_path):
-    from evl.backbones.weights import read_torchscript
+    from evl.backbones.weights.files import read_torchscript
 
     state = {**read_torchscript(GOLDEN / "openai_clip_tiny.pt"), "input_resolution": torch.tensor(32)}
     for lost, sentence in (

@@ -133,7 +133,7 @@ def test_without_the_twin(capsys):
 def test_measuring_needs_no_reader_of_videos_and_no_tables():
     """On a bare machine with a new card there are few packages."""
     blocked = "import sys; sys.modules.update(av=None, pyarrow=None); "
-    done = subprocess.run([sys.executable, "-c", blocked + "import evl.bench, evl.features.unpacker"], check=False)
+    done = subprocess.run([sys.executable, "-c", blocked + "import evl.bench, evl.store.unpacker"], check=False)
     assert done.returncode == 0
 
 

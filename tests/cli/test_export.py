@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import evl
-from evl.assembly import save_model
-from tests.assembly.test_saved import make
+from evl.saving import save_model
 from tests.helpers import GOLDEN, run_command
+from tests.saving.test_saved import make
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,11 +10,11 @@ from collections import namedtuple
 
 import pytest
 
-import evl.features.estimate
-import evl.features.extract
-from evl.features import FeatureStore
-from evl.features.verify import verify
-from tests.features.test_extract_killed import files_of
+import evl.extraction.estimate
+import evl.extraction.extract
+from evl.extraction.verify import verify
+from evl.store import FeatureStore
+from tests.extraction.test_extract_killed import files_of
 from tests.helpers import run_command
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -134,7 +134,7 @@ def test_damaged_videos_make_the_exit_code_unless_they_are_allowed(capsys, tmp_p
 
 def test_a_disk_that_is_too_small_is_asked_about(capsys, tmp_path, config, monkeypatch):
     disk = namedtuple("usage", "total used free")(10**9, 10**9 - 1000, 1000)
-    monkeypatch.setattr(evl.features.estimate.shutil, "disk_usage", lambda path: disk)
+    monkeypatch.setattr(evl.extraction.estimate.shutil, "disk_usage", lambda path: disk)
     command = ["extract", "--config", config, "--out", tmp_path / "store"]
     code, _, messages = run_command(capsys, *command)
     assert code == 1
@@ -153,7 +153,7 @@ def test_ctrl_c_tells_how_to_go_on(capsys, tmp_path, config, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(evl.features.extract._Shard, "write", interrupted)
+        patch.setattr(evl.extraction.extract._Shard, "write", interrupted)
         code, _, messages = run_command(capsys, "extract", "--config", config, "--out", tmp_path / "store")
     assert code == 130
     assert "stopped; go on with the same command" in messages

@@ -10,8 +10,7 @@ import pytest
 from pyarrow import parquet
 
 import evl
-from evl.data import waiting
-from evl.inference import predictor
+from evl.inference import predictor, waiting
 from tests.helpers import run_command, write_video
 
 
@@ -51,12 +50,12 @@ def write_list(path, rows, columns):
 
 
 @pytest.mark.parametrize("ending", [".csv", ".tsv", ".parquet", ".txt"])
-@pytest.mark.parametrize("labelled", [True, False])
-def test_a_manifest_is_its_rows_whether_they_have_labels_or_not(predict, model, two, tmp_path, ending, labelled):
-    rows = [(str(path), "of no class of this model")[: 1 + labelled] for path in two]
-    if ending == ".txt" and labelled:
+@pytest.mark.parametrize("labeled", [True, False])
+def test_a_manifest_is_its_rows_whether_they_have_labels_or_not(predict, model, two, tmp_path, ending, labeled):
+    rows = [(str(path), "of no class of this model")[: 1 + labeled] for path in two]
+    if ending == ".txt" and labeled:
         rows = [(path, 7) for path, _ in rows]
-    file = write_list(tmp_path / f"list{ending}", rows, ("path", "label")[: 1 + labelled])
+    file = write_list(tmp_path / f"list{ending}", rows, ("path", "label")[: 1 + labeled])
     code, document, _ = predict(file)
     assert code == 0
     assert places(document) == [(str(path), None, None) for path in two]

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from evl.cli.main import _spread_set
-from tests.features.helpers import describe, make_store
 from tests.helpers import run_command
+from tests.store.helpers import describe, make_store
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = ("training.steps=2", "training.batch_size=4", "model.mlp_ratio=1")

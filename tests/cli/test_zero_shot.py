@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import evl
-from evl.assembly import save_model
+from evl.saving import save_model
 from tests import towers
 from tests.helpers import run_command
 
@@ -65,7 +65,7 @@ def test_a_file_with_the_whole_clip_of_a_name(run, videos, tmp_path, monkeypatch
     assert scores_of(out)[0] == pytest.approx(dict(zip(model.class_names, wanted, strict=True)), abs=1e-5)
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("evl.backbones.fetch.weights_on_disk", lambda name: None)
+    monkeypatch.setattr("evl.backbones.weights.fetch.weights_on_disk", lambda name: None)
     known = ("--backbone", "vit_base_patch16_siglip_224.webli")
     code, _, err = run("predict", "--zero-shot", "opening a door, jumping", *known, video)
     assert code == 1

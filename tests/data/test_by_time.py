@@ -6,23 +6,23 @@ import torch
 from PIL import Image
 
 import evl
-from evl.assembly import build_classifier, save_model
+from evl.collections.copy_video import CopySettings, prepare_video
 from evl.config import ClipConfig, RunConfig, replace
 from evl.data.dataset import EvaluationViews, Files, TrainingClips
 from evl.data.index_file import IndexFile, write_index
 from evl.data.splits import find_splits
 from evl.errors import ConfigError, StoreError
 from evl.evaluation import evaluate_views, load_for_store, views_of_store
-from evl.features import FeatureStore, StoreOptions
-from evl.features.extract import extract
-from evl.features.fit import differences
-from evl.features.verify import verify
+from evl.extraction.extract import extract
+from evl.extraction.verify import verify
+from evl.saving import build_classifier, save_model
+from evl.store import FeatureStore, StoreOptions
+from evl.store.compatibility import differences
 from evl.training import train
 from evl.types import Preprocessing, Sample
-from evl.video.index import frame_index
-from evl.video.prepare import CopySettings, prepare_video
-from tests.features.helpers import describe
+from evl.video.decode.index import frame_index
 from tests.helpers import number_of, numbered_frames, run_command, write_video
+from tests.store.helpers import describe
 
 RAW = Preprocessing((64, 96), (0.0,) * 3, (1 / 255,) * 3)  # pixels as they are
 VIEWS = dict(num_crops=1, size=RAW.image_size, mean=RAW.mean, std=RAW.std)
@@ -117,7 +117,7 @@ def test_short_videos_repeat_as_past_end_says(tmp_path, past_end):
 
 def test_a_video_that_must_be_counted_after_all(tmp_path, monkeypatch):
     """Where packets promise other frames, times come from decoding, too."""
-    from evl.video import reader
+    from evl.video.decode import reader
 
     path = str(write_video(tmp_path / "video.mp4", numbered_frames(50)))
     views = dict(num_frames=3, frames_per_second=5, num_clips=1, **VIEWS)

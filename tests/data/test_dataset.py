@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from evl.collections.check import check_samples
 from evl.config import AugmentConfig, ClipConfig
-from evl.data.check import check_samples
 from evl.data.dataset import EvaluationViews, Files, Item, TrainingClips, collate_clips, collate_views
 from evl.data.loader import StepSampler, read_batches
 from evl.errors import ConfigError
@@ -148,7 +148,7 @@ def test_a_file_is_decoded_whole_once(samples, monkeypatch):
 
 def test_a_file_whose_packets_promise_too_much_is_counted_from_then_on(tmp_path, monkeypatch):
     """By all workers that share what is known: no clip may depend on who has seen a file before."""
-    from evl.video import index as video_index
+    from evl.video.decode import index as video_index
 
     path = str(write_video(tmp_path / "a.mp4", numbered_frames(30)))
     true = video_index._from_packets
@@ -174,7 +174,7 @@ def test_a_file_whose_packets_promise_too_much_is_counted_from_then_on(tmp_path,
 def test_a_folder_of_frames_is_decoded_whole_once(tmp_path, monkeypatch):
     from PIL import Image
 
-    from evl.video import frame_folder
+    from evl.video.decode import frame_folder
 
     for i in range(12):
         Image.new("RGB", (20, 16), (i, i, i)).save(tmp_path / f"{i}.png")

@@ -7,15 +7,15 @@ import pytest
 import torch
 from pyarrow import feather
 
+from evl.collections.check import check_samples
 from evl.config import AugmentConfig, ClipConfig
-from evl.data.check import check_samples
 from evl.data.dataset import Files, TrainingClips
 from evl.data.index_file import IndexFile, write_index
 from evl.errors import DataError
 from evl.types import Preprocessing, Sample
-from evl.video import index as video_index
-from evl.video import reader
 from evl.video.augment import TrainingTransform
+from evl.video.decode import index as video_index
+from evl.video.decode import reader
 from tests.helpers import numbered_frames, run_command, write_video
 
 

@@ -6,11 +6,11 @@ import unicodedata
 
 import pytest
 
-from evl.assembly import load
 from evl.data import read_manifest
-from evl.data.labels import class_number, clean_label, clean_names, is_empty_cell, sort_labels
+from evl.data.manifests.labels import class_number, clean_label, clean_names, is_empty_cell, sort_labels
 from evl.errors import DataError
 from evl.evaluation.evaluate import labels_of
+from evl.saving import load
 from evl.types import Sample
 
 NAME = "Tür öffnen"

@@ -43,7 +43,7 @@ def test_kinetics(tmp_path, lists, a, b, c):
             "train": [(a, "air drumming")], "val": [(b, "zumba")], "test": [(c, "air drumming")],
         }  # fmt: skip
         assert names(manifest.missing) == ["gone-ggggg_000005_000015.mp4"]
-        assert manifest.num_unlabelled == 1
+        assert manifest.num_unlabeled == 1
         assert {s.start_seconds for s in manifest.samples} == {None}
     assert read_manifest(tmp_path / lists[1], root=tmp_path).splits["val"] == (Sample(str(tmp_path / b), "zumba"),)
 
@@ -108,11 +108,11 @@ def test_something_something_v2(tmp_path, prefix, videos, ending):
         "val": [(f"{videos}7{ending}", "Moving part of something")],
     }
     assert names(manifest.missing) == ["5.webm"]
-    assert manifest.num_unlabelled == 2
+    assert manifest.num_unlabeled == 2
     write(tmp_path, f"{prefix}test-answers.csv", "8;Holding something\n9;Putting [something] on [something]\n")
     manifest = read_manifest(tmp_path)
     assert found(manifest, tmp_path)["test"] == [(f"{videos}9{ending}", "Putting something on something")]
-    assert manifest.num_unlabelled == 0
+    assert manifest.num_unlabeled == 0
     write(tmp_path, f"{prefix}train.json", [{"id": "5", "template": "Eating [something]"}])
     with pytest.raises(DataError, match=r"the video 5 has the template 'Eating something', which .*labels\.json"):
         read_manifest(tmp_path)
@@ -142,7 +142,7 @@ def test_something_something_v1(tmp_path, form):
         "val": [("20bn-something-something-v1/4", "Turning something")],
     }
     assert names(manifest.missing) == ["3"]
-    assert manifest.num_unlabelled == 2
+    assert manifest.num_unlabeled == 2
 
 
 def test_hmdb51(tmp_path):
@@ -231,7 +231,7 @@ def test_videofolder_with_metadata_in_each_split(tmp_path):
         "train": [("train/a.mp4", "run"), ("train/sub/b.webm", "walk")], "val": [("validation/a.mp4", "walk")],
     }  # fmt: skip
     assert names(manifest.missing) == ["gone.mp4"]
-    assert manifest.num_unlabelled == 1
+    assert manifest.num_unlabeled == 1
     assert set(read_manifest(tmp_path / "train").splits) == {"all"}
 
 

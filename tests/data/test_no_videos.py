@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from evl.data import read_manifest
-from evl.data.manifest import find_videos, list_videos
+from evl.data.manifests.manifest import find_videos, list_videos
 from evl.data.notices import manifest_notices, mixed_kinds, twin_classes
-from evl.errors import DataError, UnlabelledError
+from evl.errors import DataError, UnlabeledError
 from evl.types import Sample
-from evl.video.reader import read_clip
+from evl.video.decode.reader import read_clip
 from tests.data.helpers import found, make
 from tests.helpers import Wanted, run_command, write_video
 from tests.makers import video
@@ -95,7 +95,7 @@ def test_files_of_these_endings_are_read(tmp_path):
 def test_unknown_endings_in_a_flat_folder_are_counted(tmp_path, run):
     video(tmp_path / "a.mp4", count=8)
     make(tmp_path, "b.braw", "c.mp4.part", "notes.txt")
-    with pytest.raises(UnlabelledError, match="lies in no class folder"):
+    with pytest.raises(UnlabeledError, match="lies in no class folder"):
         read_manifest(tmp_path)
     code, out, _ = run("check", tmp_path, "--json", "--workers", 0)
     document = json.loads(out)

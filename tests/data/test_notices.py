@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
+from evl.collections.check import check_samples
 from evl.config import replace
-from evl.data.check import check_samples
 from evl.data.notices import several_labels, split_notices
 from evl.data.splits import find_samples
 from evl.types import Sample
@@ -78,8 +78,8 @@ def test_a_run_and_check_say_it(capsys, tmp_path, videos, tiny_config, caplog):
     assert "2 video.mp4 ('dark')" in notice
     # or on both sides of a split
     splits = ["val" if "copy" in sample.path or "0 " in sample.path else "train" for sample in samples]
-    labelled = [replace_label(sample, "dark") if "copy" in sample.path else sample for sample in samples]
-    assert "1 file is in training and in validation" in check_samples(labelled, splits=splits).notices[0]
+    labeled = [replace_label(sample, "dark") if "copy" in sample.path else sample for sample in samples]
+    assert "1 file is in training and in validation" in check_samples(labeled, splits=splits).notices[0]
 
 
 def replace_label(sample, label):

@@ -8,20 +8,20 @@ import pytest
 import torch
 
 import evl
-from evl.assembly import build_classifier
+from evl.collections.copy_video import CopySettings, prepare_video
 from evl.config import ClipConfig, RunConfig, replace
 from evl.data.dataset import Files, TrainingClips
 from evl.errors import StoreError
 from evl.evaluation import evaluate_views, load_for_store, views_of_store
-from evl.features import FeatureStore, StoreOptions
-from evl.features.extract import extract
-from evl.features.verify import verify
+from evl.extraction.extract import extract
+from evl.extraction.verify import verify
 from evl.recipes import RECIPES, get_recipe
+from evl.saving import build_classifier
+from evl.store import FeatureStore, StoreOptions
 from evl.training import train
 from evl.types import Sample
-from evl.video.prepare import CopySettings, prepare_video
-from evl.video.reader import read_clip
-from evl.video.rgb import squared
+from evl.video.decode.reader import read_clip
+from evl.video.decode.rgb import squared
 from tests.boxes import rewrite_boxes, words
 from tests.conftest import TINY
 from tests.helpers import Wanted

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from evl.data import read_manifest
-from evl.data.split_names import one_meaning, read_split
+from evl.data.manifests.split_names import one_meaning, read_split
 from evl.errors import DataError
 from tests.data.helpers import make, write
 

@@ -10,7 +10,7 @@ import pytest
 from pyarrow import parquet
 
 from evl.data import read_manifest
-from evl.data.manifest import read_class_names
+from evl.data.manifests.manifest import read_class_names
 from evl.errors import ConfigError, DataError
 from tests.data.helpers import make
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evl.demo.results import EVL, TASKS, VARIANTS, DemoResult, Example, Outcome
+from evl.demo.results import EVL, TASKS, VARIANTS, DemoResult, Example, VariantResult
 from evl.evaluation import Evaluation, compute_metrics
 from evl.types import Prediction
 
@@ -69,7 +69,7 @@ def fake_outcome(generator, variant, task, seed, share, num_videos, names, train
     rise = 1 - np.exp(-steps / (120 + 60 * VARIANTS.index(variant)))
     losses = np.log(len(names)) * (1 - 0.95 * share * rise) + generator.normal(0, 0.04, len(steps))
     top1 = 100 * (1 / len(names) + (min(1, share + 0.1) - 1 / len(names)) * rise) + generator.normal(0, 2, len(steps))
-    return Outcome(
+    return VariantResult(
         variant=variant,
         task=task,
         seed=seed,

@@ -70,12 +70,12 @@ def test_colour_is_where_the_attention_is():
 
 
 def test_the_legend_has_the_colours_of_the_pictures():
-    grey = np.full((1, 16, 16, 3), 128, np.uint8)
-    legend = [[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in pictures.legend_colours(5)]
+    gray = np.full((1, 16, 16, 3), 128, np.uint8)
+    legend = [[int(color[i : i + 2], 16) for i in (1, 3, 5)] for color in pictures.legend_colors(5)]
     for strength, wanted in zip((0, 0.25, 0.5, 0.75, 1), legend, strict=True):
         attention = np.full((2, 4, 4), strength)
         attention[1] = 1
-        (one, _) = pictures.painted_pictures(np.concatenate([grey, grey]), attention)
+        (one, _) = pictures.painted_pictures(np.concatenate([gray, gray]), attention)
         assert np.abs(np.asarray(one, int).reshape(-1, 3) - wanted).max() <= 1
     light = [0.2126 * r + 0.7152 * g + 0.0722 * b for r, g, b in legend]
     assert light == sorted(light), "more attention is never darker"

@@ -12,8 +12,8 @@ from PIL import Image
 
 from evl.config import RunConfig
 from evl.evaluation import Evaluation, Metrics, lettering, write_evaluation
-from evl.training import sweep_plot
-from evl.training.sweep_results import HeadResult, SweepResult
+from evl.training.sweeps import plot as sweep_plot
+from evl.training.sweeps.results import LearnerResult, SweepResult
 
 DOOR = "开门"
 
@@ -128,7 +128,7 @@ def test_long_names_leave_room_for_the_counts(tmp_path, monkeypatch, count):
 @pytest.mark.usefixtures("no_fonts")
 def test_a_sweep_shows_values_of_any_script(tmp_path):
     heads = [
-        HeadResult(n, {"training.init": value}, 10, ((1, 1e-3, 2.0, 50.0),), evaluation("a", "b"), 0.5, None)
+        LearnerResult(n, {"training.init": value}, 10, ((1, 1e-3, 2.0, 50.0),), evaluation("a", "b"), 0.5, None)
         for n, value in enumerate((f"/{DOOR}/$x$", "/run"))
     ]
     sweep_plot.draw(tmp_path / "sweep.png", SweepResult(tmp_path, RunConfig(), tuple(heads)))

@@ -7,8 +7,8 @@ from PIL import Image
 
 from evl.config import RunConfig
 from evl.evaluation import Evaluation, Metrics, write_evaluation
-from evl.training import sweep_plot
-from evl.training.sweep_results import HeadResult, SweepResult
+from evl.training.sweeps import plot as sweep_plot
+from evl.training.sweeps.results import LearnerResult, SweepResult
 
 PROTOCOL = (
     "evl on vit_base_patch16_clip_quickgelu_224.openai, 8x16 frames, 3x1 views, 224x224, bf16, softmax averaged, "
@@ -47,7 +47,7 @@ def test_confusion_has_a_short_title_and_its_protocol_below(tmp_path, drawn):
 def test_a_sweep_shows_chance_and_whole_steps(tmp_path, drawn, steps):
     curve = tuple((step, 1e-3, 2.0 / step, 50.0) for step in steps)
     heads = [
-        HeadResult(n, {"training.lr": lr}, 10, curve, evaluation([3, 1 + n], [5, 3]), 0.5, None)
+        LearnerResult(n, {"training.lr": lr}, 10, curve, evaluation([3, 1 + n], [5, 3]), 0.5, None)
         for n, lr in enumerate(("1e-3", "1e-4"))
     ]
     sweep_plot.draw(tmp_path / "sweep.png", SweepResult(tmp_path, RunConfig(), tuple(heads)))

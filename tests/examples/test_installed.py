@@ -7,7 +7,7 @@ import torch
 
 import evl
 from tests.examples.test_examples import EXAMPLES, load
-from tests.test_examples import SMALL, run
+from tests.examples.test_own_parts import SMALL, run
 
 pytestmark = pytest.mark.examples
 

@@ -7,17 +7,17 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from evl.assembly import build_classifier, save_model
 from evl.config import RunConfig, replace
 from evl.data.dataset import EvaluationViews, Files
 from evl.errors import ConfigError
 from evl.evaluation import load_for_store, views_of_store
-from evl.features.description import StoreOptions
-from evl.features.extract import extract
-from evl.features.store import FeatureStore
-from evl.features.unpacker import open_unpacker
+from evl.extraction.extract import extract
 from evl.inference import embed, views_for
 from evl.inference.embedding import write_embeddings
+from evl.saving import build_classifier, save_model
+from evl.store.description import StoreOptions
+from evl.store.store import FeatureStore
+from evl.store.unpacker import open_unpacker
 from evl.types import Sample
 from tests.helpers import assert_close, numbered_frames, run_command, write_video
 
@@ -99,11 +99,11 @@ def test_from_a_store_they_are_the_same(videos, tmp_path, capsys):
         assert_close(
             *(
                 torch.from_numpy(one.vectors)
-                for one in (embed(stored, views_of_store(stored, store, "val", labelled=False), pool=pool), live)
+                for one in (embed(stored, views_of_store(stored, store, "val", labeled=False), pool=pool), live)
             )
         )
     code, stdout, _ = run_command(
-        capsys, "embed", "--features", tmp_path / "store", "--neighbours", "--out", tmp_path / "v.parquet"
+        capsys, "embed", "--features", tmp_path / "store", "--neighbors", "--out", tmp_path / "v.parquet"
     )
     assert code == 0
     assert "2 videos among 2" in stdout
@@ -123,7 +123,7 @@ def test_the_middle_of_longer_runs(videos, tmp_path):
     save_model(model, tmp_path / "model")
     store = FeatureStore(tmp_path / "store")
     split, stored = store.splits["train"], load_for_store(tmp_path / "model", store)
-    got = embed(stored, views_of_store(stored, store, "train", labelled=False))
+    got = embed(stored, views_of_store(stored, store, "train", labeled=False))
     unpacker = open_unpacker(store, stored.encoder.taps)
     for index, vector in enumerate(got.vectors):
         valid = min(6, split.num_valid(index, 0))
@@ -159,7 +159,7 @@ def test_the_command(videos, tmp_path, capsys):
     out = tmp_path / "v.npy"
     (videos / "b" / "5.mp4").write_bytes(b"not a video")
     arguments = ["--backbone", "evl_clip_tiny", "--data", videos, "--out", out, "--workers", 0, "--num-frames", 2]
-    code, stdout, stderr = run_command(capsys, "embed", *arguments, "--neighbours")
+    code, stdout, stderr = run_command(capsys, "embed", *arguments, "--neighbors")
     assert code == 1
     assert "5.mp4" in stderr
     assert "mean average precision" in stdout

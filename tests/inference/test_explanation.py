@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 import evl
-from evl.assembly import build_classifier
 from evl.bench.twin import plain_attention, plain_mlp, plain_temporal
 from evl.config import RunConfig, replace
 from evl.errors import ConfigError
 from evl.inference import explain
 from evl.models.attention import CrossAttention
+from evl.saving import build_classifier
 from tests.helpers import assert_close
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import evl
-from evl.models import ClassifierHead, MeanPool, VideoClassifier
+from evl.models import Classifier, ClassifierHead, MeanPool
 from tests.helpers import assert_close
 
 
@@ -12,7 +12,7 @@ def make_model():
     backbone = evl.create_backbone("evl_clip_tiny", 2)
     spec = backbone.spec
     decoder = evl.EVLDecoder(spec.width, 2, num_frames=2, grid=spec.grid)
-    return VideoClassifier(backbone, decoder, ClassifierHead(spec.width, 3), ["a", "b", "c"])
+    return Classifier(backbone, decoder, ClassifierHead(spec.width, 3), ["a", "b", "c"])
 
 
 def test_only_decoder_and_head_learn():

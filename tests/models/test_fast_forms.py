@@ -7,12 +7,12 @@ import pytest
 import torch
 
 import evl
-from evl import onednn
 from evl.backbones import create_backbone
 from evl.bench.twin import plain_decoder, plain_temporal
-from evl.models import ClassifierHead, VideoClassifier, crossframe
+from evl.models import Classifier, ClassifierHead, crossframe
 from evl.models.attention import CrossAttention, pool_tokens, token_statistics
 from evl.models.temporal import LocalTemporalModule
+from evl.runtime import onednn
 from evl.types import LayerFeatures
 from tests.helpers import assert_close
 
@@ -316,7 +316,7 @@ def test_a_layer_keeps_one_token_map_and_the_mean_attention():
     decoder, features, _ = make((b, t, h, w, prefix, (4, 16), (4, 64), {}), num_layers=3)
     known = [*(part for one in features for part in one), *decoder.parameters()]
     token_map = features[0].tokens.numel() * 4
-    maps = crossframe.neighbour_maps(features[0].query, features[0].key, (h, w), torch.float32)
+    maps = crossframe.neighbor_maps(features[0].query, features[0].key, (h, w), torch.float32)
     a_layer = token_map + sum(part.numel() for part in maps) * 4
     small = 40 * b * 4 * (h * w + prefix) * t * 4  # scores, weights, statistics, a few vectors a clip
     assert saved_bytes(lambda: decoder(features), known) < 3 * a_layer + small
@@ -326,7 +326,7 @@ def test_a_layer_keeps_one_token_map_and_the_mean_attention():
 def test_a_training_step_keeps_nothing_of_the_backbone_but_its_features():
     backbone = create_backbone("evl_clip_tiny", 2)
     decoder = evl.EVLDecoder(128, 2, num_frames=4, grid=(8, 8))
-    model = VideoClassifier(backbone, decoder, ClassifierHead(128, 5))
+    model = Classifier(backbone, decoder, ClassifierHead(128, 5))
     clips = torch.randn(2, 4, 3, 64, 64)
     features = []
     backbone.register_forward_hook(lambda module, args, output: features.extend(output))

@@ -9,10 +9,10 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from evl import onednn
 from evl.bench.twin import plain_positions, plain_probe
 from evl.models import AttentiveProbe
 from evl.models.probes import SpaceTimePositions
+from evl.runtime import onednn
 from evl.types import LayerFeatures
 from tests.helpers import GOLDEN, assert_close
 

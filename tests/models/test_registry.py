@@ -7,17 +7,17 @@ import pytest
 import torch
 
 import evl
-from evl.assembly import build_classifier, read_card, save_model
 from evl.config import ModelConfig, RunConfig, replace
 from evl.decoders import DECODERS, OWN_SETTINGS
 from evl.errors import CheckpointError, ConfigError
 from evl.evaluation.stored import encoder_for
-from evl.features.fit import config_of as config_of_store
-from evl.features.store import FeatureStore
 from evl.models.registry import build_decoder, form_of, reads_maps, taps_of
-from evl.training.sweep import sweep
+from evl.saving import build_classifier, read_card, save_model
+from evl.store.compatibility import config_of as config_of_store
+from evl.store.store import FeatureStore
+from evl.training.sweeps.sweep import sweep
 from evl.types import BackboneSpec
-from tests.features.helpers import describe, make_store
+from tests.store.helpers import describe, make_store
 
 SPEC = BackboneSpec("a backbone", 8, 4, 2, 4, (2, 3), 1, (16, 24), (8, 8))
 MODULE = """

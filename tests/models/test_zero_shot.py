@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from evl.models import ClassifierHead, MeanPool, VideoClassifier, ZeroShot
+from evl.models import Classifier, ClassifierHead, MeanPool, ZeroShot
 from evl.types import LayerFeatures
 from tests.helpers import assert_close
 
@@ -62,7 +62,7 @@ def test_beside_a_decoder_it_adds_and_stays_as_it_is():
             return given
 
     given = features()
-    model = VideoClassifier(Backbone(), MeanPool(6, 1), ClassifierHead(6, 3), zero_shot=make())
+    model = Classifier(Backbone(), MeanPool(6, 1), ClassifierHead(6, 3), zero_shot=make())
     clips = torch.zeros(2, 3, 3, 8, 8)
     assert_close(model(clips), model.head(model.decoder(given)) + model.zero_shot(given))
     before = {name: value.clone() for name, value in model.zero_shot.state_dict().items()}
@@ -73,7 +73,7 @@ def test_beside_a_decoder_it_adds_and_stays_as_it_is():
     assert all(torch.equal(value, before[name]) for name, value in model.zero_shot.state_dict().items())
     state = model.trainable_state()
     assert {"zero_shot.text", "zero_shot.embedding.matrix", "head.linear.weight"} <= state.keys()
-    other = VideoClassifier(Backbone(), MeanPool(6, 1), ClassifierHead(6, 3), zero_shot=make())
+    other = Classifier(Backbone(), MeanPool(6, 1), ClassifierHead(6, 3), zero_shot=make())
     assert not torch.equal(other(clips), model(clips))
     other.load_trainable_state(state)
     assert torch.equal(other(clips), model(clips))

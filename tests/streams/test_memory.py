@@ -8,7 +8,7 @@ import torch
 
 from evl.errors import RunError
 from evl.models import AttentiveProbe, EVLDecoder, MeanPool
-from evl.models.crossframe import neighbour_maps, packed_maps, unpacked_maps
+from evl.models.crossframe import neighbor_maps, packed_maps, unpacked_maps
 from evl.streams.memory import InMemory, extract, of_frames, pooled, threads
 from evl.types import EncoderFacts, LayerFeatures
 from tests.helpers import assert_close
@@ -50,10 +50,10 @@ def pool(one_thread):
 
 @pytest.mark.parametrize("grid", [(3, 4), (1, 1), (2, 13), (7, 6)])
 @pytest.mark.parametrize("t", [1, 2, 5])
-def test_packed_maps_are_mean_attention_to_the_neighbours_and_come_back(grid, t, one_thread):
+def test_packed_maps_are_mean_attention_to_the_neighbors_and_come_back(grid, t, one_thread):
     (h, w), b, n, k = grid, 2, 3, 5
     query, key = torch.randn(2, b, t, 1 + h * w, n, k)
-    maps = neighbour_maps(query, key, grid, torch.float32)
+    maps = neighbor_maps(query, key, grid, torch.float32)
     packed = packed_maps(maps, torch.float32)
     assert packed.shape == (b, t, h, w, h, 2, w)
     for side, step in enumerate((-1, 1)):

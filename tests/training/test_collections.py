@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from evl.collections.check import check_samples
 from evl.config import RunConfig, replace
 from evl.data import read_manifest
-from evl.data.check import check_samples
 from evl.data.splits import find_samples
 from evl.errors import DataError, EVLError, RunError
 from evl.training import train

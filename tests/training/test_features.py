@@ -12,12 +12,12 @@ import torch
 import evl
 from evl.config import RunConfig, replace
 from evl.data import read_manifest
-from evl.distributed import World
 from evl.errors import ConfigError, RunError, StoreError
 from evl.evaluation import evaluate_views, load_for_store, read_predictions, views_of_store
-from evl.features.description import StoreOptions
-from evl.features.extract import extract
-from evl.features.store import FeatureStore
+from evl.extraction.extract import extract
+from evl.runtime.distributed import World
+from evl.store.description import StoreOptions
+from evl.store.store import FeatureStore
 from evl.streams.stored import StoredTrainingClips, read_ahead
 from evl.training import Interrupted, train
 from evl.training.checkpoint import list_checkpoints
@@ -115,7 +115,8 @@ def test_nothing_but_the_store_is_read(config, stores, folder, tmp_path, monkeyp
     """No video is there, no backbone can be made; and what comes out is an ordinary model."""
     hidden = folder / "elsewhere"
     (folder / "videos").rename(hidden)
-    from evl.assembly import build, stored
+    from evl.saving import build
+    from evl.saving import folder as stored
 
     def no_backbone(*arguments, **options):
         raise AssertionError("a backbone is made")

@@ -11,9 +11,9 @@ import evl
 from evl.config import RunConfig, replace
 from evl.errors import ConfigError, RunError, StoreError
 from evl.evaluation import load_for_store
-from evl.features.description import StoreOptions
-from evl.features.extract import extract
-from evl.features.store import FeatureStore
+from evl.extraction.extract import extract
+from evl.store.description import StoreOptions
+from evl.store.store import FeatureStore
 from evl.training import train
 from tests.conftest import TINY
 from tests.helpers import run_command

@@ -11,13 +11,13 @@ from evl.config import RunConfig, replace
 from evl.data import read_manifest
 from evl.errors import ConfigError, RunError
 from evl.evaluation import evaluate_views, load_for_store, mean_interval, views_of_store
-from evl.features.description import StoreOptions
-from evl.features.extract import extract
-from evl.features.store import FeatureStore
-from evl.training import few_shot as module
+from evl.extraction.extract import extract
+from evl.store.description import StoreOptions
+from evl.store.store import FeatureStore
 from evl.training import train
-from evl.training.few_shot import draw_videos, few_shot
-from evl.training.few_shot_report import FewShotResult, Shots, write_few_shot
+from evl.training.few_shots import few_shot as module
+from evl.training.few_shots.few_shot import draw_videos, few_shot
+from evl.training.few_shots.report import FewShotResult, Shots, write_few_shot
 from tests.conftest import TINY
 from tests.helpers import assert_close, run_command
 

@@ -8,12 +8,12 @@ import pytest
 from evl.config import RunConfig, replace
 from evl.data import read_manifest
 from evl.errors import DataError
-from evl.features.description import StoreOptions
-from evl.features.extract import extract
-from evl.features.store import FeatureStore
+from evl.extraction.extract import extract
+from evl.store.description import StoreOptions
+from evl.store.store import FeatureStore
 from evl.training import train
-from evl.training.few_shot import few_shot
-from evl.training.sweep import sweep
+from evl.training.few_shots.few_shot import few_shot
+from evl.training.sweeps.sweep import sweep
 from tests.conftest import TINY
 from tests.helpers import run_command
 

@@ -5,14 +5,14 @@ import shutil
 import pytest
 
 import evl
-from evl.assembly import save_model
 from evl.config import replace
 from evl.errors import CheckpointError
+from evl.saving import save_model
 from evl.training import run as training_run
 from evl.training import train
 from evl.training.run_folder import RunFolder
-from tests.assembly.test_saved import ARCHIVE, make
 from tests.helpers import run_command
+from tests.saving.test_saved import ARCHIVE, make
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

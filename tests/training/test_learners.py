@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from evl.assembly import build_classifier
-from evl.assembly.build import taps_of
 from evl.backbones import create_backbone
 from evl.config import RunConfig, replace
-from evl.distributed import World
 from evl.models.stacked import StackedClassifiers, changes_tokens, shape_of
+from evl.runtime.distributed import World
+from evl.saving import build_classifier
+from evl.saving.build import taps_of
 from evl.streams import Batch
 from evl.training.learner import Learner, RandomStream
 from evl.training.learners import Alone, Learners, Together, with_taps
@@ -231,9 +231,9 @@ def test_maps_are_made_once_and_only_for_who_reads_them(backbone, monkeypatch):
     from evl.models import temporal
 
     calls = []
-    real = module.neighbour_maps
-    monkeypatch.setattr(module, "neighbour_maps", lambda *a: calls.append(1) or real(*a))
-    monkeypatch.setattr(temporal, "neighbour_maps", lambda *a: pytest.fail("made again"))
+    real = module.neighbor_maps
+    monkeypatch.setattr(module, "neighbor_maps", lambda *a: calls.append(1) or real(*a))
+    monkeypatch.setattr(temporal, "neighbor_maps", lambda *a: pytest.fail("made again"))
     learners = Learners(
         [make_learner(config_of(kind, seed=1), backbone) for kind in ("evl", "one block read", "linear")]
     )

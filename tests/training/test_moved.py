@@ -10,13 +10,13 @@ import pytest
 import torch
 
 import evl
-from evl.assembly import read_card
 from evl.config import DataConfig, RunConfig, replace
-from evl.data.manifest import read_manifest, write_manifest
+from evl.data.manifests.manifest import read_manifest, write_manifest
 from evl.data.moved import moved_samples, old_root
 from evl.data.splits import find_samples
 from evl.errors import ConfigError, DataError, RunError
 from evl.evaluation import evaluate
+from evl.saving import read_card
 from evl.training import train
 from evl.training.run_folder import RunFolder
 from evl.types import Sample
@@ -151,11 +151,11 @@ def test_where_all_are_damaged_no_limit_helps(config, tmp_path):
 
 def test_no_step_without_a_clip(config, tmp_path):
     """Batches of one, half of which are damaged: as many weight changes as there are clips, no decay in between."""
-    from evl.distributed import World
+    from evl.runtime.distributed import World
     from evl.streams import Batch
     from evl.training.learner import Learner
     from evl.training.learners import Learners
-    from tests.assembly.test_saved import clips_for, make
+    from tests.saving.test_saved import clips_for, make
 
     model = make("linear").train()
     config = replace(RunConfig(), training={"steps": 9, "batch_size": 2, "weight_decay": 0.5, "lr": 0.1})
@@ -196,7 +196,7 @@ def test_no_score_of_no_videos(config, tmp_path):
 
 
 def test_a_sweep_without_readable_validation_videos_keeps_its_heads(config, tmp_path):
-    from evl.training.sweep import sweep
+    from evl.training.sweeps.sweep import sweep
 
     for sample in find_samples(config)[3]:
         broken(Path(sample.path))
@@ -207,7 +207,7 @@ def test_a_sweep_without_readable_validation_videos_keeps_its_heads(config, tmp_
 
 
 def test_a_sweep_on_nothing_but_damage(config, tmp_path):
-    from evl.training.sweep import sweep
+    from evl.training.sweeps.sweep import sweep
 
     for path in (tmp_path / "old/videos").rglob("*.mp4"):
         broken(path)

@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import load_file
 
 import evl
-from evl.assembly import build_classifier
-from evl.assembly.build import build_decoder
 from evl.config import ModelConfig, RunConfig, replace
 from evl.errors import ConfigError
+from evl.saving import build_classifier
+from evl.saving.build import build_decoder
 from evl.training import train
 from evl.types import BackboneSpec, LayerFeatures
 from tests.helpers import run_command

@@ -14,12 +14,12 @@ from evl.config import RunConfig, replace
 from evl.data import read_manifest
 from evl.errors import ConfigError, RunError, StoreError
 from evl.evaluation import evaluate
-from evl.features.description import StoreOptions
-from evl.features.extract import extract
+from evl.extraction.extract import extract
+from evl.store.description import StoreOptions
 from evl.training import Interrupted, train
-from evl.training.grid import expand, split_values
 from evl.training.run_folder import RunFolder
-from evl.training.sweep import sweep
+from evl.training.sweeps.grid import expand, split_values
+from evl.training.sweeps.sweep import sweep
 from tests.conftest import TINY
 from tests.training.test_train import lines, weights
 
@@ -73,7 +73,7 @@ def stored(config, store, folder):
 @pytest.fixture
 def without_pictures(monkeypatch):
     """Drawing takes longer than all the rest."""
-    monkeypatch.setattr("evl.training.sweep_folder.draw", lambda *_: None)
+    monkeypatch.setattr("evl.training.sweeps.folder.draw", lambda *_: None)
     monkeypatch.setattr("evl.evaluation.report._draw_confusion", lambda *_: None)
 
 

@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file
 
 import evl
-from evl.assembly import build_classifier
 from evl.config import replace
 from evl.data import read_manifest
 from evl.errors import ConfigError, EVLError, RunError, SaveError
+from evl.saving import build_classifier
 from evl.training import Interrupted, train
 from evl.training.checkpoint import list_checkpoints
 from tests.helpers import assert_close
@@ -312,7 +312,7 @@ def test_a_model_cast_to_bfloat16_keeps_its_hash(tiny_config, tmp_path):
     import copy
     import pickle
 
-    from evl.assembly import save_model
+    from evl.saving import save_model
 
     model = build_classifier(tiny_config, ["a", "b"]).to(torch.bfloat16)
     save_model(model, tmp_path)

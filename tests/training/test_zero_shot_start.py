@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file
 
 import evl
-from evl.assembly import build_classifier
 from evl.config import BackboneConfig, ModelConfig, replace
 from evl.errors import ConfigError
+from evl.saving import build_classifier
 from evl.training import train
 from tests import towers
 from tests.conftest import TINY

@@ -4,11 +4,11 @@ import av
 import numpy as np
 import pytest
 
+from evl.collections.copy_video import prepare_video
 from evl.data.index_file import IndexFile, write_index
 from evl.errors import VideoError
-from evl.video.index import frame_index
-from evl.video.prepare import prepare_video
-from evl.video.reader import probe, read_clip, read_frames
+from evl.video.decode.index import frame_index
+from evl.video.decode.reader import probe, read_clip, read_frames
 from evl.video.views import read_views
 from tests.helpers import Wanted, number_of, numbered_frames, run_command, write_video
 from tests.makers import video

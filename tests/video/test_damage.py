@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from evl.collections.check import check_samples
 from evl.config import ClipConfig
-from evl.data.check import check_samples
 from evl.data.dataset import Files, TrainingClips
 from evl.types import Sample
-from evl.video.reader import probe, read_frames
+from evl.video.decode.reader import probe, read_frames
 from tests.damage import make_damaged
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits and memory are asked of Linux")

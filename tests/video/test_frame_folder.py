@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from evl.errors import VideoError
-from evl.video.frame_folder import check_folder, frame_files, is_frame_folder, probe_folder, read_folder
+from evl.video.decode.frame_folder import check_frames, frame_files, is_frame_folder, probe_folder, read_folder
 
 
 def picture(path, value, size=(8, 6), **options):
@@ -86,15 +86,15 @@ def test_damaged_pictures_are_named(tmp_path, content, reason):
     noise = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
     for number in (1, 2, 3):
         Image.fromarray(noise).save(tmp_path / f"{number}.jpg")
-    check_folder(tmp_path, 0, 3)
+    check_frames(tmp_path, 0, 3)
     damaged = tmp_path / "2.jpg"
     damaged.write_bytes(content(damaged.read_bytes()))
     with pytest.raises(VideoError, match=reason) as caught:
         read_folder(tmp_path, [0, 1])
     assert caught.value.path == str(tmp_path)
     with pytest.raises(VideoError, match=reason):
-        check_folder(tmp_path, 1, 2)
-    check_folder(tmp_path, 2, 1)
+        check_frames(tmp_path, 1, 2)
+    check_frames(tmp_path, 2, 1)
     assert read_folder(tmp_path, [2]).shape == (1, 3, 60, 80)
 
 
@@ -103,7 +103,7 @@ def test_wrong_numbers(tmp_path):
     with pytest.raises(VideoError, match="has 1 frames, but frame 4 was wanted"):
         read_folder(tmp_path, [0, 4, 7])
     with pytest.raises(VideoError, match="has 1 frames, but frame 1 was wanted"):
-        check_folder(tmp_path, 0, 2)
+        check_frames(tmp_path, 0, 2)
     with pytest.raises(ValueError, match="no frame indices"):
         read_folder(tmp_path, [])
     with pytest.raises(ValueError, match="negative"):

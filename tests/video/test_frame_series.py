@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evl.data.check import check_file
+from evl.collections.check import check_file
+from evl.collections.copy_video import prepare_video
 from evl.errors import VideoError
 from evl.types import Sample
-from evl.video.frame_folder import frame_files, probe_folder, read_folder
-from evl.video.frame_series import UnclearError, frames_among, gaps
-from evl.video.prepare import prepare_video
-from evl.video.reader import read_frames
+from evl.video.decode.frame_folder import frame_files, probe_folder, read_folder
+from evl.video.decode.frame_series import UnclearError, frames_among, gaps
+from evl.video.decode.reader import read_frames
 from tests.helpers import run_command
 
 SIX = range(1, 7)

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import evl
-from evl.video.hdr import (
+from evl.collections.copy_video import CopySettings, prepare_video
+from evl.video.decode.hdr import (
     FULL_SCALE,
     HLG,
     LUMINANCE,
@@ -17,8 +18,7 @@ from evl.video.hdr import (
     to_sdr,
     tone_mapped,
 )  # fmt: skip
-from evl.video.prepare import CopySettings, prepare_video
-from evl.video.reader import read_frames
+from evl.video.decode.reader import read_frames
 
 GREY, COLORS = (
     [(x, x, x) for x in (0, 0.25, 0.5, 0.58, 0.7, 0.75, 1)],

@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from evl.data.check import check_file
+from evl.collections.check import check_file
+from evl.collections.copy_video import CopySettings, prepare_video
 from evl.data.index_file import IndexFile, write_index
 from evl.errors import VideoError
 from evl.types import Sample
-from evl.video.orientation import UPRIGHT, Orientation, Orientations
-from evl.video.prepare import CopySettings, prepare_video
-from evl.video.reader import probe, read_clip, read_frames
+from evl.video.decode.orientation import UPRIGHT, Orientation, Orientations
+from evl.video.decode.reader import probe, read_clip, read_frames
 from evl.video.views import read_views
 from tests.boxes import words
 from tests.helpers import Wanted
@@ -203,8 +203,8 @@ def test_exif_of_pictures_in_a_film_of_jpegs_and_in_a_folder(tmp_path, tag):
         picture = picture.transpose(1, 0, 2) if step == "t" else picture[:, ::-1] if step == "h" else picture[::-1]
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "1.jpg").write_bytes(content.getvalue())
-    grey = Image.fromarray((np.arange(12, dtype=np.uint16) * 5000).reshape(3, 4))
-    grey.save(tmp_path / "folder" / "2.png", exif=exif)
+    gray = Image.fromarray((np.arange(12, dtype=np.uint16) * 5000).reshape(3, 4))
+    gray.save(tmp_path / "folder" / "2.png", exif=exif)
     for path in (tmp_path / "a.avi", tmp_path / "folder"):
         got = read_frames(path, [0])[0].permute(1, 2, 0).numpy().astype(int)
         assert got.shape == picture.shape

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from evl.errors import VideoError
-from evl.video.container import decode, open_video
-from evl.video.reader import probe, read_frames
+from evl.video.decode.container import decode, open_video
+from evl.video.decode.reader import probe, read_frames
 from evl.video.views import frame_range
 from tests.helpers import number_of, numbered_frames, write_audio, write_video
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from evl.errors import VideoError
-from evl.video import reader
-from evl.video.index import _num_shown, counted_index, frame_index
-from evl.video.reader import read_clip, read_frames
+from evl.video.decode import reader
+from evl.video.decode.index import _num_shown, counted_index, frame_index
+from evl.video.decode.reader import read_clip, read_frames
 from evl.video.views import read_views
 from tests.helpers import Wanted, number_of, numbered_frames, write_video
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from evl.video.index import counted_index, frame_index
-from evl.video.reader import probe, read_clip, read_frames
+from evl.video.decode.index import counted_index, frame_index
+from evl.video.decode.reader import probe, read_clip, read_frames
 from tests.helpers import Wanted, number_of
 from tests.structures import STRUCTURES, make_structure, shown
 
@@ -72,7 +72,7 @@ def test_frames_and_times_as_by_decoding_everything(folder, name):
         "sparse clip": list(range(0, last + 1, stride)),
         "clip at the end": list(range(count - 1 - last % count, count, stride)),
         "unsorted with repeats": [count - 1, count // 2, 0, count // 2, count // 3, count - 1, 0],
-        "neighbours backwards": list(range(count // 2, max(count // 2 - 9, -1), -1)),
+        "neighbors backwards": list(range(count // 2, max(count // 2 - 9, -1), -1)),
     }
     for kind, indices in sets.items():
         read = read_frames(path, indices)

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from evl.errors import ConfigError
-from evl.video import torchcodec
-from evl.video.index import counted_index, frame_index
-from evl.video.reader import read_clip, read_frames
+from evl.video.decode import torchcodec
+from evl.video.decode.index import counted_index, frame_index
+from evl.video.decode.reader import read_clip, read_frames
 from tests.helpers import Wanted, numbered_frames, write_video
 from tests.makers import boxes, shown_by
 

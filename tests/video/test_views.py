@@ -11,8 +11,8 @@ from safetensors import safe_open
 
 import evl
 from evl.types import Preprocessing
-from evl.video.reader import probe, read_frames
-from evl.video.transforms import crop_origins, evaluation_views, normalise, resize, resized_size
+from evl.video.decode.reader import probe, read_frames
+from evl.video.transforms import crop_origins, evaluation_views, normalize, resize, resized_size
 from tests.helpers import GOLDEN, assert_close
 
 with safe_open(GOLDEN / "eval_views.safetensors", "pt") as file:
@@ -109,9 +109,9 @@ def test_bytes_are_resized_as_pillow_resizes_them(height, width, interpolation):
 def test_normalising_bytes_equals_normalising_floats():
     frames = torch.randint(0, 256, (2, 3, 5, 7), dtype=torch.uint8)
     mean, std = (0.1, 0.5, 0.9), (0.2, 0.3, 0.4)
-    assert torch.equal(normalise(frames, mean, std), normalise(frames.float(), mean, std))
+    assert torch.equal(normalize(frames, mean, std), normalize(frames.float(), mean, std))
     plain = (frames.double() / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
-    assert_close(normalise(frames, mean, std).double(), plain)
+    assert_close(normalize(frames, mean, std).double(), plain)
 
 
 def test_one_opening_gives_the_views_that_plain_indexing_gives():
@@ -120,7 +120,7 @@ def test_one_opening_gives_the_views_that_plain_indexing_gives():
     views = evl.read_views(path, num_frames=4, stride=5, num_clips=2, num_crops=3, size=24, mean=mean, std=std)
     frames = read_frames(path, range(probe(path).num_frames)).float()
     height, width = resized_size(*frames.shape[-2:], (24, 24))
-    frames = normalise(resize(frames, (height, width), interpolation="bilinear", antialias=False), mean, std)
+    frames = normalize(resize(frames, (height, width), interpolation="bilinear", antialias=False), mean, std)
     clips = evl.clip_indices(len(frames), num_frames=4, stride=5, num_clips=2)
     crops = crop_origins(height, width, (24, 24), 3)
     expected = [frames[clip][..., top : top + 24, left : left + 24] for top, left in crops for clip in clips]

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from evl.data.layouts import diving48, hmdb51, kinetics, ssv1, ssv2, ucf101, videofolder
-from evl.data.layouts.base import Found
+from evl.data.layouts.base import FoundLayout
 from evl.data.layouts.locate import Located, locate
-from evl.data.listing import Tree
+from evl.data.manifests.listing import Tree
 from evl.errors import DataError
 
 log = logging.getLogger("evl")
@@ -28,7 +28,7 @@ _ENDINGS = {".csv", ".json", ".jsonl", ".txt"}
 _FEW_FOLDERS = 20  # annotations lie beside few others: class folders and folders of frames are not searched
 
 
-def find_layout(path: Path, layout: str = "auto") -> Found | None:
+def find_layout(path: Path, layout: str = "auto") -> FoundLayout | None:
     """The layout of a folder (or of one Kinetics CSV); None if ``auto`` recognises none.
 
     Annotation files are looked for in the folder, in its folders, and in theirs where there are few. Raises DataError,
@@ -37,7 +37,7 @@ def find_layout(path: Path, layout: str = "auto") -> Found | None:
     candidates = _LAYOUTS if layout == "auto" else {layout: _LAYOUTS[layout]}
     if not path.is_dir():
         if "kinetics" in candidates and path.suffix.lower() == ".csv" and (files := kinetics.find([path])):
-            return Found("kinetics", tuple(files), path.parent)
+            return FoundLayout("kinetics", tuple(files), path.parent)
         if layout == "auto":
             return None
         wanted = f"{kinetics.LOOKED_FOR}, or a folder" if layout == "kinetics" else "a folder"
@@ -47,7 +47,7 @@ def find_layout(path: Path, layout: str = "auto") -> Found | None:
         files += more
         for name, module in candidates.items():
             if chosen := module.find(files):
-                return Found(name, tuple(chosen), path)
+                return FoundLayout(name, tuple(chosen), path)
     if layout == "auto":
         return None
     raise DataError(
@@ -55,7 +55,7 @@ def find_layout(path: Path, layout: str = "auto") -> Found | None:
     )
 
 
-def read_layout(found: Found, *, root: str | Path | None, split_number: int) -> Located:
+def read_layout(found: FoundLayout, *, root: str | Path | None, split_number: int) -> Located:
     """The samples of a layout; videos are looked for below ``root``, by default the folder it was found in."""
     module = _LAYOUTS[found.name]
     if not 1 <= split_number <= module.NUM_SPLITS:
@@ -70,7 +70,7 @@ def read_layout(found: Found, *, root: str | Path | None, split_number: int) -> 
         found.folder, found.name, f", split {split_number}," if module.NUM_SPLITS > 1 else "",
         ", ".join(file.name for file in found.files[:4]) + " …" * (len(found.files) > 4),
         ", ".join(f"{split} {len(group)}" for split, group in located.splits.items()) or "no videos",
-        len(located.missing), located.num_unlabelled,
+        len(located.missing), located.num_unlabeled,
     )  # fmt: skip
     return located
 

@@ -9,16 +9,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evl.data.columns import header_cells
-from evl.data.labels import clean_label
-from evl.data.listing import SPLIT_NAMES, is_video_name
-from evl.data.text import read_text
-from evl.data.text_table import table_rows
+from evl.data.manifests.columns import header_cells
+from evl.data.manifests.labels import clean_label
+from evl.data.manifests.listing import SPLIT_NAMES, is_video_name
+from evl.data.manifests.text import read_text
+from evl.data.manifests.text_table import table_rows
 from evl.errors import DataError
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundLayout:
     """A recognised layout: its name, its annotation files, and the folder below which its videos are."""
 
     name: str

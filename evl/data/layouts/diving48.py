@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from evl.data.layouts.base import Annotation, Found, Row, class_name, read_json, read_json_rows, refuse_doubles
+from evl.data.layouts.base import Annotation, FoundLayout, Row, class_name, read_json, read_json_rows, refuse_doubles
 from evl.errors import DataError
 
 LOOKED_FOR = "Diving48_vocab.json with Diving48_V2_train.json and Diving48_V2_test.json beside it"
@@ -26,7 +26,7 @@ def find(files: list[Path]) -> list[Path]:
     return []
 
 
-def read(found: Found, split_number: int) -> Annotation:
+def read(found: FoundLayout, split_number: int) -> Annotation:
     """Class names are the parts of a dive in the vocabulary's order, joined: ``Back, 15som, 05Twis, FREE``.
 
     start_frame and end_frame are those of the clip, which is published cut: they are not needed.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from evl.data.layouts.base import Annotation, Found, Row, read_lines
+from evl.data.layouts.base import Annotation, FoundLayout, Row, read_lines
 from evl.errors import DataError
 
 LOOKED_FOR = "CLASS_test_split1.txt (and 2, 3) for each class"
@@ -18,7 +18,7 @@ def find(files: list[Path]) -> list[Path]:
     return [file for file in files if _NAME.fullmatch(file.name)]
 
 
-def read(found: Found, split_number: int) -> Annotation:
+def read(found: FoundLayout, split_number: int) -> Annotation:
     """1 is for training, 2 for testing, 0 not in this split."""
     rows = []
     for file in found.files:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from evl.data.layouts.base import Annotation, Found, Row, csv_header, read_csv, split_of
+from evl.data.layouts.base import Annotation, FoundLayout, Row, csv_header, read_csv, split_of
 from evl.errors import DataError
 
 LOOKED_FOR = "a .csv with the columns label,youtube_id,time_start,time_end,split"
@@ -18,7 +18,7 @@ def find(files: list[Path]) -> list[Path]:
     return [file for file in files if file.suffix.lower() == ".csv" and set(csv_header(file, *_COLUMNS)) >= _COLUMNS]
 
 
-def read(found: Found, split_number: int) -> Annotation:
+def read(found: FoundLayout, split_number: int) -> Annotation:
     """Rows of ID_000010_000020.mp4, or parts of ID.mp4. Test rows may have no label."""
     rows = []
     for file in found.files:

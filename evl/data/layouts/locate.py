@@ -10,7 +10,7 @@ from pathlib import Path
 from evl.data.layouts.base import Annotation
 from evl.data.layouts.places import ByName, ByPath
 from evl.data.layouts.trimmed import are_trimmed
-from evl.data.listing import is_video_name
+from evl.data.manifests.listing import is_video_name
 from evl.errors import DataError
 from evl.types import Sample
 
@@ -22,7 +22,7 @@ class Located:
     splits: dict[str, tuple[Sample, ...]]
     class_names: tuple[str, ...] | None
     missing: tuple[Sample, ...]
-    num_unlabelled: int
+    num_unlabeled: int
 
 
 def locate(annotation: Annotation, root: Path, *, by_path: bool = False) -> Located:
@@ -35,7 +35,7 @@ def locate(annotation: Annotation, root: Path, *, by_path: bool = False) -> Loca
     for row in rows:
         _refuse_unwritable(row.file)
         _refuse_unwritable(row.label)
-    num_unlabelled = sum(row.label is None for row in annotation.rows)
+    num_unlabeled = sum(row.label is None for row in annotation.rows)
     names = {name for row in rows for name in (row.name, row.uncut) if name is not None}
     places = ByPath(root) if by_path else ByName(root, names)
     parts = [places.find(row.name, row) for row in rows]
@@ -57,7 +57,7 @@ def locate(annotation: Annotation, root: Path, *, by_path: bool = False) -> Loca
         if part is None and whole is None:
             missing.append(sample)
     splits = {split: tuple(groups[split]) for split in ("train", "val", "test", "all") if split in groups}
-    return Located(splits, annotation.class_names, tuple(missing), num_unlabelled)
+    return Located(splits, annotation.class_names, tuple(missing), num_unlabeled)
 
 
 def _refuse_unwritable(name: str) -> None:

@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Collection
 from pathlib import Path
 
-from evl.data.labels import clean_label
 from evl.data.layouts.base import Row, name_of
-from evl.data.listing import SPLIT_NAMES, Tree, is_video_name
+from evl.data.manifests.labels import clean_label
+from evl.data.manifests.listing import SPLIT_NAMES, Tree, is_video_name
 from evl.errors import DataError
 
 

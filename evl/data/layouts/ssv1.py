@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from evl.data.layouts.base import Annotation, Found, Row, read_json, read_lines, refuse_doubles
+from evl.data.layouts.base import Annotation, FoundLayout, Row, read_json, read_lines, refuse_doubles
 from evl.errors import DataError
 
 LOOKED_FOR = "something-something-v1-train.csv or -validation.csv (id;label), or the same as .json"
@@ -23,7 +23,7 @@ def find(files: list[Path]) -> list[Path]:
     return list(found.values()) if found.keys() & {"train", "validation"} else []
 
 
-def read(found: Found, split_number: int) -> Annotation:
+def read(found: FoundLayout, split_number: int) -> Annotation:
     """Class names are those of the labels list, sorted; without it, all that occur."""
     rows, names = [], None
     for file in found.files:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evl.data.labels import clean_label
-from evl.data.layouts.base import Annotation, Found, Row, read_json, read_json_rows, read_lines, refuse_doubles
+from evl.data.layouts.base import Annotation, FoundLayout, Row, read_json, read_json_rows, read_lines, refuse_doubles
+from evl.data.manifests.labels import clean_label
 from evl.errors import DataError
 
 LOOKED_FOR = "labels.json with train.json or validation.json beside it (or something-something-v2-labels.json …)"
@@ -30,7 +30,7 @@ def find(files: list[Path]) -> list[Path]:
     return []
 
 
-def read(found: Found, split_number: int) -> Annotation:
+def read(found: FoundLayout, split_number: int) -> Annotation:
     """Class names are labels.json's keys in the order of their numbers: templates without the brackets."""
     labels, *lists = found.files
     names = _class_names(labels)

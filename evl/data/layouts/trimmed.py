@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Mapping
 
-from evl.data.listing import is_video_name
+from evl.data.manifests.listing import is_video_name
 
 log = logging.getLogger("evl")
 

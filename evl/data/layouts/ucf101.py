@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from evl.data.labels import clean_label
-from evl.data.layouts.base import Annotation, Found, Row, read_lines, refuse_doubles
+from evl.data.layouts.base import Annotation, FoundLayout, Row, read_lines, refuse_doubles
+from evl.data.manifests.labels import clean_label
 from evl.errors import DataError
 
 LOOKED_FOR = "classInd.txt with trainlist01.txt and testlist01.txt beside it"
@@ -24,7 +24,7 @@ def find(files: list[Path]) -> list[Path]:
     return []
 
 
-def read(found: Found, split_number: int) -> Annotation:
+def read(found: FoundLayout, split_number: int) -> Annotation:
     """Class names in the order of classInd.txt; a video's class is its folder."""
     classes, *lists = found.files
     numbers: dict[str, int] = {}

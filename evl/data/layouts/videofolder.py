@@ -6,9 +6,9 @@ import json
 import os
 from pathlib import Path
 
-from evl.data.labels import clean_label, is_empty_cell
-from evl.data.layouts.base import Annotation, Found, Row, csv_header, read_csv, read_lines
-from evl.data.listing import SPLIT_NAMES, is_video_name
+from evl.data.layouts.base import Annotation, FoundLayout, Row, csv_header, read_csv, read_lines
+from evl.data.manifests.labels import clean_label, is_empty_cell
+from evl.data.manifests.listing import SPLIT_NAMES, is_video_name
 from evl.errors import DataError
 
 LOOKED_FOR = "metadata.csv or metadata.jsonl with a column file_name (at the top, or in a folder for each split)"
@@ -27,7 +27,7 @@ def find(files: list[Path]) -> list[Path]:
     return list(found.values())
 
 
-def read(found: Found, split_number: int) -> Annotation:
+def read(found: FoundLayout, split_number: int) -> Annotation:
     """Rows whose ``file`` is the path below the data set's folder. A split is the folder of that name on the way to
     the video, else the column ``split``, else there is none."""
     rows = []

@@ -27,7 +27,7 @@ def examples(result: DemoResult) -> Html:
         element(
             "div",
             element("span", "nothing"),
-            element("i", style=f"background:linear-gradient(90deg, {', '.join(pictures.legend_colours())})"),
+            element("i", style=f"background:linear-gradient(90deg, {', '.join(pictures.legend_colors())})"),
             element("span", "the most that a patch of this video got"),
             class_="scale",
             role="img",

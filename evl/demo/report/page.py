@@ -9,12 +9,12 @@ from evl._version import __version__
 from evl.demo.report import figures, words
 from evl.demo.report.examples import examples, top_scores
 from evl.demo.report.html import Html, element, join
-from evl.demo.results import EVL, NO_TEMPORAL, ROWS, TASKS, VARIANTS, ZERO_SHOT, DemoResult, Outcome
-from evl.files import write_atomically
+from evl.demo.results import EVL, NO_TEMPORAL, ROWS, TASKS, VARIANTS, ZERO_SHOT, DemoResult, VariantResult
+from evl.runtime.files import write_atomically
 
 NOUNS = {"motion": "which motion", "object": "which kind of object"}
 CONTENT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # nothing is ever fetched, or run
-LICENCES = (
+LICENSES = (
     ("Twemoji", "CC BY 4.0", "https://creativecommons.org/licenses/by/4.0/", "test videos, shown above"),
     ("Noto Emoji", "Apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0", "training videos"),
     ("Fluent Emoji", "MIT", "https://opensource.org/license/mit", "training videos"),
@@ -177,7 +177,7 @@ def _confusions(result: DemoResult) -> Html | None:
 def _curves(result: DemoResult) -> Html | None:
     drawn, used = [], []
     for task in TASKS:
-        lines: list[tuple[str, Outcome]] = [
+        lines: list[tuple[str, VariantResult]] = [
             (f"v{VARIANTS.index(one.variant)}", one)
             for variant in reversed(VARIANTS)  # EVL on top
             for one in result.of(variant, task)
@@ -250,9 +250,9 @@ def _next(result: DemoResult) -> Html:
 def _measured(result: DemoResult) -> Html:
     protocols = [(task, result.of(EVL, task)[0].evaluation.protocol) for task in TASKS if result.of(EVL, task)]
     files = [(one.variant + ", " + one.task, str(one.folder)) for one in result.outcomes if one.folder is not None]
-    licences = [
-        element("li", name, " (", element("a", licence, href=address), "): ", use)
-        for name, licence, address, use in LICENCES
+    licenses = [
+        element("li", name, " (", element("a", license, href=address), "): ", use)
+        for name, license, address, use in LICENSES
     ]
     return element(
         "footer",
@@ -275,7 +275,7 @@ def _measured(result: DemoResult) -> Html:
             _facts([("everything of this run", str(result.folder)), *files]),
             element("h3", "Pictures"),
             element("p", "What moves in the videos are drawings of these sets, scaled, turned, on made backgrounds:"),
-            element("ul", licences),
+            element("ul", licenses),
         ),
     )  # fmt: skip
 

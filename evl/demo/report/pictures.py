@@ -12,7 +12,7 @@ from PIL import Image
 
 LONG_SIDE = 168  # pixels of a picture in the page
 FRAME_MS, LAST_FRAME_MS = 260, 900  # the last stays, so that one sees where a clip ends
-COLOURS, FIRST = "inferno", 0.5  # from which of its shades: even steps of brightness, readable without colour vision
+COLORS, FIRST = "inferno", 0.5  # from which of its shades: even steps of brightness, readable without colour vision
 BLACK, WHITE = 30, 158  # of the grey frames: dark enough that more attention is brighter, light enough to see things
 GAP = 4  # pixels between frames side by side
 STRONGEST = 0.92  # how much of the picture the brightest colour hides
@@ -33,17 +33,17 @@ def painted_pictures(frames: np.ndarray, attention: np.ndarray) -> list[Image.Im
     heat = heat / max(float(attention.max()), np.finfo(np.float64).tiny)
     painted = []
     for picture, strength in zip(clip_pictures(frames), heat.clip(0, 1), strict=True):
-        grey = _grey(np.asarray(picture.convert("L"), np.float64)[..., None])
-        colour = _colour(strength)
+        gray = _gray(np.asarray(picture.convert("L"), np.float64)[..., None])
+        color = _color(strength)
         alpha = STRONGEST * strength[..., None]
-        painted.append(Image.fromarray((grey * (1 - alpha) + colour * alpha).round().astype(np.uint8)))
+        painted.append(Image.fromarray((gray * (1 - alpha) + color * alpha).round().astype(np.uint8)))
     return painted
 
 
-def legend_colours(steps: int = 9) -> list[str]:
+def legend_colors(steps: int = 9) -> list[str]:
     """The colours of ``painted_pictures`` on mid-grey, from none to most, as ``#rrggbb``."""
     strength = np.linspace(0, 1, steps)[:, None]
-    mixed = _grey(128.0) * (1 - STRONGEST * strength) + _colour(strength[:, 0]) * STRONGEST * strength
+    mixed = _gray(128.0) * (1 - STRONGEST * strength) + _color(strength[:, 0]) * STRONGEST * strength
     return ["#{:02x}{:02x}{:02x}".format(*(round(value) for value in row)) for row in mixed]
 
 
@@ -66,12 +66,12 @@ def sheet(pictures: list[Image.Image], columns: int = 4) -> str:
     return _uri(whole, quality=72)
 
 
-def _colour(strength: np.ndarray) -> np.ndarray:
+def _color(strength: np.ndarray) -> np.ndarray:
     """(…) of 0–1 -> (…,3) of 0–255."""
-    return 255 * colormaps[COLOURS](FIRST + (1 - FIRST) * strength)[..., :3]
+    return 255 * colormaps[COLORS](FIRST + (1 - FIRST) * strength)[..., :3]
 
 
-def _grey(value):
+def _gray(value):
     return BLACK + value * (WHITE - BLACK) / 255
 
 

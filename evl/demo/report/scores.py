@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evl.demo.results import Outcome
+from evl.demo.results import VariantResult
 from evl.evaluation import mean_interval
 
 
@@ -27,7 +27,7 @@ class Score:
         return f"{self.low:.1f}–{self.high:.1f}"
 
 
-def score_of(outcomes: Sequence[Outcome]) -> Score | None:
+def score_of(outcomes: Sequence[VariantResult]) -> Score | None:
     """One seed: Wilson's interval over videos. Several: their mean, with a t-interval over seeds. None: None."""
     if not outcomes:
         return None

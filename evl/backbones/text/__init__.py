@@ -1,0 +1,1 @@
+"""Text towers: class names → directions among image embeddings."""

@@ -1,0 +1,1 @@
+"""Weights files and downloads → tensors of a model."""

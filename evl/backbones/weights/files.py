@@ -1,0 +1,268 @@
+"""Weight files, read for their tensors only: safetensors, torch's own, and TorchScript archives.
+
+What a file is decides its content, never its name. No pickle in it is executed: torch's files are read by
+``torch.load(weights_only=True)``, TorchScript archives by ``unpickle``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickletools
+import re
+import struct
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.serialization import safe_globals
+
+from evl.backbones.weights.torchscript import Refused, read_pickle, tensors_below
+from evl.errors import BackboneError, CheckpointError
+from evl.runtime.files import expand_home
+
+_OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+_LONGEST_NAME = 400
+_WRAPPERS = (
+    *("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net", "module", "teacher", "encoder"),
+)
+_UNKNOWN = (
+    (b"version https://git-lfs", "a pointer of Git LFS, not the weights: fetch the file itself ('git lfs pull')"),
+    (b"<", "a web page, not weights: the download went wrong"),
+    (b"\x93NUMPY", "a NumPy array, which is not read; convert it to safetensors"),
+    (b"\x89HDF", "an HDF5 file, which is not read; convert it to safetensors"),
+    (b"\x80", "a plain pickle, which may hold code (Python objects) and is never loaded"),
+)
+
+
+def read_weights(path: str | Path) -> tuple[dict[str, Tensor], bool]:
+    """All tensors of a file by name, and whether it is a TorchScript archive. Runs no code found in it.
+
+    Wrappers of training programs (``{"state_dict": …}``, ``{"model_ema": …}``) are taken off.
+    Raises BackboneError for a missing, damaged or unsafe file.
+    """
+    path = Path(path)
+    if path.is_dir():
+        inside = sorted(file.name for file in path.glob("*") if file.suffix in (".safetensors", ".bin", ".pt", ".pth"))
+        raise BackboneError(
+            f"{path} is a folder; give the weights file in it" + (f": {', '.join(inside[:4])}" if inside else "")
+        )
+    if not path.is_file():
+        raise BackboneError(f"{path}: no such weights file")
+    try:
+        kind = _kind_of(path)
+        if kind == "safetensors":
+            tensors = load_file(path)
+        elif kind == "TorchScript":
+            tensors = read_torchscript(path)
+        else:
+            content = load_torch_file(path)
+            tensors = _unwrapped(content)
+            if not tensors and isinstance(content, Mapping) and content:
+                came = ", ".join(ascii(key)[:40] for key in list(content)[:6])
+                raise BackboneError(
+                    f"{path}: holds no named tensors, neither itself nor where wrappers are; it has {came}"
+                )
+    except CheckpointError as error:
+        raise BackboneError(str(error)) from None
+    except (SafetensorError, OSError) as error:
+        raise BackboneError(f"{path}: not a readable weights file ({_first_line(error)})") from None
+    if not tensors:
+        raise BackboneError(f"{path}: holds no named tensors")
+    _refuse_odd(tensors, path)
+    return tensors, kind == "TorchScript"
+
+
+def load_torch_file(path: str | Path):
+    """What ``torch.save`` wrote, its tensors on the CPU, by ``torch.load(weights_only=True)``, which runs no code.
+
+    Beside tensors, containers, numbers and text it takes an ``argparse.Namespace``, which many training programs save.
+    CheckpointError where a file is missing, damaged, or holds code.
+    """
+    path = expand_home(Path(path))
+    with _as_checkpoint_errors(path):
+        kind = _kind_of(path, "checkpoint")
+        if kind == "torch":
+            _refuse_bombs(path)
+        elif kind != "old torch":
+            raise CheckpointError(f"{path}: not a torch checkpoint, but {kind}")
+        with path.open("rb") as file, safe_globals([argparse.Namespace]):  # by its name torch would take it otherwise
+            return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def read_torchscript(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a TorchScript archive by dotted name, without building or running its modules."""
+    path = Path(path)
+    try:
+        with _as_checkpoint_errors(path):
+            if _kind_of(path) != "TorchScript":
+                raise CheckpointError(f"{path}: not a TorchScript archive")
+            _refuse_bombs(path)
+            return _read_script(path)
+    except CheckpointError as error:
+        raise BackboneError(str(error)) from None
+
+
+@contextmanager
+def _as_checkpoint_errors(path: Path) -> Iterator[None]:
+    """What reading a file can raise, as a CheckpointError with one sentence."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except Refused as error:
+        raise CheckpointError(f"{path}: refused: {error}") from None
+    except UnpicklingError as error:
+        raise CheckpointError(f"{path}: refused: {_why_refused(error)}") from None
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise CheckpointError(f"{path}: not a readable checkpoint: damaged ({_first_line(error)})") from None
+
+
+def _why_refused(error: UnpicklingError) -> str:
+    """Torch's reason, without its advice to load the file nevertheless."""
+    said = str(error.__context__ or error)  # torch puts its advice around the reason
+    if asked := re.search(r"GLOBAL (\S+)", said):
+        what = f"the archive asks for {ascii(asked[1])[1:-1]:.120}, which is no tensor: it holds code (Python objects)"
+        return f"{what}, which is never loaded"
+    return f"the archive holds what no tensor needs ({ascii(said.strip().splitlines()[0])[1:-1]:.200})"
+
+
+def class_names(path: str | Path) -> set[str]:
+    """The classes of the modules in a TorchScript archive ("__torch__.open_clip.model.CLIP"), without the numbers that
+    TorchScript puts into them; none for other files. For files that ``read_weights`` has read."""
+    path = Path(path)
+    if _kind_of(path) != "TorchScript":
+        return set()
+    with zipfile.ZipFile(path) as archive:
+        description = archive.read(f"{_root(path)}/data.pkl")
+    found = (asked for code, asked, _ in pickletools.genops(description) if code.name == "GLOBAL")
+    return {re.sub(r"\.___torch_mangle_\d+", "", asked.replace(" ", ".")) for asked in found}
+
+
+def _kind_of(path: Path, what: str = "weights file") -> str:
+    """``safetensors``, ``torch``, ``old torch`` or ``TorchScript``, by content; CheckpointError for anything else."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    if not start:
+        raise CheckpointError(f"{path}: not a readable {what}: it is empty")
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= 100_000_000:
+        return "safetensors"
+    if start.startswith(_OLD_TORCH):
+        return "old torch"
+    if (names := _names_in_zip(path, what)) is not None:
+        root = _root_among(names)
+        if root is not None:
+            has_code = any(name.startswith((f"{root}/code/", f"{root}/constants")) for name in names)
+            return "TorchScript" if has_code else "torch"
+        if any(name.endswith(".npy") for name in names):
+            raise CheckpointError(
+                f"{path}: NumPy archives (JAX weights) are not read; take the same weights from timm, or safetensors"
+            )
+        raise CheckpointError(f"{path}: not a readable {what}: a zip archive without tensors")
+    if start.startswith(b"PK"):
+        raise CheckpointError(f"{path}: not a readable {what}: its end is missing (an interrupted download?)")
+    for sign, found in _UNKNOWN:
+        if start.lstrip().startswith(sign):
+            raise CheckpointError(f"{path}: not a readable {what}: {found}")
+    raise CheckpointError(f"{path}: not a readable {what}: neither safetensors nor torch's")
+
+
+def _names_in_zip(path: Path, what: str) -> list[str] | None:
+    try:
+        if not zipfile.is_zipfile(path):
+            return None
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
+        raise CheckpointError(f"{path}: not a readable {what}: damaged archive ({error})") from None
+
+
+def _root(path: str | Path) -> str:
+    with zipfile.ZipFile(path) as archive:
+        return _root_among(archive.namelist())
+
+
+def _root_among(names: list[str]) -> str | None:
+    """The folder inside the zip that holds the tensors' description."""
+    return next((name.removesuffix("/data.pkl") for name in names if name.endswith("/data.pkl")), None)
+
+
+def _read_script(path: Path) -> dict[str, Tensor]:
+    """The tensors of a TorchScript archive, filled with the numbers that are stored beside their description."""
+    root, stored = _root(path), {}  # each is read once, however often it is asked for
+    with zipfile.ZipFile(path) as archive:
+
+        def storage(dtype: torch.dtype, key: str, count: int) -> Tensor:
+            if key not in stored:
+                content = bytearray(archive.read(f"{root}/data/{key}"))
+                if count * dtype.itemsize != len(content):
+                    raise Refused(f"tensor data {key!a:.40} is not {count} plain numbers of {dtype.itemsize} bytes")
+                stored[key] = torch.frombuffer(content, dtype=dtype) if count else torch.empty(0, dtype=dtype)
+            if stored[key].dtype != dtype or len(stored[key]) != count:
+                raise Refused(f"tensor data {key!a:.40} stands for two different kinds of numbers")
+            return stored[key]
+
+        if f"{root}/byteorder" in archive.namelist() and archive.read(f"{root}/byteorder") != b"little":
+            raise Refused("its numbers are in the byte order of other machines")
+        return tensors_below(read_pickle(archive.read(f"{root}/data.pkl"), storage))
+
+
+def _first_line(error: Exception) -> str:
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])[:300]
+
+
+def _refuse_bombs(path: Path) -> None:
+    """Before anything is read: no more bytes than the file has, each name once.
+
+    Torch compresses neither tensors nor their description; a scripted module's code is compressed, and not read.
+    """
+    root = _root(path)
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    if len({entry.filename for entry in entries}) != len(entries):
+        raise Refused("entries of the archive stand there twice")
+    read = (entry for entry in entries if not entry.filename.startswith(f"{root}/code/"))
+    if sum(entry.file_size for entry in read) > path.stat().st_size:
+        raise Refused("its tensor data have more bytes than the file")
+
+
+def _unwrapped(content) -> dict[str, Tensor]:
+    """Named tensors out of what training programs put around them."""
+    for _ in range(4):
+        inner = next(
+            (
+                content[name]
+                for name in _WRAPPERS
+                if isinstance(content, Mapping) and isinstance(content.get(name), Mapping)
+            ),
+            None,
+        )
+        if inner is None:
+            break
+        content = inner
+    if not isinstance(content, Mapping):
+        return {}
+    return {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+
+
+def _refuse_odd(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Only plain numbers in memory, and not many times more of them than the file has bytes."""
+    size = path.stat().st_size
+    for name, tensor in tensors.items():
+        if not name.isprintable() or len(name) > _LONGEST_NAME:
+            raise BackboneError(f"{path}: refused: a tensor with the name {name!a:.60}…")
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+            raise BackboneError(f"{path}: refused: {name} is no plain tensor ({tensor.layout}, {tensor.device})")
+        if tensor.numel() * tensor.element_size() > size:
+            raise BackboneError(f"{path}: refused: {name} of shape {tuple(tensor.shape)} is larger than the file")
+    if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > 4 * size:
+        raise BackboneError(f"{path}: refused: its tensors are many times larger than the file")

@@ -1,0 +1,207 @@
+"""What is in a collection of videos, and what of it is damaged."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from evl.collections.material import frame_rates, rate_of
+from evl.config import DataConfig, RunConfig
+from evl.data.draw import split_samples
+from evl.data.groups import refuse_shared_groups
+from evl.data.notices import several_labels, split_notices
+from evl.errors import DataError, VideoError
+from evl.runtime.parallel import Crash, each_in_process, time_limit
+from evl.types import Notice, Sample, VideoInfo
+from evl.video.decode.container import os_reason
+from evl.video.decode.frame_folder import frame_files
+from evl.video.decode.index import FrameIndex
+from evl.video.decode.reader import find_part, read_clip
+from evl.video.long_videos import Length, long_videos_notice
+from evl.video.notices import notices
+from evl.video.plans import Numbered
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """One file: ``info`` if it can be used, and the ``index`` of its frames, else ``problem``. ``stamp``: its bytes and
+    time of change in ns before it was read. ``notices``: what is worth saying of a good one."""
+
+    sample: Sample
+    size_bytes: int
+    info: VideoInfo | None = None
+    problem: str | None = None
+    index: FrameIndex | None = None
+    stamp: tuple[int, int] = (0, 0)
+    notices: tuple[Notice, ...] = ()
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """A collection: every file, groups of files with equal content, files that are no videos, and what is odd, a line
+    each."""
+
+    files: tuple[FileReport, ...]
+    duplicates: tuple[tuple[str, ...], ...]
+    ignored: tuple[str, ...]
+    notices: tuple[str, ...] = ()
+
+    @property
+    def good(self) -> tuple[FileReport, ...]:
+        return tuple(file for file in self.files if file.info is not None)
+
+    @property
+    def damaged(self) -> tuple[FileReport, ...]:
+        return tuple(file for file in self.files if file.problem is not None)
+
+    def classes(self) -> dict[str, tuple[int, int]]:
+        """label -> (good, damaged), by name."""
+        good = Counter(file.sample.label for file in self.good)
+        damaged = Counter(file.sample.label for file in self.damaged)
+        return {label: (good[label], damaged[label]) for label in sorted((good | damaged), key=str)}
+
+    def noticed(self) -> dict[str, list[tuple[str, str]]]:
+        """what -> (path, detail) of each good file that it is said of."""
+        found: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        for file in self.good:
+            for notice in file.notices:
+                found[notice.what].append((file.sample.path, notice.detail))
+        return dict(found)
+
+
+def check_file(sample: Sample) -> FileReport:
+    """Decodes the whole file, or the sample's part of it, exactly as training and evaluation will."""
+    size = _size(sample.path)
+    try:
+        found = os.stat(sample.path)  # before reading: what changes meanwhile is not what was checked
+        frames, index, _ = read_clip(
+            sample.path,
+            Numbered(sample.path, (0,)),
+            start_seconds=sample.start_seconds,
+            end_seconds=sample.end_seconds,
+            verify=True,
+        )
+        noticed = notices(sample.path, index)
+    except VideoError as error:
+        return FileReport(sample, size, problem=error.reason)
+    except (OSError, ValueError) as error:
+        return FileReport(sample, size, problem=os_reason(error))
+    height, width = frames.shape[-2:]
+    info = VideoInfo(sample.path, tuple(index.times_seconds.tolist()), width, height, index.codec)
+    stamp = found.st_size, found.st_mtime_ns
+    index = replace(index)  # without what it has worked out
+    return FileReport(sample, size, info, index=index, stamp=stamp, notices=noticed)
+
+
+def _check_in_process(item: tuple[int, Sample]) -> FileReport:
+    with time_limit(item[1].path):
+        return check_file(item[1])
+
+
+def _check_here(item: tuple[int, Sample]) -> tuple[tuple[int, Sample], FileReport]:
+    return item, check_file(item[1])
+
+
+def check_samples(
+    samples: Sequence[Sample],
+    *,
+    splits: Sequence[str] | None = None,
+    ignored: Sequence[str] = (),
+    notices: Sequence[str] = (),
+    num_workers: int = 0,
+    progress: Callable[[FileReport], None] = lambda report: None,
+) -> CheckReport:
+    """Checks all files, in ``num_workers`` processes (0: in this one); a decoder that kills its process is one damaged
+    file. ``splits``: that of each sample, where there are some. ``progress`` hears of each."""
+    reports: dict[int, FileReport] = {}
+    items = enumerate(samples)
+    work = each_in_process(_check_in_process, items, num_workers) if num_workers else map(_check_here, items)
+    for (place, sample), report in work:
+        if isinstance(report, Crash):
+            report = FileReport(sample, _size(sample.path), problem=report.reason)
+        reports[place] = report
+        progress(report)
+    reports = [reports[place] for place in range(len(samples))]
+    same = _same_content(reports)
+    found = _notices(samples, splits or ["all"] * len(samples), same)
+    notices = (*notices, *found, *_rates(reports), *_long_ones(reports))
+    return CheckReport(tuple(reports), _duplicates(reports, same), tuple(ignored), notices)
+
+
+def _notices(samples: Sequence[Sample], splits: Sequence[str], same: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Of labels and splits. Files of the same content count as one file."""
+    first = {path: group[0] for group in same for path in group}
+    real = {path: os.path.realpath(path) for path in {sample.path for sample in samples}}
+    file_of = {path: first.get(found, found) for path, found in real.items()}
+    notices = several_labels(samples, file_of.__getitem__)
+    by_split: dict[str, list[Sample]] = defaultdict(list)
+    for sample, split in zip(samples, splits, strict=True):
+        by_split[split].append(replace(sample, path=file_of[sample.path]))
+    if "val" in by_split:
+        notices += split_notices(by_split.get("train", ()), by_split["val"])
+    try:
+        refuse_shared_groups(by_split)
+        drawn = by_split.get("train") or by_split.get("all") or ()
+        if "val" not in by_split and drawn and all(sample.label is not None for sample in drawn):
+            split_samples(drawn, val_fraction=DataConfig().val_fraction, seed=0)
+    except DataError as error:
+        notices += (f"evl train would refuse this: {error}",)
+    return notices
+
+
+def _long_ones(reports: Sequence[FileReport]) -> tuple[str, ...]:
+    """A line if some are far longer than what a model with the default settings looks at."""
+    config, lengths = RunConfig(), {}
+    for report in reports:
+        if report.index is not None:
+            sample, times = report.sample, report.index.times_seconds
+            first, count = find_part(sample.path, report.index, sample.start_seconds, sample.end_seconds)
+            lengths[sample] = Length(count, float(times[first + count - 1] - times[first]))
+    notice = long_videos_notice(lengths, config.clip, config.evaluation.num_clips)
+    return () if notice is None else (f"{notice} (with the default clips)",)
+
+
+def _rates(reports: Sequence[FileReport]) -> tuple[str, ...]:
+    infos = [report.info for report in reports if report.info is not None]
+    rates = [(info.path, rate_of(info.times_seconds, info.codec)) for info in infos]
+    return frame_rates([(path, rate) for path, rate in rates if rate is not None])
+
+
+def _size(path: str) -> int:
+    """Bytes of a file, or of the frames of a folder; 0 if there is nothing."""
+    try:
+        if os.path.isdir(path):
+            return sum(file.stat().st_size for file in frame_files(path))
+        return os.path.getsize(path)
+    except (OSError, VideoError):
+        return 0
+
+
+def _same_content(reports: Sequence[FileReport]) -> list[list[str]]:
+    """Groups of different files with the same content; only files of equal size are read."""
+    by_size: dict[int, set[str]] = defaultdict(set)
+    for report in reports:
+        if report.info is not None and os.path.isfile(report.sample.path):
+            by_size[report.size_bytes].add(os.path.realpath(report.sample.path))
+    by_content: dict[str, list[str]] = defaultdict(list)
+    for paths in by_size.values():
+        if len(paths) > 1:
+            for path in sorted(paths):
+                with open(path, "rb") as file:
+                    by_content[hashlib.file_digest(file, "sha256").hexdigest()].append(path)
+    return [group for group in by_content.values() if len(group) > 1]
+
+
+def _duplicates(reports: Sequence[FileReport], same: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+    """Groups of different files with the same content, and of the same file, or part of a file, that is listed more
+    than once, with its labels."""
+    listed: dict[tuple, list[str]] = defaultdict(list)
+    for report in reports:
+        sample = report.sample
+        key = os.path.realpath(sample.path), sample.start_seconds, sample.end_seconds
+        listed[key].append(f"{sample.name} ({sample.label})")
+    groups = [*same, *listed.values()]
+    return tuple(tuple(group) for group in groups if len(group) > 1)

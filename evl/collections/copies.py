@@ -1,0 +1,116 @@
+"""Which copy of which video goes where: the layout of a collection of copies, before any work."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from evl.data.manifests.listing import VIDEO_SUFFIXES, Tree
+from evl.data.manifests.manifest import Manifest, find_videos, read_manifest
+from evl.errors import DataError
+from evl.runtime.files import expand_home
+from evl.video.decode.frame_folder import is_image_name
+
+LIST_SUFFIXES = frozenset(".csv .tsv .json .jsonl .txt .list .parquet .yaml .yml .xml .md".split())  # noqa: SIM905
+MAX_LIST_BYTES = 64 * 2**20  # what is larger is data, not a list
+
+
+@dataclass(frozen=True)
+class Job:
+    """A video and the path of its copy below the folder of copies, with ``/``."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True)
+class CopyPlan:
+    """``source``: what was asked for; ``others``: (file, path below the folder of copies) of lists carried along;
+    ``left_out``: files that are neither. ``manifest`` with the name of its counterpart, if one was given."""
+
+    source: str
+    jobs: tuple[Job, ...]
+    others: tuple[tuple[Path, str], ...] = ()
+    left_out: tuple[str, ...] = ()
+    manifest: Manifest | None = None
+    manifest_name: str | None = None
+
+
+def plan_copies(data: str | Path, out: str | Path, *, reserved: Sequence[str] = ()) -> CopyPlan:
+    """What ``out`` will hold for a folder or a manifest. ``reserved``: names at its top that are not for lists.
+
+    Raises DataError where there are no videos, where two would become one file, or where copies and sources would mix.
+    """
+    data, out = (Path(os.path.abspath(expand_home(path))) for path in (data, out))
+    if data.is_dir():
+        _refuse_inside(data, out)
+        plan = _plan_folder(data, find_videos(data)[0], reserved)
+    elif data.suffix.lower() in VIDEO_SUFFIXES:
+        raise DataError(f"{data}: a video; expected a folder of videos, or a manifest")
+    else:
+        plan = _plan_manifest(data, reserved)
+    if not plan.jobs:
+        raise DataError(f"{data}: no videos found (known endings: {' '.join(sorted(VIDEO_SUFFIXES))})")
+    _refuse_collisions(plan, out)
+    return plan
+
+
+def _plan_folder(folder: Path, videos: Sequence[Path], reserved: Sequence[str]) -> CopyPlan:
+    jobs = tuple(Job(str(video), _copy_name(video.relative_to(folder))) for video in videos)
+    others, left_out, known = [], [], set(videos)
+    for listing in Tree(folder).walk():
+        is_video = Path(listing.path) in known
+        left_out += listing.not_entered
+        for file in (Path(listing.path) / name for name in listing.files):
+            name = file.relative_to(folder).as_posix()
+            if file in known or (is_video and is_image_name(file.name)):
+                continue
+            if file.suffix.lower() in LIST_SUFFIXES and name not in reserved and file.stat().st_size <= MAX_LIST_BYTES:
+                others.append((file, name))
+            else:
+                left_out.append(str(file))
+    return CopyPlan(str(folder), jobs, tuple(others), tuple(left_out))
+
+
+def _plan_manifest(path: Path, reserved: Sequence[str]) -> CopyPlan:
+    manifest = read_manifest(path)
+    sources = dict.fromkeys(sample.path for sample in manifest.samples)  # parts of one file are one copy
+    jobs = tuple(Job(source, _copy_name(_below(Path(os.path.abspath(source)), path.parent))) for source in sources)
+    name = f"{path.stem}.csv"
+    if name in reserved:
+        name = f"{path.stem}-copies.csv"
+    return CopyPlan(str(path), jobs, manifest=manifest, manifest_name=name)
+
+
+def _below(file: Path, folder: Path) -> Path:
+    """Relative to the folder; a file outside it by its whole path."""
+    return file.relative_to(folder) if file.is_relative_to(folder) else file.relative_to(file.anchor)
+
+
+def _copy_name(path: Path) -> str:
+    known = path.suffix.lower() in VIDEO_SUFFIXES  # "clip v1.5" in a manifest has no ending
+    return (path.with_suffix(".mp4") if known else path.with_name(path.name + ".mp4")).as_posix()
+
+
+def _refuse_inside(data: Path, out: Path) -> None:
+    source, target = Path(os.path.realpath(data)), Path(os.path.realpath(out))
+    if target == source or target.is_relative_to(source):
+        raise DataError(f"{out} is {data} or lies inside it; copies need a folder of their own")
+    if source.is_relative_to(target):
+        raise DataError(f"{data} lies inside {out}; copies need a folder of their own")
+
+
+def _refuse_collisions(plan: CopyPlan, out: Path) -> None:
+    by_target: dict[str, str] = {}
+    for job in plan.jobs:
+        other = by_target.setdefault(job.target, job.source)
+        if other != job.source:
+            raise DataError(f"{other} and {job.source} would both become {job.target}; rename one of them")
+    real = os.path.realpath(out)
+    if plan.manifest is not None and real == os.path.realpath(Path(plan.source).parent):
+        raise DataError(f"{out} is the folder of {plan.source}; copies need a folder of their own")
+    for job in plan.jobs:
+        if Path(os.path.realpath(job.source)).is_relative_to(real):
+            raise DataError(f"{job.source} lies inside {out}; copies need a folder of their own")

@@ -1,0 +1,1 @@
+"""Lists of labeled videos: manifests, folders and annotations → samples."""

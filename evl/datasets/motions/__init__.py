@@ -1,0 +1,1 @@
+"""The data set `motions`: drawn objects that move as in Something-Something."""

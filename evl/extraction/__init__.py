@@ -1,0 +1,1 @@
+"""Videos → a store of features."""

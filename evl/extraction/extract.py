@@ -1,0 +1,264 @@
+"""Features of every video, computed once and written: resumable after any death, by many processes side by side.
+
+Which clips a shard holds, and which of them go through the backbone together, is decided by the store's description
+alone, so the bytes are the same whoever writes a shard, and when.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from evl.backbones.projections import projections_of
+from evl.collections.material import announce_material
+from evl.config import RunConfig
+from evl.config import replace as replace_settings
+from evl.data.loader import read_batches
+from evl.data.splits import make_files, stop_if_too_many
+from evl.data.splits import num_workers as workers_of
+from evl.extraction.estimate import refuse_full_disk
+from evl.extraction.reading import ClipReader, Clips, clips_at_once, collate, keys_of
+from evl.extraction.work import Extraction, check_store_folder, plan_extraction
+from evl.runtime.distributed import join_world
+from evl.runtime.files import remove_abandoned, remove_file, write_atomically, write_table
+from evl.store.description import SPLITS, ShardRange, StoreOptions, shard_ranges
+from evl.store.packing import Packed
+from evl.store.shards import SHARDS, open_shard
+from evl.store.writing import (
+    INDEX,
+    PROJECTIONS,
+    ShardItem,
+    missing_shards,
+    write_description,
+    write_index,
+    write_shard,
+)
+from evl.types import Sample
+
+DAMAGED, MISSING = "damaged.csv", "missing.csv"
+
+
+@dataclass(frozen=True)
+class ExtractionProgress:
+    """``done`` of ``total`` clips of this process's part, ``before`` of them when it started."""
+
+    done: int
+    total: int
+    before: int
+    num_damaged: int
+
+
+@dataclass(frozen=True)
+class ExtractResult:
+    """``num_clips`` were stored now, by all processes of torchrun, in ``seconds``; ``num_bytes`` are there in all.
+
+    ``is_complete``: no shard is missing any more. ``damaged``: split -> path -> reason, of the whole store if it is
+    complete, else of what this process met. ``missing``: listed videos that were not there.
+    """
+
+    folder: Path
+    num_clips: int
+    num_bytes: int
+    seconds: float
+    is_complete: bool
+    damaged: dict[str, dict[str, str]]
+    missing: tuple[Sample, ...]
+
+    @property
+    def num_damaged(self) -> int:
+        return sum(map(len, self.damaged.values()))
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+
+def extract(
+    config: RunConfig,
+    out: str | Path,
+    options: StoreOptions | None = None,
+    *,
+    device: str | None = None,
+    part: tuple[int, int] = (1, 1),
+    num_workers: int | None = None,
+    yes: bool = False,
+    before: Callable[[Extraction], None] | None = None,
+    progress: Callable[[ExtractionProgress], None] = lambda report: None,
+) -> ExtractResult:
+    """Writes the features of all videos of ``config`` to the folder ``out``, or goes on with what is there.
+
+    ``part``: which of how many processes that are started side by side this one is, from 1; under torchrun its
+    processes share that part. ``before`` is called by the first process when all is decided and nothing is written;
+    without it, RunError where the disk is too small, unless ``yes``. ``num_workers``: None for the config's.
+
+    Raises StoreError where something else is in ``out``, RunError if too many videos are damaged, and others of
+    ``evl.errors``.
+    """
+    if num_workers is not None:
+        config = replace_settings(config, data={"num_workers": num_workers})
+    with join_world(device) as world:
+        number, count = part
+        shared = ((number - 1) * world.size + world.rank + 1, count * world.size)
+        work = plan_extraction(config, out, options or StoreOptions(), device=world.device, part=shared)
+        world.only_main(lambda: check_store_folder(work))
+        world.only_main(lambda: before(work) if before is not None else None if yes else refuse_full_disk(work))
+        world.only_main(lambda: begin(work))
+        everything = [sample for samples in work.splits.values() for sample in samples]
+        world.only_main(lambda: announce_material(everything, work.config))
+        started = time.monotonic()
+        num_clips, damaged = _write_shards(work, progress)
+        world.barrier()
+        world.only_main(lambda: finish(work))
+        num_clips = sum(world.gather(num_clips))
+        is_complete = (work.folder / INDEX).exists()
+        for other in world.gather(damaged):
+            for split, found in other.items():
+                damaged[split] = damaged.get(split, {}) | found
+    if is_complete:
+        damaged = _damaged(work)
+    size = sum(path.stat().st_size for path in work.folder.rglob("*") if path.is_file())
+    missing = tuple(sample for group in work.missing.values() for sample in group)
+    seconds = time.monotonic() - started
+    return ExtractResult(work.folder, num_clips, size, seconds, is_complete, _named(work, damaged), missing)
+
+
+def begin(work: Extraction) -> None:
+    """The files that stand beside the shards; what a killed process left half written goes away, and so does what
+    was made of all shards, if one of them is not there (any more)."""
+    folder = work.folder
+    remove_abandoned(folder)
+    remove_abandoned(folder / SHARDS)
+    write_description(folder, work.description)
+    if work.description.options.form == "tokens" and not (folder / PROJECTIONS).exists():
+        with write_atomically(folder / PROJECTIONS) as file:
+            file.write(projections_of(work.backbone).to_bytes())
+    if missing_shards(folder, work.description):
+        for name in (INDEX, DAMAGED):  # the index first: without it the store is not finished, whatever else is there
+            remove_file(folder / name)
+    if work.missing and not (folder / MISSING).exists():
+        rows = [(one.path, one.label, split) for split, group in work.missing.items() for one in group]
+        write_table(folder / MISSING, [("path", "label", "split"), *rows])
+
+
+def finish(work: Extraction) -> None:
+    """The index and the list of damaged videos, if all shards are there: by whoever finds them so.
+
+    RunError if too many training videos are damaged.
+    """
+    folder = work.folder
+    if missing_shards(folder, work.description):
+        return
+    damaged = _damaged(work)
+    _stop_if_too_many(work, damaged.get("train", {}))
+    if damaged and not (folder / DAMAGED).exists():
+        rows = [(name, split, why) for split, group in _named(work, damaged).items() for name, why in group.items()]
+        write_table(folder / DAMAGED, [("path", "split", "reason"), *rows])
+    if not (folder / INDEX).exists():
+        write_index(folder)
+
+
+def _damaged(work: Extraction) -> dict[str, dict[int, str]]:
+    """As all shards list them: split -> video -> why it is not in the store."""
+    damaged: dict[str, dict[int, str]] = {}
+    for covers in shard_ranges(work.description):
+        for item in open_shard(work.folder, work.description, covers).items:
+            if item.get("reason") is not None:
+                damaged.setdefault(covers.split, {}).setdefault(item["video"], item["reason"])
+    return damaged
+
+
+def _named(work: Extraction, damaged: dict[str, dict[int, str]]) -> dict[str, dict[str, str]]:
+    return {split: {work.splits[split][video].name: why for video, why in found.items()}
+            for split, found in damaged.items()}  # fmt: skip
+
+
+def _stop_if_too_many(work: Extraction, damaged: dict[int, str]) -> None:
+    """Counts files, as live training does, not the videos (with times) that are cut out of them."""
+    samples = work.splits["train"]
+    stop_if_too_many({samples[video].path: why for video, why in damaged.items()}, samples, work.config)
+
+
+class _Shard:
+    """One shard, gathered in memory."""
+
+    def __init__(self, work: Extraction, covers: ShardRange):
+        self.work, self.covers = work, covers
+        self.tokens: dict[int, list[Packed]] = {}
+        self.maps: dict[int, list[Packed]] = {}
+        self.num_valid: dict[tuple[int, int], int] = {}
+        self.damaged: dict[tuple[int, int], str] = {}
+
+    def add(self, clips: Clips) -> None:
+        self.damaged |= clips.damaged
+        if clips.pixels is None:
+            return
+        self.num_valid |= dict(zip(clips.pairs, clips.num_valid, strict=True))
+        for part in clips.pixels.split(clips_at_once(clips.pixels.shape[1])):
+            for kept, new in zip((self.tokens, self.maps), self.work.features_of(part), strict=True):
+                for block, packed in new.items():
+                    kept.setdefault(block, []).append(packed)
+
+    def write(self) -> None:
+        samples = self.work.splits[self.covers.split]
+        items = [
+            ShardItem(
+                video, clip, samples[video], self.num_valid.get((video, clip), 0), self.damaged.get((video, clip))
+            )
+            for video, clip in self.covers.pairs
+        ]
+        tokens, maps = ({block: _joined(parts) for block, parts in kept.items()} for kept in (self.tokens, self.maps))
+        write_shard(self.work.folder, self.work.description, self.covers.number, items, tokens, maps)
+
+
+def _write_shards(
+    work: Extraction, progress: Callable[[ExtractionProgress], None]
+) -> tuple[int, dict[str, dict[int, str]]]:
+    """This process's part of what is missing: (number of clips stored, split -> video -> reason)."""
+    todo, mine = set(missing_shards(work.folder, work.description)), work.mine()
+    done = before = sum(one.count for one in mine if one.number not in todo)
+    total, stored = sum(one.count for one in mine), 0
+    damaged: dict[str, dict[int, str]] = {}
+    for split in SPLITS:
+        shards = [one for one in mine if one.split == split and one.number in todo]
+        if not shards:
+            continue
+        samples = work.splits[split]
+        reader = ClipReader(work.description, split, make_files(samples, work.config))
+        batches = [keys_of(reader, one, work.description.num_frames(split)) for one in shards]
+        flat = [batch for group in batches for batch in group]
+        workers = min(workers_of(work.config), len(flat))
+        stream = read_batches(reader, flat, num_workers=workers, device=work.device, collate=collate)
+        for covers, group in zip(shards, batches, strict=True):
+            shard = _Shard(work, covers)
+            for clips in islice(stream, len(group)):
+                shard.add(clips)
+                if clips.damaged:
+                    found = damaged.setdefault(split, {})
+                    found |= {video: why for (video, _), why in clips.damaged.items()}
+                    if split == "train":
+                        _stop_if_too_many(work, found)
+                done += len(clips.pairs) + len(clips.damaged)
+                progress(ExtractionProgress(done, total, before, sum(map(len, damaged.values()))))
+            shard.write()
+            stored += len(shard.num_valid)
+    return stored, damaged
+
+
+def _joined(parts: Sequence[Packed]) -> Packed:
+    if len(parts) == 1:
+        return parts[0]
+    scales = [one.scale for one in parts if one.scale is not None]
+    return Packed(_cat([one.values for one in parts]), torch.cat(scales) if scales else None)
+
+
+def _cat(tensors: Sequence[Tensor]) -> Tensor:
+    """``torch.cat``, which does not know all types of 8 bits on all devices."""
+    dtype = tensors[0].dtype
+    if dtype.itemsize > 1:
+        return torch.cat(list(tensors))
+    return torch.cat([one.view(torch.uint8) for one in tensors]).view(dtype)

@@ -1,0 +1,108 @@
+"""Videos → the clips that are stored, exactly as training and evaluation read them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from evl.data.dataset import EvaluationViews, Files, TrainingClips
+from evl.store.description import ShardRange, StoreDescription
+from evl.video.augment import TrainingTransform
+
+FRAMES_AT_ONCE = 64  # through the backbone, in whole clips; never changed by memory, device or what was done before
+
+
+@dataclass(frozen=True)
+class Clips:
+    """``pixels`` (n,T,C,H,W) of all clips that could be read, ``pairs`` (video, clip) and ``num_valid`` (frames inside
+    the video) of each, and why others could not. ``seconds``: spent reading each key."""
+
+    pixels: Tensor | None
+    pairs: tuple[tuple[int, int], ...]
+    num_valid: tuple[int, ...]
+    damaged: dict[tuple[int, int], str]
+    seconds: tuple[float, ...]
+
+    def pin_memory(self) -> Clips:  # called by DataLoader
+        return self if self.pixels is None else replace(self, pixels=self.pixels.pin_memory())
+
+
+class ClipReader(Dataset):
+    """What ``evl.data.loader.read_batches`` takes, for one split of a store.
+
+    A key is (video, clip) in training: clip k is live training's of epoch k; it is the video alone in other splits,
+    whose clips are its evaluation views.
+    """
+
+    def __init__(self, description: StoreDescription, split: str, files: Files):
+        self.clips_a_video = description.clips_a_video(split)
+        self.is_training = split == "train"
+        self.samples = files.samples
+        index_of = {name: y for y, name in enumerate(description.class_names)}
+        labels = [index_of[sample.label] for sample in files.samples]
+        if self.is_training:
+            clip = replace(description.clip, num_frames=description.num_frames(split))
+            pixels = dict(square_pixels=description.preprocessing.pixel_aspect)
+            transform = TrainingTransform(description.augment, description.preprocessing, description.class_names)
+            self.dataset = TrainingClips(files, labels, clip, transform, description.seed, **pixels)
+        else:
+            views = dict(num_clips=description.evaluation.num_clips, num_crops=description.evaluation.num_crops)
+            self.dataset = EvaluationViews(files, labels, description.clip, description.preprocessing, **views)
+
+    def key_of(self, pair: tuple[int, int]):
+        return pair if self.is_training else pair[0]
+
+    def pairs_of(self, key) -> list[tuple[int, int]]:
+        return [key] if self.is_training else [(key, view) for view in range(self.clips_a_video)]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key) -> Clips:
+        started = time.perf_counter()
+        video, clip = key if self.is_training else (key, None)
+        item = self.dataset[(clip, video) if self.is_training else video]
+        seconds = (time.perf_counter() - started,)
+        pairs = self.pairs_of(key)
+        if item.pixels is None:
+            return Clips(None, (), (), dict.fromkeys(pairs, item.problem), seconds)
+        pixels = item.pixels[None] if self.is_training else item.pixels
+        return Clips(pixels, tuple(pairs), item.num_valid, {}, seconds)
+
+    def sample_of(self, key) -> int:
+        return key[0] if self.is_training else key
+
+    def failed(self, key, reason: str) -> Clips:
+        return Clips(None, (), (), dict.fromkeys(self.pairs_of(key), reason), (0.0,))
+
+
+def collate(items: Sequence[Clips]) -> Clips:
+    """Many keys, in order."""
+    good = [item.pixels for item in items if item.pixels is not None]
+    damaged: dict[tuple[int, int], str] = {}
+    for item in items:
+        damaged |= item.damaged
+    return Clips(
+        torch.cat(good) if good else None,
+        tuple(pair for item in items for pair in item.pairs),
+        tuple(number for item in items for number in item.num_valid),
+        damaged,
+        tuple(seconds for item in items for seconds in item.seconds),
+    )
+
+
+def clips_at_once(num_frames: int) -> int:
+    """Clips of so many frames that go through the backbone together."""
+    return max(1, FRAMES_AT_ONCE // num_frames)
+
+
+def keys_of(reader: ClipReader, shard: ShardRange, num_frames: int) -> list[list]:
+    """What is read of a shard, in batches: clips of training, whole videos of other splits."""
+    keys = list(dict.fromkeys(map(reader.key_of, shard.pairs)))
+    size = max(1, clips_at_once(num_frames) // (1 if reader.is_training else reader.clips_a_video))
+    return [keys[start : start + size] for start in range(0, len(keys), size)]

@@ -1,0 +1,149 @@
+"""A sample of a store computed again, from the videos, and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evl.backbones import create_backbone
+from evl.config import replace as replace_settings
+from evl.data.loader import read_batches
+from evl.data.splits import make_files, num_workers
+from evl.errors import StoreError
+from evl.extraction.reading import ClipReader, collate
+from evl.extraction.work import Extraction
+from evl.runtime.distributed import pick_device
+from evl.store.compatibility import config_of
+from evl.store.packing import Packed
+from evl.store.store import FeatureStore, StoredSplit
+from evl.video.transforms import preprocessing_of
+
+# how far the same computation may come out otherwise, in other batches and on another machine, as a share of a map's
+# largest number
+COMPUTING = {"fp32": 1e-4, "fp16": 2**-7, "bf16": 2**-5}
+# two steps of a rounding that half a step is lost in, one each side: as a share of the number itself ...
+ROUNDING = {"float32": 0.0, "float16": 2**-10, "bfloat16": 2**-7, "int8": 0.0, "uint8": 0.0, "float8": 2**-3}
+# ... and of the scale
+STEP = {"int8": 1.0, "uint8": 1.0, "float8": 2**-9}
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One stored clip. ``difference``: the largest, as a share of what is allowed (1 and less: equal); ``problem``:
+    why it could not be computed again."""
+
+    split: str
+    path: str
+    clip: int
+    difference: float = 0.0
+    problem: str | None = None
+
+    @property
+    def is_equal(self) -> bool:
+        return self.problem is None and self.difference <= 1
+
+
+def verify(
+    path: str | Path,
+    *,
+    sample: int = 16,
+    seed: int | None = None,
+    device: str | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Checked, ...]:
+    """Computes ``sample`` clips of a finished store again, drawn from all of them by ``seed``; None: others each time.
+
+    Raises StoreError where it is none, or was made with other weights than there are now.
+    """
+    store = FeatureStore(path)
+    work = _again(store, device)
+    chosen = _drawn(store, sample, seed)
+    results: list[Checked] = []
+    for name, split in store.splits.items():
+        pairs = [pair for other, *pair in chosen if other == name]
+        reader = ClipReader(store.description, name, make_files(split.samples, work.config))
+        count = num_workers(work.config) if workers is None else workers
+        stream = read_batches(
+            reader, [[reader.key_of(tuple(pair))] for pair in pairs], num_workers=min(count, len(pairs)),
+            device=work.device, collate=collate,
+        )  # fmt: skip
+        for (video, clip), read in zip(pairs, stream, strict=True):
+            results.append(_compared(work, split, video, clip, read))
+            progress(len(results), len(chosen))
+    return tuple(results)
+
+
+def _again(store: FeatureStore, device: str | None) -> Extraction:
+    """What made the store, from its description."""
+    description = store.description
+    config = replace_settings(config_of(description), training={"precision": description.precision})
+    backbone = create_backbone(config.backbone, description.taps).to(pick_device(device))
+    now = replace(
+        description,
+        backbone_hash=backbone.weights_hash,
+        spec=backbone.spec,
+        preprocessing=preprocessing_of(config, backbone.preprocessing),
+    )
+    before, after = description.fingerprint, now.fingerprint
+    if changed := [f"{name} is {after[name]} now and {before[name]} in the store" for name in before
+                   if after[name] != before[name]]:  # fmt: skip
+        raise StoreError(f"{store.path} cannot be made again: {'; '.join(changed)}")
+    splits = {name: split.samples for name, split in store.splits.items()}
+    return Extraction(store.path, config, description, splits, {}, backbone)
+
+
+def _drawn(store: FeatureStore, count: int, seed: int | None) -> list[tuple[str, int, int]]:
+    """(split, video, clip), in order, of stored clips, each as likely as any other."""
+    videos = [(name, video, split.num_clips(video)) for name, split in store.splits.items()
+              for video in range(len(split)) if split.num_clips(video)]  # fmt: skip
+    ends = np.cumsum([clips for _, _, clips in videos])
+    total = int(ends[-1]) if videos else 0
+    places = np.sort(np.random.default_rng(seed).choice(total, min(count, total), replace=False)) if total else []
+    chosen = []
+    for place in places:
+        at = int(np.searchsorted(ends, place, side="right"))
+        name, video, clips = videos[at]
+        chosen.append((name, video, int(place - (ends[at] - clips))))
+    return chosen
+
+
+def _compared(work: Extraction, split: StoredSplit, video: int, clip: int, read) -> Checked:
+    name = split.samples[video].name
+    if read.pixels is None:
+        return Checked(split.name, name, clip, problem=next(iter(read.damaged.values())))
+    place = [pair for pair in read.pairs].index((video, clip))
+    made = work.features_of(read.pixels[place : place + 1])
+    stored = split.read([(video, clip)])
+    description = work.description
+    worst = 0.0
+    for there, here in zip((stored.tokens, stored.maps), made, strict=True):
+        assert there.keys() == here.keys()
+        for block, packed in there.items():
+            worst = max(worst, difference(packed, here[block], description.options.dtype, description.precision))
+    return Checked(split.name, name, clip, worst)
+
+
+def difference(stored: Packed, made: Packed, dtype: str, precision: str) -> float:
+    """The largest difference between two maps of a clip, as a share of what is allowed there."""
+    here, there = made.unpack(), stored.unpack()
+    kind = "uint8" if stored.values.dtype == torch.uint8 else dtype
+    allowed = ROUNDING[kind] * there.abs() + COMPUTING[precision] * there.abs().max()
+    if stored.scale is not None:
+        allowed = allowed + STEP[kind] * stored.scale
+    return _largest((here - there).abs(), allowed)
+
+
+def _largest(found: Tensor, allowed: Tensor) -> float:
+    shares = torch.where(found > 0, found / allowed, 0.0)  # nothing is allowed where all is zero
+    return float("inf") if shares.isnan().any() else shares.max().item()
+
+
+def different(results: Sequence[Checked]) -> list[Checked]:
+    """Those that are not equal."""
+    return [one for one in results if not one.is_equal]

@@ -1,0 +1,147 @@
+"""What an extraction is to do, decided before the first video is read; and how clips become what is stored of them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from evl._version import __version__
+from evl.backbones import FrozenBackbone, create_backbone
+from evl.backbones.projections import projections_of
+from evl.config import RunConfig
+from evl.data.splits import find_splits
+from evl.errors import BackboneError, ConfigError, SaveError, StoreError
+from evl.models.crossframe import neighbor_maps, packed_maps
+from evl.runtime.files import expand_home, is_used, nearest_existing
+from evl.runtime.precision import autocast, resolve_precision
+from evl.store.description import (
+    DESCRIPTION,
+    ShardRange,
+    StoreDescription,
+    StoreOptions,
+    bytes_a_clip,
+    clips_a_shard,
+    hash_videos,
+    shard_ranges,
+)
+from evl.store.packing import Packed, pack_maps, pack_tokens
+from evl.store.writing import PROJECTIONS, write_description
+from evl.types import Sample
+from evl.video.augment import TrainingTransform
+from evl.video.decode.torchcodec import require as require_decoder
+from evl.video.transforms import normalize, preprocessing_of
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """All that is decided before the first video is read. ``config`` has absolute paths, ``backbone`` is on its device;
+    ``missing``: listed videos that are not there, by split, and not in ``splits``. ``part`` is (number from 1, of how
+    many): this process takes each shard whose number + 1 is ``part[0]`` modulo ``part[1]``."""
+
+    folder: Path
+    config: RunConfig
+    description: StoreDescription
+    splits: dict[str, tuple[Sample, ...]]
+    missing: dict[str, tuple[Sample, ...]]
+    backbone: FrozenBackbone
+    part: tuple[int, int] = (1, 1)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.backbone.parameters()).device
+
+    def mine(self) -> list[ShardRange]:
+        """This process's shards."""
+        number, count = self.part
+        return [one for one in shard_ranges(self.description) if one.number % count == number - 1]
+
+    def features_of(self, pixels: Tensor) -> tuple[dict[int, Packed], dict[int, Packed]]:
+        """Pixels (n,T,C,H,W), bytes or normalised -> (token maps, neighbor maps) by block, packed, on the CPU: those
+        that training would compute."""
+        description, backbone, pre = self.description, self.backbone, self.description.preprocessing
+        options, pixels = description.options, pixels.to(self.device, non_blocking=True)
+        # views, and clips with random erasing, are normalised already
+        clips = normalize(pixels, pre.mean, pre.std) if pixels.dtype == torch.uint8 else pixels
+        with torch.no_grad():
+            with autocast(description.precision, clips.device):
+                if options.form == "tokens":
+                    tokens, features = backbone.token_maps(clips)[0], []
+                else:
+                    features = backbone(clips)
+                    tokens = {tap: one.tokens for tap, one in zip(backbone.taps, features, strict=True)}
+            maps = {}
+            for tap, one in zip(backbone.taps, features, strict=False):
+                dtype = one.tokens.dtype
+                whole = packed_maps(neighbor_maps(one.query, one.key, backbone.spec.grid, dtype), dtype)
+                maps[tap] = pack_maps(whole, options.dtype).to("cpu")
+            packed = {
+                block: pack_tokens(tokens[block], options.dtype, options.scale).to("cpu") for block in sorted(tokens)
+            }
+        return packed, maps
+
+
+def plan_extraction(
+    config: RunConfig, out: str | Path, options: StoreOptions, *, device: torch.device, part: tuple[int, int] = (1, 1)
+) -> Extraction:
+    """Finds the videos and makes the backbone; writes nothing. Raises errors of ``evl.errors``."""
+    number, count = part
+    if not 1 <= number <= count:
+        raise ConfigError(f"part {number}/{count}: expected a number from 1 to {max(1, count)}")
+    found = find_splits(config)
+    config = found.config
+    require_decoder(config.data.decoder)
+    backbone = create_backbone(config.backbone, config.model.taps).to(device)
+    if backbone.frames_per_map > 1:
+        raise BackboneError(
+            f"{backbone.spec.name} makes a token map of each {backbone.frames_per_map} frames, and a store has one for "
+            "each frame: train on the videos, without --features"
+        )
+    num_frames = max(options.frames or 0, config.clip.num_frames)
+    size = bytes_a_clip(backbone.spec, backbone.taps, options, num_frames)
+    try:
+        description = StoreDescription(
+            backbone=config.backbone,
+            backbone_hash=backbone.weights_hash,
+            spec=backbone.spec,
+            preprocessing=preprocessing_of(config, backbone.preprocessing),
+            taps=backbone.taps,
+            options=options,
+            precision=resolve_precision(config.training.precision, device),
+            clip=config.clip,
+            augment=config.augment,
+            evaluation=config.evaluation,
+            seed=config.training.seed,
+            # how many processes read them is no part of what they are
+            data=replace(config.data, num_workers=None),
+            class_names=found.class_names,
+            splits={split: len(samples) for split, samples in found.splits.items()},
+            videos_hash=hash_videos(found.splits),
+            clips_per_shard=clips_a_shard(size, options),
+            origin=backbone.origin,
+            evl_version=__version__,
+        )
+    except ValidationError as error:
+        raise ConfigError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+    TrainingTransform(config.augment, description.preprocessing, found.class_names)  # which may refuse the config
+    return Extraction(expand_home(Path(out)), config, description, found.splits, found.missing, backbone, part)
+
+
+def check_store_folder(work: Extraction) -> None:
+    """Refuses what ends in an error later: StoreError, if the folder holds something else than this store's beginning,
+    or nothing; SaveError where nothing can be written; BackboneError for blocks that the form cannot take apart."""
+    folder = work.folder
+    if work.description.options.form == "tokens" and not (folder / PROJECTIONS).exists():
+        projections_of(work.backbone)
+    nearest = nearest_existing(folder)
+    if nearest != folder.absolute() and not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
+        why = "may not be written to" if nearest.is_dir() else "is no folder"
+        raise SaveError(f"{folder} cannot be made: {nearest} {why}; choose another --out")
+    if (folder / DESCRIPTION).exists():
+        write_description(folder, work.description)  # which does nothing, or tells the difference
+    elif is_used(folder):
+        raise StoreError(f"{folder} is there already, is not empty, and is no store of features; choose another --out")

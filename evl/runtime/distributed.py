@@ -1,0 +1,98 @@
+"""One process or many, by torchrun: the few things a program must know of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from evl.errors import ConfigError, EVLError
+from evl.runtime.main_guard import end_if_only_starting
+
+
+@dataclass(frozen=True)
+class World:
+    """Who this process is among ``size``; ``device`` is its own."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def gather(self, value) -> list:
+        """The value of every process, by rank, on every process."""
+        if self.size == 1:
+            return [value]
+        values = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def sum_(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Adds up a tensor over all processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def barrier(self) -> None:
+        if self.size > 1:
+            dist.barrier()
+
+    def only_main(self, action: Callable[[], None]) -> None:
+        """Runs on the first process; what goes wrong there is raised on all, so that none waits for ever."""
+        problem = None
+        if self.is_main:
+            try:
+                action()
+            except EVLError as error:
+                problem = error
+        if (problem := self.gather(problem)[0]) is not None:
+            raise problem
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """The named device, or CUDA if there is one, else the CPU; ``cuda`` without a number is this process's own.
+
+    Raises ConfigError for a device that is not there.
+    """
+    has_cuda = torch.cuda.is_available()
+    try:
+        device = torch.device(name if name is not None else "cuda" if has_cuda else "cpu")
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise ConfigError(f"no device named {name!r}; expected cpu, cuda, cuda:1 …")
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        index = int(os.environ.get("LOCAL_RANK", 0)) if device.index is None else device.index
+        if not has_cuda or index >= count:
+            raise ConfigError(
+                f"device cuda:{index} is needed, but this machine has {count if has_cuda else 'no'} CUDA devices"
+            )
+        return torch.device("cuda", index)
+    return device
+
+
+@contextmanager
+def join_world(device: str | None = None) -> Iterator[World]:
+    """The world torchrun made, with NCCL on CUDA and gloo on CPU; alone if there is none."""
+    end_if_only_starting()
+    chosen = pick_device(device)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)  # pinned memory and collectives use the current device
+    size = int(os.environ.get("WORLD_SIZE", 1))
+    if size == 1 or dist.is_initialized():
+        rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        yield World(rank, size, chosen)
+        return
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield World(dist.get_rank(), size, chosen)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,178 @@
+"""What lies in the folder of a model, read and not believed: its card, its tensors, its backbone."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
+
+from evl.backbones import FrozenBackbone, Taps, create_backbone
+from evl.data.manifests.labels import clean_names
+from evl.errors import BackboneError, CheckpointError
+from evl.models.card import ModelCard
+from evl.models.registry import build_decoder, taps_of
+from evl.runtime.files import expand_home, strict_json
+from evl.runtime.import_path import is_import_path, refuse_code_inside
+from evl.saving.formats import CARD, WEIGHTS, refuse_other_formats
+from evl.saving.hub import fetch, is_hub_id
+from evl.types import BackboneSpec, EncoderFacts
+
+
+def find_model(path: str | Path, revision: str | None = None) -> Path:
+    """The folder of a model: ``path`` itself, or where the hub's ``owner/name`` lies in the cache."""
+    path = expand_home(path)
+    return fetch(str(path), revision) if not os.path.exists(path) and is_hub_id(path) else Path(path)
+
+
+def read_card(folder: str | Path) -> ModelCard:
+    """``model.json`` of a run or model folder. Raises CheckpointError with the reason."""
+    path = expand_home(Path(folder)) / CARD
+    if not path.is_file():
+        if (Path(folder) / "config.yaml").is_file():
+            raise CheckpointError(f"{folder}: this run is not finished; go on with: evl train --out {folder} --resume")
+        raise CheckpointError(f"{folder}: no saved model here (no {CARD}); expected the folder of a finished run")
+    try:
+        content = strict_json(path.read_text(encoding="utf-8"))
+        refuse_other_formats(content)
+        card = TypeAdapter(ModelCard).validate_python(content)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise CheckpointError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    except (ValueError, RecursionError) as error:  # no JSON, no text
+        raise CheckpointError(f"{path}: damaged ({error})") from None
+    if wrong := what_cannot_be(card):
+        raise CheckpointError(f"{path}: {'; '.join(wrong)}")
+    refuse_code_inside(folder, card.model.decoder, card.backbone.name)
+    return replace(card, class_names=clean_names(card.class_names))
+
+
+def what_cannot_be(card: ModelCard) -> list[str]:
+    """What in a card no model can have, in words."""
+    pre, names = card.preprocessing, card.class_names
+    wrong = {
+        f"interpolation {pre.interpolation!r}": pre.interpolation not in ("bilinear", "bicubic"),
+        f"mean {pre.mean}": not all(map(math.isfinite, pre.mean)),
+        f"std {pre.std}": not all(math.isfinite(one) and one > 0 for one in pre.std),
+        "a class name that stands there twice": len(set(names)) != len(names),
+        "a class name that is no text": any("\ud800" <= sign <= "\udfff" for name in names for sign in name),
+    }
+    return [what for what, is_wrong in wrong.items() if is_wrong]
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """A ``model.safetensors``. Raises CheckpointError where it is damaged, or holds what no model has."""
+    try:
+        state = safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path}: missing or damaged ({error})") from None
+    for name, value in state.items():
+        if not is_loadable(value) or not value.isfinite().all():
+            what = "numbers that are not finite" if value.is_floating_point() else f"numbers of {value.dtype}"
+            raise CheckpointError(f"{path}: {name} holds {what}")
+    return state
+
+
+def is_loadable(value: Tensor) -> bool:
+    """Whether a saved model may have such a tensor: of floats, or one whole number, as BatchNorm counts its batches."""
+    return value.is_floating_point() or (value.dtype == torch.int64 and value.ndim == 0)
+
+
+def weights_file(folder: Path, card: ModelCard) -> str | None:
+    """Where the backbone's file is, if it is made of one: where it was when the model was saved, else beside it."""
+    weights = card.backbone.weights
+    if weights is not None and not os.path.isfile(weights) and (folder / Path(weights).name).is_file():
+        return str(folder / Path(weights).name)
+    return weights
+
+
+def open_backbone(
+    folder: Path,
+    card: ModelCard,
+    state: dict[str, Tensor],
+    *,
+    backbone_weights: str | Path | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    taps: Taps | None = None,
+) -> tuple[FrozenBackbone, str | None]:
+    """The backbone of a saved model, and its weights' file if it is made of one: out of ``state`` where it is inside,
+    else by name, or from the file the card names: where it was, or beside the model.
+
+    ``image_size``: for another one than it was saved with. ``taps``: None for those its decoder reads. Raises
+    CheckpointError where it cannot be made, or is not the one the model was trained on.
+    """
+    config, taps = card.backbone, taps_of(card.model) if taps is None else taps
+    weights = expand_home(str(backbone_weights)) if backbone_weights else weights_file(folder, card)
+    config = replace(config, weights=weights)
+    inside = {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
+    try:
+        if inside and backbone_weights is None:
+            backbone = create_backbone(config, taps, state=inside)
+            backbone.origin = card.origin
+            found, known = backbone.weights_hash, card.inside_hash
+            backbone._hash = card.backbone_hash  # of the weights as they were read, before any fitting
+            if image_size is not None:
+                backbone.resize(image_size)
+        else:
+            sized = config if image_size is None else replace(config, image_size=image_size)
+            backbone = create_backbone(sized, taps, trust_origin=True)  # the hash tells
+            found, known = backbone.weights_hash, card.backbone_hash
+    except BackboneError as error:
+        raise CheckpointError(f"{folder}: its backbone cannot be rebuilt: {error}") from error
+    if found != known:
+        what = "what is inside" if inside and backbone_weights is None else weights or "what that name gives here"
+        raise CheckpointError(
+            f"{folder} was trained on other backbone weights: {config.name} with hash {str(known)[:12]}…, but {what} "
+            f"has {found[:12]}…"
+        )
+    return backbone, weights
+
+
+def refuse_other_shapes(
+    card: ModelCard, state: dict[str, Tensor], backbone: FrozenBackbone | EncoderFacts, path: Path
+) -> None:
+    """Before anything is made of the sizes that a card claims: the tensors beside it must have them."""
+    expected = grid_of(card, backbone.spec)
+    if card.model.decoder == "zero_shot":
+        return
+    try:
+        with torch.device("meta"):
+            spec = replace(backbone.spec, grid=expected)
+            num_maps = card.clip.num_frames // backbone.frames_per_map
+            decoder = build_decoder(card.model, spec, len(backbone.taps), num_maps)
+    except (RuntimeError, ValueError, OverflowError, TypeError) as error:
+        if is_import_path(card.model.decoder):
+            # its constructor may need real tensors; loading compares the shapes once it is made
+            return
+        reason = str(error).split("\n")[0]
+        raise CheckpointError(f"{path / CARD}: no decoder can have these sizes: {reason[:200]}") from None
+    for name, value in decoder.state_dict().items():
+        found = state.get(f"decoder.{name}")
+        if found is None or found.shape != value.shape:
+            what = "is missing" if found is None else f"has the shape {tuple(found.shape)}, not {tuple(value.shape)}"
+            raise CheckpointError(f"{path / WEIGHTS}: does not fit this model: decoder.{name} {what}")
+
+
+def embedding_width(card: ModelCard, state: dict[str, Tensor], path: Path) -> int | None:
+    """E of the class vectors (Y,E) of a model that has some: with it no text tower is asked."""
+    if card.model.decoder != "zero_shot" and not card.model.zero_shot_start:
+        return None
+    name = "decoder.text" if card.model.decoder == "zero_shot" else "zero_shot.text"
+    if name not in state or state[name].ndim != 2:
+        raise CheckpointError(f"{path / WEIGHTS}: does not fit this model: no class vectors ({name})")
+    return state[name].shape[1]
+
+
+def grid_of(card: ModelCard, spec: BackboneSpec) -> tuple[int, int]:
+    """(h, w) of the patches a model was trained on."""
+    height, width = (size // patch for size, patch in zip(card.preprocessing.image_size, spec.patch_size, strict=True))
+    return height, width

@@ -1,0 +1,7 @@
+"""Features on disk: what the frozen backbone says of every clip, computed once (docs/store.md)."""
+
+from evl.store.description import StoreDescription, StoreOptions
+from evl.store.packing import Packed
+from evl.store.store import FeatureStore, StoredClips, StoredSplit
+
+__all__ = ["FeatureStore", "Packed", "StoreDescription", "StoreOptions", "StoredClips", "StoredSplit"]

@@ -1,0 +1,158 @@
+"""Features in few bytes, and back: halves, or 8 bits with a scale.
+
+    int8      values = round(x / scale), scale = absmax / 127            error: half a step, scale / 2
+    float8    values = float8_e4m3fn(x / scale), scale = absmax / 448    error: 2^-4 of x, or scale · 2^-10 near zero
+    uint8     (neighbor maps, which are not negative) as int8, with max / 255
+
+The scale is float32, and taken over a channel or a token of one clip alone: a stored clip does not depend on the others
+of its batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from evl.errors import RunError
+from evl.store.memory import empty
+
+Dtype = Literal["float32", "float16", "bfloat16", "int8", "float8"]
+TYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "int8": torch.int8,
+    "uint8": torch.uint8,
+    "float8": torch.float8_e4m3fn,
+}
+_LARGEST = {torch.int8: 127.0, torch.uint8: 255.0, torch.float8_e4m3fn: 448.0}
+_PART = 1 << 18  # numbers that are unpacked together on the CPU: what stays in its cache
+
+
+@dataclass(frozen=True)
+class Packed:
+    """``values``, first dimension clips, and their ``scale``, which broadcasts over them; None: no scale."""
+
+    values: Tensor
+    scale: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, rows) -> Packed:
+        """The clips ``rows`` (a slice, or a tensor of indices)."""
+        return Packed(self.values[rows], None if self.scale is None else self.scale[rows])
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Packed:
+        values, scale = (x if x is None else x.to(device, non_blocking=non_blocking) for x in self._parts)
+        return Packed(values, scale)
+
+    def pin_memory(self) -> Packed:
+        values, scale = (x if x is None else x.pin_memory() for x in self._parts)
+        return Packed(values, scale)
+
+    @property
+    def _parts(self) -> tuple[Tensor, Tensor | None]:
+        return self.values, self.scale
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(x.nbytes for x in self._parts if x is not None)
+
+    def unpack(self, dtype: torch.dtype = torch.float32, out: Tensor | None = None) -> Tensor:
+        """The numbers again, of the shape of ``values``: in float32, rounded once, to ``dtype``.
+
+        ``out``: where to, a tensor of that shape (and type, which then counts). Values of ``dtype`` without a scale
+        come back as they are, not copied. No other memory of that size is needed.
+        """
+        values, scale = self._parts
+        if scale is None and out is None and values.dtype == dtype:
+            return values
+        if out is None:
+            is_cpu = values.device.type == "cpu"
+            out = empty(values.shape, dtype) if is_cpu else torch.empty_like(values, dtype=dtype)
+        if scale is None:
+            return out.copy_(values)
+        if values.device.type != "cpu":
+            return _unpack_at_once(values, scale, out)
+        for target, part, factor in _in_parts(out, values, scale):
+            _multiply(part, factor, target)
+        return out
+
+
+def _unpack_at_once(values: Tensor, scale: Tensor, out: Tensor) -> Tensor:
+    """Two kernels: values are exact in every type, and the product is rounded when it is written."""
+    return out.copy_(values).mul_(scale)
+
+
+def _in_parts(out: Tensor, values: Tensor, scale: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Clips, or where they are large their frames, so that each part stays in the cache."""
+    clips = max(1, _PART // max(1, values[0].numel())) if len(values) else 1
+    for start in range(0, len(values), clips):
+        part = slice(start, start + clips)
+        if clips > 1 or values.ndim < 2 or values[0].numel() <= _PART:
+            yield out[part], values[part], scale[part]
+        else:
+            for frame in range(values.shape[1]):
+                yield out[start, frame], values[start, frame], scale[start, frame if scale.shape[1] > 1 else 0]
+
+
+def _multiply(values: Tensor, scale: Tensor, out: Tensor) -> None:
+    if values.dtype == torch.float8_e4m3fn:
+        # the bits of a float8 stand in a float16 of 2^-8 as much; converting them one by one takes ten times as long
+        bits = values.view(torch.int8).to(torch.int16)
+        values, scale = bits.bitwise_left_shift_(7).bitwise_and_(-0x4080).view(torch.float16), scale * 256.0
+    if out.dtype == torch.float32:
+        out.copy_(values).mul_(scale)
+    else:
+        torch.mul(values, scale, out=out)
+
+
+def pack_tokens(tokens: Tensor, dtype: Dtype, scale: Literal["channel", "token"] = "channel") -> Packed:
+    """tokens (n,T,L,D) -> values (n,T,L,D), and for 8 bits a float32 scale (n,1,1,D) or (n,T,L,1).
+
+    Raises RunError where numbers are not finite, or are too large for float16.
+    """
+    return _pack(tokens, TYPES[dtype], (1, 2) if scale == "channel" else (3,), "token maps")
+
+
+def maps_type(dtype: Dtype) -> torch.dtype:
+    """The type of neighbor maps: uint8 for both 8-bit types."""
+    return torch.uint8 if dtype in ("int8", "float8") else TYPES[dtype]
+
+
+def pack_maps(maps: Tensor, dtype: Dtype) -> Packed:
+    """maps (n,T,h,w,h,2,w) as ``evl.models.crossframe.packed_maps`` makes them -> values of that shape, and for 8 bits
+    a float32 scale (n,T,h,w,1,1,1), one a query row. Raises RunError where numbers are not finite."""
+    return _pack(maps, maps_type(dtype), (4, 5, 6), "attention maps")
+
+
+@torch.no_grad()
+def _pack(x: Tensor, dtype: torch.dtype, over: tuple[int, ...], what: str) -> Packed:
+    if dtype in _LARGEST:
+        lowest, highest = x.amin(over, keepdim=True).float(), x.amax(over, keepdim=True).float()
+        absmax = torch.maximum(-lowest, highest)
+        _require_finite(absmax, what)
+        scale = absmax / _LARGEST[dtype]
+        # a row of zeros has the scale 0, and so has one of numbers too small for a float32 scale
+        steps = x.float() / torch.where(scale > 0, scale, 1.0)
+        steps = steps if dtype.is_floating_point else steps.round_()
+        most = _LARGEST[dtype]
+        return Packed(steps.clamp_(0.0 if dtype == torch.uint8 else -most, most).to(dtype), scale)
+    values = x.to(dtype)
+    if not values.isfinite().all():
+        _require_finite(x, what)
+        raise RunError(
+            f"{what} hold {x.abs().amax():.3g}, which {str(dtype).removeprefix('torch.')} cannot; "
+            "store them as bfloat16 (--dtype bfloat16)"
+        )
+    return Packed(values)
+
+
+def _require_finite(x: Tensor, what: str) -> None:
+    if not x.isfinite().all():
+        raise RunError(f"{what} hold numbers that are not finite: the backbone's weights, or its precision, do not fit")

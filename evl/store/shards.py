@@ -1,0 +1,184 @@
+"""One shard of a store, mapped into memory: checked against the description before a number of it is used."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import safetensors
+from torch import Tensor
+
+from evl.errors import StoreError
+from evl.store.description import DESCRIPTION, ShardRange, StoreDescription, clip_tensors, first_shards, shard_range
+from evl.store.packing import TYPES
+
+SHARDS = "shards"
+ITEMS = "evl"  # the one entry of a shard's metadata
+MOST_OPEN = 1024  # shards that stay mapped; a mapping holds no file open
+# as safetensors names types
+_NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int8": "I8", "uint8": "U8", "float8": "F8_E4M3"}
+_MOST_ITEMS_BYTES = 64 << 20
+
+
+def shard_path(folder: str | Path, number: int) -> Path:
+    """``shards/00000.safetensors`` of a store."""
+    return Path(folder) / SHARDS / f"{number:05d}.safetensors"
+
+
+def read_description(folder: str | Path) -> StoreDescription:
+    """``store.json`` of a store, finished or not. Raises StoreError where there is none, or it is none."""
+    path = Path(folder) / DESCRIPTION
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreError(f"{folder}: no store of features here (no {DESCRIPTION}); evl extract makes one") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"{path}: cannot be read ({error})") from None
+    return StoreDescription.from_json(text, path)
+
+
+def missing_shards(folder: str | Path, description: StoreDescription) -> list[int]:
+    """Numbers of the shards that are not there yet."""
+    there = _names_of_shards(folder)
+    return [n for n in range(first_shards(description)[""]) if shard_path(folder, n).name not in there]
+
+
+def num_shards(folder: str | Path) -> int:
+    """How many shards are there."""
+    return len(_names_of_shards(folder))
+
+
+def _names_of_shards(folder: str | Path) -> set[str]:
+    try:
+        return {name for name in os.listdir(Path(folder) / SHARDS) if re.fullmatch(r"\d{5,}\.safetensors", name)}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+    except OSError as error:
+        raise StoreError(f"{folder}: its shards cannot be listed ({error.strerror or error})") from None
+
+
+class Shard:
+    """``tensors``: name -> memory-mapped tensor, read-only by agreement, of ``num_rows`` clips; ``items``: all that the
+    shard covers, as its metadata lists them; ``pairs``: (video, clip) of each row."""
+
+    def __init__(self, path: Path, tensors: dict[str, Tensor], items: list[dict]):
+        self.path, self.tensors, self.items = path, tensors, items
+        self.pairs = [(item["video"], item["clip"]) for item in items if item.get("reason") is None]
+        # tensors fill the end of the file (safetensors refuses anything else)
+        self._end = max((t.data_ptr() + t.nbytes for t in tensors.values() if t.nbytes), default=0)
+        self._bytes = path.stat().st_size
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.pairs)
+
+    def prefetch(self, parts: Sequence[Tensor]) -> None:
+        """Has the system read parts of the tensors from disk, all at once: page by page takes three times as long."""
+        if not hasattr(os, "posix_fadvise"):
+            return
+        try:
+            file = os.open(self.path, os.O_RDONLY)
+        except OSError:  # gone since; what is mapped stays
+            return
+        try:
+            for part in parts:
+                start = self._bytes - self._end + part.data_ptr()
+                os.posix_fadvise(file, start, part.nbytes, os.POSIX_FADV_WILLNEED)
+        finally:
+            os.close(file)
+
+
+def open_shard(folder: str | Path, description: StoreDescription, covers: ShardRange) -> Shard:
+    """Maps a shard. Raises StoreError where it is missing, damaged, or holds anything but what it should."""
+    path = shard_path(folder, covers.number)
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            items = _items((file.metadata() or {}).get(ITEMS), description, covers, path)
+            rows = sum(item.get("reason") is None for item in items)
+            frames = description.num_frames(covers.split)
+            wanted = clip_tensors(description.spec, description.taps, description.options, frames)
+            names = set(file.keys())
+            if names != set(wanted) and (names or rows):
+                name = sorted(names ^ set(wanted))[0]
+                raise StoreError(f"{path}: {name[:50]!r} {'should not be' if name in names else 'is not'} in it")
+            tensors = {}
+            for name in names:
+                dtype, shape = wanted[name]
+                part = file.get_slice(name)
+                if part.get_dtype() != _NAMES[dtype] or tuple(part.get_shape()) != (rows, *shape):
+                    found = f"{part.get_dtype()} {tuple(part.get_shape())}"
+                    raise StoreError(f"{path}: {name} is {found}, but should be {_NAMES[dtype]} {(rows, *shape)}")
+                tensors[name] = file.get_tensor(name)
+                assert tensors[name].dtype == TYPES[dtype]
+            return Shard(path, tensors, items)
+    except StoreError:
+        raise
+    except FileNotFoundError:
+        raise StoreError(f"{path}: missing; evl extract goes on with an unfinished store") from None
+    except (OSError, safetensors.SafetensorError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise StoreError(f"{path}: damaged ({reason}); delete it, and evl extract makes it again") from None
+
+
+def _items(text: str | None, description: StoreDescription, covers: ShardRange, path: Path) -> list[dict]:
+    """The items that a shard says it covers, if they are those it should."""
+    if text is None or len(text) > _MOST_ITEMS_BYTES:
+        raise StoreError(f"{path}: its metadata does not list clips; it is no shard of a store")
+    try:
+        content = json.loads(text)
+        items = content["items"]
+        pairs = [(item["video"], item["clip"]) for item in items]
+        is_whole = all(_is_item(item, covers.split, description.num_frames(covers.split)) for item in items)
+    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
+        raise StoreError(f"{path}: its metadata does not list clips; it is no shard of a store") from None
+    if content.get("fingerprint") != description.fingerprint_hash:
+        raise StoreError(f"{path}: a shard of another store, whose fingerprint is not that of store.json")
+    if pairs != covers.pairs or not is_whole:
+        raise StoreError(f"{path}: lists other clips than shard {covers.number} of this store has")
+    return items
+
+
+def _is_item(item: dict, split: str, frames: int) -> bool:
+    times = [item.get(name) for name in ("start_seconds", "end_seconds")]
+    reason, valid = item.get("reason"), item.get("num_valid")
+    return (
+        item["split"] == split
+        and isinstance(item["path"], str)
+        and isinstance(item["label"], str)
+        and isinstance(item.get("group", ""), str)
+        and type(item["video"]) is type(item["clip"]) is int
+        and all(time is None or (type(time) in (int, float) and 0 <= time < float("inf")) for time in times)
+        and (isinstance(reason, str) if reason is not None else type(valid) is int and 0 <= valid <= frames)
+    )
+
+
+class Shards:
+    """The shards of a store, opened when they are first asked for; the least used are let go. For many threads."""
+
+    def __init__(self, folder: Path, description: StoreDescription, most: int = MOST_OPEN):
+        self.folder, self.description, self.most = folder, description, most
+        self._open: OrderedDict[int, Shard] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict:
+        return {"folder": self.folder, "description": self.description, "most": self.most}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__init__(**state)  # another process maps them again
+
+    def get(self, number: int) -> Shard:
+        with self._lock:
+            if number in self._open:
+                self._open.move_to_end(number)
+                return self._open[number]
+        shard = open_shard(self.folder, self.description, shard_range(self.description, number))
+        with self._lock:
+            self._open[number] = shard
+            while len(self._open) > self.most:
+                self._open.popitem(last=False)
+        return shard

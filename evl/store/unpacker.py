@@ -1,0 +1,118 @@
+"""Stored clips → features: what the encoder and the neighbor maps would be, to the rounding of the store."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from evl.backbones import Taps
+from evl.backbones.base import tapped_blocks
+from evl.backbones.projections import Projections
+from evl.errors import StoreError
+from evl.models.crossframe import empty_maps, fill_maps, unpacked_maps
+from evl.runtime.precision import without_autocast
+from evl.store.description import StoreDescription
+from evl.store.store import FeatureStore, StoredClips
+from evl.types import EncoderFacts, MappedFeatures
+
+PROJECTIONS = "projections.safetensors"
+
+
+def encoder_of(description: StoreDescription, taps: Taps | None = None) -> EncoderFacts:
+    """What a store knows of the encoder that made it; ``taps``: some of the stored blocks, None: all.
+
+    Raises StoreError where a block is not stored.
+    """
+    spec, stored = description.spec, description.taps
+    taps = stored if taps is None else tapped_blocks(taps, spec.depth, spec.name)
+    if missing := sorted(set(taps) - set(stored)):
+        raise StoreError(
+            f"model.taps asks for block {missing[0]} of {spec.name}; the store has {', '.join(map(str, stored))}. "
+            "Set model.taps to some of them, or extract anew"
+        )
+    return EncoderFacts(spec, description.preprocessing, taps, description.backbone_hash, description.origin)
+
+
+def open_unpacker(store: FeatureStore, taps: Taps | None = None, *, needs_maps: bool = True) -> Unpacker:
+    """The unpacker of a store. Raises StoreError where the store lacks a block, or its projections are damaged."""
+    projections = None
+    if store.description.options.form == "tokens":
+        projections = Projections.load(store.path / PROJECTIONS, store.description.spec)
+    return Unpacker(store.description, projections, taps, needs_maps=needs_maps)
+
+
+class Unpacker(nn.Module):
+    """StoredClips -> one MappedFeatures per tapped block, shallow to deep.
+
+    ``needs_maps``: whether anything reads attention maps; where not, none are made or unpacked, and ``maps`` is empty.
+    ``encoder``: what is known of the encoder (EncoderFacts).
+    """
+
+    def __init__(
+        self,
+        description: StoreDescription,
+        projections: Projections | None = None,
+        taps: Taps | None = None,
+        *,
+        needs_maps: bool = True,
+    ):
+        super().__init__()
+        self.encoder = encoder_of(description, taps)
+        self.needs_maps = needs_maps
+        if (projections is None) != (description.options.form == "maps"):
+            raise ValueError("projections go with form=tokens, and only with it")
+        if projections is not None and (missing := sorted(set(self.encoder.taps) - set(projections.blocks))):
+            raise StoreError(f"the store has no projections of block {missing[0]}; extract it anew")
+        self.projections = None if projections is None else projections.of(self.encoder.taps)
+        self._narrow: dict[torch.dtype, Projections] = {}
+        self.requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(self, clips: StoredClips, dtype: torch.dtype = torch.float32) -> list[MappedFeatures]:
+        """tokens (B,T,L,D), and maps as ``neighbor_maps`` makes them, in ``dtype``, or autocast's where that is on."""
+        device, taps = next(iter(clips.tokens.values())).values.device, self.encoder.taps
+        if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
+            dtype = torch.get_autocast_dtype(device.type)
+        with without_autocast(device):
+            if self.projections is None:
+                return [
+                    MappedFeatures(
+                        clips.tokens[block].unpack(dtype),
+                        unpacked_maps(clips.maps[block].unpack(dtype), dtype) if self.needs_maps else (),
+                    )
+                    for block in taps
+                ]
+            needed = {*taps, *(tap - 1 for tap in taps if self.needs_maps)}
+            tokens = {block: clips.tokens[block].unpack(dtype) for block in sorted(needed)}
+            return [
+                MappedFeatures(tokens[block], self._maps(block, tokens[block - 1]) if self.needs_maps else ())
+                for block in taps
+            ]
+
+    def _maps(self, block: int, inputs: Tensor) -> list[Tensor]:
+        """The block's neighbor maps from its inputs (B,T,L,D); on the CPU clip by clip, to stay in the cache."""
+        spec, projections = self.encoder.spec, self._in_type(inputs.dtype)
+        maps = empty_maps(*inputs.shape[:2], spec.grid, inputs)
+        patches = inputs[:, :, spec.num_prefix_tokens :]
+        at_once = 1 if inputs.device.type == "cpu" else len(inputs)
+        for start in range(0, len(inputs), at_once):
+            part = slice(start, start + at_once)
+            query, key = projections.queries_keys(block, patches[part].flatten(0, 1), patches_only=True)
+            query, key = (x.unflatten(0, (-1, inputs.shape[1])) for x in (query, key))
+            fill_maps(maps, part, query, key, spec.grid)
+        return maps
+
+    def _in_type(self, dtype: torch.dtype) -> Projections:
+        """The projections in a type: themselves, or a copy that is kept."""
+        if next(self.projections.parameters()).dtype == dtype:
+            return self.projections
+        if dtype not in self._narrow:
+            with torch.inference_mode(False):
+                self._narrow[dtype] = copy.deepcopy(self.projections).to(dtype)
+        return self._narrow[dtype]
+
+    def _apply(self, fn, recurse=True):
+        self._narrow.clear()  # copies follow no move
+        return super()._apply(fn, recurse)

@@ -1,0 +1,1 @@
+"""Many small trainings on a few videos per class."""

@@ -1,0 +1,210 @@
+"""Few-shot: heads trained on K videos a class, drawn again and again, from a store of features.
+
+A head on a frozen backbone is small, and what the backbone says of a few videos fits into memory: each run takes
+seconds. Nothing is tuned here, and no step is chosen: every head is the one after its last step.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from evl.config import RunConfig
+from evl.config import replace as replace_settings
+from evl.data.manifests.manifest import write_manifest
+from evl.errors import ConfigError
+from evl.evaluation import Evaluation, encoder_for, mean_interval, write_evaluation
+from evl.evaluation.evaluate import labels_of
+from evl.models import Classifier
+from evl.models.registry import reads_maps
+from evl.runtime.distributed import World, join_world
+from evl.runtime.precision import resolve_precision
+from evl.saving import build_classifier, save_model
+from evl.store.store import FeatureStore
+from evl.streams import Subset
+from evl.streams.cached import Cached
+from evl.training.few_shots.folder import FewShotFolder
+from evl.training.few_shots.report import FewShotResult, Shots, write_few_shot
+from evl.training.learner import Learner
+from evl.training.learners import Learners
+from evl.training.loop import Progress, fit
+from evl.training.run import with_steps
+from evl.training.sources import StoredStreams, judge, open_store
+
+log = logging.getLogger("evl")
+
+
+def few_shot(
+    config: RunConfig | None,
+    out: str | Path,
+    *,
+    shots: Sequence[int] = (),
+    draws: int = 5,
+    keep_runs: bool = False,
+    resume: bool = False,
+    device: str | None = None,
+    progress: Callable[[Progress], None] = lambda report: None,
+) -> FewShotResult:
+    """For each K of ``shots``, ``draws`` fresh heads of ``config``, each on K training videos a class of the store at
+    ``config.data.features``, judged on the store's validation videos; ``shots.json`` and ``shots.png`` in ``out``.
+
+    Draw d of K takes its videos by the generator of (seed, K, d), and its initial values, order and dropout by seed +
+    d. Batches are of ``training.batch_size``, or of all the videos there are where they are fewer; steps as of any run
+    (``with_steps``: 30 epochs, but at least 200). ``keep_runs``: heads and predictions too. Under torchrun draws are
+    shared among processes. ``resume``: goes on in ``out`` with the K that are not done yet (``config`` None).
+    """
+    folder = FewShotFolder(out)
+    with join_world(device) as world:
+        done: list[Shots] = []
+        if resume:
+            config, shots, draws, keep_runs = folder.read()
+            done = folder.rows()
+        config, store = _checked(config, shots, draws)
+        if not resume:
+            world.only_main(lambda: folder.create(config, shots, draws, keep_runs))
+        heads, rows = _Runs(config, store, world), list(done)
+        for number, k in enumerate(shots):
+            if k in {row.shots for row in done}:
+                continue
+            heads.tell_small_classes(k)
+            mine = list(range(world.rank, draws, world.size))
+            models, seconds = [], []
+            for place, draw in enumerate(mine):
+                started = time.perf_counter()
+                runs_before, runs = number * len(mine) + place, len(shots) * len(mine)
+                note = _Note(progress, runs_before, runs, f"{k} videos a class, draw {draw + 1}")
+                models.append(heads.train(k, draw, note))
+                seconds.append(time.perf_counter() - started)
+            evaluations = heads.judge(models, progress) if models else []
+            for draw, model, evaluation in zip(mine, models, evaluations, strict=True) if keep_runs else ():
+                heads.keep(folder.path / "runs" / f"{k:02d}_shots_draw_{draw + 1}", k, draw, model, evaluation)
+            found = dict(zip(mine, zip((one.metrics.top1 for one in evaluations), seconds, strict=True), strict=True))
+            for others in world.gather(found):
+                found |= others
+            top1, seconds = zip(*(found[draw] for draw in range(draws)), strict=True)
+            training, count = heads.settings(k).training, len(heads.draw(k, 0))
+            judged = world.gather(evaluations[:1])[0][0]
+            row = Shots(
+                k, top1, *mean_interval(top1), count, training.steps, training.batch_size, seconds,
+                judged.protocol, judged.damaged, judged.metrics.chance,
+            )  # fmt: skip
+            spread = f"95 % interval of the mean {row.interval}" if row.has_interval else row.interval
+            log.info("%d videos a class: top-1 %.2f %%, %s", k, row.mean, spread)
+            rows.append(row)
+            world.only_main(lambda row=row: folder.add(row))
+        rows.sort(key=lambda row: row.shots)
+        last = rows[-1]
+        result = FewShotResult(tuple(rows), draws, last.protocol, last.damaged, folder.path, last.chance)
+        world.only_main(lambda: write_few_shot(result, config))
+    return result
+
+
+def draw_videos(
+    labels: Sequence[int], num_classes: int, shots: int, *, seed: int, draw: int, without: Sequence[int] = ()
+) -> list[int]:
+    """``shots`` videos of each class, or all it has, by the generator of (seed, shots, draw); none of ``without``."""
+    generator = np.random.default_rng([seed, shots, draw])
+    chosen: list[int] = []
+    excluded = set(without)
+    for y in range(num_classes):
+        own = [index for index, label in enumerate(labels) if label == y and index not in excluded]
+        chosen += sorted(int(index) for index in generator.permutation(own)[:shots])
+    return chosen
+
+
+class _Runs:
+    """Fresh learners on one store, whose features are made once for all of them."""
+
+    def __init__(self, config: RunConfig, store: FeatureStore, world: World):
+        self.config, self.store, self.world = config, store, world
+        self.alone = World(0, 1, world.device)  # each run is one process's
+        self.split = store.splits["train"]
+        self.labels = labels_of(self.split.samples, store.class_names)
+        self.encoder = encoder_for(config.model, store)
+        maps = reads_maps(config.model)
+        self.source = StoredStreams(config, store, self.encoder.taps, world, needs_maps=maps)
+        # whether a stored clip gives other frames in each epoch
+        varies = store.description.num_frames("train") != config.clip.num_frames
+
+        def name_of(key: tuple[int, int]) -> tuple[int, int]:
+            epoch, index = key
+            return (epoch if varies else epoch % self.split.num_clips(index)), index
+
+        self.stream = Cached(self.source.training(), self.labels, name_of)
+
+    def draw(self, shots: int, draw: int) -> list[int]:
+        seed, names = self.config.training.seed, self.store.class_names
+        return draw_videos(self.labels, len(names), shots, seed=seed, draw=draw, without=tuple(self.split.damaged))
+
+    def settings(self, shots: int) -> RunConfig:
+        """The config of a run: no larger batches than there are videos, nor larger micro-batches than the config's."""
+        training, count = self.config.training, len(self.draw(shots, 0))
+        batch_size = min(training.batch_size, count)
+        least = math.ceil(batch_size / max(1, training.batch_size // training.accumulation))
+        accumulation = next(n for n in range(least, batch_size + 1) if batch_size % n == 0)
+        own = replace_settings(self.config, training={"batch_size": batch_size, "accumulation": accumulation})
+        return with_steps(own, count)
+
+    def train(self, shots: int, draw: int, note: Callable[[Progress], None]) -> Classifier:
+        shared, chosen = self.settings(shots), self.draw(shots, draw)
+        config = replace_settings(shared, training={"seed": shared.training.seed + draw})
+        model = build_classifier(config, self.store.class_names, backbone=self.encoder, seed=config.training.seed)
+        precision = resolve_precision(config.training.precision, self.world.device)
+        described = f"{shots} videos a class of {Path(self.store.path).name}, draw {draw + 1}"
+        model.card = replace(model.card, precision=precision, data=described)
+        learner = Learner(described, config, model.to(self.world.device))
+        fit(Subset(self.stream, chosen), Learners([learner]), config.training, self.alone, progress=note)
+        return model.eval()
+
+    def judge(self, models: Sequence[Classifier], progress: Callable[[Progress], None]) -> list[Evaluation]:
+        return judge(models, self.source, self.alone, progress, batch_size=self.config.evaluation.batch_size)
+
+    def keep(self, folder: Path, shots: int, draw: int, model: Classifier, evaluation: Evaluation) -> None:
+        write_evaluation(folder, evaluation)
+        write_manifest(folder / "train.csv", [self.split.samples[index] for index in self.draw(shots, draw)])
+        save_model(model, folder, scores=evaluation.to_dict())
+
+    def tell_small_classes(self, shots: int) -> None:
+        usable = [y for index, y in enumerate(self.labels) if index not in self.split.damaged]
+        counts = np.bincount(usable, minlength=len(self.store.class_names))
+        if (small := np.flatnonzero(counts < shots)).size:
+            log.warning(
+                "%d of %d classes have fewer than %d training videos, such as %r with %d: all they have are taken",
+                len(small), len(counts), shots, self.store.class_names[small[0]], counts[small[0]],
+            )  # fmt: skip
+
+
+class _Note:
+    """Steps of one run of many, told as steps of all."""
+
+    def __init__(self, progress: Callable[[Progress], None], before: int, total: int, note: str):
+        self.progress, self.before, self.total, self.note = progress, before, total, note
+
+    def __call__(self, report: Progress) -> None:
+        step, steps = report.step, report.steps
+        self.progress(Progress("training", self.before * steps + step, self.total * steps, self.note))
+
+
+def _checked(config: RunConfig, shots: Sequence[int], draws: int) -> tuple[RunConfig, FeatureStore]:
+    """(config, its store), or what cannot be."""
+    if config.data.features is None:
+        raise ConfigError(
+            "few-shot runs go from a store of features: make one with evl extract --data DATA --out STORE, then give "
+            "--features STORE"
+        )
+    if not shots or list(shots) != sorted(set(shots)) or shots[0] < 1:
+        raise ConfigError(f"--shots {','.join(map(str, shots))}: expected numbers of videos that rise, such as 1,2,4,8")
+    if not 2 <= draws <= 20:
+        raise ConfigError(f"--draws {draws}: an interval over draws takes 2 to 20 of them")
+    if config.training.init is not None:
+        raise ConfigError("few-shot trains fresh heads: leave out --init, which may know these videos already")
+    config, store = open_store(config)
+    if "val" not in store.splits:
+        raise ConfigError(f"{store.path} has no validation videos to judge few-shot runs by")
+    return config, store

@@ -1,0 +1,67 @@
+"""The folder of few-shot runs while they are made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from evl.config import RunConfig
+from evl.errors import RunError
+from evl.runtime.files import expand_home, make_folder, refuse_used, write_atomically
+from evl.training.few_shots.report import Shots
+
+_SETTINGS, _ROWS = "few_shot.yaml", "rows.jsonl"
+
+
+class FewShotFolder:
+    """``few_shot.yaml`` (what was asked for) and ``rows.jsonl`` (a line for each K that is done); at the end
+    ``shots.json`` and ``shots.png``."""
+
+    def __init__(self, path: str | Path):
+        self.path = expand_home(Path(path))
+
+    @property
+    def _is_begun(self) -> bool:
+        return (self.path / _SETTINGS).is_file() and not (self.path / "shots.json").is_file()
+
+    def create(self, config: RunConfig, shots: Sequence[int], draws: int, keep_runs: bool) -> None:
+        """Raises RunError where something else is there."""
+        refuse_used(self.path, can_resume=self._is_begun)
+        make_folder(self.path)
+        content = {"shots": list(shots), "draws": draws, "keep_runs": keep_runs, "config": config.to_dict()}
+        with write_atomically(self.path / _SETTINGS, text=True) as file:
+            yaml.safe_dump(content, file, sort_keys=False)
+
+    def read(self) -> tuple[RunConfig, tuple[int, ...], int, bool]:
+        """(config, shots, draws, keep_runs) as they were asked for. Raises RunError where there is nothing to go on
+        with."""
+        if not self._is_begun:
+            done = "is finished already" if (self.path / "shots.json").is_file() else "has no runs to go on with"
+            raise RunError(f"{self.path} {done}; start with evl train --features STORE --shots … --out ANOTHER")
+        try:
+            content = yaml.safe_load((self.path / _SETTINGS).read_text(encoding="utf-8"))
+            shots = tuple(int(k) for k in content["shots"])
+            return RunConfig.from_dict(content["config"]), shots, int(content["draws"]), bool(content["keep_runs"])
+        except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{self.path / _SETTINGS}: missing or damaged ({error}); start anew") from None
+
+    def add(self, row: Shots) -> None:
+        """One more K is done."""
+        with open(self.path / _ROWS, "a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(row)) + "\n")
+
+    def rows(self) -> list[Shots]:
+        """What is done; a line that was cut off does not count."""
+        rows = []
+        if (self.path / _ROWS).is_file():
+            for line in (self.path / _ROWS).read_text(encoding="utf-8", errors="replace").splitlines():
+                try:
+                    rows.append(TypeAdapter(Shots).validate_python(json.loads(line)))
+                except (ValueError, ValidationError):
+                    continue
+        return rows

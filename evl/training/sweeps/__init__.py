@@ -1,0 +1,1 @@
+"""Many settings trained on one reading of the features."""

@@ -1,0 +1,268 @@
+"""A sweep: many learners on one pass over the data, judged together, one of them chosen."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from evl.backbones import FrozenBackbone, create_backbone
+from evl.backbones.base import tapped_blocks
+from evl.collections.material import announce_material
+from evl.config import RunConfig
+from evl.config import replace as replace_settings
+from evl.data.groups import describe_split
+from evl.data.splits import find_splits
+from evl.errors import ConfigError, DataError, RunError
+from evl.evaluation import Evaluation
+from evl.evaluation.stored import encoder_for
+from evl.models.registry import reads_maps, taps_of
+from evl.runtime.distributed import World, join_world
+from evl.runtime.files import nearest_existing
+from evl.runtime.precision import resolve_precision
+from evl.saving import backbone_to_start, build_classifier, start_from
+from evl.training.keeper import RunKeeper
+from evl.training.learner import Learner
+from evl.training.learners import Learners, with_taps
+from evl.training.loop import Interrupted, Progress, fit, make_sampler
+from evl.training.outcome import Outcome, outcome_of
+from evl.training.run import describe_data, with_steps
+from evl.training.sources import LiveStreams, RunStreams, StoredStreams, judge, open_store
+from evl.training.sweeps.folder import SweepFolder, write_sweep
+from evl.training.sweeps.grid import Grid, Point, expand
+from evl.training.sweeps.results import SweepResult, collect, save_learner
+from evl.types import EncoderFacts, Sample
+
+log = logging.getLogger("evl")
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What all learners share. ``config``: with the seed of the order of clips."""
+
+    config: RunConfig
+    class_names: tuple[str, ...]
+    missing: dict[str, tuple[Sample, ...]]
+    source: RunStreams
+    encoder: FrozenBackbone | EncoderFacts
+    world: World
+
+
+def sweep(
+    config: RunConfig | None,
+    grid: Sequence[str],
+    out: str | Path,
+    *,
+    resume: bool = False,
+    device: str | None = None,
+    progress: Callable[[Progress], None] = lambda report: None,
+    together: int | None = None,
+    keep_predictions: bool = False,
+) -> SweepResult:
+    """Trains a learner for every point of ``grid`` (``grid.expand``) on ``config``'s store or videos,
+    judges all on the validation videos, and chooses one.
+
+    ``out`` gets a run folder for each (``heads/000`` …), ``best``, ``sweep.json``, ``sweep.csv``, ``sweep.png``.
+    Predictions are written of the chosen one; with ``keep_predictions`` of all. The chosen one alone is judged on the
+    test split, once, if there is one. After Ctrl-C a checkpoint is saved and Interrupted raised; ``resume`` goes on
+    from the newest checkpoint (``config`` None, ``grid`` empty). ``together``: see ``Learners``. Raises errors of
+    ``evl.errors``.
+    """
+    folder = SweepFolder(out)
+    if resume:
+        config, grid, keep_predictions = folder.read()
+    wanted = expand(config or RunConfig(), grid)  # what can be refused is refused before anything is read
+    if not resume:
+        folder.refuse_used()
+    with join_world(device) as world:
+        if world.size > 1:
+            raise ConfigError(
+                "a sweep runs in one process: leave torchrun out, or start several sweeps with parts of the grid"
+            )
+        data, points = _prepare(wanted, world)
+        every = [_make_learner(point, data) for point in points]
+        learners = Learners(every, together=together)
+        _announce(learners, data)
+        if data.source.features is None:
+            announce_material([one for split in ("train", "val") for one in data.source.samples[split]], data.config)
+        if not resume:
+            _refuse_full_disk(learners, folder.path)
+            folder.create(config or RunConfig(), grid, keep_predictions)
+        started = time.perf_counter()
+        damaged: dict[str, str] = {}
+        stream, training = data.source.training(), data.config.training
+        keeper = RunKeeper(
+            folder.run, data.config, stream, world, damaged, resume=resume, log_curve=False, keep_last=1,
+            progress=progress,
+        )  # fmt: skip
+        try:
+            steps = fit(stream, learners, training, world, keeper, progress=progress)
+            learners.release()
+            trained = time.perf_counter()
+            result = _judged(points, every, data, folder.path, progress)
+        except DataError as error:  # there is nothing to judge by
+            _save_heads(every, [None] * len(every), data, folder.path, keep_predictions)
+            raise RunError(
+                f"the heads are trained, and in {folder.path / 'heads'}, but none was chosen: {error}"
+            ) from None
+        except KeyboardInterrupt as stop:
+            where = str(stop) or "stopped while judging"
+            raise Interrupted(f"{where}; a checkpoint is saved") from None
+        except BaseException:
+            if not resume:
+                folder.remove_if_unused(has_learned=any(one.num_clips for one in every))
+            raise
+        result = replace(
+            result, damaged=damaged, steps=steps, training_seconds=trained - started,
+            judging_seconds=time.perf_counter() - trained,
+        )  # fmt: skip
+        _save_all(every, data, folder.path, result, keep_predictions)
+        folder.finish()
+    return result
+
+
+def _judged(points, learners: Sequence[Learner], data: _Data, out: Path, progress) -> SweepResult:
+    """All on the validation videos, the best alone on those of the test."""
+    how = dict(batch_size=data.config.evaluation.batch_size)
+    living = [learner for learner in learners if learner.problem is None]
+    found = iter(judge([one.model for one in living], data.source, data.world, progress, **how))
+    evaluations = [next(found) if learner.problem is None else None for learner in learners]
+    result = collect(points, learners, evaluations, out, data.config)
+    result = replace(result, outcome=_outcome(learners, result, data))
+    if "test" not in data.source.samples:
+        return result
+    model, how["phase"] = learners[result.best.number].model, "testing the chosen one"
+    return replace(result, test=judge([model], data.source, data.world, progress, split="test", **how)[0])
+
+
+def _outcome(learners: Sequence[Learner], result: SweepResult, data: _Data) -> Outcome | None:
+    """Of the chosen one."""
+    config, best = learners[result.best.number].config, result.best
+    stored_clips = None if data.source.features is None else data.source.features.options.clips_per_video
+    curve = [(step, loss, hits) for step, _, loss, hits in best.curve]
+    metrics = best.evaluation.metrics
+    return outcome_of(config, curve, data.source.samples["train"], metrics, stored_clips, is_swept=True)
+
+
+def _prepare(grid: Grid, world: World) -> tuple[_Data, list[Point]]:
+    """Data, encoder and source; and the points, with absolute paths and a number of steps."""
+    # all points are alike in what is read of this one, once its seed is the shared one
+    shared = replace_settings(grid.points[0].config, training={"seed": grid.seed})
+    store, missing = None, {}
+    if shared.data.features is not None:
+        shared, store = open_store(shared)
+        names, samples = store.class_names, {name: split.samples for name, split in store.splits.items()}
+    else:
+        found = find_splits(shared)
+        shared, names, samples, missing = found.config, found.class_names, found.splits, found.missing
+    if not samples.get("val"):
+        raise ConfigError("a sweep chooses by validation videos, and there are none: give it a val split")
+    steps = max(with_steps(point.config, len(samples["train"])).training.steps for point in grid.points)
+    fixed = dict(data=shared.to_dict()["data"], training={"steps": steps})
+    points = [Point(point.settings, replace_settings(point.config, **fixed)) for point in grid.points]
+    shared = replace_settings(shared, training={"steps": steps})
+    configs = [point.config for point in points]
+    if store is None:
+        encoder = _shared_backbone(configs, shared).to(world.device)
+        preprocessing = _build(configs[0], names, encoder).card.preprocessing
+        source = LiveStreams(shared, names, samples, encoder, preprocessing)
+        if shared.training.compile:
+            encoder.compile()
+    else:
+        for config in configs:
+            encoder_for(config.model, store)  # refuses what the store has not got
+        spec = store.description.spec
+        taps = _union([taps_of(config.model) for config in configs], spec.depth, spec.name)
+        needs_maps = any(reads_maps(config.model) for config in configs)
+        source = StoredStreams(shared, store, taps, world, needs_maps=needs_maps)
+        encoder = source.unpacker.encoder
+    make_sampler(shared.training, len(samples["train"]), 0, world)
+    return _Data(shared, names, missing, source, encoder, world), points
+
+
+def _shared_backbone(configs: Sequence[RunConfig], shared: RunConfig) -> FrozenBackbone:
+    """Tapped at every block that any learner reads."""
+    wanted = [taps_of(config.model) for config in configs]
+    torch.manual_seed(shared.training.seed)  # as a run does, of random weights
+
+    def make(taps) -> FrozenBackbone:
+        start = backbone_to_start(shared, taps)
+        return start if start is not None else create_backbone(shared.backbone, taps)
+
+    backbone = make(wanted[0])
+    union = _union(wanted, backbone.spec.depth, backbone.spec.name)
+    return backbone if backbone.taps == union else make(union)
+
+
+def _union(wanted: Sequence, depth: int, name: str) -> tuple[int, ...]:
+    return tuple(sorted({block for taps in wanted for block in tapped_blocks(taps, depth, name)}))
+
+
+def _build(config: RunConfig, names: Sequence[str], encoder: FrozenBackbone | EncoderFacts):
+    own = with_taps(encoder, taps_of(config.model))
+    return build_classifier(config, names, backbone=own, seed=config.training.seed)
+
+
+def _make_learner(point: Point, data: _Data) -> Learner:
+    """With the initial values that a run of its config starts from."""
+    config, training = point.config, point.config.training
+    model = _build(config, data.class_names, data.encoder)
+    described = describe_data(config, data.source.samples["train"], data.source.samples["val"])
+    precision = resolve_precision(training.precision, data.world.device)
+    model.card = replace(model.card, precision=precision, data=described)
+    if training.init is not None:
+        start_from(model, training.init)
+    if data.source.features is not None:
+        model.card = replace(model.card, with_backbone=False)
+    return Learner(point.name, config, model.to(data.world.device), data.encoder.taps)
+
+
+def _save_heads(
+    learners: Sequence[Learner], evaluations: Sequence[Evaluation | None], data: _Data, out: Path, predictions: bool
+) -> tuple:
+    """A run folder for each that was not dropped; what all of these folders say alike."""
+    every = (data.source.samples, data.missing, data.source.features)
+    for name in ("heads", "best"):  # half written by a sweep that was killed here
+        shutil.rmtree(out / name, ignore_errors=True)
+    for number, (learner, evaluation) in enumerate(zip(learners, evaluations, strict=True)):
+        if learner.problem is None:
+            save_learner(out / "heads" / f"{number:03d}", learner, evaluation, *every, predictions=predictions)
+    return every
+
+
+def _save_all(learners: Sequence[Learner], data: _Data, out: Path, result: SweepResult, keep_predictions: bool) -> None:
+    evaluations = {head.number: head.evaluation for head in result.ranked}
+    every = _save_heads(learners, [evaluations[n] for n in range(len(learners))], data, out, keep_predictions)
+    best = result.best.number
+    save_learner(out / "best", learners[best], evaluations[best], *every, sweep=result, predictions=True)
+    write_sweep(out, result)
+
+
+def _refuse_full_disk(learners: Learners, out: Path) -> None:
+    """RunError before anything is trained, not after, where heads would not fit."""
+    there = nearest_existing(out)
+    sizes = [sum(p.numel() * p.element_size() for p in head.model.trainable_parameters()) for head in learners.all]
+    # weights and two moments in a checkpoint, two of which are there while one replaces the other; then every head, the
+    # chosen one twice
+    needed = max(2 * 3 * sum(sizes), 3 * sum(sizes) + sum(sizes) + max(sizes))
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise RunError(
+            f"{len(sizes)} heads take {needed / 1e9:.1f} GB with checkpoints, but {there} has {free / 1e9:.1f} GB "
+            "free: choose another --out, or fewer heads"
+        )
+
+
+def _announce(learners: Learners, data: _Data) -> None:
+    models = [learner.model for learner in learners.all]
+    count = sum(parameter.numel() for model in models for parameter in model.trainable_parameters())
+    log.info(
+        "%d heads on %s, %d classes, %s, %s trainable parameters in all, %s",
+        len(models), data.config.backbone.name, len(data.class_names),
+        describe_split(data.source.samples["train"], data.source.samples["val"]), f"{count:,}", data.world.device,
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""A file or a folder of pictures → frames: exact, by number."""

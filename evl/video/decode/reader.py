@@ -1,0 +1,255 @@
+"""A file or a folder of pictures → frames, by number in the order shown: exact, and no more decoded than is needed.
+
+Three levels, each held to the one before it by tests: what decoding everything gives (``probe``); frames by number
+(``read_frames``); and a clip whose frames are chosen when their number is known (``read_clip``).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import numpy as np
+import torch
+from av.video.frame import PictureType
+from torch import Tensor
+
+from evl.errors import VideoError
+from evl.types import VideoInfo
+from evl.video.decode import torchcodec
+from evl.video.decode.container import decode, demux, open_video, refuse_corrupt
+from evl.video.decode.frame_folder import check_frames, read_folder
+from evl.video.decode.index import FrameIndex, counted_index, decode_everything, frame_index
+from evl.video.decode.orientation import Orientations
+from evl.video.decode.rgb import ToRGB, pixel_shape
+from evl.video.plans import Known, Numbered, Plan
+from evl.video.timed import microseconds
+
+# whose pictures that no other refers to can be left undecoded without touching the rest (in HEVC such a picture may
+# still serve a higher temporal layer, in VP9 its motion vectors serve the next)
+SKIPS_UNREFERENCED = frozenset({"h264", "mpeg4"})
+
+
+class Clip(NamedTuple):
+    """``frames`` uint8 (F,3,H,W), the ``index`` of the file that turned out to be right, and what its plan was told
+    (``evl.video.plans.Known``)."""
+
+    frames: Tensor
+    index: FrameIndex
+    known: Known
+
+
+class _Mistrust(Exception):
+    """Decoding gave other frames than the packets promised."""
+
+
+class _SeekFailed(Exception):
+    """A seek led behind the place, or to somewhere unknown."""
+
+
+def probe(path: str | Path) -> VideoInfo:
+    """What decoding the whole file tells. Raises VideoError, with the reason, for a file that cannot be used."""
+    return decode_everything(path)
+
+
+def read_frames(path: str | Path, indices: Sequence[int]) -> Tensor:
+    """Frames by number, counted in the order they are shown: uint8 (len(indices), 3, H, W), RGB, turned upright.
+
+    Indices may repeat and come in any order. Seeks to the key frame before what is wanted; decodes from the start only
+    where the file cannot be trusted with that. Raises VideoError if the file has no such frame, or is damaged where it
+    had to be decoded.
+    """
+    if len(indices) == 0:
+        raise ValueError("no frame indices given")
+    if min(indices) < 0:
+        raise ValueError(f"negative frame index {min(indices)}")
+
+    return read_clip(path, Numbered(str(path), tuple(indices))).frames
+
+
+def read_clip(
+    path: str | Path,
+    plan: Plan,
+    *,
+    start_seconds: float | None = None,
+    end_seconds: float | None = None,
+    verify: bool = False,
+    index: FrameIndex | None = None,
+    decoder: torchcodec.Decoder = "pyav",
+    square_pixels: bool = False,
+) -> Clip:
+    """The frames that ``plan`` wants of the part [start, end) of a file.
+
+    The plan is asked again if decoding finds other frames than the packets promised.
+    ``verify`` decodes the whole part and refuses it if any of its frames does not decode cleanly. ``index``: what is
+    known of the file already. ``decoder``: who decodes where nothing is verified. ``square_pixels``: pictures of
+    pixels that are not square are made as wide as they are to be shown. Raises VideoError.
+    """
+    path = str(path)
+    index = index or frame_index(path)
+    for attempt in (index, None):
+        index = attempt or counted_index(path)
+        first, count = find_part(path, index, start_seconds, end_seconds)
+        known = microseconds(index.times_seconds[first : first + count]) if plan.by_time else count
+        indices = [first + number for number in plan.indices(known)]
+        whole = range(first, first + count) if verify else range(0)
+        try:
+            wanted = sorted(set(indices))
+            pictures = torchcodec.read(path, index, wanted, decoder) if decoder != "pyav" and not verify else None
+            pictures = pictures or _read(path, index, wanted, whole, square_pixels)
+        except _Mistrust:
+            continue
+        return Clip(_stack(pictures, indices), index, known)
+    raise AssertionError("a counted index is never mistrusted")
+
+
+def find_part(path: str, index: FrameIndex, start_seconds: float | None, end_seconds: float | None) -> tuple[int, int]:
+    """First frame and number of frames of the part [start, end), in seconds from the file's first frame."""
+    if start_seconds is None and end_seconds is None:
+        return 0, index.num_frames
+    times = np.round(index.times_seconds - index.times_seconds[0], 6)
+    start, end = start_seconds or 0.0, np.inf if end_seconds is None else end_seconds
+    inside = np.flatnonzero((times >= start) & (times < end))
+    if len(inside) == 0:
+        raise VideoError(path, f"has no frame between {start:g} and {end:g} s (its last one is at {times[-1]:.2f} s)")
+    return int(inside[0]), int(inside[-1] - inside[0]) + 1
+
+
+def _stack(pictures: dict[int, np.ndarray], indices: Sequence[int]) -> Tensor:
+    """(len(indices),3,H,W), in memory as pictures are: channels last."""
+    return torch.from_numpy(np.stack([pictures[index] for index in indices])).permute(0, 3, 1, 2)
+
+
+def _read(path: str, index: FrameIndex, wanted: list[int], verify: range, square_pixels: bool) -> dict[int, np.ndarray]:
+    """Pictures (H,W,3) by number. Raises _Mistrust if decoding contradicts an index made of packets."""
+    if os.path.isdir(path):
+        if verify:
+            check_frames(path, verify.start, len(verify))
+        return dict(zip(wanted, read_folder(path, wanted).permute(0, 2, 3, 1).numpy(), strict=True))
+    if index.is_counted:  # everything was decoded for it
+        with open_video(path, one_thread=True) as (container, stream):
+            to_rgb = ToRGB(pixel_shape(stream) if square_pixels else None)
+            return _pictures(path, _from_start(path, container, stream, wanted[-1]), wanted, to_rgb)
+    needed = list(verify) or wanted
+    for runs in (index.plan(needed), [(None, needed)]):
+        try:
+            with open_video(path, one_thread=bool(verify)) as (container, stream):
+                frames = _by_runs(container, stream, index, runs, skip=not verify)
+                to_rgb = ToRGB(pixel_shape(stream) if square_pixels else None)
+                pictures = _pictures(path, frames, wanted, to_rgb, all_upright=bool(verify))
+        except _SeekFailed:
+            continue
+        except VideoError:  # what damage it is, and whether it is, decoding everything will say
+            raise _Mistrust from None
+        if pictures.keys() != set(wanted):
+            raise _Mistrust
+        return pictures
+    raise _Mistrust
+
+
+def _pictures(
+    path: str,
+    frames: Iterator[tuple[int, av.VideoFrame]],
+    wanted: list[int],
+    to_rgb: ToRGB,
+    *,
+    all_upright: bool = False,
+) -> dict[int, np.ndarray]:
+    """The wanted ones of numbered frames, upright; where a stream changes size, all in the size of the first.
+
+    ``all_upright`` asks of the others, too, whether they can be brought upright. Raises VideoError where not."""
+    pictures: dict[int, np.ndarray] = {}
+    numbers, orientations = set(wanted), Orientations(path)
+    for number, frame in frames:
+        if number not in numbers and not all_upright:
+            orientations.pass_by(frame)
+            continue
+        shown = orientations.of(frame)
+        if number not in numbers:
+            continue
+        picture = shown.apply(to_rgb(frame))
+        first = next(iter(pictures.values()), picture)
+        if picture.shape != first.shape:
+            upright = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            picture = upright.reformat(width=first.shape[1], height=first.shape[0]).to_ndarray(format="rgb24")
+        pictures[number] = picture
+    return pictures
+
+
+def _from_start(path: str, container, stream, last: int) -> Iterator[tuple[int, av.VideoFrame]]:
+    """All frames, counted, to number ``last``."""
+    for number, frame in enumerate(itertools.islice(decode(container, stream), last + 1)):
+        refuse_corrupt(path, frame, number)
+        yield number, frame
+
+
+def _by_runs(
+    container, stream, index: FrameIndex, runs: list[tuple[int | None, list[int]]], *, skip: bool
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """At least the frames of ``runs`` (see ``FrameIndex.plan``), numbered by their times."""
+    skip = skip and stream.codec_context.name in SKIPS_UNREFERENCED
+    for place, (key, numbers) in enumerate(runs):
+        packets = _packets(container, stream, index, key, is_fresh=place == 0)
+        frames = _decode(packets, stream.codec_context, index, numbers, skip)
+        previous = -1 if key is None else key - 1
+        missing, count = set(numbers), 0
+        for frame in frames:
+            number = index.number_at(frame.pts)
+            if number is None or (frame.is_corrupt and number >= (key or 0)):
+                raise _Mistrust
+            if key is not None and number < key:
+                continue  # shown before the key frame but stored after it: it may need what was not decoded
+            if number <= previous or (number != key and previous + 1 == key):
+                raise _Mistrust
+            if number == key and not (frame.key_frame and frame.pict_type == PictureType.I):
+                raise _Mistrust  # the container calls key what is none
+            previous = number
+            missing.discard(number)
+            count += 1
+            yield number, frame
+        if missing or not (skip or count == index.num_between(key, numbers)):
+            raise _Mistrust  # not all came that the packets promised
+
+
+def _decode(
+    packets: Iterator[tuple[int, av.Packet]], context, index: FrameIndex, numbers: list[int], skip: bool
+) -> Iterator[av.VideoFrame]:
+    """What comes out of the decoder until it has all packets of ``numbers``."""
+    needed = set(index.packets[numbers].tolist())
+    last = max(needed)
+    for place, packet in packets:
+        if skip:
+            context.skip_frame = "DEFAULT" if place in needed or packet.is_keyframe else "NONREF"
+        yield from packet.decode()
+        if place == last:
+            break
+    else:
+        raise _Mistrust
+    yield from context.decode(None)
+
+
+def _packets(
+    container, stream, index: FrameIndex, key: int | None, *, is_fresh: bool
+) -> Iterator[tuple[int, av.Packet]]:
+    """(place in the index, packet) from the packet of key frame ``key``, or an earlier key one, or the first, on."""
+    start = 0 if key is None else int(index.packets[key])
+    targets = [None] if is_fresh and start == 0 else [int(index.pts[start]), int(index.seek_to[start])]
+    # most containers lead to the key frame that is shown at or before a time; some to the packet decoded then
+    for target in targets:
+        if target is not None:
+            container.seek(target, stream=stream)
+        packets = (packet for packet in demux(container, stream) if packet.size)
+        packet = next((packet for packet in packets if packet.is_keyframe), None)
+        place = index.key_places.get(packet.pts, len(index.pts)) if packet is not None else len(index.pts)
+        if place <= start:
+            break
+    else:
+        raise _SeekFailed
+    for place, packet in enumerate(itertools.chain([packet], packets), place):  # noqa: B020
+        if place == len(index.pts) or packet.pts != index.pts[place]:
+            raise _SeekFailed
+        yield place, packet

@@ -1,0 +1,90 @@
+"""Frames by torchcodec, an optional extra, on the CPU or by CUDA's decoder; where it cannot be trusted, by nobody.
+
+What is in a file is still what its packets say (``video.decode.index``), and a file is still verified by PyAV, because
+torchcodec does not tell damaged frames from whole ones. It is asked only for files that it was seen to read exactly
+like PyAV: some containers (TS, MPEG, FLV, AVI with B-frames) it seeks wrongly without an error, and some pixel formats
+(more than 8 bits) it turns into other colours. Which stream it takes is said to it, and files that are to be shown
+turned or mirrored are not for it.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import torch
+
+from evl.errors import ConfigError
+from evl.video.decode.container import decode, file_stat, num_threads, open_video
+from evl.video.decode.hdr import is_hdr
+from evl.video.decode.index import FrameIndex
+from evl.video.decode.orientation import UPRIGHT, Orientations
+from evl.video.decode.rgb import pixel_shape
+
+Decoder = Literal["pyav", "torchcodec", "torchcodec-cuda"]
+CONTAINERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
+PIXEL_FORMATS = frozenset("yuv420p yuvj420p yuv422p yuv444p gray bgr0 gbrp".split())  # noqa: SIM905
+
+
+def require(decoder: Decoder) -> None:
+    """ConfigError, with what to do, if the decoder that was asked for is not there."""
+    if decoder == "pyav":
+        return
+    try:
+        from torchcodec.decoders import VideoDecoder  # noqa: F401
+    except ImportError:
+        raise ConfigError("data.decoder: torchcodec is not installed; pip install torchcodec, or take pyav") from None
+    except (OSError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"data.decoder: torchcodec cannot be loaded ({reason}); it needs FFmpeg's libraries"
+        ) from None
+    if decoder == "torchcodec-cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "data.decoder: torchcodec-cuda needs a CUDA device, and there is none; take torchcodec or pyav"
+        )
+
+
+def read(path: str, index: FrameIndex, wanted: list[int], decoder: Decoder) -> dict[int, np.ndarray] | None:
+    """Pictures (H,W,3) by number; None where this file is better read by PyAV. Raises VideoError as ``open_video``."""
+    if index.is_counted:
+        return None
+    found = file_stat(path)
+    stream_index = _stream_index(path, found.st_size, found.st_mtime_ns)
+    if stream_index is None:
+        return None
+    from torchcodec.decoders import VideoDecoder
+
+    try:
+        video = VideoDecoder(
+            os.path.abspath(path),  # never an address
+            stream_index=stream_index,
+            dimension_order="NHWC",
+            num_ffmpeg_threads=num_threads(),
+            device="cuda" if decoder == "torchcodec-cuda" else "cpu",
+            seek_mode="exact",
+        )
+        if len(video) != index.num_frames:
+            return None
+        batch = video.get_frames_at(wanted)
+    except (RuntimeError, ValueError, IndexError):
+        return None
+    if np.abs(batch.pts_seconds.numpy() - index.times_seconds[wanted]).max() > 1e-4:
+        return None
+    return dict(zip(wanted, batch.data.cpu().numpy(), strict=True))
+
+
+@lru_cache(maxsize=65536)
+def _stream_index(path: str, size: int, mtime_ns: int) -> int | None:
+    """The number of the stream that PyAV reads; None where this file is better read by PyAV. Versions of torchcodec
+    differ in what they make of a display matrix, so files that have one are not for it; nor are HDR, and pixels that
+    are not square."""
+    with open_video(path, one_thread=True) as (container, stream):
+        if container.format.name not in CONTAINERS or stream.codec_context.pix_fmt not in PIXEL_FORMATS:
+            return None
+        first = next(decode(container, stream), None)
+        if first is None or is_hdr(first.color_trc) or pixel_shape(stream) is not None:
+            return None
+        return stream.index if Orientations(path).of(first) == UPRIGHT else None

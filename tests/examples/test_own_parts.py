@@ -1,0 +1,80 @@
+"""The files in examples/ do what they say, from outside the package."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import evl
+from evl.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+SMALL = ("training.steps=4", "training.batch_size=4", "training.eval_every=0", "clip.num_frames=3", "clip.stride=2",
+         "backbone.image_size=32", "model.taps=last 2", "data.num_workers=0", "data.val_fraction=0.34",
+         "evaluation.num_clips=1")  # fmt: skip
+
+
+def run(*arguments, path=ROOT / "examples", code=0):
+    """stdout of a command in a process of its own, which finds modules in ``path``."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(path), str(ROOT)]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-P", "-m", "evl", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+def test_a_new_decoder(videos, tmp_path, monkeypatch):
+    """Trained through the command line, saved, loaded in Python, used, and refused where it cannot be imported."""
+    own = ("model.decoder=new_decoder:GatedPool", "model.options={hidden: 5}")
+    run("train", "--data", videos, "--out", tmp_path / "run", "--set", *SMALL, *own)
+    video = next((videos / "bright").iterdir())
+    said = json.loads(run("predict", tmp_path / "run", video, "--json"))
+    wrong = run("predict", tmp_path / "run", video, path=tmp_path, code=1)
+    assert "Python finds no module new_decoder" in wrong
+    assert "PYTHONPATH" in wrong
+
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    model = evl.load(tmp_path / "run")
+    assert type(model.decoder).__name__ == "GatedPool"
+    assert model.decoder.gates[0][0].out_features == 5
+    assert json.dumps(said).count(str(video))
+    with pytest.raises(ConfigError, match="GatedPool has no module"):
+        evl.explain(model, torch.zeros(1, 3, 3, 32, 32))
+    model.save_pretrained(tmp_path / "again")
+    clips = torch.randn(2, 3, 3, 32, 32)
+    assert torch.equal(evl.load(tmp_path / "again")(clips), model(clips))
+
+
+def test_a_new_encoder(videos, tmp_path, monkeypatch):
+    """A video encoder with a token map of every two frames: trained, saved, loaded, judged, explained."""
+    settings = [one for one in SMALL if not one.startswith(("clip.num_frames", "backbone"))]
+    own = ("backbone.name=new_encoder:TubeletEncoder", "clip.num_frames=6")
+    run("train", "--data", videos, "--out", tmp_path / "run", "--set", *settings, *own)
+    video = next((videos / "bright").iterdir())
+    scores = json.loads(run("predict", tmp_path / "run", video, "--json"))
+    assert "Python finds no module new_encoder" in run("predict", tmp_path / "run", video, path=tmp_path, code=1)
+    said = run(
+        "train", "--data", videos, "--out", tmp_path / "odd", "--set", *settings, own[0], "clip.num_frames=3", code=1
+    )
+    assert "take a multiple of 2" in said
+    said = run("extract", "--data", videos, "--out", tmp_path / "store", "--set", *settings, *own, code=1)
+    assert "train on the videos, without --features" in said
+
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    model = evl.load(tmp_path / "run")
+    assert model.decoder.layers[0].temporal.position.shape == (3, 48)
+    clips = torch.randn(2, 6, 3, 32, 32)
+    shown = evl.explain(model, clips)
+    assert shown.attention.shape == (2, 2, 3, 4, 4)
+    assert scores
+    model.save_pretrained(tmp_path / "whole", with_backbone=True)
+    whole = evl.load(tmp_path / "whole")
+    assert torch.equal(whole(clips), model(clips))
+    assert whole.card.origin.source == "new_encoder:TubeletEncoder"
+    with pytest.raises(ValueError, match=r"5 frames came; .* takes multiples of 2"):
+        model(clips[:, :5])

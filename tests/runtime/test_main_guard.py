@@ -1,0 +1,103 @@
+"""Scripts without ``if __name__ == "__main__":``, which Python runs again in every process that they start."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import evl
+from evl.training import train
+
+TRAIN = """
+import evl
+from evl.config import RunConfig, replace
+
+CONFIG = replace(
+    RunConfig(), backbone={{"image_size": 32}}, model={{"taps": "last 1", "decoder": "linear"}},
+    clip={{"num_frames": 1}}, data={{"path": {videos!r}, "num_workers": 2}},
+    training={{"steps": 2, "batch_size": 4, "eval_every": 0}}, evaluation={{"num_clips": 1}},
+)
+"""
+CHECK = """
+from evl.collections.check import check_samples
+from evl.types import Sample
+{before}
+report = check_samples([Sample({video!r}, "bright")] * 2, num_workers=1)
+print(len(report.good), "good")
+"""
+LOADER = """
+import torch
+from evl.data.loader import read_batches
+from tests.data.test_loader import Numbers
+print(list(read_batches(Numbers({count}), [[0, 1]], num_workers=1, device=torch.device("cpu"), collate=list)))
+"""
+
+
+def run(*arguments, stdin=None):
+    """(exit code, output, errors) of Python."""
+    root = str(Path(evl.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, *arguments], input=stdin, capture_output=True, text=True, timeout=120,
+        env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+def script(tmp_path, text):
+    (tmp_path / "script.py").write_text(text)
+    return str(tmp_path / "script.py")
+
+
+def is_told(err):
+    return 'script.py needs if __name__ == "__main__": around' in err and "        main()\n" in err
+
+
+def test_a_run_without_guard_is_told_and_leaves_nothing_in_the_way(videos, tiny_config, tmp_path):
+    start, out = TRAIN.format(videos=str(videos)), tmp_path / "run"
+    code, _, err = run(script(tmp_path, f"{start}\nevl.train(CONFIG, {str(out)!r})\n"))
+    assert code == 1
+    assert is_told(err)
+    assert "memory" not in err
+    assert err.count("Traceback") == 1  # nothing of the other processes
+    assert not out.exists()
+    train(tiny_config, out)  # as the mended script does
+
+
+@pytest.mark.parametrize(
+    "before",
+    ["", "import os, sys\nif os.path.exists(sys.argv[0] + '.mark'): raise FileExistsError('made twice')\n"
+         "open(sys.argv[0] + '.mark', 'w').close()"],
+)  # fmt: skip
+def test_checking_without_guard_calls_no_file_damaged(videos, tmp_path, before):
+    """Also where the script itself ends the other process, before it comes to what evl does."""
+    video = str(next(videos.rglob("*.mp4")))
+    code, out, err = run(script(tmp_path, CHECK.format(video=video, before=before)))
+    assert (code, out) == (1, "")
+    assert is_told(err)
+    assert ("made twice" in err) == bool(before)
+
+
+@pytest.mark.parametrize("count", [3, 5000])  # the list of 5000 does not fit into a pipe that nobody reads
+def test_a_loader_without_guard(tmp_path, count):
+    code, out, err = run(script(tmp_path, LOADER.format(count=count)))
+    assert (code, out) == (1, "")
+    assert is_told(err)
+
+
+def test_without_a_script_there_is_nothing_to_guard(videos):
+    text = CHECK.format(video=str(next(videos.rglob("*.mp4"))), before="")
+    assert run("-c", text) == (0, "2 good\n", "")
+    assert run("-", stdin=text) == (0, "2 good\n", "")
+
+
+def test_a_run_that_ends_before_its_first_step_leaves_no_folder(tiny_config, tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        raise MemoryError
+
+    monkeypatch.setattr("evl.training.learners.Learners.step", fail)
+    (tmp_path / "run").mkdir()
+    with pytest.raises(MemoryError):
+        train(tiny_config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
