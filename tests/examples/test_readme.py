@@ -1,5 +1,6 @@
 """README's Python and its commands run, with fewer steps, on small videos of its names; every page's options exist."""
 
+import pkgutil
 import re
 import shlex
 import shutil
@@ -125,6 +126,25 @@ def test_links_of_all_pages_lead_somewhere():
                 wrong.append(f"{page.name}: {link}")
     assert wrong == []
     assert seen > 100
+
+
+def test_files_and_names_of_all_pages_exist():
+    """Paths in the repository, and names of evl with dots."""
+    wrong, seen = [], 0
+    for page in pages():
+        text = page.read_text()
+        for path in re.findall(r"`((?:evl|tests|docs|examples|benchmarks|scripts)/[\w/.]*)`", text):
+            seen += 1
+            if not (ROOT / path).exists():
+                wrong.append(f"{page.name}: {path}")
+        for name in re.findall(r"`(evl(?:\.[A-Za-z]\w*)+)", text):
+            seen += 1
+            try:
+                pkgutil.resolve_name(name)
+            except (AttributeError, ImportError):
+                wrong.append(f"{page.name}: {name}")
+    assert wrong == []
+    assert seen > 50
 
 
 def anchors(page):
