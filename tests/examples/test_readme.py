@@ -42,8 +42,8 @@ def home(videos, tmp_path, monkeypatch):
 
 def commands(text):
     """The command lines of evl in the blocks of a page, without comments."""
-    blocks = "\n".join(re.findall(r"^ *```(?:sh|bash)?\n(.*?)^ *```", text, re.M | re.S))
-    lines = re.sub(r"\\\n", " ", blocks).splitlines()
+    blocks = re.findall(r"^ *```(\w*)\n(.*?)^ *```$", text, re.M | re.S)
+    lines = "\n".join(block for language, block in blocks if language in ("", "sh")).splitlines()
     return [shlex.split(line, comments=True) for line in lines if line.strip().startswith("evl ")]
 
 
