@@ -4,12 +4,14 @@ import pkgutil
 import re
 import shlex
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import typer
 
 from evl.cli.main import app, main
+from evl.config import RunConfig
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -145,6 +147,13 @@ def test_files_and_names_of_all_pages_exist():
                 wrong.append(f"{page.name}: {name}")
     assert wrong == []
     assert seen > 50
+
+
+def test_every_setting_has_its_place_in_the_table():
+    rows = {line.split("`")[1]: line for line in (ROOT / "docs/runs.md").read_text().splitlines() if line[:3] == "| `"}
+    for section in fields(RunConfig):
+        names = [f"`{one.name}`" for one in fields(getattr(RunConfig(), section.name))]
+        assert [name for name in names if name not in rows[section.name]] == []
 
 
 def anchors(page):
