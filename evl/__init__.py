@@ -1,11 +1,11 @@
 """evl: video classifiers on frozen image encoders.
 
-    model = evl.train(data="videos/", out="runs/mine")  # or evl.load("runs/mine"), a trained run
+    model = evl.train(data="videos/", out="runs/mine")  # or evl.load("runs/mine") for a trained run
     model.predict("clip.mp4").class_name
     clips = model.read_views("clip.mp4")                # (V,T,C,H,W), normalized
     logits = model(clips)                               # (V,Y)
 
-Names are imported when they are first used, so ``import evl`` costs nothing and touches nothing.
+Names are imported when they are first used, so ``import evl`` is fast.
 """
 
 from typing import TYPE_CHECKING

@@ -1,33 +1,33 @@
-"""What a user can do wrong, as a small tree. Every message says what came, what was wanted, what to do."""
+"""The errors that users can cause. Every message says what was given, what was expected, and what to do."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class EVLError(Exception):
-    """Base of all errors that are the input's fault, not the program's; commands print them as one sentence."""
+    """Base of all errors that the input causes, not a bug in evl; commands print only the message."""
 
 
 class ConfigError(EVLError, ValueError):
-    """A setting that does not exist, has the wrong type, or cannot go with another."""
+    """A setting does not exist, has the wrong type, or conflicts with another."""
 
 
 class DataError(EVLError, ValueError):
-    """A manifest or folder that cannot be understood as labelled videos."""
+    """A manifest or folder cannot be read as labeled videos."""
 
 
 class UnlabeledError(DataError):
-    """A folder of which no video has a label, as none lies in a class folder."""
+    """No video of a folder has a label, because none is in a class folder."""
 
 
 class PathTypeError(EVLError, TypeError):
-    """Something that is no path where a path is wanted."""
+    """A value is not a path, where a path is expected."""
 
 
 class VideoError(EVLError):
-    """One video that cannot be used: missing, damaged, or without pictures.
+    """One video cannot be used: it is missing, damaged, or has no pictures.
 
-    ``reason`` is a short text that fits into a table; ``path`` is the file.
+    ``path`` is the file. ``reason`` is a short text that continues the sentence "the file …" and fits into a table.
     """
 
     def __init__(self, path, reason: str):
@@ -35,36 +35,36 @@ class VideoError(EVLError):
         self.reason = reason
         super().__init__(f"{self.path}: {reason}")
 
-    def __reduce__(self):  # exceptions with two arguments do not pickle by themselves
+    def __reduce__(self):  # Python cannot unpickle an exception with two arguments without this
         return type(self), (self.path, self.reason)
 
 
 class BackboneError(EVLError, ValueError):
-    """A backbone that is unknown, cannot work here, or whose weights do not fit."""
+    """A backbone is unknown, cannot be used here, or its weights do not fit."""
 
 
 class MissingWeightsError(BackboneError):
-    """Weights that are not on this machine and could not be fetched."""
+    """Weights are not on this machine and could not be downloaded."""
 
 
 class CheckpointError(EVLError, ValueError):
-    """A saved model or checkpoint that is missing, damaged, or belongs to something else."""
+    """A saved model or checkpoint is missing, damaged, or does not belong here."""
 
 
 class StoreError(EVLError, ValueError):
-    """A store of features that is missing, unfinished, damaged, or made otherwise than a run needs it."""
+    """A store of features is missing, unfinished, damaged, or does not suit the run."""
 
 
 class SaveError(EVLError, OSError):
-    """Writing failed (disk full, no permission); what was there before is still there."""
+    """Writing failed (disk full, no permission); the old content is unchanged."""
 
 
 class ExistsError(SaveError):
-    """Something of that name is there already, and was not to be replaced."""
+    """The file exists already and must not be replaced."""
 
 
 class RunError(EVLError):
-    """A run that cannot start or go on: folder in use, too many damaged videos, loss not finite."""
+    """A run cannot start or continue: folder in use, too many damaged videos, loss not finite."""
 
 
 def plural(count: int, noun: str) -> str:
@@ -73,7 +73,7 @@ def plural(count: int, noun: str) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence on an unknown name: the likely meant ones, or all if none is near and there are few."""
+    """The end of an error about an unknown name: similar names, or all known names if they are at most 30."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if near:

@@ -1,9 +1,9 @@
-"""What travels between rooms.
+"""The values that the rooms of evl pass to each other.
 
-Legend of shapes, for all files:
-    B videos · V views · T frames · C channels · H W pixels · h w patch grid · L tokens a frame
-    D width · N heads · K head width · Q query tokens · M decoder layers · Y classes
-Pixels are (B,V,T,C,H,W): frames before channels, so folding frames into the batch costs nothing.
+Letters of shapes, for all files:
+    B videos · V views · T frames · C channels · H W pixels · h w patch grid · L tokens of a frame
+    D width · N heads · K head width · Q query tokens · M tapped blocks · Y classes
+Pixels are (B,V,T,C,H,W). Frames come before channels, so folding frames into the batch needs no copy.
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled video of a manifest. ``label`` is a class name; times cut an untrimmed file, in seconds. ``group``:
-    what it belongs to (a person, a camera, a recording); videos of one group are on one side of a split."""
+    """One row of a manifest: a video, or the part of a video between two times.
+
+    ``label`` is a class name, or None without a label. ``group`` is what the video belongs to: a person, a camera, a
+    recording. All videos of a group are in the same split.
+    """
 
     path: str
     label: str | None = None
@@ -30,7 +33,7 @@ class Sample:
 
     @property
     def name(self) -> str:
-        """The path, and the part of the file if it is one: unique in a manifest."""
+        """The path, followed by the times of a part: unique in a manifest."""
         if self.start_seconds is None and self.end_seconds is None:
             return self.path
         end = "" if self.end_seconds is None else f"{self.end_seconds:g}"
@@ -39,12 +42,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What decoding a file told: never what its header claims.
+    """The facts about a video that were found by decoding it; its header is not trusted.
 
-    ``times_seconds`` holds the presentation time of every frame that decodes, in order; ``width`` and ``height`` are
-    those of the picture as a viewer sees it: mirrored left to right if the file says so (``is_mirrored``), then turned
-    counter-clockwise by ``rotation_degrees`` (0, 90, 180, 270). Both are of the file's first frame, and None where
-    nothing was asked about them. ``clock_jumps``: frames in front of which the file's clock jumps; times go on there.
+    ``times_seconds`` holds the presentation time of every frame that decodes, in order. ``width`` and ``height`` are
+    those of the picture as a viewer sees it: mirrored left to right if ``is_mirrored``, then turned counter-clockwise
+    by ``rotation_degrees`` (0, 90, 180, 270). All four are those of the first frame; the last two are None if they were
+    not read. ``clock_jumps`` lists the frames before which the file's clock jumps; ``times_seconds`` goes on there.
     """
 
     path: str
@@ -62,7 +65,7 @@ class VideoInfo:
 
     @property
     def duration_seconds(self) -> float:
-        """Time from the first frame to the end of the last, taking the last as long as the mean one."""
+        """Time from the first frame to the end of the last, which is taken to be as long as the mean frame."""
         if self.num_frames < 2:
             return 0.0
         length = self.times_seconds[-1] - self.times_seconds[0]
@@ -75,19 +78,20 @@ class VideoInfo:
 
 @dataclass(frozen=True)
 class Notice:
-    """Something about a video that is good, but not read as everybody would expect. ``what``: said of all such videos
-    alike, with what to do; ``detail``: of this one."""
+    """A message about a good video that is read in a way that some users do not expect.
+
+    ``what`` is the same for all such videos and says what to do. ``detail`` is about this video.
+    """
 
     what: str
     detail: str
 
 
 class LayerFeatures(NamedTuple):
-    """What one tapped block says of a clip.
+    """The features of one tapped block.
 
     tokens (B,T,L,D): the block's residual output, prefix tokens (class, registers) first.
-    query, key (B,T,L,N,K): that block's own self-attention queries and keys as its attention uses them,
-    before the 1/√K scale.
+    query, key (B,T,L,N,K): the queries and keys that the block's own self-attention uses, before the 1/√K scale.
     """
 
     tokens: Tensor
@@ -96,9 +100,9 @@ class LayerFeatures(NamedTuple):
 
 
 class MappedFeatures(NamedTuple):
-    """LayerFeatures whose query and key are made into what a decoder needs of them already: nothing in that learns.
+    """The features of one tapped block, with neighbor maps in place of query and key.
 
-    tokens (B,T,L,D), and ``maps`` as ``evl.models.crossframe.neighbor_maps`` makes them, in the type of the tokens.
+    tokens (B,T,L,D); maps as ``evl.models.crossframe.neighbor_maps`` returns them, in the dtype of the tokens.
     """
 
     tokens: Tensor
@@ -107,7 +111,7 @@ class MappedFeatures(NamedTuple):
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """All that a decoder needs to know of a backbone. ``grid`` is (h, w); ``image_size`` is (H, W)."""
+    """The sizes of a backbone that a decoder needs. ``grid`` is (h, w); ``image_size`` is (H, W)."""
 
     name: str
     width: int
@@ -126,12 +130,12 @@ class BackboneSpec:
 
 @dataclass(frozen=True)
 class WeightsOrigin:
-    """Where a backbone's weights came from, and what decides what they compute.
+    """Where a backbone's weights came from, and how they are used.
 
     ``kind``: ``hub``, ``url``, ``file``, ``embedded`` or ``random``. ``source``: the hub's id, the address, or the
-    file's name without its folder. ``layout``: whose names the file used ("timm", "OpenAI CLIP", "Hugging Face
-    DINOv2", …). ``activation``: of the blocks' MLPs, as built: ``gelu``, ``gelu_tanh``, ``quick_gelu``, ``silu``, ….
-    ``licence``: of the weights, where timm tells it. The weights themselves are named by ``weights_hash``.
+    file's name without its folder. ``layout``: the library whose names the file used ("timm", "OpenAI CLIP", "Hugging
+    Face DINOv2", …). ``activation``: that of the blocks' MLPs: ``gelu``, ``gelu_tanh``, ``quick_gelu``, ``silu``, ….
+    ``license``: that of the weights, if timm knows it. ``weights_hash`` identifies the weights themselves.
     """
 
     kind: str
@@ -143,9 +147,9 @@ class WeightsOrigin:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How pixels become a backbone's input: part of what a model is, saved with it.
+    """How pixels become a backbone's input; saved with each model.
 
-    ``image_size`` is (H, W); ``mean`` and ``std`` are of pixels in 0–1; ``interpolation`` is ``bilinear`` or
+    ``image_size`` is (H, W); ``mean`` and ``std`` are for pixels in 0–1; ``interpolation`` is ``bilinear`` or
     ``bicubic``. ``pixel_aspect``: whether pixels that are not square are made square first.
     """
 
@@ -159,11 +163,11 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class EncoderFacts:
-    """What there is to know of a frozen encoder without having it: what features in a store, or a model that was
-    trained on them, say of where they come from. A ``FrozenBackbone`` has the same attributes.
+    """The description of a frozen encoder, without its weights; a ``FrozenBackbone`` has the same attributes.
 
-    ``taps``: numbers of the tapped blocks, counted from 1, shallow to deep. ``frames_per_map``: how many frames make
-    one token map, 1 but for video encoders.
+    A store, and a model that was trained on a store, contain it to say which encoder made their features.
+    ``taps``: numbers of the tapped blocks, shallow to deep, with blocks counted from 1. ``frames_per_map``: the number
+    of frames that make one token map; 1, except for video encoders.
     """
 
     spec: BackboneSpec
@@ -176,19 +180,22 @@ class EncoderFacts:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one video. ``scores`` (Y): softmax averaged over views, in the order of ``class_names``;
-    ``label`` an index or None. Without class names, a class is named by its number."""
+    """A model's scores for one video.
+
+    ``scores`` (Y): softmax averaged over views, in the order of ``class_names``. ``label`` is the number of a class, or
+    None. Without class names, a class is named by its number.
+    """
 
     path: str
     scores: tuple[float, ...]
     label: int | None = None
-    start_seconds: float | None = None  # where only a part of the file was looked at
+    start_seconds: float | None = None  # both times are None if the whole file was read
     end_seconds: float | None = None
     class_names: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def name(self) -> str:
-        """The path, and the part of the file if it is one, as ``Sample.name``."""
+        """The path, followed by the times of a part, as ``Sample.name``."""
         return Sample(self.path, None, self.start_seconds, self.end_seconds).name
 
     @property
@@ -202,10 +209,10 @@ class Prediction:
         return self.top(1)[0][1]
 
     def top(self, k: int = 5) -> list[tuple[str, float]]:
-        """(name, score) of the k best classes, in the order of ``best``."""
+        """(name, score) of the k best classes, best first."""
         names = self.class_names or range(len(self.scores))
         return [(str(names[y]), self.scores[y]) for y in self.best(k)]
 
     def best(self, k: int) -> list[int]:
-        """The numbers of the k best classes, best first; ties go to the smaller number."""
+        """The numbers of the k best classes, best first; of equal scores, the smaller number comes first."""
         return sorted(range(len(self.scores)), key=lambda y: (-self.scores[y], y))[:k]

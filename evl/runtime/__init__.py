@@ -1,1 +1,1 @@
-"""What all rooms stand on: files, processes, precision, memory, progress."""
+"""Helpers for all rooms: files, processes, precision, memory, the time left."""

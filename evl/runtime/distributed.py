@@ -1,4 +1,4 @@
-"""One process or many, by torchrun: the few things a program must know of it."""
+"""Work in one process, or in several that torchrun started."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from evl.runtime.main_guard import end_if_only_starting
 
 @dataclass(frozen=True)
 class World:
-    """Who this process is among ``size``; ``device`` is its own."""
+    """The processes of a run. ``rank`` is the number of this one among ``size``, and ``device`` is its own."""
 
     rank: int
     size: int
@@ -27,7 +27,7 @@ class World:
         return self.rank == 0
 
     def gather(self, value) -> list:
-        """The value of every process, by rank, on every process."""
+        """The values of all processes, ordered by rank; every process gets the same list."""
         if self.size == 1:
             return [value]
         values = [None] * self.size
@@ -45,7 +45,7 @@ class World:
             dist.barrier()
 
     def only_main(self, action: Callable[[], None]) -> None:
-        """Runs on the first process; what goes wrong there is raised on all, so that none waits for ever."""
+        """Runs ``action`` on the first process. An EVLError there is raised on all, so that no process waits for it."""
         problem = None
         if self.is_main:
             try:
@@ -57,9 +57,9 @@ class World:
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """The named device, or CUDA if there is one, else the CPU; ``cuda`` without a number is this process's own.
+    """The device with this name; without a name, CUDA if there is one, else the CPU.
 
-    Raises ConfigError for a device that is not there.
+    ``cuda`` without a number is the GPU of this process's local rank. Raises ConfigError if there is no such device.
     """
     has_cuda = torch.cuda.is_available()
     try:
@@ -81,7 +81,7 @@ def pick_device(name: str | None = None) -> torch.device:
 
 @contextmanager
 def join_world(device: str | None = None) -> Iterator[World]:
-    """The world torchrun made, with NCCL on CUDA and gloo on CPU; alone if there is none."""
+    """The processes that torchrun started, joined by NCCL on CUDA and gloo on CPU; without torchrun, only this one."""
     end_if_only_starting()
     chosen = pick_device(device)
     if chosen.type == "cuda":

@@ -1,5 +1,5 @@
-"""Paths with ``~``, folders that are in use. Writing so that nothing is lost: under a temporary name, then renamed.
-Reading JSON that is not trusted."""
+"""Paths with ``~``; files that are written under a temporary name and then renamed, so that no failure leaves half a
+file; checks of folders; JSON from untrusted files."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 
 
 def expand_home(path: _AnyPath) -> _AnyPath:
-    """``path``, in its own type, with a leading ``~`` or ``~user`` replaced by that home folder, as a shell does.
+    """``path``, in its own type, with a leading ``~`` or ``~user`` replaced by that user's home folder.
 
-    For every path that comes from a person: a shell leaves ``--out=~/x`` alone, and what stands in a list, a setting or
-    Python never sees one. A file that is itself named ``~`` is given by its whole path, or as ``./~`` in a list.
+    Call this for every path that a user gives. A shell does not expand ``--out=~/x``, and paths in lists, settings and
+    Python never pass through a shell. A file that is named ``~`` is given by its full path, or as ``./~`` in a list.
     """
     expanded = os.path.expanduser(path)
     return Path(expanded) if isinstance(path, Path) else expanded
@@ -32,13 +32,13 @@ def expand_home(path: _AnyPath) -> _AnyPath:
 
 @contextmanager
 def write_atomically(path: str | Path, *, text: bool = False, sync: bool = True, only_new: bool = False) -> Iterator:
-    """A file object; ``path`` appears, whole, when the block ends, and is untouched if it fails. ``only_new``: nor does
-    it take the place of what is there by then, from whichever process: ExistsError.
+    """Opens a file for writing; ``path`` appears complete when the block ends, and stays as it was if the block fails.
 
-    ``sync=False`` does not wait for the disk: whole still when the program is killed, but not when the power fails.
-    A killed program leaves a hidden file beside it, which ``remove_abandoned`` finds.
+    ``only_new``: raises ExistsError if ``path`` exists when the block ends, whichever process made it.
+    ``sync=False`` does not wait for the disk: the file is complete if the program is killed, but perhaps not after a
+    power failure. A killed program leaves a hidden file in the folder, which ``remove_abandoned`` removes.
 
-    Raises SaveError where the system refuses (disk full, no permission).
+    Raises SaveError if the system cannot write (disk full, no permission).
     """
     path = expand_home(Path(path))
     temporary, lock = None, None
@@ -55,7 +55,7 @@ def write_atomically(path: str | Path, *, text: bool = False, sync: bool = True,
         raise
     except OSError as error:
         raise SaveError(
-            f"{path} could not be written ({error.strerror or error}); what was there is unchanged"
+            f"{path} could not be written ({error.strerror or error}); its old content is unchanged"
         ) from error
     finally:
         with contextlib.suppress(OSError):
@@ -66,8 +66,11 @@ def write_atomically(path: str | Path, *, text: bool = False, sync: bool = True,
 
 
 def remove_abandoned(folder: str | Path) -> None:
-    """Removes what ``write_atomically`` left in a folder where it was killed; nothing that is still being written, by
-    whichever process (as far as the file system's locks reach), and nothing if there is no such folder."""
+    """Removes the temporary files that a killed ``write_atomically`` left in a folder.
+
+    Files that any process still writes are kept, if the file system has locks. A folder that does not exist is no
+    error.
+    """
     try:
         names = [entry.name for entry in os.scandir(folder) if _TEMPORARY.fullmatch(entry.name)]
     except OSError:
@@ -80,8 +83,10 @@ def remove_abandoned(folder: str | Path) -> None:
 
 
 def lock_file(descriptor: int, *, wait: bool = False) -> bool | None:
-    """Takes the system's lock on an open file, until it is closed or its owner is dead. True: it is ours; False:
-    another has it; None: there are no locks on this file system."""
+    """Takes the system's lock on an open file, which lasts until the file is closed or the process ends.
+
+    Returns True if this process now has the lock, False if another has it, None if the file system has no locks.
+    """
     from filelock import lock_descriptor
 
     try:
@@ -91,29 +96,29 @@ def lock_file(descriptor: int, *, wait: bool = False) -> bool | None:
 
 
 def write_table(path: str | Path, rows: Iterable[Sequence]) -> None:
-    """Writes a CSV file. Raises SaveError where the system refuses."""
+    """Writes a CSV file. Raises SaveError if the system cannot write."""
     with write_atomically(path, text=True) as file:
         csv.writer(file).writerows(rows)
 
 
 def is_used(path: Path) -> bool:
-    """Whether there is a file, or a folder with something in it (what ``write_atomically`` left is nothing)."""
+    """Whether ``path`` is a file, or a folder that holds more than temporary files of ``write_atomically``."""
     return path.exists() and (not path.is_dir() or any(not is_temporary(one.name) for one in path.iterdir()))
 
 
 def refuse_used(folder: Path, *, can_resume: bool) -> None:
-    """RunError where a run is to begin, and something else is there. ``can_resume``: it is a run that was begun."""
+    """Raises RunError if a new run cannot use this folder. ``can_resume``: the folder holds a run that was started."""
     try:
         if not is_used(folder):
             return
     except OSError as error:
         raise RunError(f"{folder}: no folder can be made here ({error.strerror or error})") from None
     todo = "go on with --resume, or choose another --out" if can_resume else "choose another --out"
-    raise RunError(f"{folder} is there already and not empty; {todo}")
+    raise RunError(f"{folder} exists already and is not empty; {todo}")
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a folder, and those above it, or sees that it can be read. Raises SaveError where the system refuses."""
+    """Makes a folder and its parents; an existing one must be readable. Raises SaveError if the system cannot do it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         os.scandir(folder).close()
@@ -122,13 +127,13 @@ def make_folder(folder: Path) -> None:
 
 
 def nearest_existing(path: Path) -> Path:
-    """``path``, or what is above it and there."""
+    """``path`` itself if it exists, or its nearest parent that does."""
     path = path.absolute()
     return next(one for one in (path, *path.parents) if one.exists())
 
 
 def remove_file(path: Path) -> None:
-    """Removes a file, if there is one. Raises SaveError where the system refuses."""
+    """Removes a file if it exists. Raises SaveError if the system cannot do it."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
@@ -136,24 +141,24 @@ def remove_file(path: Path) -> None:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether ``write_atomically`` writes under such a name."""
+    """Whether this is the name of a temporary file of ``write_atomically``."""
     return _TEMPORARY.fullmatch(name) is not None
 
 
 def _link(temporary: Path, path: Path) -> None:
-    """Gives a file its name, which must be free."""
+    """Gives the file ``temporary`` the name ``path``. Raises ExistsError if that name is taken."""
     try:
         os.link(temporary, path)
     except FileExistsError:
-        raise ExistsError(f"{path} is there already") from None
-    except OSError:  # a file system without links: another process may come in between
+        raise ExistsError(f"{path} exists already") from None
+    except OSError:  # a file system without links; another process could still make the file after this check
         if path.exists():
-            raise ExistsError(f"{path} is there already") from None
+            raise ExistsError(f"{path} exists already") from None
         os.replace(temporary, path)
 
 
 def _begin(path: Path, text: bool) -> tuple[Path, IO, int]:
-    """(name, file, lock): a new file under a temporary name. The lock lasts until it is closed, or its owner dead."""
+    """(path, file, descriptor): a new temporary file, and a descriptor that holds the lock on it until it is closed."""
     while True:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         file = open(  # noqa: SIM115, the caller closes it
@@ -161,7 +166,7 @@ def _begin(path: Path, text: bool) -> tuple[Path, IO, int]:
         )
         lock = os.dup(file.fileno())
         lock_file(lock, wait=True)
-        # another process may have taken it for abandoned, before the lock was ours
+        # before this process had the lock, another may have removed the file as abandoned
         if os.fstat(lock).st_nlink:
             return temporary, file, lock
         file.close()
@@ -169,16 +174,16 @@ def _begin(path: Path, text: bool) -> tuple[Path, IO, int]:
 
 
 def strict_json(text: str):
-    """``json.loads`` that takes neither a name twice nor NaN. ValueError or RecursionError for what is no JSON."""
+    """``json.loads`` that refuses repeated names and NaN. Raises ValueError or RecursionError for invalid JSON."""
     return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict:
-    """A JSON object whose names stand there once: with two, readers would differ in which they take."""
+    """A JSON object as a dict. Refuses repeated names, because programs differ in which value they take."""
     if len(content := dict(pairs)) != len(pairs):
-        raise ValueError("a name stands there twice")
+        raise ValueError("a name appears twice in one object")
     return content
 
 
 def _no_number(text: str):
-    raise ValueError(f"{text} is no number")
+    raise ValueError(f"{text} is not a number")

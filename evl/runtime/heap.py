@@ -1,4 +1,4 @@
-"""Freed memory that is kept, for commands that need the same amounts again and again."""
+"""Keeping freed memory, for commands that need the same amounts again and again."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _LARGEST = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Has glibc keep large blocks that are freed, instead of giving them back; False where there is no glibc.
+    """Makes glibc keep large freed blocks instead of returning them to the system; False if there is no glibc.
 
-    A step of training on the CPU frees and wants hundreds of megabytes; given back, they come as new pages that are
-    filled with zeros at the first touch: 8 % of a decoder's step and more (docs/performance.md).
-    It holds for the whole process, so programs decide, not libraries: ``evl train`` and ``evl sweep`` do.
+    A training step on the CPU frees and needs hundreds of megabytes. If they were returned, they would come back as new
+    pages that the system fills with zeros: 8 % of a decoder's step and more (docs/performance.md).
+    The setting holds for the whole process, so only the commands ``evl train`` and ``evl sweep`` call this.
     """
     if not sys.platform.startswith("linux"):
         return False

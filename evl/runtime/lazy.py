@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used, so that importing it costs nothing."""
+"""Importing the names of a package when they are first used, so that importing the package is fast."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from importlib import import_module
 
 
 def first_used(package: str, homes: Mapping[str, str]) -> Callable[[str], object]:
-    """The package's ``__getattr__``: ``homes`` has the module of each name, or the module that the name is."""
+    """A ``__getattr__`` for ``package``. ``homes`` maps each name to the module that defines it, or to itself as a
+    module."""
 
     def __getattr__(name: str) -> object:
         if name not in homes:

@@ -1,7 +1,7 @@
-"""A script without ``if __name__ == "__main__":`` is recognized, and told what to write.
+"""A clear error for a script without ``if __name__ == "__main__":``.
 
-Videos are read by other processes. Python starts each of them by running the main script again, under another name.
-Without those lines the script trains there too, before that process can begin.
+evl reads videos in worker processes. Python starts each of them by running the main script again, under another name.
+Without that line, the worker process would start the training again instead of reading videos.
 """
 
 from __future__ import annotations
@@ -17,17 +17,22 @@ _LINES = 'if __name__ == "__main__":\n        main()'
 
 
 def end_if_only_starting() -> None:
-    """Ends this process, quietly, if Python is running the main script again in it to start it. Called where a run
-    begins and where processes are started: the process that started this one then says what to do."""
-    # what Python itself asks before it refuses to start processes there; there is no public name for it
+    """Ends this process if it is a worker process in which Python still runs the main script to start it.
+
+    Called at the beginning of a run, and before worker processes are started. The main process then sees that its
+    worker ended, and raises ``not_begun``.
+    """
+    # Python checks the same attribute before it refuses to start processes; it has no public name
     if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise SystemExit(_sentence())
+        raise SystemExit(_message())
 
 
 @contextmanager
 def program_from_stdin() -> Iterator[None]:
-    """Around the start of processes: a program that came by standard input (python - <<EOF) is not looked for as a
-    file, under the name <stdin>."""
+    """Lets a program from standard input (python - <<EOF) start processes within this block.
+
+    Without it, Python would search for a file named <stdin> and run it.
+    """
     main, script = sys.modules["__main__"], _script()
     hidden = vars(main).pop("__file__", None) if script is None else None
     try:
@@ -38,26 +43,26 @@ def program_from_stdin() -> Iterator[None]:
 
 
 def not_begun() -> RunError:
-    """The error for processes that ended while they were started."""
-    return RunError(_sentence())
+    """The error for worker processes that ended while they were started."""
+    return RunError(_message())
 
 
 def _script() -> str | None:
-    """The file that Python runs; None in a notebook, with ``python -c``, or where the program came by stdin."""
+    """The file that Python runs; None in a notebook, with ``python -c``, or for a program from standard input."""
     script = getattr(sys.modules["__main__"], "__file__", None)
     return None if script is None or script.startswith("<") else script
 
 
-def _sentence() -> str:
+def _message() -> str:
     script = _script()
-    if script is None:  # nothing is run again
+    if script is None:  # Python has no script to run again
         return (
-            "the processes that read videos end while they start; the reason is printed above this error. To do "
-            "without them, set data.num_workers=0"
+            "the processes that read videos ended while they started; the reason is printed above this error. To read "
+            "videos in the main process, set data.num_workers=0"
         )
     return (
-        f'{script} needs if __name__ == "__main__": around what it does. Videos are read by other processes, and each '
-        "of them runs the script from its first line. Put what the script does into a function main(), and write at "
-        f"its end:\n\n    {_LINES}\n\n(If it has these lines: what it says above them ends those processes; the "
-        "reason is printed above this error.)"
+        f'{script} needs if __name__ == "__main__": around its code. evl reads videos in other processes, and each of '
+        "them runs the script from its first line. Put the script's code into a function main(), and write at its "
+        f"end:\n\n    {_LINES}\n\n(If the script has these lines, code above them ended those processes; the reason "
+        "is printed above this error.)"
     )

@@ -1,8 +1,9 @@
-"""Matrix products in float32 by oneDNN, where PyTorch's default on this CPU is slower.
+"""Matrix products in float32 by oneDNN, on CPUs where PyTorch's default is slower.
 
-PyTorch sends float32 products to MKL, which keeps to AVX2 on processors that are not Intel's; oneDNN, which is in the
-same build, uses their AVX-512 units: about twice as fast (docs/performance.md). Elsewhere these functions are
-PyTorch's own. Which one is taken depends on the machine and the type only, so a machine always gives the same numbers.
+PyTorch computes float32 products with MKL, which uses only AVX2 on processors that Intel did not make. oneDNN, which is
+in the same build, uses their AVX-512 units and is about twice as fast (docs/performance.md). On other CPUs these
+functions call PyTorch's own. The choice depends on the machine and the dtype only, so each machine always gives the
+same numbers.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 @cache
 def available() -> bool:
-    """Whether float32 products should go to oneDNN here. ``EVL_ONEDNN=0`` says no."""
+    """Whether oneDNN should compute float32 products on this CPU. ``EVL_ONEDNN=0`` turns it off."""
     if os.environ.get("EVL_ONEDNN") == "0" or "AVX512" not in torch.backends.cpu.get_cpu_capability():
         return False
     return _vendor() not in ("GenuineIntel", None) and works()
@@ -27,9 +28,9 @@ def available() -> bool:
 
 @cache
 def works() -> bool:
-    """Whether oneDNN's product is there and right, on any CPU.
+    """Whether oneDNN's product exists and gives the right numbers, on any CPU.
 
-    It is the operator torch.compile uses for its own CPU code; not public, so it is tried before it is trusted.
+    torch.compile uses this operator for its CPU code. It is not public, so a small product is computed to check it.
     """
     try:
         x, weight = torch.arange(6.0).view(2, 3), torch.arange(12.0).view(4, 3)
@@ -39,19 +40,19 @@ def works() -> bool:
 
 
 def takes_onednn(*tensors: Tensor) -> bool:
-    """Whether a product of these goes to oneDNN: float32, on a CPU where it is the faster one."""
+    """Whether oneDNN computes a product of these tensors: float32, on a CPU where oneDNN is faster."""
     if torch.compiler.is_compiling() or not all(x.dtype == torch.float32 and x.device.type == "cpu" for x in tensors):
         return False
     return available() and not torch.is_autocast_enabled("cpu")
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """(M,K) · (K,N) -> (M,N), without autograd where oneDNN is taken."""
+    """(M,K) · (K,N) -> (M,N); not differentiable where oneDNN computes it."""
     return _product(a, b.mT) if takes_onednn(a, b) else a @ b
 
 
 def bmm(a: Tensor, b: Tensor) -> Tensor:
-    """(B,M,K) · (B,K,N) -> (B,M,N), without autograd where oneDNN is taken."""
+    """(B,M,K) · (B,K,N) -> (B,M,N); not differentiable where oneDNN computes it."""
     if not takes_onednn(a, b):
         return torch.bmm(a, b)
     return torch.stack([_product(one, other.mT) for one, other in zip(a, b, strict=True)])
@@ -67,7 +68,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class Linear(nn.Linear):
-    """``torch.nn.Linear``, by ``linear``."""
+    """``torch.nn.Linear``, computed by ``linear``."""
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias)
@@ -96,14 +97,14 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def head_scores(query: Tensor, key: Tensor) -> Tensor:
-    """(P,N,K) and (N,P',K) -> (P,N,P'): query·key a head, as a grouped 1×1 convolution, which is oneDNN's."""
+    """(P,N,K) and (N,P',K) -> (P,N,P'): query·key of each head, as a grouped 1×1 convolution that oneDNN computes."""
     p, n, k = query.shape
     pixels = query.reshape(1, 1, p, n * k).permute(0, 3, 1, 2)  # channels last
     return F.conv2d(pixels, key.reshape(-1, k, 1, 1), groups=n)[0, :, 0].T.view(p, n, -1)
 
 
 def _vendor() -> str | None:
-    """Who made this CPU, as Linux tells; None elsewhere."""
+    """The maker of this CPU, from Linux's /proc/cpuinfo; None on other systems."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

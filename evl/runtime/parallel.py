@@ -1,4 +1,4 @@
-"""Work on many files by processes of their own, so that a decoder that kills its process takes one file with it."""
+"""Work on many files in worker processes, so that a decoder that crashes its process loses one file only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from evl.runtime.main_guard import end_if_only_starting, not_begun, program_from
 
 @dataclass(frozen=True)
 class Crash:
-    """What became of an item whose process died. ``exit_code``: negative, the number of a signal."""
+    """The result of an item whose process died. A negative ``exit_code`` is the negated number of a signal."""
 
     exit_code: int | None
 
@@ -29,8 +29,10 @@ class Crash:
 
 @contextlib.contextmanager
 def time_limit(path: str):
-    """Ends this process, which must be a worker, if a file hangs it inside a decoder, where no exception can reach:
-    after five minutes, and a second for each 100 kB."""
+    """Ends this worker process if the block takes longer than five minutes plus one second per 100 kB of the file.
+
+    A decoder that hangs never returns to Python, so no exception could stop it.
+    """
     try:
         size = os.path.getsize(path)
     except OSError:
@@ -44,11 +46,11 @@ def time_limit(path: str):
 
 
 def each_in_process(function: Callable, items: Iterable, num_workers: int) -> Iterator[tuple]:
-    """(item, ``function(item)``) of all items, as they get ready; a ``Crash`` for the result where a process died.
+    """Yields (item, ``function(item)``) for all items, as they finish; the result is a ``Crash`` if the process died.
 
-    ``function`` lies at the top of a module; items and results can be pickled. What it raises is raised here and ends
-    the work. Processes are gone when the iterator is closed, even in the middle of an item. RunError where they end
-    while they start: in a script without a ``__main__`` guard.
+    ``function`` must be at the top level of a module; items and results must be picklable. An exception in it is raised
+    here and ends the work. Closing the iterator ends all processes, even during an item. Raises RunError if processes
+    end while they start, as in a script without a ``__main__`` guard.
     """
     end_if_only_starting()
     todo, workers, begun = iter(items), {}, set()
@@ -66,10 +68,10 @@ def each_in_process(function: Callable, items: Iterable, num_workers: int) -> It
                     good, result = pipe.recv()
                 except (EOFError, OSError):
                     process.join()
-                    if pipe not in begun and process.exitcode > 0:  # negative: killed, as for want of memory
+                    if pipe not in begun and process.exitcode > 0:  # negative: killed, for example without memory
                         raise not_begun() from None
                     pipe.close()
-                    del workers[pipe]  # another takes its place if there is more to do
+                    del workers[pipe]  # the loop starts another process for the next item
                     yield item, Crash(process.exitcode)
                     continue
                 begun.add(pipe)
@@ -79,7 +81,7 @@ def each_in_process(function: Callable, items: Iterable, num_workers: int) -> It
                     raise result
                 if (following := next(todo, _END)) is _END:
                     del workers[pipe]
-                    pipe.close()  # tells it to end
+                    pipe.close()  # which ends the process
                     process.join()
                 else:
                     workers[pipe] = process, following
@@ -96,16 +98,16 @@ _END = object()
 
 
 def _send(pipe, item) -> None:
-    with contextlib.suppress(OSError):  # the process is dead already, which the waiting side will find out
+    with contextlib.suppress(OSError):  # the other process is dead; receiving from it will fail and be handled
         pipe.send(item)
 
 
 def _start(function: Callable):
-    context = multiprocessing.get_context("forkserver")  # fork and the decoder's threads do not mix
+    context = multiprocessing.get_context("forkserver")  # fork is not safe together with the decoder's threads
     context.set_forkserver_preload(["evl.collections.copy_video"])
     pipe, end = context.Pipe()
-    # Ctrl-C goes to the whole group, but is the main process's to handle: processes are born deaf to it. (The resource
-    # tracker is, too, but would unblock it for us.)
+    # Ctrl-C sends SIGINT to the whole process group, but only the main process should handle it. So workers start with
+    # the signal blocked. (Starting the resource tracker unblocks the signal, so it is started before.)
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -124,14 +126,14 @@ def _work(pipe, function: Callable) -> None:
     while True:
         try:
             item = pipe.recv()
-        except EOFError:  # no more work, or nobody who wants it
+        except EOFError:  # the main process closed the pipe
             return
         try:
             answer = True, function(item)
-        except OSError as error:  # SaveError among them: the user's to solve, told in one sentence
+        except OSError as error:  # such as SaveError, whose message is enough for the user
             answer = False, error
         except Exception:
-            answer = False, RuntimeError(f"in a process of its own:\n{traceback.format_exc()}")
+            answer = False, RuntimeError(f"in a worker process:\n{traceback.format_exc()}")
         try:
             pipe.send(answer)
         except OSError:

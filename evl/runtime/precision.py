@@ -1,4 +1,4 @@
-"""In which type numbers are computed: float32, or autocast to 16 bits."""
+"""The precision of computations: float32, or autocast to 16 bits."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-# asked once, here: torch 2.11 cannot compile the question
+# computed once, at import, because torch 2.11 cannot compile this call
 _AUTOCAST_TYPES = frozenset(filter(torch.amp.is_autocast_available, ("cpu", "cuda", "mps", "xpu", "hpu", "xla")))
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """``auto`` → on CUDA bf16, or fp16 where bf16 would be emulated (before Ampere); fp32 elsewhere."""
+    """Replaces ``auto``: on CUDA by bf16, or by fp16 if bf16 would be emulated (before Ampere); elsewhere by fp32."""
     if precision != "auto" or device.type != "cuda":
         return "fp32" if precision == "auto" else precision
     native = torch.version.hip is not None or torch.cuda.get_device_capability(device)[0] >= 8
@@ -19,14 +19,14 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """Autocast for ``fp32`` (off), ``bf16`` or ``fp16``, or ``auto``."""
+    """The autocast context for ``fp32`` (off), ``bf16``, ``fp16`` or ``auto``."""
     precision = resolve_precision(precision, device)
     dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager:
-    """For code that keeps to its input's own type; also on devices that know no autocast."""
+    """A context without autocast, for code that follows its input's dtype; works on devices without autocast, too."""
     if device.type not in _AUTOCAST_TYPES:
         return nullcontext()
     return torch.autocast(device.type, enabled=False)

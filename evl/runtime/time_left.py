@@ -1,21 +1,21 @@
-"""How long work still takes, said only where it can be known."""
+"""An estimate of the time that work still takes, only where it is reliable."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
-FIRST_SECONDS = 5  # of steady work that are watched before anything is said
-FIRST_REPORTS = 6
-KEPT = 64  # points in time that are remembered; beyond, every second one is dropped
-AGREE = 1.5  # the speed so far and that of late must not differ by more times
+FIRST_SECONDS = 5  # of work before the first estimate
+FIRST_REPORTS = 6  # before the first estimate
+KEPT = 64  # reports in memory; when there are more, every second one is dropped
+AGREE = 1.5  # the largest allowed ratio between the speed since the start and the speed of the later half
 
 
 class TimeLeft:
-    """Seconds that are left of ``total`` parts, of which ``first`` were done before.
+    """Estimates the seconds left for ``total`` parts of work, of which ``first`` were done before.
 
-    Starting up (processes, first files, compilation) says nothing about the speed of what follows, so time counts from
-    the first report. The time left is known once the speed since then and the speed of the later half agree.
+    The start (processes, first files, compilation) has another speed than the rest, so time counts from the first
+    report. There is an estimate once the speed since then and the speed of the later half agree.
     """
 
     def __init__(self, total: int, first: int = 0, clock: Callable[[], float] = time.monotonic):
@@ -23,7 +23,7 @@ class TimeLeft:
         self.points: list[tuple[float, int]] = []  # (time, done) of the reports
 
     def report(self, done: int) -> None:
-        """``done`` parts are done by now."""
+        """Records that ``done`` parts are done now."""
         if done <= (self.points[-1][1] if self.points else self.first):
             return
         self.points.append((self.clock(), done))
@@ -32,7 +32,7 @@ class TimeLeft:
 
     @property
     def seconds(self) -> float | None:
-        """None where it cannot be known yet. 0 when all is done."""
+        """The estimate, 0 when all is done, or None as long as there is no reliable estimate."""
         if self.points and self.points[-1][1] >= self.total:
             return 0.0
         if len(self.points) < FIRST_REPORTS:
@@ -48,7 +48,7 @@ class TimeLeft:
 
 
 def duration(seconds: float) -> str:
-    """In words, as exact as an estimate is: ``40 seconds``, ``2.5 minutes``, ``3.1 hours``, ``2.0 days``."""
+    """Rounded, in words: ``40 seconds``, ``2.5 minutes``, ``3.1 hours``, ``2.0 days``."""
     for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.1f} {unit}"

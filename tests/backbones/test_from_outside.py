@@ -95,7 +95,7 @@ def test_weights_that_were_saved():
     [
         ("my_encoders:Pixel", "my_encoders has no Pixel; did you mean Pixels"),
         ("no_such_module:A", "backbone.name=no_such_module:A: Python finds no module no_such_module"),
-        ("torch.nn:Linear", "Linear is no subclass of evl.backbones.base.FrozenBackbone"),
+        ("torch.nn:Linear", "Linear is not a subclass of evl.backbones.base.FrozenBackbone"),
         ("my_encoders:Lacks", "its spec is no BackboneSpec; call super().__init__(spec, preprocessing, taps)"),
         ("my_encoders:Other", "images of (24, 24) and (16, 16)"),
         ("my_encoders:NoWeights", "has no parameters"),

@@ -29,7 +29,7 @@ def test_nothing_takes_the_place_of_a_file_that_came_first(tmp_path, monkeypatch
     path = tmp_path / "file"
     with write_atomically(path, only_new=True, text=True) as file:
         file.write("first")
-    with pytest.raises(ExistsError, match="is there already"), write_atomically(path, only_new=True) as file:
+    with pytest.raises(ExistsError, match="exists already"), write_atomically(path, only_new=True) as file:
         file.write(b"second")
     assert (path.read_text(), list(tmp_path.iterdir())) == ("first", [path])
 

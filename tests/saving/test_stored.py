@@ -133,12 +133,12 @@ def test_card_and_tensors_must_agree(tmp_path):
     ("change", "sentence"),
     [
         (lambda text: text.replace('"std": [', '"std": [0.0, 0.25, 0.25], "was": ['), "std"),
-        (lambda text: text.replace('"std": [', '"std": [NaN, 0.25, 0.25], "was": ['), "NaN is no number"),
+        (lambda text: text.replace('"std": [', '"std": [NaN, 0.25, 0.25], "was": ['), "NaN is not a number"),
         (lambda text: text.replace('"mean": [', '"mean": [1e999, 0.5, 0.5], "was": ['), "mean"),
         (lambda text: text.replace('"up"', '"\\ud800"'), "a class name that is no text"),
         (lambda text: text.replace('"precision": "fp32"', '"precision": "fp64"'), "precision"),
         (lambda text: text.replace('"dtype": "float32"', '"dtype": "int8"'), "dtype"),
-        (lambda text: text.replace('"num_frames": 3', '"num_frames": 3, "num_frames": 4'), "a name stands there twice"),
+        (lambda text: text.replace('"num_frames": 3', '"num_frames": 3, "num_frames": 4'), "a name appears twice"),
     ],
 )
 def test_cards_that_lie(tmp_path, change, sentence):
