@@ -161,8 +161,8 @@ def _own_samples(run: RunFolder | None, split: str, root: AnyPath | None) -> tup
     config = RunConfig.from_yaml(run.path / "config.yaml")
     before = old_root(config.data, [*run.samples("train"), *run.samples("val")])
     if root is not None:
-        samples, before = moved_samples(samples, before, str(Path(root).absolute())), f"{before}, now {root},"
-    if gone := gone_samples({split: samples}, before, how="--root").get(split):
+        samples, before = moved_samples(samples, before, str(Path(root).absolute())), f"{before} (now {root})"
+    if gone := gone_samples({split: samples}, before, option="--root").get(split):
         log.warning(describe_gone(len(gone), len(samples), split, gone[0].path, before, "--root"))
     return samples
 

@@ -1,10 +1,10 @@
-"""Lists of videos: manifests, checks, datasets and the order of training."""
+"""Lists of labeled videos, the datasets made of them, and the order in which training reads them."""
 
 from typing import TYPE_CHECKING
 
 from evl.runtime.lazy import first_used
 
-# imported when they are first used: names of classes, which models have too, need no reader of videos
+# Each name is imported at its first use: code that needs only class names does not import the video decoders.
 _HOMES = {
     "Manifest": "evl.data.manifests.manifest",
     "read_manifest": "evl.data.manifests.manifest",

@@ -1,9 +1,9 @@
-"""Samples → clips. What comes out depends on seed, epoch and sample only: never on workers or processes."""
+"""Samples → clips. An item depends only on seed, epoch and sample, not on the number of workers or processes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,21 +22,20 @@ from evl.video.plans import EvenClips, Plan, RandomClip, Spacing
 from evl.video.transforms import evaluation_views
 
 
-def spacing_of(clip: ClipConfig) -> Spacing:
-    """How the frames of a clip lie."""
+def _spacing(clip: ClipConfig) -> Spacing:
     return Spacing(clip.num_frames, clip.stride, clip.frames_per_second, clip.sampling, clip.past_end)
 
 
-# what a file turned out to be when it was decoded whole
+# the state of a file: not yet decoded whole, or what decoding it whole showed about its frame index
 UNSEEN, INDEX_IS_RIGHT, MUST_BE_COUNTED = range(3)
 
 
 @dataclass(frozen=True)
 class Item:
-    """One sample as it came out: ``pixels`` (a clip (T,C,H,W), or views (V,T,C,H,W)), or ``problem``, never both.
+    """One sample after reading: either ``pixels`` (a clip (T,C,H,W), or views (V,T,C,H,W)), or a ``problem``.
 
-    ``num_valid``: of each clip, how many of its frames lie inside the video; the others repeat. ``length``: of the
-    whole video, or the part that the sample is.
+    ``num_valid``: for each clip, the number of frames that lie inside the video; its other frames are repeats.
+    ``length``: the length of the whole video, or of the part of it that the sample means.
     """
 
     index: int
@@ -49,11 +48,11 @@ class Item:
 
 @dataclass(frozen=True)
 class ClipBatch:
-    """``clips``: all that could be read, with ``labels`` and ``indices``; ``damaged``: index → reason.
+    """The ``clips`` that could be read, with their ``labels`` and ``indices``; ``damaged``: index → reason.
 
-    Clips are pixels, stacked, (B,T,C,H,W); views of videos are joined, (ΣV,T,C,H,W), ``num_views`` of each. From a
-    store they are what is stored of these clips (``evl.store.StoredClips``). ``lengths``: by index, of the videos
-    whose files were opened.
+    Training clips are stacked pixels (B,T,C,H,W). Views of B videos are concatenated pixels (ΣV,T,C,H,W), and
+    ``num_views`` holds the number of views of each video. A store gives ``evl.store.StoredClips`` instead of pixels.
+    ``lengths``: index → length, for the videos whose files were opened.
     """
 
     clips: Any
@@ -65,15 +64,16 @@ class ClipBatch:
 
     def pin_memory(self) -> ClipBatch:  # called by DataLoader
         clips = self.clips.pin_memory() if self.clips is not None else None
-        return ClipBatch(clips, self.labels.pin_memory(), self.indices, self.damaged, self.num_views, self.lengths)
+        return replace(self, clips=clips, labels=self.labels.pin_memory())
 
 
 def collate_clips(items: Sequence[Item]) -> ClipBatch:
+    """Returns one batch with the stacked clips of all items that have pixels."""
     return _collate(items, torch.stack)
 
 
 def collate_views(items: Sequence[Item]) -> ClipBatch:
-    """Videos may differ in their number of views."""
+    """Returns one batch with the concatenated views of all items; items may differ in their number of views."""
     return _collate(items, torch.cat)
 
 
@@ -90,11 +90,11 @@ def _collate(items: Sequence[Item], join) -> ClipBatch:
 
 
 class Files:
-    """The files of ``samples``, and what their readers, in all processes, have learned of them.
+    """The files of ``samples``, and their state, which all worker processes share.
 
-    With ``verify`` a file (or the part between a sample's times) is decoded whole when it is first met, by whichever
-    worker, and refused if any of its frames does not decode cleanly; after that only what is needed is decoded, and so
-    from the start for files that are in ``index_file``.
+    With ``verify``, the first worker that reads a file decodes all of it, or all of the part between the sample's
+    times. It refuses the file if one of these frames does not decode cleanly. Later reads decode only the frames they
+    need. Files in ``index_file`` count as verified: they are not decoded whole.
     """
 
     def __init__(
@@ -112,18 +112,18 @@ class Files:
         return len(self.samples)
 
     def read(self, index: int, plan: Plan, *, square_pixels: bool) -> Clip:
-        """The frames of sample ``index`` that ``plan`` wants (``read_clip``). Raises VideoError."""
+        """Reads the frames of sample number ``index`` that ``plan`` names (``read_clip``). Raises VideoError."""
         sample, seen = self.samples[index], int(self.seen[index])
-        known = self.index_file.find(sample.path) if self.index_file is not None else None
-        if known is None and seen == MUST_BE_COUNTED:
-            known = counted_index(sample.path)
+        frame_index = self.index_file.find(sample.path) if self.index_file is not None else None
+        if frame_index is None and seen == MUST_BE_COUNTED:
+            frame_index = counted_index(sample.path)
         clip = read_clip(
             sample.path,
             plan,
             start_seconds=sample.start_seconds,
             end_seconds=sample.end_seconds,
-            verify=self.verify and seen == UNSEEN and known is None,
-            index=known,
+            verify=self.verify and seen == UNSEEN and frame_index is None,
+            index=frame_index,
             decoder=self.decoder,
             square_pixels=square_pixels,
         )
@@ -132,14 +132,14 @@ class Files:
         return clip
 
 
-def length_of(clip: Clip) -> Length:
-    """Of what a clip was chosen from; seconds where it was chosen by time."""
+def _length(clip: Clip) -> Length:
+    """Returns how many frames the clip was drawn from, and how many seconds if it was drawn by time."""
     known = clip.known
     return Length(known) if isinstance(known, int) else Length(len(known), float(known[-1] - known[0]) / 1e6)
 
 
 class TrainingClips(Dataset):
-    """``dataset[(epoch, index)]`` -> Item with one augmented clip; all draws from (seed, epoch, index)."""
+    """``dataset[(epoch, index)]`` -> Item with one augmented clip (T,C,H,W), drawn from (seed, epoch, index)."""
 
     def __init__(
         self,
@@ -159,24 +159,26 @@ class TrainingClips(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
         _, index = key
-        plan = RandomClip(spacing_of(self.clip), (self.seed, *key))
+        plan = RandomClip(_spacing(self.clip), (self.seed, *key))
         try:
             clip = self.files.read(index, plan, square_pixels=self.square_pixels)
         except VideoError as error:
             return self.failed(key, error.reason)
         _, generator = plan.draw(clip.known)
         pixels = self.transform(clip.frames, generator)
-        return Item(index, self.labels[index], pixels, num_valid=plan.num_valid(clip.known), length=length_of(clip))
+        return Item(index, self.labels[index], pixels, num_valid=plan.num_valid(clip.known), length=_length(clip))
 
     def sample_of(self, key: tuple[int, int]) -> int:
+        """Returns the number of the sample that ``key`` means."""
         return key[1]
 
     def failed(self, key: tuple[int, int], reason: str) -> Item:
+        """Returns the item of a sample that could not be read."""
         return Item(key[1], self.labels[key[1]], problem=reason)
 
 
 class EvaluationViews(Dataset):
-    """``dataset[index]`` -> Item with all views of a video. ``labels`` may be None: then items have none."""
+    """``dataset[index]`` -> Item with all views (V,T,C,H,W) of a video. With ``labels`` None, items have no label."""
 
     def __init__(
         self,
@@ -190,24 +192,27 @@ class EvaluationViews(Dataset):
     ):
         self.files, self.samples, self.labels, self.preprocessing = files, files.samples, labels, preprocessing
         self.clip = clip
-        self.plan, self.num_crops = EvenClips(spacing_of(clip), num_clips), num_crops
+        self.plan, self.num_crops = EvenClips(_spacing(clip), num_clips), num_crops
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Item:
-        label = self.labels[index] if self.labels is not None else None
         try:
             clip = self.files.read(index, self.plan, square_pixels=self.preprocessing.pixel_aspect)
         except VideoError as error:
             return self.failed(index, error.reason)
         views = evaluation_views(clip.frames, self.plan.places(clip.known), self.num_crops, self.preprocessing)
-        return Item(
-            index, label, views, num_valid=self.plan.num_valid(clip.known) * self.num_crops, length=length_of(clip)
-        )
+        num_valid = self.plan.num_valid(clip.known) * self.num_crops
+        return Item(index, self._label(index), views, num_valid=num_valid, length=_length(clip))
+
+    def _label(self, index: int) -> int | None:
+        return None if self.labels is None else self.labels[index]
 
     def sample_of(self, index: int) -> int:
+        """Returns ``index``: here it is the number of the sample."""
         return index
 
     def failed(self, index: int, reason: str) -> Item:
-        return Item(index, self.labels[index] if self.labels is not None else None, problem=reason)
+        """Returns the item of a sample that could not be read."""
+        return Item(index, self._label(index), problem=reason)

@@ -1,4 +1,4 @@
-"""Which part of a list of videos is held out for validation, where the list does not say."""
+"""Draws the validation videos of a list that has no validation split."""
 
 from __future__ import annotations
 
@@ -14,32 +14,36 @@ from evl.types import Sample
 def split_samples(
     samples: Sequence[Sample], *, val_fraction: float, seed: int
 ) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
-    """(train, val): a seeded part of every class, in the order of ``samples``.
+    """Divides ``samples`` into (train, val) by ``seed``; both keep the order of ``samples``.
 
-    What is drawn are whole units: groups where samples have one, else files. So all parts of a file, of whatever class,
-    are on one side. Every class gives about ``val_fraction`` of its rows, never all of them, and at least one unit if
-    it has two or more and no class would have to give more than half for it. A class in one unit only is trained on.
+    The draw takes whole units: a group, or a file where samples have no group. So all parts of one file are on the same
+    side, whatever their classes. Each class gives about ``val_fraction`` of its rows, and never all of them. A class
+    with two units or more gives at least one, unless some class would then lose more than half of its rows. A class
+    that lies in only one unit stays in training.
 
-    Raises DataError where nothing can be held out, unless every row is a class and a file of its own.
+    If every row has a class and a file of its own, ``val`` is empty. Raises DataError if nothing else can be held out.
     """
     counts = Counter(sample.label for sample in samples)
     if len(counts) == len({unit_of(sample) for sample in samples}) == len(samples):
         return tuple(samples), ()
     held_out = _Draw(samples, counts, val_fraction, seed).run()
     if not held_out:
-        raise DataError(_why_none(samples))
+        raise DataError(_describe_failure(samples))
     train = tuple(sample for sample in samples if unit_of(sample) not in held_out)
     return train, tuple(sample for sample in samples if unit_of(sample) in held_out)
 
 
 def unit_of(sample: Sample) -> str:
-    """What stays on one side with this sample: its group, or its file where it has none."""
+    """Returns the sample's group, or its path if it has no group; a unit is never divided."""
     return sample.path if sample.group is None else sample.group
 
 
 class _Draw:
-    """Classes take their units in a seeded order, those with the fewest units first (Sechidis et al., On the
-    Stratification of Multi-Label Data, 2011): common classes then fill up with what is left to be chosen."""
+    """Chooses the held-out units class by class, starting with the class that has the fewest units.
+
+    Each class goes through its units in a seeded order. Rare classes choose first because frequent classes have more
+    units left to choose from (Sechidis et al., On the Stratification of Multi-Label Data, 2011).
+    """
 
     def __init__(self, samples: Sequence[Sample], counts: Counter, val_fraction: float, seed: int):
         self.rows: dict[str, Counter] = defaultdict(Counter)  # unit -> class -> number of rows
@@ -58,14 +62,14 @@ class _Draw:
             self.order[label] = [units[i] for i in generator.permutation(len(units))]
 
     def run(self) -> set[str]:
-        """The units that are held out."""
+        """Returns the units that are held out."""
         self._fill()
         if self._give_back():
             self._fill()
         return self.held_out
 
     def _fill(self) -> None:
-        refused: set[str] = set()  # for good: as more is taken, a unit can only become less welcome
+        refused: set[str] = set()  # final: the more is taken, the less another unit improves the draw
         for label in sorted(self.order, key=lambda label: (len(self.order[label]), label)):
             for unit in self.order[label]:
                 if self.taken[label] >= self.wanted[label]:
@@ -80,8 +84,8 @@ class _Draw:
                 self._take(min(possible, key=self._change))
 
     def _give_back(self) -> bool:
-        """Units without which the rest is nearer to what is wanted go back; whether there were some. Where each unit is
-        of one class only, none is."""
+        """Returns units to training where the draw is nearer to the wanted numbers without them. Returns whether there
+        were any; there are none if every unit has only one class."""
         before = len(self.held_out)
         for unit in sorted(self.held_out):
             rows = self.rows[unit]
@@ -95,13 +99,13 @@ class _Draw:
         return len(self.held_out) < before
 
     def _leaves(self, unit: str, share: float) -> bool:
-        """Whether training would keep a row of each class, and at least a share of it, if the unit were taken."""
+        """Returns whether each class keeps at least ``share`` of its rows, and at least one, if ``unit`` is taken."""
         left = ((y, self.counts[y] - self.taken[y] - n) for y, n in self.rows[unit].items())
         return all(rows >= max(1, share * self.counts[y]) for y, rows in left)
 
     def _change(self, unit: str) -> float:
-        """By how much the distance from the wanted numbers, the sum over classes of (taken − wanted)² / wanted, would
-        change if the unit were taken."""
+        """Returns the change of the distance from the wanted numbers if ``unit`` is taken. The distance is the sum over
+        classes of (taken − wanted)² / wanted."""
         return sum(n * (2 * (self.taken[y] - self.wanted[y]) + n) / self.wanted[y] for y, n in self.rows[unit].items())
 
     def _take(self, unit: str) -> None:
@@ -109,21 +113,21 @@ class _Draw:
         self.taken.update(self.rows[unit])
 
 
-def _why_none(samples: Sequence[Sample]) -> str:
+def _describe_failure(samples: Sequence[Sample]) -> str:
     grouped = samples[0].group is not None
+    kind = "group" if grouped else "file"
     units: dict[str, set[str]] = defaultdict(set)
     for sample in samples:
         units[sample.label].add(unit_of(sample))
-    every, kind = {unit for own in units.values() for unit in own}, "group" if grouped else "file"
-    if len(every) == 1:
-        reason = f"all {len(samples)} rows are of one {kind}, {next(iter(every))}"
+    if len(set().union(*units.values())) == 1:
+        reason = f"all {len(samples)} rows are of one {kind}, {unit_of(samples[0])}"
     else:
         label = min((y for y in units if len(units[y]) == 1), default=None)
         reason = f"every {kind} holds more than half of a class, or all of it"
         if label is not None:
-            reason += f", such as {label!r}, which is in {next(iter(units[label]))} only"
-    way = "other groups (data.group_by, or the column group)" if grouped else "more files"
+            reason += f"; {label!r}, for example, is only in {next(iter(units[label]))}"
+    remedy = "other groups (data.group_by, or the column group)" if grouped else "more files"
     return (
-        f"no validation videos can be drawn: {reason}, and a {kind} is not divided. Give {way}, or say which videos "
-        "validate: by a column split, or by data.val_path"
+        f"no validation videos can be drawn: {reason}. A {kind} is never divided. Give {remedy}, or choose the "
+        "validation videos yourself: with a column split, or with data.val_path"
     )

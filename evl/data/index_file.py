@@ -1,7 +1,8 @@
-"""What is known of the files of a collection, kept on disk: an Arrow file that all workers map into memory.
+"""Index files: the frame indexes of a collection in one Arrow file, which all workers map into memory.
 
-``evl check DATA --index FILE`` writes it, with every good file, decoded whole. Training with ``data.index=FILE`` then
-needs no look at a file's packets, and no decoding of whole files, as long as size and time of change are the same.
+``evl check DATA --index FILE`` decodes every file whole and writes the index of each good one. Training with
+``data.index=FILE`` then reads no packets and decodes no file whole, as long as a file's size and time of change are the
+same.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from evl.video.decode.index import FrameIndex
 if TYPE_CHECKING:
     import pyarrow
 
-FORMAT = b"evl frame index 2"  # 1: other streams of some files, other times of joined ones
+FORMAT = b"evl frame index 2"
 
 
 @cache
 def _schema() -> pyarrow.Schema:
-    import pyarrow  # when an index is read or written: readers of videos need none
+    import pyarrow  # only index files need it
 
     return pyarrow.schema(
         [
@@ -40,14 +41,17 @@ def _schema() -> pyarrow.Schema:
             ("seek_to", pyarrow.list_(pyarrow.int64())),
             ("is_key", pyarrow.list_(pyarrow.uint8())),
             ("is_shown", pyarrow.list_(pyarrow.uint8())),
-            ("counted_seconds", pyarrow.list_(pyarrow.float64())),  # null: packets can be trusted
+            ("counted_seconds", pyarrow.list_(pyarrow.float64())),  # null: the times in the packets are right
         ],
         metadata={"format": FORMAT},
     )
 
 
 def write_index(path: str | Path, entries: Sequence[tuple[str, FrameIndex, tuple[int, int]]]) -> None:
-    """(path of a file, what its frames are, its bytes and time of change in ns before that was found out) of each."""
+    """Writes an index file. Raises SaveError if the system refuses.
+
+    ``entries``: for each video its path, its frame index, and its (bytes, time of change in ns) before it was decoded.
+    """
     import pyarrow
     from pyarrow import feather
 
@@ -67,14 +71,14 @@ def write_index(path: str | Path, entries: Sequence[tuple[str, FrameIndex, tuple
 
 
 class IndexFile:
-    """``IndexFile(path).find(video)`` -> its FrameIndex, or None if it is not there or has changed since."""
+    """An index file that is open for reading. Raises DataError if it is not an index file of this version."""
 
     def __init__(self, path: str | Path):
         self.path = expand_home(str(path))
-        self._table  # noqa: B018  (a wrong file is told now)
+        self._table  # noqa: B018  (it raises the error for a wrong file)
 
     def __getstate__(self) -> dict:
-        return {"path": self.path}  # a worker maps it again
+        return {"path": self.path}  # each worker maps the file itself
 
     @cached_property
     def _table(self) -> pyarrow.Table:
@@ -85,10 +89,12 @@ class IndexFile:
             table = feather.read_table(self.path, memory_map=True)
         except (OSError, pyarrow.ArrowException) as error:
             raise DataError(
-                f"{self.path}: not a readable index of videos ({error}); evl check --index makes one"
+                f"{self.path}: cannot be read as an index file ({error}); evl check --index writes one"
             ) from None
         if (table.schema.metadata or {}).get(b"format") != FORMAT or table.schema.names != _schema().names:
-            raise DataError(f"{self.path}: not an index that this version of evl reads; evl check --index makes one")
+            raise DataError(
+                f"{self.path}: not an index file that this version of evl reads; evl check --index writes one"
+            )
         return table
 
     @cached_property
@@ -96,15 +102,16 @@ class IndexFile:
         return {path: row for row, path in enumerate(self._table["path"].to_pylist())}
 
     def find(self, path: str) -> FrameIndex | None:
+        """Returns the frame index of a video; None if the file has none for it, or if the video has changed since."""
         row = self._rows.get(os.path.realpath(path))
         if row is None:
             return None
-        (known,) = self._table.slice(row, 1).select(["bytes", "mtime_ns", "codec", "time_base"]).to_pylist()
+        (stored,) = self._table.slice(row, 1).select(["bytes", "mtime_ns", "codec", "time_base"]).to_pylist()
         try:
-            found = os.stat(path)
+            stat = os.stat(path)
         except OSError:
             return None
-        if (found.st_size, found.st_mtime_ns) != (known["bytes"], known["mtime_ns"]):
+        if (stat.st_size, stat.st_mtime_ns) != (stored["bytes"], stored["mtime_ns"]):
             return None
         pts, seek_to, is_key, is_shown = (
             self._table[name][row].values.to_numpy() for name in ("pts", "seek_to", "is_key", "is_shown")
@@ -116,8 +123,8 @@ class IndexFile:
                 seek_to,
                 is_key.astype(bool),
                 is_shown.astype(bool),
-                Fraction(known["time_base"]),
-                known["codec"],
+                Fraction(stored["time_base"]),
+                stored["codec"],
                 counted.to_numpy() if counted is not None else None,
             )
         except (ValueError, ZeroDivisionError):

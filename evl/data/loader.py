@@ -1,6 +1,6 @@
-"""Batches, in order, read ahead by processes that may die: a decoder that kills its process is one damaged video.
+"""Reads batches ahead, in worker processes. If a decoder kills its worker, only that one video counts as damaged.
 
-What comes out depends on the dataset and the order asked for only, never on how many workers there are.
+The batches depend only on the dataset and the requested order, never on the number of workers.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from evl.runtime.parallel import time_limit
 
 log = logging.getLogger("evl")
 CRASHED = "kills or hangs the process that decodes it"
-MAX_TRIES = 2  # a worker may also die of something else, such as a lack of memory
+MAX_TRIES = 2  # more than one, because a worker may also die of other causes, such as a lack of memory
 
 
 class StepSampler(Sampler):
-    """Batches of (epoch, index) for one process, from ``first_step`` to ``last_step``.
+    """Yields the batches of (epoch, index) of one process, from ``first_step`` up to, not including, ``last_step``.
 
-    The samples of a step follow from seed and step alone: position p of the endless stream is sample
-    permutation(seed, p // n)[p % n]. Micro-batch a of process r takes its part of the step's ``batch_size``
-    positions, so any number of processes and micro-batches sees the same global batch, and a run resumes anywhere.
+    The samples of a step follow from seed and step alone. With n samples, position p of the endless order is sample
+    permutation(seed, p // n)[p % n]. Each micro-batch of each process takes its own part of the step's ``batch_size``
+    positions. So the global batch is the same for any number of processes and micro-batches, and a run can resume at
+    any step.
     """
 
     def __init__(
@@ -83,13 +84,20 @@ def read_batches(
     device: torch.device,
     collate: Callable[[list], object],
 ) -> Iterator:
-    """``collate([dataset[key] for key in batch])`` of each batch, in order, read ahead by workers, which start now.
+    """Yields ``collate([dataset[key] for key in batch])`` for each batch, in order. The workers start at once.
 
-    ``dataset.samples`` has the files, ``dataset.sample_of(key)`` the number of a key's, and ``dataset.failed(key,
-    reason)`` stands for what could not be read because its worker died: tried twice, then not again. Without workers
-    nothing of this can be survived. Draws nothing from torch's global generator.
+    A sample whose worker dies twice is not tried again: ``dataset.failed(key, reason)`` takes its place. Without
+    workers, a decoder that crashes ends the program. Torch's global random generator is not used.
 
-    Raises RunError where workers end again and again, or while they start: in a script without a ``__main__`` guard.
+    Args:
+        dataset: Besides ``dataset[key]`` it has ``samples``, ``sample_of(key)`` (the number of the key's sample), and
+            ``failed(key, reason)``.
+        batches: The keys of each batch.
+        num_workers: The number of worker processes; 0 reads in this process.
+        device: Batches for a CUDA device are pinned in memory.
+        collate: Makes a batch of a list of items.
+
+    Raises RunError if workers die again and again, or while they start, as in a script without a ``__main__`` guard.
     """
     if num_workers == 0:
         return iter(_loader(dataset, batches, 0, device, collate))
@@ -100,53 +108,43 @@ def read_batches(
 
 
 def default_num_workers() -> int:
-    """One worker a core that this process may use, shared by the processes of a machine, at most 16 a process."""
+    """Returns one worker per core that this process may use, divided by the processes of a machine; at most 16."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(16, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 
 
 def _survive(guarded: _Guarded, running: Iterator, batches, num_workers: int, device, collate) -> Iterator:
-    """Starts again, behind what was given already, when a worker died."""
-    done, lost = 0, 0
+    """Yields the batches of ``running``. When a worker dies, it starts new workers for the batches that are left."""
+    done, unexplained = 0, 0
     while True:
         try:
             for batch in running:
                 yield batch
                 done += 1
-                lost = 0
+                unexplained = 0
             return
         except RuntimeError as error:
-            if not str(error).startswith("DataLoader worker (pid"):  # what a worker raised is not its death
+            if not str(error).startswith("DataLoader worker (pid"):  # an exception inside a living worker
                 raise
         guarded.refuse_if_not_begun(running)
-        blamed = guarded.blame_the_dead()
-        lost += not blamed
-        if lost > MAX_TRIES:
+        blamed = guarded.blame_dead_workers()
+        unexplained += not blamed
+        if unexplained > MAX_TRIES:
             raise RunError(
-                "processes that read videos die again and again, none at a video in particular: is there too little "
-                "memory? Take fewer of them (data.num_workers), or none (0)"
+                "the worker processes that read videos die again and again, and not at one certain video. Perhaps "
+                "there is too little memory: set data.num_workers to a smaller number, or to 0 for no workers"
             )
-        log.warning("a process that reads videos died%s; going on", f" at {', '.join(blamed)}" if blamed else "")
-        running = None  # the other workers end now: they must not write where new ones will
+        where = f" at {', '.join(blamed)}" if blamed else ""
+        log.warning("a worker process that reads videos died%s; new workers go on", where)
+        running = None  # ends the other workers, so that they cannot write into the memory of the new ones
         guarded.reading.fill_(-1)
         guarded.pids.fill_(0)
-        rest = _From(batches, done)
+        rest = itertools.islice(batches, done, None)
         running = _start(_loader(guarded, rest, num_workers, device, collate))
 
 
-class _From:
-    """``batches`` without the first ``start``."""
-
-    def __init__(self, batches: Iterable[Sequence], start: int):
-        self.batches, self.start = batches, start
-
-    def __iter__(self) -> Iterator[Sequence]:
-        return itertools.islice(iter(self.batches), self.start, None)
-
-
 class _Guarded(Dataset):
-    """A dataset whose workers note, in memory shared with the main process, that they began, and which sample they are
-    at."""
+    """A dataset whose workers write into shared memory that they have begun, and which sample they are reading."""
 
     def __init__(self, dataset: Dataset, num_workers: int):
         self.dataset = dataset
@@ -166,14 +164,14 @@ class _Guarded(Dataset):
             self.reading[worker] = -1
 
     def refuse_if_not_begun(self, running: Iterator) -> None:
-        """RunError if a worker of this loader's iterator ended by itself before it began."""
+        """Raises RunError if a worker of the iterator ``running`` ended by itself before it began."""
         began = set(self.pids.tolist())
-        for process in getattr(running, "_workers", ()):  # there is no public way to their exit codes
-            if process.pid not in began and (process.exitcode or 0) > 0:  # negative: killed, as for want of memory
+        for process in getattr(running, "_workers", ()):  # torch has no public way to their exit codes
+            if process.pid not in began and (process.exitcode or 0) > 0:  # negative: killed, for example out of memory
                 raise not_begun()
 
-    def blame_the_dead(self) -> list[str]:
-        """Counts a try against each sample at which a worker died; their paths."""
+    def blame_dead_workers(self) -> list[str]:
+        """Counts one failed try for each sample that a dead worker was reading, and returns the paths."""
         blamed = []
         for pid, sample in zip(self.pids.tolist(), self.reading.tolist(), strict=True):
             if sample >= 0 and not _is_alive(pid):
@@ -194,7 +192,7 @@ def _is_alive(pid: int) -> bool:
 def _loader(dataset, batches, num_workers: int, device: torch.device, collate) -> DataLoader:
     context = None
     if num_workers:
-        context = multiprocessing.get_context("forkserver")  # fork and the decoder's threads do not mix
+        context = multiprocessing.get_context("forkserver")  # a plain fork breaks the decoder's threads
         context.set_forkserver_preload(["evl.data.dataset", "evl.video.augment"])
     return DataLoader(
         dataset,
@@ -209,16 +207,19 @@ def _loader(dataset, batches, num_workers: int, device: torch.device, collate) -
 
 
 def _start(loader: DataLoader) -> Iterator:
-    """The loader's iterator. Its workers leave Ctrl-C and SIGTERM to the main process, which wants a last batch and a
-    checkpoint; and their death is told where a batch is asked for, not in the midst of whatever runs."""
-    # processes started here are born deaf to both signals (the resource tracker is, too, but would unblock them for us)
+    """Returns the loader's iterator, with its workers started.
+
+    The workers ignore Ctrl-C and SIGTERM: the main process handles both, and needs one more batch and a checkpoint. The
+    main process learns of a worker's death when it asks for a batch, not through a signal in the middle of other code.
+    """
+    # new processes inherit the blocked signals; starting the resource tracker would unblock them, so it starts before
     resource_tracker.ensure_running()
     on_death = signal.getsignal(signal.SIGCHLD)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         with program_from_stdin():
             return iter(loader)
-    except (BrokenPipeError, EOFError):  # one ended before it had read what it is for
+    except (BrokenPipeError, EOFError):  # a worker ended before it had read its task
         raise not_begun() from None
     finally:
         if threading.current_thread() is threading.main_thread():
@@ -229,14 +230,14 @@ def _start(loader: DataLoader) -> Iterator:
 def _start_worker(worker: int) -> None:
     torch.utils.data.get_worker_info().dataset.pids[worker] = os.getpid()
     threading.Thread(target=_end_with_the_main_process, daemon=True).start()
-    # the first SIGTERM may be the group's; a second one ends the worker, so that nothing can hang on it
+    # The first SIGTERM may have been sent to the whole process group, so it is ignored. A second one ends the worker.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 def _end_with_the_main_process() -> None:
-    """However that ends: PyTorch's workers look whether their parent lives, but theirs is the fork server, which lives
-    as long as they do."""
+    """Ends the worker when the main process has ended, in whatever way. PyTorch only watches the worker's parent, and
+    that is the fork server, which lives as long as its workers."""
     multiprocessing.parent_process().join()
     os._exit(1)

@@ -1,4 +1,4 @@
-"""Videos that a run lists, and that lie elsewhere by now: where they lay, where they are, which are gone."""
+"""Finds the videos of a run again after they were moved to another folder, and those that are gone."""
 
 from __future__ import annotations
 
@@ -11,22 +11,25 @@ from evl.data.manifests.listing import missing_samples
 from evl.errors import DataError
 from evl.types import Sample
 
-NO_FILE = "no such file"  # the reason that readers give for what is not there
+NO_FILE = "no such file"  # the reason in a reader's VideoError for a file that does not exist
 
 
 def old_root(data: DataConfig, samples: Sequence[Sample]) -> str:
-    """The folder that ``data.root`` stands for when a run's videos have moved: the root they were listed with, the
-    folder of videos, or the list's own; the lowest folder above all of them where they lay outside of it."""
+    """Returns the old folder of a run's videos, which a new ``data.root`` replaces.
+
+    It is the ``data.root`` they were listed with, else the folder ``data.path``, else the folder of the list. If some
+    videos lay outside of it, it is the lowest folder that contains all videos.
+    """
     paths = [os.path.abspath(sample.path) for sample in samples]
-    known = [data.root] if data.root else [data.path, os.path.dirname(data.path or "")] if not data.val_path else []
-    for folder in filter(None, known):
+    folders = [data.root] if data.root else [data.path, os.path.dirname(data.path or "")] if not data.val_path else []
+    for folder in filter(None, folders):
         if all(_is_below(path, folder) for path in paths):
             return folder
     return os.path.commonpath([os.path.dirname(path) for path in paths])
 
 
 def moved_samples(samples: Sequence[Sample], before: str, root: str) -> tuple[Sample, ...]:
-    """Samples that lay below the folder ``before``, at the same place below ``root``; others as they are."""
+    """Returns the samples with ``before`` replaced by ``root`` in their paths; paths outside of ``before`` stay."""
 
     def moved(path: str) -> str:
         path = os.path.abspath(path)
@@ -35,26 +38,26 @@ def moved_samples(samples: Sequence[Sample], before: str, root: str) -> tuple[Sa
     return tuple(replace(sample, path=moved(sample.path)) for sample in samples)
 
 
-def gone_samples(splits: dict[str, Sequence[Sample]], root: str, *, how: str) -> dict[str, tuple[Sample, ...]]:
-    """Those of each split that are not there; splits of which all are there are left out.
+def gone_samples(splits: dict[str, Sequence[Sample]], root: str, *, option: str) -> dict[str, tuple[Sample, ...]]:
+    """Returns split → its samples whose files are gone; splits without such samples are left out.
 
-    ``root``: the folder they lay below; ``how``: the option that says where it is now. Raises DataError where all of a
-    split are gone.
+    ``root``: the folder that the videos were in; ``option``: the option that gives the new folder. Raises DataError if
+    all videos of a split are gone.
     """
-    gone = {name: found for name, samples in splits.items() if (found := missing_samples(samples))}
-    for name, found in gone.items():
-        if len(found) == len(splits[name]):
-            raise DataError(describe_gone(len(found), len(found), name, found[0].path, root, how))
+    gone = {name: missing for name, samples in splits.items() if (missing := missing_samples(samples))}
+    for name, missing in gone.items():
+        if len(missing) == len(splits[name]):
+            raise DataError(describe_gone(len(missing), len(missing), name, missing[0].path, root, option))
     return gone
 
 
-def describe_gone(count: int, total: int, split: str, path: str, root: str, how: str) -> str:
-    """A sentence for people on videos that are no longer where they were."""
-    many = f"all {total}" if count == total else f"{count} of {total}"
+def describe_gone(count: int, total: int, split: str, path: str, root: str, option: str) -> str:
+    """Returns a sentence on ``count`` of ``total`` videos that are gone, ``path`` one of them, and what to do."""
+    share = f"all {total}" if count == total else f"{count} of {total}"
     split = {"train": "training", "val": "validation"}.get(split, split)
     return (
-        f"{many} {split} videos are gone, such as {path}. If they were moved, say where they lie now: {how}=FOLDER, "
-        f"the folder that holds what {root} held; if a disk is not mounted, mount it"
+        f"{share} {split} videos are gone, such as {path}. If you moved them, give their new folder: {option}=FOLDER, "
+        f"the folder that now holds the content of {root}. If they are on a disk that is not mounted, mount it"
     )
 
 

@@ -1,4 +1,4 @@
-"""What a config says of its videos: which train, validate and test, how they are read, how many may be damaged."""
+"""The videos of a config: which of them train, validate and test, how to read them, and how many may be damaged."""
 
 from __future__ import annotations
 
@@ -25,9 +25,12 @@ log = logging.getLogger("evl")
 
 
 @dataclass(frozen=True)
-class FoundSplits:
-    """``config`` has absolute paths. ``splits``: train and val, and test where the manifest has one; ``missing``:
-    listed videos that are not there, by split, and in none of ``splits``."""
+class DataSplits:
+    """The videos of a config. ``config`` itself has absolute paths here.
+
+    ``splits``: the samples of train and val, and of test if the manifest has it. ``missing``: by split, the listed
+    samples whose files are missing; ``splits`` does not contain them.
+    """
 
     config: RunConfig
     class_names: tuple[str, ...]
@@ -35,27 +38,20 @@ class FoundSplits:
     missing: dict[str, tuple[Sample, ...]]
 
 
-def find_samples(
-    config: RunConfig,
-) -> tuple[RunConfig, tuple[str, ...], tuple[Sample, ...], tuple[Sample, ...], dict[str, tuple[Sample, ...]]]:
-    """(config with absolute paths, class names, training samples, validation samples, missing samples by split).
+def find_splits(config: RunConfig, *, test: bool = True) -> DataSplits:
+    """Reads the lists of ``config.data`` and returns the samples of each split.
 
-    A test split, where there is one, is never looked at. Missing videos are in neither list; DataError if all of
-    either are.
+    ``test``: also return the test split, if the manifest has one and at least one of its videos exists. Notices about
+    the lists are logged. Raises ConfigError without ``data.path``; DataError if a list cannot be read, has no training
+    or validation split, or if all videos of either are missing.
     """
-    found = find_splits(config, test=False)
-    return found.config, found.class_names, found.splits["train"], found.splits["val"], found.missing
-
-
-def find_splits(config: RunConfig, *, test: bool = True) -> FoundSplits:
-    """The same with the test split, if the manifest has one of which there is a video."""
     data = config.data
     if data.path is None:
         raise ConfigError("no videos: give --data a folder with a folder per class, or a manifest")
     paths = {name: str(Path(value).absolute()) for name in ("path", "val_path", "root", "class_names", "index")
              if (value := getattr(data, name)) is not None}  # fmt: skip
     config = replace_settings(config, data=paths)
-    data = config.data  # from here on every path is absolute: it is a video's name, in this run and when it goes on
+    data = config.data  # from here on all paths are absolute: a path names a video, also when a run is resumed
     names = read_class_names(data.class_names) if data.class_names else None
     manifest = read_manifest(
         data.path, root=data.root, class_names=names, layout=data.layout, split_number=data.split_number
@@ -67,15 +63,15 @@ def find_splits(config: RunConfig, *, test: bool = True) -> FoundSplits:
     if training is None:
         raise DataError(f"{data.path} has no training split, only {', '.join(manifest.splits)}")
     if data.val_path is not None:
-        # laid out as the training videos are, unless it is a list
+        # a folder has the layout of the training videos; a list has its own
         layout = data.layout if Path(data.val_path).is_dir() else "auto"
         val = read_manifest(data.val_path, root=data.root, class_names=manifest.class_names, layout=layout)
         announce_notices(val)
         val = _grouped(val, data.val_path, config)
         validation = _present(val, ("val", "all"), missing)
         if validation is None:
-            found = ", ".join(val.splits)
-            raise DataError(f"{data.val_path} has no validation split, only {found}; name one of them directly")
+            names = ", ".join(val.splits)
+            raise DataError(f"{data.val_path} has no validation split, only {names}; give one of these directly")
     elif "val" in manifest.splits:
         validation = _present(manifest, ("val",), missing)
     else:
@@ -87,20 +83,20 @@ def find_splits(config: RunConfig, *, test: bool = True) -> FoundSplits:
         log.warning(notice)
     if test and not set(manifest.splits.get("test", ())) <= set(manifest.missing):
         splits["test"] = _present(manifest, ("test",), missing)
-    return FoundSplits(config, manifest.class_names, splits, missing)
+    return DataSplits(config, manifest.class_names, splits, missing)
 
 
 def announce_notices(manifest: Manifest) -> None:
-    """Logs what is odd about a list of videos, and how many files in its folder are none."""
+    """Logs the notices about a list of videos, and how many files in its folder are not videos."""
     for notice in manifest_notices(manifest):
         log.warning(notice)
     if manifest.ignored:
-        others = plural(len(manifest.ignored), "other file")
-        log.info("%s: ignored: %s, such as %s", manifest.source, others, manifest.ignored[0])
+        others = plural(len(manifest.ignored), "file")
+        log.info("%s: ignored %s that are not videos, such as %s", manifest.source, others, manifest.ignored[0])
 
 
 def _grouped(manifest: Manifest, path: str, config: RunConfig) -> Manifest:
-    """The manifest, with the groups that ``data.group_by`` makes."""
+    """Returns the manifest with the groups of ``data.group_by``."""
     group_by, root = config.data.group_by, config.data.root
     if group_by is None:
         return manifest
@@ -114,8 +110,8 @@ def _grouped(manifest: Manifest, path: str, config: RunConfig) -> Manifest:
 
 
 def _present(manifest: Manifest, splits: tuple[str, ...], missing: dict[str, tuple[Sample, ...]]):
-    """The samples that are there of the first of ``splits`` that the manifest has (None: it has none of them). Those
-    that are not are added to ``missing``."""
+    """Returns the samples whose files exist, of the first of ``splits`` that the manifest has, or None if it has none
+    of them. The others are added to ``missing``."""
     split = next((name for name in splits if name in manifest.splits), None)
     if split is None:
         return None
@@ -130,33 +126,38 @@ def _present(manifest: Manifest, splits: tuple[str, ...], missing: dict[str, tup
 
 
 def num_workers(config: RunConfig) -> int:
-    """The config's number of reading processes, or one a core."""
+    """Returns the config's number of worker processes, or one per core if it has none."""
     return default_num_workers() if config.data.num_workers is None else config.data.num_workers
 
 
 def make_files(samples: Sequence[Sample], config: RunConfig) -> Files:
+    """Returns the ``Files`` of ``samples``, read as ``config.data`` says."""
     data = config.data
     index_file = IndexFile(data.index) if data.index is not None else None
     return Files(samples, verify=data.verify, decoder=data.decoder, index_file=index_file)
 
 
 def stop_if_too_many(damaged: dict[str, str], train_samples: Sequence[Sample], config: RunConfig) -> None:
-    """RunError if more than the allowed share of the training files is damaged or gone, or all are."""
+    """Raises RunError if all training files, or more than ``data.max_damaged_share`` of them, are damaged or gone.
+
+    ``damaged``: path → reason.
+    """
     total, allowed = len({sample.path for sample in train_samples}), config.data.max_damaged_share
     if not damaged or (len(damaged) <= allowed * total and len(damaged) < total):
         return
     gone = [path for path, reason in damaged.items() if reason == NO_FILE]
     if 2 * len(gone) > len(damaged):
-        share = f"; without them a run goes on if data.max_damaged_share (now {allowed:g}) allows it"
-        told = describe_gone(
+        message = describe_gone(
             len(gone), total, "train", gone[0], old_root(config.data, train_samples), "--resume --set data.root"
         )
-        raise RunError(told + share * (len(damaged) < total))
+        if len(damaged) < total:
+            message += f". To go on without them, raise data.max_damaged_share (now {allowed:g})"
+        raise RunError(message)
     path, reason = next(iter(damaged.items()))
     if len(damaged) >= total:
         raise RunError(f"all {total} training videos are damaged, such as {path}: {reason}. 'evl check' lists them")
     raise RunError(
         f"{len(damaged)} of {total} training videos are damaged ({100 * len(damaged) / total:.1f} %, allowed "
-        f"{100 * allowed:g} %), such as {path}: {reason}. 'evl check' lists them; mend or remove them, or raise "
+        f"{100 * allowed:g} %), such as {path}: {reason}. 'evl check' lists them; repair or remove them, or raise "
         "data.max_damaged_share"
     )

@@ -13,7 +13,7 @@ from evl.config import RunConfig
 from evl.config import replace as replace_settings
 from evl.data.groups import describe_groups, describe_split
 from evl.data.moved import NO_FILE, describe_gone, gone_samples, moved_samples, old_root
-from evl.data.splits import find_samples, stop_if_too_many
+from evl.data.splits import find_splits, stop_if_too_many
 from evl.errors import ConfigError, DataError, RunError, StoreError
 from evl.evaluation import Evaluation, write_evaluation
 from evl.evaluation.stored import encoder_for
@@ -199,8 +199,8 @@ def _find_again(
         now = config.data.root
         found = [moved_samples(samples, root, now) for samples in (train, val)]
         moved = {a.path: b.path for a, b in zip((*train, *val), (*found[0], *found[1]), strict=True)}
-        (train, val), root = found, f"{root}, now {now},"
-    gone = gone_samples({"train": train, "val": val}, root, how="--resume --set data.root")
+        (train, val), root = found, f"{root} (now {now})"
+    gone = gone_samples({"train": train, "val": val}, root, option="--resume --set data.root")
     for name, some in gone.items():
         total = len(train if name == "train" else val)
         log.warning(describe_gone(len(some), total, name, some[0].path, root, "--resume --set data.root"))
@@ -213,8 +213,8 @@ def _open_data(config: RunConfig, listed: tuple | None):
     if config.data.features is None:
         if listed is not None:
             return config, None, *listed, {}
-        config, *found = find_samples(config)
-        return config, None, *found
+        found = find_splits(config, test=False)
+        return found.config, None, found.class_names, found.splits["train"], found.splits["val"], found.missing
     if listed is not None and not Path(config.data.features).exists():
         raise StoreError(
             f"{config.data.features}: the store of features that this run reads is not there; if it was moved, say "

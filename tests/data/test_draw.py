@@ -98,13 +98,16 @@ def test_a_group_may_have_the_name_of_a_file():
 @pytest.mark.parametrize(
     ("samples", "sentence"),
     [
-        (recordings(1, 10), r"all 10 rows are of one file, /v/000\.mp4, and a file is not divided. Give more files"),
+        (recordings(1, 10), r"all 10 rows are of one file, /v/000\.mp4\. A file is never divided\. Give more files"),
         ([Sample("a.mp4", "x", 0.0, 1.0), Sample("a.mp4", "x", 1.0, 2.0)], "all 2 rows are of one file"),
         ([Sample(f"{i}.mp4", y, group="cam") for i in range(9) for y in "ab"], "one group, cam.*other groups"),
         # each recording has a class of its own
-        ([Sample(f"{i}.mp4", y) for i in range(5) for y in ("all", f"only {i}")], "'only 0', which is in 0.mp4 only"),
+        (
+            [Sample(f"{i}.mp4", y) for i in range(5) for y in ("all", f"only {i}")],
+            "'only 0', for example, is only in 0.mp4",
+        ),
         # groups that are classes
-        ([Sample(f"{y}/{i}.mp4", y, group=y) for i in range(9) for y in "ab"], "'a', which is in a only"),
+        ([Sample(f"{y}/{i}.mp4", y, group=y) for i in range(9) for y in "ab"], "'a', for example, is only in a"),
     ],
 )
 def test_where_nothing_can_be_held_out(samples, sentence):

@@ -5,7 +5,7 @@ import pytest
 from evl.config import RunConfig, replace
 from evl.data import read_manifest, write_manifest
 from evl.data.groups import describe_groups, with_groups
-from evl.data.splits import find_samples, find_splits
+from evl.data.splits import find_splits
 from evl.errors import ConfigError, DataError
 from evl.types import Sample
 
@@ -24,6 +24,11 @@ def config_for(path, **data):
     return replace(RunConfig(), data={"path": str(path), **data})
 
 
+def splits_of(config):
+    found = find_splits(config)
+    return found.splits["train"], found.splits["val"]
+
+
 def groups_of(samples):
     return {sample.group for sample in samples}
 
@@ -33,7 +38,7 @@ ROWS = [(f"{y}{who}{i}.mp4", y, who) for who in range(10) for y in "ab" for i in
 
 def test_the_column_group(tmp_path):
     path = write_list(tmp_path, ROWS)
-    _, _, train, val, _ = find_samples(config_for(path))
+    train, val = splits_of(config_for(path))
     assert (len(train), len(val)) == (48, 12)
     assert groups_of(train) | groups_of(val) == set("0123456789")
     assert not groups_of(train) & groups_of(val)
@@ -70,13 +75,13 @@ def test_a_group_in_two_splits_is_an_error(tmp_path):
     path = write_list(tmp_path, rows, "path,label,group,split")
     message = r"group 'person 3' is in two splits: .*12\.mp4 in train, .*13\.mp4 in val"
     with pytest.raises(DataError, match=message):
-        find_samples(config_for(path))
+        find_splits(config_for(path))
     rows = [(*row[:3], "test" if row[3] == "val" else "train") for row in rows]
     with pytest.raises(DataError, match=r"group 'person 3' is in two splits: .* in test"):
-        find_samples(config_for(write_list(tmp_path, rows, "path,label,group,split")))
+        find_splits(config_for(write_list(tmp_path, rows, "path,label,group,split")))
     # divided by groups it is fine
     rows = [(*row[:3], "train" if number < 12 else "val") for number, row in enumerate(rows)]
-    _, _, train, val, _ = find_samples(config_for(write_list(tmp_path, rows, "path,label,group,split")))
+    train, val = splits_of(config_for(write_list(tmp_path, rows, "path,label,group,split")))
     assert (len(train), len(val)) == (12, 8)
 
 
@@ -84,13 +89,13 @@ def test_groups_of_val_path(tmp_path, caplog):
     path = write_list(tmp_path / "one", ROWS)
     others = write_list(tmp_path / "two", [(f"{y}.mp4", y, 9) for y in "ab"])
     with pytest.raises(DataError, match="group '9' is in two splits"):
-        find_samples(config_for(path, val_path=str(others)))
+        find_splits(config_for(path, val_path=str(others)))
     others = write_list(tmp_path / "two", [(f"{y}.mp4", y, "new") for y in "ab"])
-    find_samples(config_for(path, val_path=str(others)))
+    find_splits(config_for(path, val_path=str(others)))
     assert not caplog.messages
     others = write_list(tmp_path / "two", [(f"{y}.mp4", y) for y in "ab"], "path,label")
-    find_samples(config_for(path, val_path=str(others)))
-    assert "the training videos have groups, those of validation have none" in caplog.text
+    find_splits(config_for(path, val_path=str(others)))
+    assert "the training videos have groups, but the validation videos have none" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -122,13 +127,13 @@ def test_group_by_of_a_folder(tmp_path):
         assert not groups_of(found.splits["train"]) & groups_of(found.splits["val"])
     with pytest.raises(DataError, match=r"finds no group in '0\.mp4'; every video needs one"):
         find_splits(config_for(tmp_path, group_by="_(g)_"))
-    with pytest.raises(DataError, match="'close', which is in close only, and a group is not divided"):
+    with pytest.raises(DataError, match=r"'close', for example, is only in close\. A group is never divided"):
         find_splits(config_for(tmp_path, group_by="([^/]+)/s"))
 
 
 def test_group_by_and_a_column_are_one_too_many(tmp_path):
-    with pytest.raises(DataError, match=r"has a column group, and data\.group_by is set: leave out one of them"):
-        find_samples(config_for(write_list(tmp_path, ROWS), group_by="folder"))
+    with pytest.raises(DataError, match=r"has a column group, and data\.group_by is set too: leave out one of them"):
+        find_splits(config_for(write_list(tmp_path, ROWS), group_by="folder"))
 
 
 @pytest.mark.parametrize("group_by", ["g[0-9]+", "(a)(b)", "(", "[", ""])

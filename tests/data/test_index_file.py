@@ -82,7 +82,7 @@ def test_training_reads_the_same_clips_and_decodes_no_file_whole(tmp_path, sampl
 def test_wrong_files_are_told(tmp_path):
     (tmp_path / "text").write_text("no index")
     for name in ("text", "missing"):
-        with pytest.raises(DataError, match="evl check --index makes one"):
+        with pytest.raises(DataError, match="evl check --index writes one"):
             IndexFile(tmp_path / name)
 
 

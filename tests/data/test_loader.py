@@ -61,8 +61,8 @@ def test_the_dead_are_blamed_once():
     gone = subprocess.Popen(["true"])
     gone.wait()
     guarded.pids[:], guarded.reading[:] = torch.tensor([gone.pid, os.getpid()]), torch.tensor([3, 4])
-    assert guarded.blame_the_dead() == ["3.mp4"]
-    assert guarded.blame_the_dead() == []
+    assert guarded.blame_dead_workers() == ["3.mp4"]
+    assert guarded.blame_dead_workers() == []
     assert guarded.tries.tolist() == [0, 0, 0, 1, 0]
 
 

@@ -130,7 +130,7 @@ def test_a_class_of_files_and_folders_of_frames_is_pointed_out(tmp_path):
     make(tmp_path, "run/1.mp4", "run/2.mp4", "run/shots/1.jpg", "walk/v/1.jpg", "walk/w/1.jpg", "jump/1.mp4")
     (notice,) = manifest_notices(read_manifest(tmp_path))
     assert notice.startswith(
-        f"the class 'run' has 2 video files and 1 folder of frames, such as {tmp_path}/run/shots; "
+        f"the class 'run' has 2 video files and 1 folder of frames, such as {tmp_path}/run/shots. "
     )
     assert mixed_kinds([Sample("a.mp4", "x"), Sample("no_ending", "x")]) == ()
 

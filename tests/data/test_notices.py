@@ -7,7 +7,7 @@ import pytest
 from evl.collections.check import check_samples
 from evl.config import replace
 from evl.data.notices import several_labels, split_notices
-from evl.data.splits import find_samples
+from evl.data.splits import find_splits
 from evl.types import Sample
 from tests.helpers import run_command
 
@@ -49,12 +49,14 @@ def test_splits_that_are_told():
     train = [Sample("a.mp4", "x", 0.0, 1.0), Sample("b.mp4", "y"), Sample("b.mp4", "y")]
     val = [Sample("a.mp4", "x", 1.0, 2.0)]
     both, alone = split_notices(train, val)
-    assert both.startswith("1 file is in training and in validation, such as a.mp4: the validation score is no score")
-    assert alone == "1 class has no validation videos, so that no score tells of it: 'y' (2 training videos)"
+    assert both.startswith(
+        "1 file is in both training and validation, such as a.mp4, so the validation score is not of"
+    )
+    assert alone == "1 class has no validation videos, and so no score: 'y' (2 training videos)"
     (share,) = split_notices(
         [Sample("a.mp4", "x", float(i)) for i in range(20)], [Sample("b.mp4", "x", float(i)) for i in range(20)], 0.2
     )
-    assert share.startswith("validation has 50 % of the 40 videos, not 20 %: they are of 2 files or groups")
+    assert share.startswith("validation has 50 % of the 40 videos, not 20 %: these are 2 files or groups")
     assert split_notices([Sample("a.mp4", "x")] * 8, [Sample("b.mp4", "x")] * 2, 0.2) == ()
 
 
@@ -64,7 +66,7 @@ def test_a_run_and_check_say_it(capsys, tmp_path, videos, tiny_config, caplog):
     path = tmp_path / "list.csv"
     path.write_text("\n".join(["path,label", *rows, "videos/dark/2 video.mp4,bright"]) + "\n")
     sentence = "1 video is listed under several labels for the same time"
-    find_samples(replace(tiny_config, data={"path": str(path)}))
+    find_splits(replace(tiny_config, data={"path": str(path)}))
     assert sum(sentence in message for message in caplog.messages) == 1
     code, out, _ = run_command(capsys, "check", path, "--workers", 0)
     assert code == 0
@@ -79,7 +81,7 @@ def test_a_run_and_check_say_it(capsys, tmp_path, videos, tiny_config, caplog):
     # or on both sides of a split
     splits = ["val" if "copy" in sample.path or "0 " in sample.path else "train" for sample in samples]
     labeled = [replace_label(sample, "dark") if "copy" in sample.path else sample for sample in samples]
-    assert "1 file is in training and in validation" in check_samples(labeled, splits=splits).notices[0]
+    assert "1 file is in both training and validation" in check_samples(labeled, splits=splits).notices[0]
 
 
 def replace_label(sample, label):

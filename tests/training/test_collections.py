@@ -12,7 +12,7 @@ from PIL import Image
 from evl.collections.check import check_samples
 from evl.config import RunConfig, replace
 from evl.data import read_manifest
-from evl.data.splits import find_samples
+from evl.data.splits import find_splits
 from evl.errors import DataError, EVLError, RunError
 from evl.training import train
 from tests.conftest import TINY
@@ -134,7 +134,7 @@ def test_all_missing_is_an_error_that_names_the_root(tiny_config, tmp_path, vide
     assert not (tmp_path / "run").exists()
     (tmp_path / "val.csv").write_text("path,label\ngone.mp4,dark\n")
     with pytest.raises(DataError, match=r"val\.csv: all 1 videos are missing"):
-        find_samples(replace(tiny_config, data={"val_path": str(tmp_path / "val.csv")}))
+        find_splits(replace(tiny_config, data={"val_path": str(tmp_path / "val.csv")}))
 
 
 def test_the_split_of_a_layout_is_trained_on(tiny_config, tmp_path, videos):
@@ -144,20 +144,21 @@ def test_the_split_of_a_layout_is_trained_on(tiny_config, tmp_path, videos):
     train_list = [f"{label}/{i} video.avi {number}\n" for number, label in ((1, "dark"), (2, "bright")) for i in (0, 1)]
     (tmp_path / "trainlist02.txt").write_text("".join(train_list) + "dark/gone.avi 1\n")
     data = {"path": str(tmp_path), "root": str(videos), "layout": "ucf101", "split_number": 2}
-    _, names, training, validation, missing = find_samples(replace(tiny_config, data=data))
-    assert names == ("dark", "bright")
+    found = find_splits(replace(tiny_config, data=data))
+    training, validation = found.splits["train"], found.splits["val"]
+    assert found.class_names == ("dark", "bright")
     assert (len(training), len(validation)) == (2, 2)
     assert sorted(Path(s.path).name for s in training + validation) == ["0 video.mp4"] * 2 + ["1 video.mp4"] * 2
-    assert [sample.path for sample in missing["train"]] == [str(videos / "dark/gone.avi")]
+    assert [sample.path for sample in found.missing["train"]] == [str(videos / "dark/gone.avi")]
     with pytest.raises(DataError, match="all 1 videos are missing"):
-        find_samples(replace(tiny_config, data={**data, "split_number": 1}))
+        find_splits(replace(tiny_config, data={**data, "split_number": 1}))
 
 
 def test_val_path_is_not_a_test_split(tiny_config, tmp_path, videos):
     for split in ("test", "train"):
         shutil.copytree(videos, tmp_path / split / split)
         with pytest.raises(EVLError, match=f"no validation split, only {split}"):
-            find_samples(replace(tiny_config, data={"val_path": str(tmp_path / split)}))
+            find_splits(replace(tiny_config, data={"val_path": str(tmp_path / split)}))
 
 
 def test_progress_says_what_training_waits_for():

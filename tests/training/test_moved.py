@@ -13,7 +13,7 @@ import evl
 from evl.config import DataConfig, RunConfig, replace
 from evl.data.manifests.manifest import read_manifest, write_manifest
 from evl.data.moved import moved_samples, old_root
-from evl.data.splits import find_samples
+from evl.data.splits import find_splits
 from evl.errors import ConfigError, DataError, RunError
 from evl.evaluation import evaluate
 from evl.saving import read_card
@@ -63,9 +63,9 @@ def test_a_run_goes_on_where_its_videos_are(config, tmp_path, kind):
     run = begun(config, tmp_path / "run")
     shutil.move(old, new)
     with pytest.raises(DataError, match=rf"all \d training videos are gone, such as .*--resume --set data.root=FOLDER, "
-                       rf"the folder that holds what {old} held"):  # fmt: skip
+                       rf"the folder that now holds the content of {old}\."):  # fmt: skip
         train(None, run, resume=True)
-    with pytest.raises(DataError, match=r"videos are gone, such as .*/nowhere/.*, now .*/nowhere, held"):
+    with pytest.raises(DataError, match=r"videos are gone, such as .*/nowhere/.* \(now .*/nowhere\)"):
         train(None, run, resume=True, settings=(f"data.root={tmp_path / 'nowhere'}",))
     result = train(None, run, resume=True, settings=(f"data.root={new}",))
     assert not result.damaged
@@ -84,7 +84,7 @@ def test_it_may_move_twice_and_relative(config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     begun_again = begun_on(run, "data.root=b")
     shutil.move(tmp_path / "b", tmp_path / "c")
-    with pytest.raises(DataError, match=f"that holds what {tmp_path}/b held"):
+    with pytest.raises(DataError, match=rf"the folder that now holds the content of {tmp_path}/b\."):
         train(None, begun_again, resume=True)
     assert not train(None, run, resume=True, settings=("data.root=c",)).damaged
 
@@ -178,7 +178,7 @@ def test_no_step_without_a_clip(config, tmp_path):
 
 def test_no_score_of_no_videos(config, tmp_path):
     """The trained model is saved, without a score; the run does not end well."""
-    _, _, _, val, _ = find_samples(config)
+    val = find_splits(config).splits["val"]
     for sample in val:
         broken(Path(sample.path))
     with pytest.raises(
@@ -198,7 +198,7 @@ def test_no_score_of_no_videos(config, tmp_path):
 def test_a_sweep_without_readable_validation_videos_keeps_its_heads(config, tmp_path):
     from evl.training.sweeps.sweep import sweep
 
-    for sample in find_samples(config)[3]:
+    for sample in find_splits(config).splits["val"]:
         broken(Path(sample.path))
     with pytest.raises(RunError, match=r"heads are trained, and in .*, but none was chosen: not one of 4 videos"):
         sweep(config, ["training.lr=1e-3,1e-4"], tmp_path / "sweep")
