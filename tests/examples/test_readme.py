@@ -92,7 +92,7 @@ def test_commands_of_the_readme(heading, count, made, home):
 
 
 def pages():
-    return [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    return [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def test_options_of_all_pages_exist():
