@@ -65,7 +65,7 @@ def print_result(result) -> None:
     prediction, folder = result.prediction, _shown(result.folder)
     best, video, run = prediction.best(1)[0], _shown(prediction.path), _shown(first.folder)
     lines = [
-        "top-1 on videos of objects no decoder was trained on, by an unseen artist, with 95 % intervals "
+        "top-1 on test videos, whose objects and artist no decoder was trained on, with 95 % intervals "
         f"({intervals}); seconds: training and judging, both tasks",
         f"({first.evaluation.protocol})",
         "",

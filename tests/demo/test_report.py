@@ -38,6 +38,7 @@ class Page(HTMLParser):
         assert self._open.pop()[0] == tag
 
     def handle_data(self, data):
+        data = "" if data.isspace() and "\n" in data else data  # between the lines of the template
         for _, number in self._open:
             self.elements[number][2] += data
 

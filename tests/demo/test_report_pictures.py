@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from evl.demo.report import pictures
-from evl.demo.report.figures import ticks
+from evl.demo.report.page import ticks
 from evl.demo.report.scores import Score, relation
 
 

@@ -29,17 +29,17 @@ def scores_of(result: DemoResult, task: str, variants: Sequence[str] = VARIANTS)
     return {variant: score for variant, score in scores.items() if score is not None}
 
 
-def headline(result: DemoResult) -> tuple[str, str]:
-    """Two sentences: what EVL reached on motions, and how that compares with the others."""
+def headline(result: DemoResult) -> tuple[str, str, str]:
+    """Three sentences: what EVL reached on motions, how that compares with the others, and on which videos."""
     scores = scores_of(result, "motion")
     evaluation, evl, chance = result.of(EVL, "motion")[0].evaluation, scores[EVL], result.chance["motion"]
     seeds = f", mean of {len(evl.each)} seeds" if len(evl.each) > 1 else ""
     num_videos = f"{len(evl.each)} × " * bool(seeds) + f"{evaluation.metrics.num_videos:,}"
     guessing = "where guessing gives" if evl.low > chance else "not told apart from guessing, which gives"
     first = (
-        f"On {num_videos} test videos, of objects that no decoder was trained on, by an artist that nothing was, "
-        f"EVL’s decoder on a frozen image encoder names the right one of {len(evaluation.class_names)} motions in "
-        f"{evl.percent} (95 % interval {evl.interval}{seeds}), {guessing} {chance:.1f} %."
+        f"On {num_videos} test videos, EVL’s decoder on a frozen image encoder names the right one of "
+        f"{len(evaluation.class_names)} motions in {evl.percent} (95\u00a0% interval {evl.interval}{seeds}), "
+        f"{guessing} {chance:.1f}\u00a0%."
     )
     clauses = []
     for kind, phrase in (
@@ -51,9 +51,11 @@ def headline(result: DemoResult) -> tuple[str, str]:
                   if key in scores and relation(evl, scores[key]) == kind]  # fmt: skip
         if others:
             clauses.append(phrase.format(listed(others)))
-    if not clauses:
-        return first, "Nothing else was trained to compare it with."
-    return first, f"That is {listed(clauses)}."
+    second = f"That is {listed(clauses)}." if clauses else "Nothing else was trained to compare it with."
+    third = (
+        "No decoder was trained on the objects of the test videos, and neither decoders nor encoder on their artist."
+    )
+    return first, second, third
 
 
 def difference(result: DemoResult, other: str, task: str) -> tuple[str, str, str] | None:
