@@ -22,6 +22,7 @@ _HOMES = {
     "Prediction": "evl.types",
     "RunConfig": "evl.config",
     "VideoClassifier": "evl.saving",
+    "check": "evl.api.checking",
     "clip_indices": "evl.video.sampling",
     "clip_starts": "evl.video.sampling",
     "create_backbone": "evl.backbones",
@@ -48,6 +49,7 @@ __all__ = ["__version__", *sorted(_HOMES)]
 
 if TYPE_CHECKING:
     from evl import models
+    from evl.api.checking import check
     from evl.api.clips import ClipDataset, create_model
     from evl.api.judging import evaluate
     from evl.api.settings import open_store

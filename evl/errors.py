@@ -1,11 +1,23 @@
 """The errors that users can cause. Every message says what was given, what was expected, and what to do."""
 
 import difflib
+import os
+import traceback
 from collections.abc import Iterable
+from itertools import takewhile
+
+_PACKAGE = os.path.dirname(__file__)
 
 
 class EVLError(Exception):
     """Base of all errors that the input causes, not a bug in evl; commands print only the message."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and Jupyter show of it: the line that called evl, and the sentence. ``%debug`` has the rest."""
+        frames = traceback.extract_tb(self.__traceback__)
+        *_, called = [None, *takewhile(lambda frame: not frame.filename.startswith(_PACKAGE), frames)]
+        lines = [] if called is None else [f"line {called.lineno}: {called.line}"]
+        return [*lines, f"{type(self).__name__}: {self}"]
 
 
 class ConfigError(EVLError, ValueError):

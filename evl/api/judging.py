@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from evl.api.settings import is_store
@@ -23,9 +23,9 @@ from evl.evaluation import evaluate as evaluate_samples
 from evl.evaluation.stored import refuse_other_features
 from evl.inference.reading import device_of
 from evl.runtime.distributed import join_world
+from evl.runtime.progress import Report, counting, showing
 from evl.saving import VideoClassifier, load
 from evl.store.store import FeatureStore
-from evl.training.loop import Progress
 from evl.training.run_folder import RunFolder
 from evl.types import Sample
 
@@ -51,7 +51,7 @@ def evaluate(
     trained_on: Sequence[Sample] | None = None,
     out: AnyPath | None = None,
     device: str | None = None,
-    progress: Callable[[Progress], None] = lambda report: None,
+    progress: bool | Report = True,
     **sizes,
 ) -> Evaluation:
     """Judges a model on labelled videos, each by all of its views: ``.top1``, ``.metrics``, ``.predictions``.
@@ -69,12 +69,14 @@ def evaluate(
         trained_on: samples; None: the run's training videos. The protocol says whether groups are shared with them.
         out: where predictions, scores and pictures are written; None: nowhere.
         device: None: the model's own, for a run CUDA if there is one.
+        progress: as for ``evl.train``.
 
     Damaged videos are in ``.damaged`` and part of no score. Under torchrun all processes share the work and get the
     whole result. Raises DataError where a label is none of the model's class names, or no video could be read.
     """
     run = _run_of(model)
-    with join_world(device or (str(device_of(model)) if isinstance(model, VideoClassifier) else None)) as world:
+    wanted = device or (str(device_of(model)) if isinstance(model, VideoClassifier) else None)
+    with join_world(wanted) as world, showing(progress) as report:
         store = data if isinstance(data, FeatureStore) else FeatureStore(os.fspath(data)) if is_store(data) else None
         given = dict(root=root, num_clips=num_clips, num_crops=num_crops, num_workers=num_workers, files=files)
         if store is not None and (others := [name for name, value in {**given, **sizes}.items() if value is not None]):
@@ -95,13 +97,7 @@ def evaluate(
             samples = _samples(run, data, split, root=root, layout=layout, split_number=split_number)
         if data is not None and world.is_main:
             _warn_if_trained_on(trained_on, samples)
-        phase, total, done = "evaluating", len(range(world.rank, len(samples), world.size)), 0
-
-        def count(more: int) -> None:
-            nonlocal done
-            done += more
-            progress(Progress(phase, done, total))
-
+        count = counting(report, "evaluating", len(range(world.rank, len(samples), world.size)))
         how = dict(batch_size=batch_size, world=world, progress=count, trained_on=trained_on)
         if store is not None:
             stream = views_of_store(model, store, split, precision=precision)

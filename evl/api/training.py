@@ -14,12 +14,12 @@ from evl.backbones.embedded import EMBEDDED
 from evl.backbones.weights.fetch import weights_on_disk
 from evl.config import BackboneConfig, RunConfig
 from evl.errors import ConfigError, EVLError
-from evl.extraction.extract import ExtractionProgress, ExtractResult
+from evl.extraction.extract import ExtractResult
 from evl.extraction.extract import extract as extract_features
 from evl.inference.reading import device_of
+from evl.runtime.progress import Report, showing
 from evl.saving import VideoClassifier, load
 from evl.store.description import StoreOptions
-from evl.training.loop import Progress
 from evl.training.pace import RunTime, say
 from evl.training.run import train as train_run
 from evl.training.sweeps.results import SweepResult
@@ -39,7 +39,7 @@ def train(
     settings: Iterable[str] = (),
     resume: bool = False,
     device: str | None = None,
-    progress: Callable[[Progress], None] = lambda report: None,
+    progress: bool | Report = True,
     on_pace: Callable[[RunTime], None] = say,
     **fields: Any,
 ) -> VideoClassifier:
@@ -55,6 +55,8 @@ def train(
         recipe: where to start from instead of ``config``, by name.
         settings: single settings as on the command line, such as ``"training.steps=2000"``.
         resume: go on with the run in ``out`` from its newest checkpoint; of the others only ``settings`` may be given.
+        progress: True: bars with the time left, and what evl logs; False: nothing; or a function that is called with an
+            ``evl.training.Progress``.
         fields: settings by name (``steps=2000``), by section (``training={"steps": 2000}``), or by both in one
             (``**{"training.steps": 2000}``). A name that several sections have needs its section.
 
@@ -76,10 +78,10 @@ def train(
     else:
         chosen = config_for(data, backbone=backbone, recipe=recipe, config=config, settings=settings, fields=fields)
         settings = ()
-    result = train_run(
-        chosen, out, resume=resume, settings=settings, device=device, progress=progress, on_pace=on_pace
-    )  # fmt: skip
-    model = result.model if result.model.backbone is not None else _with_encoder(result.model, result.folder)
+    with showing(progress) as report:
+        how = dict(resume=resume, settings=settings, device=device, progress=report, on_pace=on_pace)
+        result = train_run(chosen, out, **how)
+        model = result.model if result.model.backbone is not None else _with_encoder(result.model, result.folder)
     model.run = result
     return model
 
@@ -110,7 +112,7 @@ def sweep(
     resume: bool = False,
     device: str | None = None,
     keep_predictions: bool = False,
-    progress: Callable[[Progress], None] = lambda report: None,
+    progress: bool | Report = True,
     **fields: Any,
 ) -> SweepResult:
     """Trains a head for every combination of ``grid`` in one pass over the data, and chooses by the validation videos.
@@ -134,8 +136,9 @@ def sweep(
             raise ConfigError(f"resume=True goes on with what {out} was told: leave out {', '.join(given)}")
     else:
         chosen = config_for(data, backbone=backbone, recipe=recipe, config=config, settings=settings, fields=fields)
-    how = dict(resume=resume, device=device, keep_predictions=keep_predictions, progress=progress)
-    return sweep_grid(chosen, texts, out, **how)
+    with showing(progress) as report:
+        how = dict(resume=resume, device=device, keep_predictions=keep_predictions, progress=report)
+        return sweep_grid(chosen, texts, out, **how)
 
 
 def _texts(name: str, values: Sequence[Any]) -> str:
@@ -166,7 +169,7 @@ def extract(
     part: tuple[int, int] = (1, 1),
     device: str | None = None,
     yes: bool = False,
-    progress: Callable[[ExtractionProgress], None] = lambda report: None,
+    progress: bool | Report = True,
     **fields: Any,
 ) -> ExtractResult:
     """Writes what the frozen encoder says of every video into a store, the folder ``out``, or goes on with one.
@@ -193,4 +196,5 @@ def extract(
         form=form, dtype=dtype, scale=scale, clips_per_video=clips_per_video, frames=frames,
         shard_megabytes=shard_megabytes,
     )  # fmt: skip
-    return extract_features(chosen, out, options, device=device, part=part, yes=yes, progress=progress)
+    with showing(progress) as report:
+        return extract_features(chosen, out, options, device=device, part=part, yes=yes, progress=report)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,7 @@ from evl.inference import views_for
 from evl.inference.embedding import Embeddings, Pool, joined
 from evl.inference.embedding import embed as embed_views
 from evl.runtime.distributed import pick_device
+from evl.runtime.progress import Report, counting, showing
 from evl.saving import VideoClassifier, build_classifier, load
 from evl.saving.hub import is_hub_id
 from evl.store.compatibility import config_of
@@ -103,7 +104,7 @@ def embed_videos(
     batch_size: int | None = None,
     num_workers: int | None = None,
     device: str | None = None,
-    on_start: Callable[[int], Callable[[int], None]] = lambda total: lambda count: None,
+    progress: bool | Report = True,
     **sizes,
 ) -> VideoVectors:
     """``embed``, with the videos, labels and splits of the vectors, and those that could not be read.
@@ -115,8 +116,7 @@ def embed_videos(
         labeled: ``data`` is a folder per class, a data set, or a list with labels, below ``root``.
         num_clips, num_crops, batch_size: None for the model's own.
         device: None: that of a model, else CUDA if there is one.
-        on_start: called with the number of videos; gives ``progress(n)``, called with the number of newly finished
-            ones.
+        progress: as for ``evl.train``.
         sizes: ``num_frames``, ``stride``, ``frames_per_second`` and ``image_size``, as for ``evl.load``.
 
     Raises DataError where not one video could be read.
@@ -148,8 +148,9 @@ def embed_videos(
     else:
         workers = (0 if len(samples) < FEW_VIDEOS else default_num_workers()) if num_workers is None else num_workers
         streams = [views_for(model, samples, num_clips=num_clips, num_crops=num_crops, num_workers=workers)]
-    progress = on_start(len(samples))
-    parts = [embed_views(model, one, pool=pool, batch_size=batch_size, progress=progress) for one in streams]
+    with showing(progress) as report:
+        how = dict(pool=pool, batch_size=batch_size, progress=counting(report, "embedding", len(samples)))
+        parts = [embed_views(model, one, **how) for one in streams]
     found = joined(parts)
     if not found.samples:
         path, reason = next(iter(found.damaged.items()), ("", "there are none"))

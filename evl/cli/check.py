@@ -38,28 +38,19 @@ def command(
 
     Every file is decoded as training will decode it. Exit code 1 if any is damaged.
     """
-    from evl.cli.common import Bars, console, print_json, start_logging
-    from evl.collections.check import check_samples
+    from evl.api.checking import check
+    from evl.cli.common import console, print_json, start_logging
     from evl.data.index_file import write_index
-    from evl.data.loader import default_num_workers
     from evl.data.manifests.manifest import write_manifest
-    from evl.errors import DataError
 
     start_logging()
-    samples, splits, ignored, notices = _find(data, root=root, layout=layout, split_number=split_number)
-    if manifest is not None and any(sample.label is None for sample in samples):
-        raise DataError(
-            f"a manifest needs labels, but {data} has videos outside class folders; expected {data}/CLASS/VIDEO"
-        )
-    workers = default_num_workers() if workers is None else workers
-    with Bars("files") as bars:
-        task = bars.add("checking", len(samples))
-        found = dict(splits=splits, ignored=ignored, notices=notices)
-        report = check_samples(samples, **found, num_workers=workers, progress=lambda _: task.advance())
+    listed = dict(root=root, layout=layout, split_number=split_number, labeled=manifest is not None)
+    report = check(data, **listed, num_workers=workers)
     if manifest is not None:
         good = [i for i, file in enumerate(report.files) if file.info is not None]
+        splits = report.splits
         named = [splits[i] for i in good] if splits and set(splits) != {"all"} else None
-        write_manifest(manifest, [samples[i] for i in good], named)
+        write_manifest(manifest, [report.files[i].sample for i in good], named)
         console.print(
             f"clean manifest of {plural(len(good), 'video')}: {manifest}", highlight=False, markup=False, soft_wrap=True
         )
@@ -73,25 +64,6 @@ def command(
         _print_report(report)
     if report.damaged:
         raise typer.Exit(1)
-
-
-def _find(data: Path, **options):
-    """(samples, split of each, ignored files, what is odd); without labels where a folder has none."""
-    from evl.data.manifests.manifest import find_videos, read_manifest
-    from evl.data.notices import manifest_notices
-    from evl.errors import UnlabeledError
-    from evl.types import Sample
-
-    try:
-        found = read_manifest(data, **options)
-    except UnlabeledError as error:
-        videos, ignored, odd = find_videos(data)
-        if not videos or options["layout"] != "auto":
-            raise
-        return [Sample(str(path)) for path in videos], None, ignored, [f"no labels, so not for training: {error}", *odd]
-    found.require_videos()
-    pairs = [(sample, split) for split, group in found.splits.items() for sample in group]
-    return [sample for sample, _ in pairs], [split for _, split in pairs], found.ignored, manifest_notices(found)
 
 
 def _document(report) -> dict:

@@ -28,6 +28,7 @@ def command(
 
     from evl.cli.common import Bars, start_logging
     from evl.demo.run import DEFAULT, FULL, run_demo
+    from evl.runtime.progress import Progress
 
     start_logging()
     size = FULL if full else DEFAULT
@@ -35,8 +36,12 @@ def command(
         size = replace(size, train=videos, test=max(1, videos // 3))
     if steps is not None:
         size = replace(size, steps=steps)
-    with Bars("") as bars:
-        result = run_demo(out, size=size, seed=seed, bar=lambda description, total: bars.add(description, total).to)
+    with Bars() as bars:
+
+        def bar(description, total):
+            return lambda done, note="": bars(Progress(description, done, total, note))
+
+        result = run_demo(out, size=size, seed=seed, bar=bar)
     print_result(result)
 
 

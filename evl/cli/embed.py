@@ -75,7 +75,7 @@ def command(
     from evl.api.settings import open_store
     from evl.api.vectors import embed_videos
     from evl.backbones import named
-    from evl.cli.common import Bars, console, output, print_json, start_logging
+    from evl.cli.common import console, output, print_json, start_logging
     from evl.errors import ConfigError, SaveError
     from evl.inference.embedding import require_ending, write_embeddings
 
@@ -101,22 +101,20 @@ def command(
     require_ending(out)
     if data is not None and data.resolve() in (out.resolve(), out.with_suffix(".videos.csv").resolve()):
         raise SaveError(f"{out}: would be written over --data; choose another --out")
-    with Bars("videos") as bars:
-        found = embed_videos(
-            run if backbone is None else named(backbone),
-            open_store(features) if features is not None else data or paths,
-            pool=pool,
-            split=split,
-            root=root,
-            labeled=data is not None,
-            num_clips=clips,
-            num_crops=crops,
-            batch_size=batch_size,
-            num_workers=workers,
-            device=device,
-            on_start=lambda total: bars.add("embedding", total).advance,
-            **sizes(num_frames, stride, image_size, frames_per_second),
-        )
+    found = embed_videos(
+        run if backbone is None else named(backbone),
+        open_store(features) if features is not None else data or paths,
+        pool=pool,
+        split=split,
+        root=root,
+        labeled=data is not None,
+        num_clips=clips,
+        num_crops=crops,
+        batch_size=batch_size,
+        num_workers=workers,
+        device=device,
+        **sizes(num_frames, stride, image_size, frames_per_second),
+    )
     write_embeddings(out, found, None if paths else found.splits)
     scores = found.neighbors() if neighbors else None
     if json:

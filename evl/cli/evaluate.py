@@ -93,7 +93,6 @@ def command(
     from evl.api.judging import choose_split, evaluate
     from evl.api.settings import open_store
     from evl.cli.common import (
-        ProgressBars,
         is_main_process,
         print_evaluation,
         print_json,
@@ -131,22 +130,20 @@ def command(
         else:
             model, fitted = run, sizes(num_frames, stride, image_size, frames_per_second)
             out = out or (run if run.is_dir() else Path(f"{run.name}_evaluation"))  # of a model of the hub
-        with ProgressBars("videos") as progress:
-            result = evaluate(
-                model,
-                open_store(features) if features is not None else data,
-                split=split,
-                root=root,
-                layout=layout,
-                split_number=split_number,
-                num_clips=clips,
-                num_crops=crops,
-                batch_size=batch_size,
-                num_workers=workers,
-                device=device,
-                progress=progress,
-                **fitted,
-            )
+        result = evaluate(
+            model,
+            open_store(features) if features is not None else data,
+            split=split,
+            root=root,
+            layout=layout,
+            split_number=split_number,
+            num_clips=clips,
+            num_crops=crops,
+            batch_size=batch_size,
+            num_workers=workers,
+            device=device,
+            **fitted,
+        )
         if is_main_process():
             if json:
                 written = {"predictions": f"{out}/{PREDICTIONS}"} if out else {}

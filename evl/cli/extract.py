@@ -108,14 +108,7 @@ def _extract(run, out: Path, options, how: dict, *, yes: bool, allow_damaged: bo
     from evl.cli.common import Bars, is_main_process, print_json
     from evl.extraction.extract import extract
 
-    with Bars("clips") as bars:
-        tasks = []
-
-        def progress(report) -> None:
-            if not tasks:
-                tasks.append(bars.add("extracting", report.total).starting_at(report.before))
-            tasks[0].to(report.done, f"damaged {report.num_damaged}" if report.num_damaged else "")
-
+    with Bars() as progress:
         before = signal.signal(signal.SIGTERM, _interrupt)  # what batch systems send first
         try:
             result = extract(run, out, options, before=lambda work: _announce(work, yes), progress=progress, **how)
@@ -255,11 +248,8 @@ def _verify(store: Path, sample: int, seed: int | None, workers: int | None, dev
     from evl.extraction.verify import different, verify
 
     seed = secrets.randbelow(2**32) if seed is None else seed
-    with Bars("clips") as bars:
-        task = bars.add("computing again", sample)
-        results = verify(
-            store, sample=sample, seed=seed, workers=workers, device=device, progress=lambda done, total: task.to(done)
-        )
+    with Bars() as progress:
+        results = verify(store, sample=sample, seed=seed, workers=workers, device=device, progress=progress)
     wrong = different(results)
     if json:
         clips = [{**asdict(one), "is_equal": one.is_equal} for one in results]

@@ -73,7 +73,7 @@ def command(
     A row of a manifest with start_seconds or end_seconds is a part of its file, and gets its own prediction. Files that
     cannot be used are listed with the reason, and make the exit code 1.
     """
-    from evl.cli.common import Bars, console, print_json, start_logging, zero_shot_model
+    from evl.cli.common import Bars, console, counting, print_json, start_logging, zero_shot_model
     from evl.data.loader import default_num_workers
     from evl.data.manifests.paths import videos_at
     from evl.inference import predict_videos
@@ -100,9 +100,9 @@ def command(
         videos = paths[1:]
     samples = videos_at(_with_stdin(videos))
     workers = (0 if len(samples) < 16 else default_num_workers()) if workers is None else workers
-    with Bars("videos") as bars:
-        task = bars.add("predicting", len(samples))
-        options = dict(num_workers=workers, batch_size=batch_size, progress=task.advance)
+    with Bars() as bars:
+        count = counting(bars, "predicting", len(samples))
+        options = dict(num_workers=workers, batch_size=batch_size, progress=count)
         limit = (LIMIT_SECONDS if wait_limit is None else wait_limit) if wait else None
         result = predict_videos(model, samples, wait_seconds=limit, **options)
     for notice in result.notices:

@@ -40,15 +40,7 @@ def command(
 
     start_logging()
     settings = CopySettings(short_side=short_side, gop=gop, every=every, quality=quality)
-    with Bars("files") as bars:
-        tasks = []
-
-        def progress(done: int, total: int) -> None:
-            if tasks:
-                tasks[0].to(done)
-            else:
-                tasks.append(bars.add("preparing", total).starting_at(done))
-
+    with Bars() as progress:
         report = prepare(data, out, settings, num_workers=workers, progress=progress)
     if json:
         print_json({"out": str(out), "settings": asdict(settings), **report_document(report)})

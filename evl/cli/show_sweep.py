@@ -20,14 +20,14 @@ def run_sweep(
     keep_predictions: bool = False,
 ) -> None:
     """The sweep with its progress and its table, for this command and ``evl train --heads``."""
-    from evl.cli.common import ProgressBars, console, output, print_json, start_logging
+    from evl.cli.common import Bars, console, output, print_json, start_logging
     from evl.runtime.heap import keep_freed_memory
     from evl.training import Interrupted
     from evl.training.sweeps.sweep import sweep
 
     start_logging()
     keep_freed_memory()
-    with ProgressBars() as progress:
+    with Bars() as progress:
         try:
             how = dict(resume=resume, device=device, progress=progress, keep_predictions=keep_predictions)
             result = sweep(config, settings, out, **how)

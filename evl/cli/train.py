@@ -79,7 +79,7 @@ def command(
     """
 
     from evl.api.settings import make_config
-    from evl.cli.common import ProgressBars, console, is_main_process, output, print_evaluation, start_logging
+    from evl.cli.common import Bars, console, is_main_process, output, print_evaluation, start_logging
     from evl.cli.run_config import refuse_other_videos, refuse_with_resume
     from evl.errors import ConfigError
     from evl.runtime.heap import keep_freed_memory
@@ -124,7 +124,7 @@ def command(
         from evl.cli.show_sweep import run_sweep
 
         return run_sweep(run_config, heads, out, device)
-    with ProgressBars() as progress:
+    with Bars() as progress:
         try:
             result = train(
                 run_config, out, resume=resume, settings=tuple(settings) if resume else (), device=device,
@@ -158,10 +158,10 @@ def _few_shot(
     from rich.markup import escape
     from rich.table import Table
 
-    from evl.cli.common import ProgressBars, is_main_process, output
+    from evl.cli.common import Bars, is_main_process, output
     from evl.training.few_shots.few_shot import few_shot
 
-    with ProgressBars() as progress:
+    with Bars() as progress:
         result = few_shot(
             config, out, shots=shots, draws=draws, keep_runs=keep_runs, resume=resume, device=device, progress=progress
         )  # fmt: skip

@@ -42,12 +42,13 @@ class FileReport:
 @dataclass(frozen=True)
 class CheckReport:
     """A collection: every file, groups of files with equal content, files that are no videos, and what is odd, a line
-    each."""
+    each. ``splits``: of each file, where there are some."""
 
     files: tuple[FileReport, ...]
     duplicates: tuple[tuple[str, ...], ...]
     ignored: tuple[str, ...]
     notices: tuple[str, ...] = ()
+    splits: tuple[str, ...] | None = None
 
     @property
     def good(self) -> tuple[FileReport, ...]:
@@ -128,7 +129,8 @@ def check_samples(
     same = _same_content(reports)
     found = _notices(samples, splits or ["all"] * len(samples), same)
     notices = (*notices, *found, *_rates(reports), *_long_ones(reports))
-    return CheckReport(tuple(reports), _duplicates(reports, same), tuple(ignored), notices)
+    splits = None if splits is None else tuple(splits)
+    return CheckReport(tuple(reports), _duplicates(reports, same), tuple(ignored), notices, splits)
 
 
 def _notices(samples: Sequence[Sample], splits: Sequence[str], same: Sequence[Sequence[str]]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from evl.runtime.files import (
     write_table,
 )
 from evl.runtime.parallel import Crash, each_in_process, time_limit
+from evl.runtime.progress import Progress, Report
 from evl.video.decode.frame_folder import frame_files
 
 SETTINGS, JOURNAL, DAMAGED, LOCK = "prepare.json", "prepare.jsonl", "damaged.csv", ".prepare.lock"
@@ -67,9 +68,9 @@ def prepare(
     settings: CopySettings,
     *,
     num_workers: int | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Report = lambda report: None,
 ) -> PrepareReport:
-    """Makes what is missing of the copies of ``data`` (folder or manifest) in ``out``; ``progress`` hears of files.
+    """Makes what is missing of the copies of ``data`` (folder or manifest) in ``out``.
 
     Raises DataError for a plan that cannot be, RunError where ``out`` holds something else, SaveError where the system
     refuses to write; what is complete by then stays, and is not made again.
@@ -82,7 +83,8 @@ def prepare(
         journal = _read_journal(out)
         made = _complete(out, plan.jobs, journal)
         num_kept, damaged = len(made), {}
-        progress(num_kept, len(plan.jobs))
+        total = len(plan.jobs)
+        progress(Progress("preparing", num_kept, total, "", num_kept, "files"))
         todo = [(job, out, settings) for job in plan.jobs if job.target not in made]
         with write_atomically(out / JOURNAL, text=True) as file:  # anew: a torn last line would spoil the next one
             file.writelines(map(_line, journal.values()))
@@ -96,7 +98,7 @@ def prepare(
                     damaged[job.source] = _reason(result)
                     # of an older source, which is not what is there now
                     (out / job.target).unlink(missing_ok=True)
-                progress(len(made) + len(damaged), len(plan.jobs))
+                progress(Progress("preparing", len(made) + len(damaged), total, "", num_kept, "files"))
         except KeyboardInterrupt:
             done = len(made) + len(damaged)
             raise KeyboardInterrupt(

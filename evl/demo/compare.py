@@ -21,12 +21,13 @@ from evl.evaluation import Evaluation, evaluate_views, write_evaluation
 from evl.models import Classifier
 from evl.models.registry import setting_of, taps_of
 from evl.runtime.distributed import World
+from evl.runtime.progress import Progress
 from evl.saving import build_classifier, save_model
 from evl.streams import Subset
 from evl.streams.memory import InMemory
 from evl.training.learner import Learner
 from evl.training.learners import Learners, with_taps
-from evl.training.loop import Progress, fit
+from evl.training.loop import fit
 from evl.training.run_folder import RunFolder
 from evl.types import Sample
 

@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+from rich.markup import escape
+from rich.table import Table
+
 from evl.data.dataset import Files
 from evl.data.groups import describe_groups
 from evl.data.manifests.labels import clean_label
@@ -34,6 +37,21 @@ class Evaluation:
     def top1(self) -> float:
         """Percent of the videos, ``metrics.top1``."""
         return self.metrics.top1
+
+    def table(self, num_classes: int = 20) -> Table:
+        """A row for each class, the hardest first, at most ``num_classes``: for a terminal (``rich.print``) or a
+        notebook, which shows it where it is the last line of a cell."""
+        metrics, names = self.metrics, self.class_names
+        accuracies = zip(metrics.class_accuracy(), names, range(len(names)), strict=True)
+        rows = sorted(row for row in accuracies if row[0] is not None)
+        title = "hardest classes" if len(rows) > num_classes else None
+        table = Table("class", "videos", "right", "most often taken for", title=title)
+        for accuracy, name, y in rows[:num_classes]:
+            others = metrics.confusion[y].copy()
+            others[y] = 0
+            wrong = f"{escape(names[others.argmax()])} ({others.max()})" if others.any() else ""
+            table.add_row(escape(name), str(metrics.confusion[y].sum()), f"{accuracy:.0f} %", wrong)
+        return table
 
     def to_dict(self) -> dict:
         return {**self.metrics.to_dict(), "num_damaged": len(self.damaged), "protocol": self.protocol}

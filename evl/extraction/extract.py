@@ -27,6 +27,7 @@ from evl.extraction.reading import ClipReader, Clips, clips_at_once, collate, ke
 from evl.extraction.work import Extraction, check_store_folder, plan_extraction
 from evl.runtime.distributed import join_world
 from evl.runtime.files import remove_abandoned, remove_file, write_atomically, write_table
+from evl.runtime.progress import Progress, Report
 from evl.store.description import SPLITS, ShardRange, StoreOptions, shard_ranges
 from evl.store.packing import Packed
 from evl.store.shards import SHARDS, open_shard
@@ -42,16 +43,6 @@ from evl.store.writing import (
 from evl.types import Sample
 
 DAMAGED, MISSING = "damaged.csv", "missing.csv"
-
-
-@dataclass(frozen=True)
-class ExtractionProgress:
-    """``done`` of ``total`` clips of this process's part, ``before`` of them when it started."""
-
-    done: int
-    total: int
-    before: int
-    num_damaged: int
 
 
 @dataclass(frozen=True)
@@ -88,7 +79,7 @@ def extract(
     num_workers: int | None = None,
     yes: bool = False,
     before: Callable[[Extraction], None] | None = None,
-    progress: Callable[[ExtractionProgress], None] = lambda report: None,
+    progress: Report = lambda report: None,
 ) -> ExtractResult:
     """Writes the features of all videos of ``config`` to the folder ``out``, or goes on with what is there.
 
@@ -215,9 +206,7 @@ class _Shard:
         write_shard(self.work.folder, self.work.description, self.covers.number, items, tokens, maps)
 
 
-def _write_shards(
-    work: Extraction, progress: Callable[[ExtractionProgress], None]
-) -> tuple[int, dict[str, dict[int, str]]]:
+def _write_shards(work: Extraction, progress: Report) -> tuple[int, dict[str, dict[int, str]]]:
     """This process's part of what is missing: (number of clips stored, split -> video -> reason)."""
     todo, mine = set(missing_shards(work.folder, work.description)), work.mine()
     done = before = sum(one.count for one in mine if one.number not in todo)
@@ -243,7 +232,8 @@ def _write_shards(
                     if split == "train":
                         _stop_if_too_many(work, found)
                 done += len(clips.pairs) + len(clips.damaged)
-                progress(ExtractionProgress(done, total, before, sum(map(len, damaged.values()))))
+                note = f"damaged {count}" if (count := sum(map(len, damaged.values()))) else ""
+                progress(Progress("extracting", done, total, note, before, "clips"))
             shard.write()
             stored += len(shard.num_valid)
     return stored, damaged

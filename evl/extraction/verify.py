@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from evl.errors import StoreError
 from evl.extraction.reading import ClipReader, collate
 from evl.extraction.work import Extraction
 from evl.runtime.distributed import pick_device
+from evl.runtime.progress import Progress, Report
 from evl.store.compatibility import config_of
 from evl.store.packing import Packed
 from evl.store.store import FeatureStore, StoredSplit
@@ -55,7 +56,7 @@ def verify(
     seed: int | None = None,
     device: str | None = None,
     workers: int | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Report = lambda report: None,
 ) -> tuple[Checked, ...]:
     """Computes ``sample`` clips of a finished store again, drawn from all of them by ``seed``; None: others each time.
 
@@ -75,7 +76,7 @@ def verify(
         )  # fmt: skip
         for (video, clip), read in zip(pairs, stream, strict=True):
             results.append(_compared(work, split, video, clip, read))
-            progress(len(results), len(chosen))
+            progress(Progress("computing again", len(results), len(chosen), unit="clips"))
     return tuple(results)
 
 

@@ -14,6 +14,7 @@ from evl.inference.reading import card_of, device_of, evaluating, judging_precis
 from evl.inference.waiting import wait_until_complete
 from evl.models import Classifier
 from evl.runtime.distributed import World
+from evl.runtime.progress import Report, counting, showing
 from evl.streams import Stream, Views
 from evl.streams.live import Live, video_views
 from evl.types import Prediction, Sample
@@ -37,14 +38,18 @@ class Predictions:
         return tuple(sample.path for sample in self.samples)
 
 
-def predict(model: Classifier, paths: AnyPath | Iterable[AnyPath], **options) -> Predictions:
+def predict(
+    model: Classifier, paths: AnyPath | Iterable[AnyPath], *, progress: bool | Report = True, **options
+) -> Predictions:
     """Scores of unlabelled videos, by the model's own views unless told otherwise, on the model's device.
 
     ``paths``: one or several (any iterable) of files, of folders, of which all videos are taken, and of manifests, of
-    which every row is, whether a file or a part of one. ``options``: those of ``predict_videos``. Raises PathTypeError
-    for what is no path, DataError for a folder or manifest without videos.
+    which every row is, whether a file or a part of one. ``progress``: as for ``evl.train``. ``options``: those of
+    ``predict_videos``. Raises PathTypeError for what is no path, DataError for a folder or manifest without videos.
     """
-    return predict_videos(model, videos_at(paths), **options)
+    samples = videos_at(paths)
+    with showing(progress) as report:
+        return predict_videos(model, samples, progress=counting(report, "predicting", len(samples)), **options)
 
 
 def predict_videos(

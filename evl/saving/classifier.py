@@ -25,6 +25,7 @@ from evl.inference.embedding import Pool, embed
 from evl.inference.predictor import predict_videos, read_views_of, views_for
 from evl.models import Classifier
 from evl.runtime.files import expand_home
+from evl.runtime.progress import Report, counting, showing
 from evl.saving.build import build_parts
 from evl.saving.folder import (
     embedding_width,
@@ -74,27 +75,35 @@ class VideoClassifier(
         self._scored: tuple[dict | None, str | None] = (None, None)
         self.run: Any = None
 
-    def predict(self, paths: AnyPath | Iterable[AnyPath], **options) -> Prediction | list[Prediction]:
+    def predict(
+        self, paths: AnyPath | Iterable[AnyPath], *, progress: bool | Report = True, **options
+    ) -> Prediction | list[Prediction]:
         """The prediction of a file; for a list, folder or manifest a list with the prediction of each video, in order.
 
-        By the model's own sampling, resizing and views, on its device. ``options``: those of
-        ``evl.inference.predict_videos``, such as ``num_clips``. Raises VideoError for the first file that cannot be
-        used; ``evl.predict(model, paths)`` predicts the others and lists those.
+        By the model's own sampling, resizing and views, on its device. ``progress``: as for ``evl.train``, of several.
+        ``options``: those of ``evl.inference.predict_videos``, such as ``num_clips``. Raises VideoError for the first
+        file that cannot be used; ``evl.predict(model, paths)`` predicts the others and lists those.
         """
         samples = videos_at(paths)
-        result = predict_videos(self, samples, **options)
+        with showing(len(samples) > 1 and progress) as report:
+            count = counting(report, "predicting", len(samples))
+            result = predict_videos(self, samples, progress=count, **options)
         _refuse_damaged({samples[index]: reason for index, reason in result.damaged.items()}, "evl.predict")
         return result.predictions[0] if _is_one_file(paths) else list(result.predictions)
 
-    def embed(self, paths: AnyPath | Iterable[AnyPath], *, pool: Pool = "query", **options) -> np.ndarray:
+    def embed(
+        self, paths: AnyPath | Iterable[AnyPath], *, pool: Pool = "query", progress: bool | Report = True, **options
+    ) -> np.ndarray:
         """The vector (D) of a file, float32; for a list, folder or manifest a vector of each video, (n,D), in order.
 
-        ``pool``: ``query``, what the trained decoder gathered, or ``mean``, the mean of patch tokens. ``options``:
-        those of ``evl.inference.views_for``, such as ``num_clips``. Raises VideoError for the first file that cannot be
-        used.
+        ``pool``: ``query``, what the trained decoder gathered, or ``mean``, the mean of patch tokens. ``progress``: as
+        for ``evl.train``, of several. ``options``: those of ``evl.inference.views_for``, such as ``num_clips``. Raises
+        VideoError for the first file that cannot be used.
         """
         samples = videos_at(paths)
-        found = embed(self, views_for(self, samples, **options), pool=pool)
+        with showing(len(samples) > 1 and progress) as report:
+            count = counting(report, "embedding", len(samples))
+            found = embed(self, views_for(self, samples, **options), pool=pool, progress=count)
         _refuse_damaged({one: found.damaged[one.name] for one in samples if one.name in found.damaged})
         return found.vectors[0] if _is_one_file(paths) else found.vectors
 

@@ -7,7 +7,7 @@ from evl.runtime.lazy import first_used
 # imported when they are first used, so that ``evl.training.optim`` alone needs no reader of videos
 _HOMES = {
     "Interrupted": "evl.training.loop",
-    "Progress": "evl.training.loop",
+    "Progress": "evl.runtime.progress",
     "RunResult": "evl.training.run",
     "RunTime": "evl.training.pace",
     "estimate_training": "evl.training.estimate",
@@ -16,8 +16,9 @@ _HOMES = {
 __all__ = ["Interrupted", "Progress", "RunResult", "RunTime", "estimate_training", "train"]
 
 if TYPE_CHECKING:
+    from evl.runtime.progress import Progress
     from evl.training.estimate import estimate_training
-    from evl.training.loop import Interrupted, Progress
+    from evl.training.loop import Interrupted
     from evl.training.pace import RunTime
     from evl.training.run import RunResult, train
 

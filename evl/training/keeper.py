@@ -13,11 +13,12 @@ from evl.errors import DataError, RunError
 from evl.evaluation import Evaluation
 from evl.runtime.distributed import World
 from evl.runtime.files import remove_abandoned
+from evl.runtime.progress import Progress, Report
 from evl.saving import save_model
 from evl.streams import Stream
 from evl.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from evl.training.learners import Learners
-from evl.training.loop import Interrupted, Keeper, Progress, Speed
+from evl.training.loop import Interrupted, Keeper, Speed
 from evl.training.run_folder import RunFolder
 
 log = logging.getLogger("evl")
@@ -46,10 +47,10 @@ class RunKeeper(Keeper):
         *,
         resume: bool,
         moved: Mapping[str, str] | None = None,
-        judge: Callable[[Callable[[Progress], None]], Evaluation] | None = None,
+        judge: Callable[[Report], Evaluation] | None = None,
         log_curve: bool = True,
         keep_last: int | None = None,
-        progress: Callable[[Progress], None] = lambda report: None,
+        progress: Report = lambda report: None,
     ):
         self.folder, self.config, self.stream, self.world = folder, config, stream, world
         self.damaged, self.resumes, self.judge, self.progress = damaged, resume, judge, progress

@@ -14,6 +14,7 @@ from evl.config import TrainingConfig
 from evl.data.loader import StepSampler
 from evl.errors import RunError
 from evl.runtime.distributed import World
+from evl.runtime.progress import Progress, Report
 from evl.streams import Batch, Stream
 from evl.training.learners import Learners
 
@@ -22,17 +23,6 @@ log = logging.getLogger("evl")
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C (or SIGTERM) came; what there was is saved."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is: ``phase`` is ``training`` (in steps) or ``evaluating`` (in videos of this process)."""
-
-    phase: str
-    step: int
-    steps: int
-    note: str = ""
-    started_at: int = 0  # the step a resumed run began with
 
 
 @dataclass(frozen=True)
@@ -102,7 +92,7 @@ def fit(
     world: World,
     keeper: Keeper | None = None,
     *,
-    progress: Callable[[Progress], None] = lambda report: None,
+    progress: Report = lambda report: None,
 ) -> int:
     """Trains all learners on the same batches of ``stream``, from where ``keeper`` says to the last step; returns the
     number of steps done, fewer only where no learner was left.
@@ -138,7 +128,7 @@ def fit(
                 meter.clips *= world.size
                 speed, meter = meter.speed(), Meter()
                 note = keeper.report(learners, done, speed) + speed.describe(stream.advice)
-            progress(Progress("training", done, training.steps, note, first))
+            progress(Progress("training", done, training.steps, note, first, "steps"))
             if training.eval_every and done % training.eval_every == 0:
                 keeper.validate(learners, done, stop_requested)
             stopping = stop_requested() if world.size == 1 else report_now and any(world.gather(stop_requested()))

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from evl.config import RunConfig
+from evl.runtime.progress import Progress, Report
 from evl.runtime.time_left import TimeLeft, duration
-from evl.training.loop import Progress
 
 log = logging.getLogger("evl")
 LONGEST_MEASUREMENT = 60.0  # seconds; by then what was measured is taken, also where speeds differ still
@@ -67,7 +67,7 @@ class Pace:
         self,
         config: RunConfig,
         num_val: int,
-        progress: Callable[[Progress], None],
+        progress: Report,
         tell: Callable[[RunTime], None],
         clock: Callable[[], float] = time.monotonic,
     ):

@@ -20,6 +20,7 @@ from evl.evaluation.stored import encoder_for
 from evl.models import Classifier
 from evl.runtime.distributed import World, join_world
 from evl.runtime.precision import resolve_precision
+from evl.runtime.progress import Report
 from evl.saving import backbone_to_start, build_classifier, save_model, start_from
 from evl.store.compatibility import changes
 from evl.store.store import FeatureStore
@@ -27,7 +28,7 @@ from evl.training.checkpoint import list_checkpoints
 from evl.training.keeper import RunKeeper
 from evl.training.learner import Learner
 from evl.training.learners import Learners
-from evl.training.loop import Interrupted, Progress, fit, make_sampler
+from evl.training.loop import Interrupted, fit, make_sampler
 from evl.training.outcome import Outcome, outcome_of
 from evl.training.pace import Pace, RunTime, say
 from evl.training.run_folder import RunFolder
@@ -64,7 +65,7 @@ def train(
     resume: bool = False,
     settings: tuple[str, ...] = (),
     device: str | None = None,
-    progress: Callable[[Progress], None] = lambda report: None,
+    progress: Report = lambda report: None,
     on_pace: Callable[[RunTime], None] = say,
 ) -> RunResult:
     """Runs ``config`` in the folder ``out``, or goes on with the run there (``resume``; config None).
@@ -134,7 +135,7 @@ def train(
         if config.training.compile:
             model.compile()
 
-        def judged(progress: Callable[[Progress], None], *, quick: bool) -> Evaluation:
+        def judged(progress: Report, *, quick: bool) -> Evaluation:
             how = dict(quick=quick, batch_size=config.evaluation.batch_size)
             return judge([model], source, world, progress, **how)[0]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -17,13 +17,13 @@ from evl.evaluation.stored import refuse_differences
 from evl.models import Classifier
 from evl.runtime.distributed import World
 from evl.runtime.precision import resolve_precision
+from evl.runtime.progress import Report, counting
 from evl.store.description import StoreDescription
 from evl.store.store import FeatureStore
 from evl.store.unpacker import open_unpacker
 from evl.streams import Stream, Views
 from evl.streams.live import training_clips, video_views
 from evl.streams.stored import stored_training_clips, stored_views
-from evl.training.loop import Progress
 from evl.types import Preprocessing, Sample
 from evl.video.decode.torchcodec import require as require_decoder
 
@@ -102,7 +102,7 @@ def judge(
     models: Sequence[Classifier],
     source: RunStreams,
     world: World,
-    progress: Callable[[Progress], None],
+    progress: Report,
     *,
     split: str = "val",
     phase: str = "evaluating",
@@ -111,14 +111,8 @@ def judge(
 ) -> list[Evaluation]:
     """Models on a split of ``source``, each video looked at once for all of them."""
     stream = source.views(split, quick=quick)
-    total, done = len(range(world.rank, len(stream.samples), world.size)), 0
-
-    def count(more: int) -> None:
-        nonlocal done
-        done += more
-        progress(Progress(phase, done, total))
-
-    how = dict(batch_size=batch_size, world=world, progress=count)
+    total = len(range(world.rank, len(stream.samples), world.size))
+    how = dict(batch_size=batch_size, world=world, progress=counting(progress, phase, total))
     return evaluate_views(models, stream, trained_on=source.samples["train"], **how)
 
 

@@ -1,5 +1,8 @@
 """Training, extraction and sweeps in one call each."""
 
+import re
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +16,7 @@ from tests.conftest import TINY
 
 FAST = {**TINY, "training": {**TINY["training"], "steps": 2, "eval_every": 0}}
 STORED = {name: FAST[name] for name in ("backbone", "model", "clip", "augment", "evaluation")}
+FAST_STEPS = {"training": {"steps": 2, "batch_size": 4}}
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +130,32 @@ def test_wrong_arguments_say_what_to_do(store, videos, tmp_path):
     with pytest.raises(ConfigError, match="a store of features already"):
         evl.extract(store, out=tmp_path / "store")
     assert not list(tmp_path.iterdir())
+
+
+def test_all_that_takes_long_shows_how_far_it_is(store, videos, tmp_path, monkeypatch, capsys):
+    """By default; not with progress=False."""
+    monkeypatch.setattr("evl.runtime.progress.BETWEEN_LINES", 0.0)
+    quick = dict(num_workers=0, val_fraction=0.34, **STORED)
+    run = tmp_path / "run"
+    calls = {
+        "training 2/2 steps": lambda **how: evl.train(data=store, out=run, **FAST_STEPS, **how),
+        "training 2/2 steps  ": lambda **how: evl.sweep(
+            data=store, out=tmp_path / "sweep", grid={"lr": [1e-3, 1e-4]}, **FAST_STEPS, **how
+        ),
+        "extracting 16/16 clips": lambda **how: evl.extract(videos, out=tmp_path / "store", **quick, **how),
+        "evaluating 4/4 videos": lambda **how: evl.evaluate(run, store, **how),
+        "embedding 12/12 videos": lambda **how: evl.embed(run, videos, num_workers=0, **how),
+        "predicting 12/12 videos": lambda **how: evl.predict(evl.load(run), videos, **how),
+        "predicting 6/6 videos": lambda **how: evl.load(run).predict(videos / "dark", **how),
+        "embedding 6/6 videos": lambda **how: evl.load(run).embed(videos / "dark", **how),
+        "checking 12/12 files": lambda **how: evl.check(videos, num_workers=0, **how),
+    }
+    for line, call in calls.items():
+        capsys.readouterr()
+        call()
+        assert line in capsys.readouterr().err
+    for name in ("run", "sweep", "store"):
+        shutil.rmtree(tmp_path / name)
+    for call in calls.values():
+        call(progress=False)
+    assert not re.search(r"\d/\d", capsys.readouterr().err)

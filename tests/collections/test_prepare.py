@@ -61,7 +61,7 @@ def stamps(folder):
 def test_a_folder_keeps_its_form(folder, tmp_path):
     out = tmp_path / "out"
     heard = []
-    report = prepare(folder, out, SETTINGS, num_workers=2, progress=lambda *at: heard.append(at))
+    report = prepare(folder, out, SETTINGS, num_workers=2, progress=heard.append)
     own = [".prepare.lock", "damaged.csv", "prepare.json", "prepare.jsonl"]
     assert files(out) == sorted([*COPIES, "labels.json", "train/list.TXT", *own])
     for name in COPIES:
@@ -75,7 +75,7 @@ def test_a_folder_keeps_its_form(folder, tmp_path):
     assert report.bytes_after == sum((out / name).stat().st_size for name in COPIES)
     sources = ("train/a b/1.avi", "train/c/2.webm", "val/c/3.MP4")
     assert report.bytes_before == sum((folder / name).stat().st_size for name in sources)
-    assert heard == [(done, 4) for done in range(5)]
+    assert [(one.step, one.steps) for one in heard] == [(done, 4) for done in range(5)]
     damaged = (out / "damaged.csv").read_text().splitlines()
     assert damaged[0] == "path,reason"
     assert damaged[1].startswith(f"{folder / 'train/c/bad.mp4'},cannot be decoded")
@@ -137,8 +137,8 @@ def test_stopped_goes_on(folder, tmp_path, monkeypatch):
     (out / "train/c").mkdir(parents=True)
     (out / "prepare.json").write_text(json.dumps({"source": str(folder), "settings": asdict(SETTINGS)}))
 
-    def stop(done, total):
-        if done == 3:  # all but the one that hangs in the middle of writing
+    def stop(report):
+        if report.step == 3:  # all but the one that hangs in the middle of writing
             while not torn.exists():
                 time.sleep(0.01)
             raise KeyboardInterrupt

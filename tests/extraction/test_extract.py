@@ -224,8 +224,8 @@ def test_parts_in_any_order_make_the_same_store(damaged, tmp_path, monkeypatch):
     options = StoreOptions(clips_per_video=3, dtype="float8")
     seen = []
     extract(damaged, tmp_path / "one", options, progress=seen.append)
-    assert [report.done for report in seen] == sorted(report.done for report in seen)
-    assert (seen[-1].done, seen[-1].num_damaged) == (seen[-1].total, 2)
+    assert [report.step for report in seen] == sorted(report.step for report in seen)
+    assert (seen[-1].step, seen[-1].note) == (seen[-1].steps, "damaged 2")
     for number in (2, 3, 1):
         part = extract(damaged, tmp_path / "three", options, part=(number, 3))
         assert part.is_complete == (number == 1)

@@ -2,7 +2,6 @@
 
 import pytest
 
-from evl.cli import common
 from evl.runtime.time_left import TimeLeft, duration
 
 
@@ -66,22 +65,3 @@ def test_few_parts_and_the_end():
 )  # fmt: skip
 def test_durations(seconds, words):
     assert duration(seconds) == words
-
-
-def test_lines_say_nothing_of_the_time_before_it_is_known(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(common.time, "monotonic", clock)
-    monkeypatch.setattr(common, "TimeLeft", lambda total, first=0: TimeLeft(total, first, clock))
-    lines = []
-    monkeypatch.setattr(common.console, "print", lambda text, **_: lines.append(text))
-    with common.Bars("videos") as bars:
-        bars.bars = None  # as in a file
-        task = bars.add("evaluating", 400)
-        clock.now = 11
-        task.to(1)
-        for _ in range(100):
-            clock.now += 0.2
-            task.advance()
-    assert lines[0] == "evaluating 1/400 videos"
-    assert lines[1].startswith("evaluating 52/400 videos  ")
-    assert lines[1].endswith(" seconds left")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from evl.models import Classifier
 from evl.models.registry import reads_maps
 from evl.runtime.distributed import World, join_world
 from evl.runtime.precision import resolve_precision
+from evl.runtime.progress import Progress, Report
 from evl.saving import build_classifier, save_model
 from evl.store.store import FeatureStore
 from evl.streams import Subset
@@ -33,7 +34,7 @@ from evl.training.few_shots.folder import FewShotFolder
 from evl.training.few_shots.report import FewShotResult, Shots, write_few_shot
 from evl.training.learner import Learner
 from evl.training.learners import Learners
-from evl.training.loop import Progress, fit
+from evl.training.loop import fit
 from evl.training.run import with_steps
 from evl.training.sources import StoredStreams, judge, open_store
 
@@ -49,7 +50,7 @@ def few_shot(
     keep_runs: bool = False,
     resume: bool = False,
     device: str | None = None,
-    progress: Callable[[Progress], None] = lambda report: None,
+    progress: Report = lambda report: None,
 ) -> FewShotResult:
     """For each K of ``shots``, ``draws`` fresh heads of ``config``, each on K training videos a class of the store at
     ``config.data.features``, judged on the store's validation videos; ``shots.json`` and ``shots.png`` in ``out``.
@@ -151,7 +152,7 @@ class _Runs:
         own = replace_settings(self.config, training={"batch_size": batch_size, "accumulation": accumulation})
         return with_steps(own, count)
 
-    def train(self, shots: int, draw: int, note: Callable[[Progress], None]) -> Classifier:
+    def train(self, shots: int, draw: int, note: Report) -> Classifier:
         shared, chosen = self.settings(shots), self.draw(shots, draw)
         config = replace_settings(shared, training={"seed": shared.training.seed + draw})
         model = build_classifier(config, self.store.class_names, backbone=self.encoder, seed=config.training.seed)
@@ -162,7 +163,7 @@ class _Runs:
         fit(Subset(self.stream, chosen), Learners([learner]), config.training, self.alone, progress=note)
         return model.eval()
 
-    def judge(self, models: Sequence[Classifier], progress: Callable[[Progress], None]) -> list[Evaluation]:
+    def judge(self, models: Sequence[Classifier], progress: Report) -> list[Evaluation]:
         return judge(models, self.source, self.alone, progress, batch_size=self.config.evaluation.batch_size)
 
     def keep(self, folder: Path, shots: int, draw: int, model: Classifier, evaluation: Evaluation) -> None:
@@ -183,12 +184,12 @@ class _Runs:
 class _Note:
     """Steps of one run of many, told as steps of all."""
 
-    def __init__(self, progress: Callable[[Progress], None], before: int, total: int, note: str):
+    def __init__(self, progress: Report, before: int, total: int, note: str):
         self.progress, self.before, self.total, self.note = progress, before, total, note
 
     def __call__(self, report: Progress) -> None:
         step, steps = report.step, report.steps
-        self.progress(Progress("training", self.before * steps + step, self.total * steps, self.note))
+        self.progress(replace(report, step=self.before * steps + step, steps=self.total * steps, note=self.note))
 
 
 def _checked(config: RunConfig, shots: Sequence[int], draws: int) -> tuple[RunConfig, FeatureStore]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,11 +25,12 @@ from evl.models.registry import reads_maps, taps_of
 from evl.runtime.distributed import World, join_world
 from evl.runtime.files import nearest_existing
 from evl.runtime.precision import resolve_precision
+from evl.runtime.progress import Report
 from evl.saving import backbone_to_start, build_classifier, start_from
 from evl.training.keeper import RunKeeper
 from evl.training.learner import Learner
 from evl.training.learners import Learners, with_taps
-from evl.training.loop import Interrupted, Progress, fit, make_sampler
+from evl.training.loop import Interrupted, fit, make_sampler
 from evl.training.outcome import Outcome, outcome_of
 from evl.training.run import describe_data, with_steps
 from evl.training.sources import LiveStreams, RunStreams, StoredStreams, judge, open_store
@@ -60,7 +61,7 @@ def sweep(
     *,
     resume: bool = False,
     device: str | None = None,
-    progress: Callable[[Progress], None] = lambda report: None,
+    progress: Report = lambda report: None,
     together: int | None = None,
     keep_predictions: bool = False,
 ) -> SweepResult:

@@ -1,0 +1,182 @@
+"""How far work is: reports, and bars that show them on a terminal and in a notebook."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.markup import escape
+
+from evl.runtime.time_left import TimeLeft, duration
+
+# in a file or pipe, lines are not broken at 80 columns
+console = Console(stderr=True, emoji=False, width=None if sys.stderr.isatty() else 200)  # messages and progress
+QUICK = 1.0  # seconds; work that is done by then shows no bar
+BETWEEN_LINES = 10.0  # seconds, where there are no bars
+BETWEEN_PICTURES = 0.3  # seconds, of a bar in a notebook
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far work is: ``step`` of ``steps``, counted in ``unit``. ``phase`` is what is done, such as ``training`` (in
+    steps) or ``evaluating`` (in videos of this process). ``started_at``: the step that resumed work began with."""
+
+    phase: str
+    step: int
+    steps: int
+    note: str = ""
+    started_at: int = 0
+    unit: str = ""
+
+
+Report = Callable[[Progress], None]
+
+
+def counting(report: Report, phase: str, total: int, unit: str = "videos") -> Callable[[int], None]:
+    """A function ``count(n)``, to be called with the number of newly finished parts, which reports their sum."""
+    done = 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        report(Progress(phase, done, total, unit=unit))
+
+    return count
+
+
+@contextmanager
+def showing(progress: bool | Report) -> Iterator[Report]:
+    """Where reports go. True: to bars, and what evl logs is shown too, unless the program has handlers of its own for
+    that; False: nowhere; else to ``progress`` itself."""
+    if callable(progress):
+        yield progress
+    elif not progress:
+        yield lambda report: None
+    else:
+        with _showing_log(), Bars() as bars:
+            yield bars
+
+
+def start_logging() -> logging.Handler | None:
+    """Shows what evl logs, from INFO on, on stderr, of the first process only. The handler that was added, None where
+    there was one already."""
+    logger = logging.getLogger("evl")
+    logger.setLevel(logging.INFO if is_main_process() else logging.ERROR)
+    if logger.handlers:
+        return None
+    logger.addHandler(RichHandler(console=console, show_path=False, show_level=False, highlighter=None))
+    return logger.handlers[0]
+
+
+@contextmanager
+def _showing_log() -> Iterator[None]:
+    logger = logging.getLogger("evl")
+    level = logger.level
+    handler = None if logger.hasHandlers() else start_logging()
+    try:
+        yield
+    finally:
+        if handler is not None:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+
+
+def is_main_process() -> bool:
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+class Bars:
+    """Shows reports with count, share and time left: by bars on a terminal and in a notebook, elsewhere by a line every
+    ten seconds. ``with Bars() as report: report(Progress("evaluating", 3, 100, unit="videos"))``"""
+
+    def __init__(self):
+        self.lines: dict[str, _Line] = {}  # by phase
+        self.bars = None  # rich's
+        self.picture = None  # of a notebook
+        self.started = self.shown = time.monotonic()
+        self.is_shown = False
+
+    def __enter__(self) -> Bars:
+        if is_main_process() and (console.is_terminal or console.is_jupyter):
+            from rich import progress
+
+            self.bars = progress.Progress(
+                progress.TextColumn("{task.description}"),
+                progress.BarColumn(),
+                progress.MofNCompleteColumn(),
+                progress.TextColumn("{task.fields[unit]}"),
+                progress.TimeElapsedColumn(),
+                progress.TextColumn("{task.fields[left]}"),
+                progress.TextColumn("{task.fields[note]}"),
+                console=console,
+            )
+        return self
+
+    def __call__(self, report: Progress) -> None:
+        line = self.lines.get(report.phase)
+        if line is None or report.step <= line.report.step:  # the first of this kind, or a new evaluation
+            line = self.lines[report.phase] = _Line(self, report, line)
+        line.left.report(report.step)
+        line.report = report
+        if self.bars is not None:
+            fields = dict(note=escape(report.note), left=line.time_left, unit=report.unit)
+            self.bars.update(line.number, completed=report.step, **fields)
+            self._show()
+        elif is_main_process() and time.monotonic() - self.shown > BETWEEN_LINES:
+            self.shown = time.monotonic()
+            line.print()
+
+    def _show(self) -> None:
+        now = time.monotonic()
+        if now - self.started < QUICK:
+            return
+        if not console.is_jupyter:
+            if not self.is_shown:
+                self.bars.start()
+        elif self.picture is None:
+            from IPython.display import display
+
+            self.picture = display(self.bars, display_id=True)
+        elif now - self.shown > BETWEEN_PICTURES:
+            self.picture.update(self.bars)
+        else:
+            return
+        self.is_shown, self.shown = True, now
+
+    def __exit__(self, *_) -> None:
+        if self.picture is not None:
+            self.picture.update(self.bars)
+        elif self.is_shown:
+            self.bars.stop()
+
+
+class _Line:
+    """One line of ``Bars``: of ``report``'s phase, in the place of the line ``before``, if there is one."""
+
+    def __init__(self, bars: Bars, report: Progress, before: _Line | None):
+        self.report = report
+        self.left = TimeLeft(report.steps, first=report.started_at)
+        self.number = None
+        if bars.bars is not None and before is None:
+            self.number = bars.bars.add_task(report.phase, total=report.steps, note="", left="", unit="")
+        elif bars.bars is not None:
+            self.number = before.number
+            bars.bars.reset(self.number, total=report.steps, note="", left="", unit="")
+
+    @property
+    def time_left(self) -> str:
+        """'' where it cannot be known yet."""
+        seconds = self.left.seconds
+        return "" if seconds is None or self.report.step >= self.report.steps else f"{duration(seconds)} left"
+
+    def print(self) -> None:
+        one = self.report
+        parts = (f"{one.phase} {one.step}/{one.steps} {one.unit}".rstrip(), one.note, self.time_left)
+        console.print("  ".join(part for part in parts if part), highlight=False, markup=False)
