@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from evl.collections.material import announce_material
@@ -23,6 +24,7 @@ from evl.runtime.precision import resolve_precision
 from evl.runtime.progress import Report
 from evl.saving import backbone_to_start, build_classifier, save_model, start_from
 from evl.store.compatibility import changes
+from evl.store.description import StoreDescription
 from evl.store.store import FeatureStore
 from evl.training.checkpoint import list_checkpoints
 from evl.training.keeper import RunKeeper
@@ -32,7 +34,7 @@ from evl.training.loop import Interrupted, fit, make_sampler
 from evl.training.outcome import Outcome, outcome_of
 from evl.training.pace import Pace, RunTime, say
 from evl.training.run_folder import RunFolder
-from evl.training.sources import LiveStreams, StoredStreams, judge, open_store, samples_of
+from evl.training.sources import LiveStreams, RunStreams, StoredStreams, judge, open_store, samples_of
 from evl.types import Sample
 
 log = logging.getLogger("evl")
@@ -76,74 +78,25 @@ def train(
     """
     folder = RunFolder(out)
     with join_world(device) as world:
-        if resume:
-            if not folder.exists:
-                raise RunError(f"{out}: no run to resume here (no config.yaml)")
-            stored, names, train_samples, val_samples = folder.read()
-            if not train_samples:
-                raise RunError(
-                    f"{out} was not trained here and lists no videos; start from it with: evl train --init {out} …"
-                )
-            config = _resumed(stored, settings)
-            found = _find_again(stored, config, train_samples, val_samples)
-            listed = names, found.train, found.val
-        else:
-            config, listed, found = (config or RunConfig()).with_settings(settings), None, _FoundAgain()
-        config, store, names, train_samples, val_samples, missing = _open_data(config, listed)
-        if resume and store is not None:
-            _refuse_other_features(folder, store)
-        if not resume:
-            config = with_steps(config, len(train_samples))
-        if config.model.decoder == "zero_shot":
-            raise ConfigError(
-                "model.decoder=zero_shot has nothing to train: judge it by evl evaluate --zero-shot, or start training "
-                "from it by model.zero_shot_start=true"
-            )
-        backbone = backbone_to_start(config) if store is None else encoder_for(config.model, store)
-        # the same initial weights in all processes
-        model = build_classifier(config, names, backbone=backbone, seed=config.training.seed)
-        precision = resolve_precision(config.training.precision, world.device)
-        model.card = replace(model.card, precision=precision, data=describe_data(config, train_samples, val_samples))
-        # a run that was stopped before its first checkpoint starts from there again
-        if config.training.init is not None and not (resume and list_checkpoints(folder.checkpoints)):
-            start_from(model, config.training.init)
-        if store is not None:  # the start's backbone may have been inside; here there is none to be saved
-            model.card = replace(model.card, with_backbone=False)
-        model.to(world.device)
+        data = _go_on(folder, settings) if resume else _begin((config or RunConfig()).with_settings(settings))
+        config = data.config
+        model = _make_model(data, world, from_init=not (resume and list_checkpoints(folder.checkpoints)))
         # whatever can be refused is refused before there is a folder
-        damaged = {sample.path: NO_FILE for sample in found.gone}
-        stop_if_too_many(damaged, train_samples, config)
-        if store is None:
-            samples = {"train": train_samples, "val": val_samples}
-            source = LiveStreams(config, names, samples, model.backbone, model.card.preprocessing)
-        else:
-            source = StoredStreams(config, store, model.encoder.taps, world, needs_maps=model.reads_maps)
-        stream = source.training()
-        make_sampler(config.training, len(train_samples), 0, world)
-        if not resume:
-            features = source.features
-            world.only_main(lambda: folder.create(config, names, train_samples, val_samples, missing, features))
-        elif found.moved:
-            now = replace_settings(stored, data={"root": config.data.root})
-            world.only_main(lambda: folder.write_moved(now, train_samples, val_samples))
+        damaged = {sample.path: NO_FILE for sample in data.gone}
+        stop_if_too_many(damaged, data.train, config)
+        streams = _open_streams(data, model, world)
+        stream = streams.training()
+        make_sampler(config.training, len(data.train), 0, world)
+        world.only_main(lambda: _write_folder(folder, data, streams.features))
         if world.is_main:
-            _announce(config, model, train_samples, val_samples, world)
-            if store is None:
-                announce_material((*train_samples, *val_samples), config)
-            if missing:
-                _announce_missing(missing, folder.path)
+            _announce(data, model, folder.path, world)
+            progress = Pace(config, len(data.val), progress, on_pace)
         if config.training.compile:
             model.compile()
-
-        def judged(progress: Report, *, quick: bool) -> Evaluation:
-            how = dict(quick=quick, batch_size=config.evaluation.batch_size)
-            return judge([model], source, world, progress, **how)[0]
-
-        if world.is_main:
-            progress = Pace(config, len(val_samples), progress, on_pace)
+        judged = partial(judge, [model], streams, world, batch_size=config.evaluation.batch_size)
         keeper = RunKeeper(
-            folder, config, stream, world, damaged, resume=resume, moved=found.moved, progress=progress,
-            judge=(lambda progress: judged(progress, quick=True)) if val_samples else None,
+            folder, config, stream, world, damaged, resume=resume, moved=data.moved, progress=progress,
+            judge=(lambda progress: judged(progress, quick=True)[0]) if data.val else None,
         )  # fmt: skip
         learners = Learners([Learner("the run", config, model, rank=world.rank)])
         try:
@@ -156,47 +109,92 @@ def train(
             raise
         finally:
             keeper.close()
-        evaluation, outcome, unjudged = None, None, None
-        if val_samples:
+        evaluation, unjudged = None, None
+        if data.val:
             try:
-                evaluation = judged(progress, quick=False)
+                evaluation = judged(progress)[0]
             except DataError as error:  # what was trained is saved first
                 unjudged = error
-        if world.is_main:
-            metrics = evaluation.metrics if evaluation is not None else None
-            stored_clips = None if store is None else store.description.options.clips_per_video
-            outcome = outcome_of(config, folder.curve(), train_samples, metrics, stored_clips)
-            if evaluation is not None:
-                write_evaluation(folder.path, evaluation, outcome=outcome and outcome.to_dict())
-                folder.log({"step": config.training.steps, "final": evaluation.to_dict()})
-            save_model(model, folder.path, scores=evaluation.to_dict() if evaluation else None)
-        outcome = world.gather(outcome)[0]
+        outcome = world.gather(_save(folder, data, model, evaluation) if world.is_main else None)[0]
         if unjudged is not None:
             raise RunError(f"the model is trained and saved in {folder.path}, but it has no score: {unjudged}")
-    absent = tuple(sample for group in missing.values() for sample in group)
+    absent = tuple(sample for group in data.missing.values() for sample in group)
     return RunResult(model.eval(), evaluation, damaged, folder.path, absent, outcome)
 
 
 @dataclass(frozen=True)
-class _FoundAgain:
-    """Videos of a run that goes on, where they lie now. ``moved``: old path → new one; ``gone``: training videos that
-    are not there."""
+class _RunData:
+    """What a run reads.
 
-    train: tuple[Sample, ...] = ()
-    val: tuple[Sample, ...] = ()
+    Attributes:
+        config: with absolute paths and a number of steps.
+        store: the features that are read instead of videos, or None.
+        missing: listed videos that are not there, by split; they are in neither ``train`` nor ``val``.
+        before: the config as a run that goes on was saved with it; None for a new run.
+        gone: training videos of a run that goes on which are not there any more.
+        moved: old path → new one, of videos of a run that goes on.
+    """
+
+    config: RunConfig
+    store: FeatureStore | None
+    class_names: tuple[str, ...]
+    train: tuple[Sample, ...]
+    val: tuple[Sample, ...]
+    missing: dict[str, tuple[Sample, ...]] = field(default_factory=dict)
+    before: RunConfig | None = None
     gone: tuple[Sample, ...] = ()
     moved: dict[str, str] = field(default_factory=dict)
 
 
+def _begin(config: RunConfig) -> _RunData:
+    """What a new run reads."""
+    if config.model.decoder == "zero_shot":
+        raise ConfigError(
+            "model.decoder=zero_shot has nothing to train: judge it by evl evaluate --zero-shot, or start training "
+            "from it by model.zero_shot_start=true"
+        )
+    if config.data.features is None:
+        found = find_splits(config, test=False)
+        splits = found.splits["train"], found.splits["val"]
+        data = _RunData(found.config, None, found.class_names, *splits, found.missing)
+    else:
+        config, store = open_store(config)
+        data = _RunData(config, store, *samples_of(store))
+    return replace(data, config=with_steps(config, len(data.train)))
+
+
+def _go_on(folder: RunFolder, settings: tuple[str, ...]) -> _RunData:
+    """What the run in ``folder`` reads: the videos or the features that it was begun with, where they lie now."""
+    before, names, train, val = folder.read()
+    if not train:
+        raise RunError(
+            f"{folder.path} was not trained here and lists no videos; start from it with: "
+            f"evl train --init {folder.path} …"
+        )
+    config = _resumed(before, settings)
+    if config.data.features is None:
+        train, val, gone, moved = _find_again(before, config, train, val)
+        return _RunData(config, None, names, train, val, before=before, gone=gone, moved=moved)
+    if not Path(config.data.features).exists():
+        raise StoreError(
+            f"{config.data.features}: the store of features that this run reads is not there; if it was moved, say "
+            "where it is with --set data.features=STORE"
+        )
+    config, store = open_store(config)
+    if (names, train, val) != samples_of(store):
+        raise StoreError(f"{store.path} holds other videos than this run was begun with; start a new one from it")
+    _refuse_other_features(folder, store)
+    return _RunData(config, store, names, train, val, before=before)
+
+
 def _find_again(
-    stored: RunConfig, config: RunConfig, train: tuple[Sample, ...], val: tuple[Sample, ...]
-) -> _FoundAgain:
-    """The listed videos below ``config.data.root``, if that is another one than the stored config's. A run lists what
-    was there when it started; some may have gone since. Raises DataError where all of either part are gone."""
-    if config.data.features is not None:
-        return _FoundAgain(train, val)
-    root, moved = old_root(stored.data, (*train, *val)), {}
-    if config.data.root != stored.data.root and config.data.root is not None:
+    before: RunConfig, config: RunConfig, train: tuple[Sample, ...], val: tuple[Sample, ...]
+) -> tuple[tuple[Sample, ...], tuple[Sample, ...], tuple[Sample, ...], dict[str, str]]:
+    """(train, val, training videos that are gone, old path → new path): the listed videos below ``config.data.root``,
+    if that is another one than ``before.data.root``. A run lists what was there when it started; some may have gone
+    since. Raises DataError where all of either part are gone."""
+    root, moved = old_root(before.data, (*train, *val)), {}
+    if config.data.root != before.data.root and config.data.root is not None:
         now = config.data.root
         found = [moved_samples(samples, root, now) for samples in (train, val)]
         moved = {a.path: b.path for a, b in zip((*train, *val), (*found[0], *found[1]), strict=True)}
@@ -205,27 +203,52 @@ def _find_again(
     for name, some in gone.items():
         total = len(train if name == "train" else val)
         log.warning(describe_gone(len(some), total, name, some[0].path, root, "--resume --set data.root"))
-    return _FoundAgain(train, val, gone.get("train", ()), moved)
+    return train, val, gone.get("train", ()), moved
 
 
-def _open_data(config: RunConfig, listed: tuple | None):
-    """(config with absolute paths, the store if there is one, class names, training samples, validation samples,
-    missing samples by split). ``listed``: names and samples of a run that goes on."""
-    if config.data.features is None:
-        if listed is not None:
-            return config, None, *listed, {}
-        found = find_splits(config, test=False)
-        return found.config, None, found.class_names, found.splits["train"], found.splits["val"], found.missing
-    if listed is not None and not Path(config.data.features).exists():
-        raise StoreError(
-            f"{config.data.features}: the store of features that this run reads is not there; if it was moved, say "
-            "where it is with --set data.features=STORE"
-        )
-    config, store = open_store(config)
-    found = samples_of(store)
-    if listed is not None and listed != found:
-        raise StoreError(f"{store.path} holds other videos than this run was begun with; start a new one from it")
-    return config, store, *found, {}
+def _make_model(data: _RunData, world: World, *, from_init: bool) -> Classifier:
+    """The model to train, on its device; the same initial weights in all processes.
+
+    ``from_init``: whether it starts from the model that ``training.init`` names, which a run without a checkpoint does.
+    """
+    config, store = data.config, data.store
+    backbone = backbone_to_start(config) if store is None else encoder_for(config.model, store)
+    model = build_classifier(config, data.class_names, backbone=backbone, seed=config.training.seed)
+    precision = resolve_precision(config.training.precision, world.device)
+    model.card = replace(model.card, precision=precision, data=describe_data(config, data.train, data.val))
+    if config.training.init is not None and from_init:
+        start_from(model, config.training.init)
+    if store is not None:  # the start's backbone may have been inside; here there is none to be saved
+        model.card = replace(model.card, with_backbone=False)
+    return model.to(world.device)
+
+
+def _open_streams(data: _RunData, model: Classifier, world: World) -> RunStreams:
+    if data.store is not None:
+        return StoredStreams(data.config, data.store, model.encoder.taps, world, needs_maps=model.reads_maps)
+    samples = {"train": data.train, "val": data.val}
+    return LiveStreams(data.config, data.class_names, samples, model.backbone, model.card.preprocessing)
+
+
+def _write_folder(folder: RunFolder, data: _RunData, features: StoreDescription | None) -> None:
+    """Makes the folder of a new run, or notes where the videos of an old one lie now."""
+    if data.before is None:
+        folder.create(data.config, data.class_names, data.train, data.val, data.missing, features)
+    elif data.moved:
+        now = replace_settings(data.before, data={"root": data.config.data.root})
+        folder.write_moved(now, data.train, data.val)
+
+
+def _save(folder: RunFolder, data: _RunData, model: Classifier, evaluation: Evaluation | None) -> Outcome | None:
+    """Writes what came of a training; its outcome."""
+    metrics = evaluation.metrics if evaluation is not None else None
+    stored_clips = None if data.store is None else data.store.description.options.clips_per_video
+    outcome = outcome_of(data.config, folder.curve(), data.train, metrics, stored_clips)
+    if evaluation is not None:
+        write_evaluation(folder.path, evaluation, outcome=outcome and outcome.to_dict())
+        folder.log({"step": data.config.training.steps, "final": evaluation.to_dict()})
+    save_model(model, folder.path, scores=evaluation.to_dict() if evaluation else None)
+    return outcome
 
 
 def _refuse_other_features(folder: RunFolder, store: FeatureStore) -> None:
@@ -275,22 +298,21 @@ def _resumed(stored: RunConfig, settings: tuple[str, ...]) -> RunConfig:
     return changed
 
 
-def _announce(config: RunConfig, model: Classifier, training, validation, world: World) -> None:
+def _announce(data: _RunData, model: Classifier, folder: Path, world: World) -> None:
     count = sum(parameter.numel() for parameter in model.trainable_parameters())
     log.info(
         "%s, %d classes, %s, %s trainable parameters, %s%s",
-        config.backbone.name, len(model.class_names), describe_split(training, validation), f"{count:,}", world.device,
-        f" × {world.size}" if world.size > 1 else "",
+        data.config.backbone.name, len(model.class_names), describe_split(data.train, data.val), f"{count:,}",
+        world.device, f" × {world.size}" if world.size > 1 else "",
     )  # fmt: skip
-    if untrained := sorted(set(model.class_names) - {sample.label for sample in training}):
+    if untrained := sorted(set(model.class_names) - {sample.label for sample in data.train}):
         log.warning("no training video has the class %s: it cannot be learned", ", ".join(map(repr, untrained[:5])))
-    if not validation:
+    if not data.val:
         log.warning("no validation videos: nothing will be evaluated")
-
-
-def _announce_missing(missing: dict[str, tuple[Sample, ...]], folder: Path) -> None:
-    gone = [sample for group in missing.values() for sample in group]
-    log.warning(
-        "%d listed videos are missing and left out, such as %s: all are in %s",
-        len(gone), gone[0].path, folder / "missing.csv",
-    )  # fmt: skip
+    if data.store is None:
+        announce_material((*data.train, *data.val), data.config)
+    if gone := [sample for group in data.missing.values() for sample in group]:
+        log.warning(
+            "%d listed videos are missing and left out, such as %s: all are in %s",
+            len(gone), gone[0].path, folder / "missing.csv",
+        )  # fmt: skip
