@@ -66,7 +66,7 @@ def test_groups_of_some_rows_are_an_error(tmp_path):
     with pytest.raises(DataError, match="row 3: group is empty, but other rows have one"):
         read_manifest(path)
     path = write_list(tmp_path, [("a.mp4", "x", "g"), ("a.mp4", "x", "h")])
-    with pytest.raises(DataError, match="row 3: group 'h', but above the same file is in 'g'"):
+    with pytest.raises(DataError, match="row 3: group 'h', but a row above has the same file in group 'g'"):
         read_manifest(path)
 
 

@@ -14,7 +14,7 @@ from tests.data.helpers import KINETICS, make, write
 @pytest.mark.parametrize(
     ("layout", "sentence"),
     [
-        ("kinetics", "not laid out as 'kinetics'.*youtube_id"),
+        ("kinetics", "the layout 'kinetics' was not found here.*youtube_id"),
         ("ssv2", r"labels\.json with train\.json"),
         ("ssv1", r"something-something-v1-train\.csv"),
         ("hmdb51", r"CLASS_test_split1\.txt"),
@@ -29,7 +29,7 @@ def test_a_layout_that_is_not_there_is_told(tmp_path, layout, sentence):
     assert read_manifest(tmp_path).layout == "folder"
     with pytest.raises(DataError, match=sentence):
         read_manifest(tmp_path, layout=layout)
-    with pytest.raises(DataError, match="split 2 is wanted, but no hmdb51 or ucf101"):
+    with pytest.raises(DataError, match="split 2 was requested, but there are no hmdb51 or ucf101"):
         read_manifest(tmp_path, split_number=2)
 
 
@@ -43,7 +43,7 @@ def test_what_is_asked_for_comes_first(tmp_path):
     for layout in ("folder", "ucf101", "kinetics"):
         with pytest.raises(DataError, match="layout"):
             read_manifest(tmp_path / "list.csv", layout=layout)
-    with pytest.raises(DataError, match="split 2 is wanted, but videofolder has one split list only"):
+    with pytest.raises(DataError, match="split 2 was requested, but videofolder has only one split list"):
         read_manifest(tmp_path, split_number=2)
 
 
@@ -53,13 +53,13 @@ def test_what_is_asked_for_comes_first(tmp_path):
         ("k.csv", KINETICS + "a,x,ten,20,train\n", r"k\.csv, row 2: expected youtube_id,time_start"),
         ("k.csv", KINETICS + "a,x,10,20,extra\n", "row 2: split 'extra'"),
         ("something-something-v1-train.csv", "3\n", "the video 3 has no label"),
-        ("something-something-v1-train.json", [{"label": "x"}], "a video without id"),
+        ("something-something-v1-train.json", [{"label": "x"}], "a video has no id"),
         ("something-something-v1-train.json", 5, "expected a list of objects"),
         ("metadata.jsonl", '{"file_name": "a\\u0000.mp4", "label": "x"}', "file_name is"),
         ("metadata.jsonl", '{"file_name": "a.mp4", "label": "\\ud800"}', "not UTF-8"),
         ("k.csv", KINETICS + "a,x\0,10,20,train\n", "zero byte|not a readable CSV"),
-        ("run_test_split1.txt", "a.avi 3\n", r"'a\.avi 3' is not"),
-        ("metadata.jsonl", '{"file_name": "a.mp4", "label": "x"}\n{"file_name"\n', "line 2: not readable as JSON"),
+        ("run_test_split1.txt", "a.avi 3\n", r"'a\.avi 3', expected"),
+        ("metadata.jsonl", '{"file_name": "a.mp4", "label": "x"}\n{"file_name"\n', "line 2: cannot be read as JSON"),
         ("metadata.jsonl", '{"file_name": "a.mp4", "label": "x"}\n{"label": "x"}\n', "video 2: file_name is None"),
         ("k.csv", KINETICS + ",x,10,20,test\n", "no videos found"),
     ],

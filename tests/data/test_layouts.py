@@ -64,7 +64,7 @@ def test_kinetics_files_of_whole_videos_are_cut(tmp_path, seconds, trimmed, capl
     one, two, three = (str(tmp_path / f"train/vvvvvvvvvv{name}") for name in ("1.mp4", "2.mp4", "3"))
     if trimmed:
         assert manifest.samples == (Sample(one, "a"), Sample(two, "b"), Sample(two, "a"), Sample(three, "a"))
-        assert "taken as trimmed already" in caplog.text
+        assert "count as trimmed" in caplog.text
     else:
         assert manifest.samples == (
             Sample(one, "a", 5, 7),
@@ -72,7 +72,7 @@ def test_kinetics_files_of_whole_videos_are_cut(tmp_path, seconds, trimmed, capl
             Sample(two, "a", 4, 6),
             Sample(three, "a"),
         )
-        assert "taken as untrimmed" in caplog.text
+        assert "count as untrimmed" in caplog.text
 
 
 SSV2_LABELS = {"Putting something on something": "1", "Holding something": "0", "Moving part of something": "2"}
@@ -114,7 +114,7 @@ def test_something_something_v2(tmp_path, prefix, videos, ending):
     assert found(manifest, tmp_path)["test"] == [(f"{videos}9{ending}", "Putting something on something")]
     assert manifest.num_unlabeled == 0
     write(tmp_path, f"{prefix}train.json", [{"id": "5", "template": "Eating [something]"}])
-    with pytest.raises(DataError, match=r"the video 5 has the template 'Eating something', which .*labels\.json"):
+    with pytest.raises(DataError, match=r"the video 5 has the template 'Eating something', but .*labels\.json"):
         read_manifest(tmp_path)
 
 
@@ -187,7 +187,7 @@ def test_ucf101(tmp_path):
     assert list(found(read_manifest(tmp_path, split_number=2), tmp_path)) == ["train"]
     with pytest.raises(DataError, match="no lists of split 3"):
         read_manifest(tmp_path, split_number=3)
-    with pytest.raises(DataError, match="split 4 is wanted, but ucf101 has splits 1 to 3"):
+    with pytest.raises(DataError, match="split 4 was requested, but ucf101 has split lists 1 to 3"):
         read_manifest(tmp_path, split_number=4)
 
 

@@ -62,7 +62,7 @@ def test_parquet(tmp_path):
     assert manifest.class_names == ("3", "10")  # as numbers, not as text
     assert manifest.samples[1] == Sample(str(tmp_path / "b.mp4"), "10", None, 4.0)
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 nothing")
-    with pytest.raises(DataError, match="not a readable Parquet"):
+    with pytest.raises(DataError, match="cannot be read as a Parquet"):
         read_manifest(tmp_path / "bad.parquet")
 
 
@@ -87,7 +87,7 @@ def test_the_release_list(tmp_path):
         ("a.csv", "path,label\n", "no videos found"),
         ("a.csv", "path,label\nx.mp4,\n", "row 2: label is empty"),
         ("a.csv", "path,label,start_seconds\nx.mp4,a,soon\n", "start_seconds is 'soon'"),
-        ("a.csv", "path,label,start_seconds,end_seconds\nx.mp4,a,3,2\n", "before it starts"),
+        ("a.csv", "path,label,start_seconds,end_seconds\nx.mp4,a,3,2\n", "is not after the start"),
         ("a.csv", "path,label,split\nx.mp4,a,extra\n", "split 'extra'"),
         ("a.csv", "path,label,split\nx.mp4,a,train\ny.mp4,a,\n", "some rows have a split"),
         ("a.txt", "only-a-path.mp4\n", "line 1: 'only-a-path.mp4' is not 'path label'"),
@@ -113,7 +113,7 @@ def test_wrong_folders_are_told(tmp_path):
 
 def test_unknown_class(tmp_path):
     touch(tmp_path / "jump/a.mp4", tmp_path / "walk/b.mp4")
-    with pytest.raises(DataError, match="unknown class 'jump'; known are 'run', 'walk'"):
+    with pytest.raises(DataError, match="unknown class 'jump'; the known classes are 'run', 'walk'"):
         read_manifest(tmp_path, class_names=["run", "walk"])
 
 
@@ -171,7 +171,7 @@ def test_links_are_followed_once(tmp_path):
 @pytest.mark.parametrize("name", ["   ", "a\nz", "b\u2028c"])
 def test_names_that_cannot_be_written_down(tmp_path, name):
     touch(tmp_path / name / "1.mp4", tmp_path / "b/2.mp4")
-    with pytest.raises(DataError, match="has no name, or a line break"):
+    with pytest.raises(DataError, match="is empty or contains a line break"):
         read_manifest(tmp_path)
 
 
@@ -182,7 +182,7 @@ def test_more_odd_names(tmp_path):
     manifest = read_manifest(tmp_path)
     assert len(manifest.samples) == 4
     assert manifest.ignored == (str(tmp_path / "3/\\xff.mp4"),)
-    assert "1 file or folder is left out, as a name is not UTF-8" in manifest.notices[0]
+    assert manifest.notices[0].startswith(rf"left out, because the name is not UTF-8: {tmp_path}/3/\xff.mp4;")
     (tmp_path / "zero.csv").write_text("path,label\na\0b.mp4,x\n")
     with pytest.raises(DataError):
         read_manifest(tmp_path / "zero.csv")

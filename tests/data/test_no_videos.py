@@ -64,7 +64,7 @@ def test_names_that_are_not_utf8_are_counted_and_listed(tmp_path, caplog):
         r"\xff.txt", r"run/caf\xe9.mp4", r"w\xe4lk",
     ]  # fmt: skip
     (notice,) = manifest.notices
-    assert notice.startswith(f"3 files or folders are left out, as a name is not UTF-8, such as {tmp_path}/")
+    assert notice.startswith(rf"left out, because the name is not UTF-8: {tmp_path}/\xff.txt and 2 more;")
     caplog.clear()
     assert len(list_videos(tmp_path)) == 2
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [notice]
@@ -95,7 +95,7 @@ def test_files_of_these_endings_are_read(tmp_path):
 def test_unknown_endings_in_a_flat_folder_are_counted(tmp_path, run):
     video(tmp_path / "a.mp4", count=8)
     make(tmp_path, "b.braw", "c.mp4.part", "notes.txt")
-    with pytest.raises(UnlabeledError, match="lies in no class folder"):
+    with pytest.raises(UnlabeledError, match="is not in a class folder"):
         read_manifest(tmp_path)
     code, out, _ = run("check", tmp_path, "--json", "--workers", 0)
     document = json.loads(out)

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from evl.data import read_manifest
-from evl.data.manifests.split_names import one_meaning, read_split
+from evl.data.manifests.split_names import read_split, split_meanings
 from evl.errors import DataError
 from tests.data.helpers import make, write
 
@@ -88,13 +88,13 @@ def test_classes_that_are_called_like_splits(tmp_path, files):
         (("train/a/1.mp4", "val/a/1.mp4", "extra/a/1.mp4"), "'train' and 'val' look like splits, but 'extra' does not"),
         (("train/1.mp4", "unlabeled/1.mp4"), "'train' looks like a split, but 'unlabeled' does not"),
         (("train/a/1.mp4", "plane/b/1.mp4", "car/c/1.mp4"), "'train' looks like a split, but 'car' and 'plane' do not"),
-        (("train/1.mp4", "val/1.mp4"), "look like splits, but there are videos right in 'train' and 'val'"),
-        (("train/a/1.mp4", "train/2.mp4", "val/a/1.mp4"), "there are videos right in 'train', in no class folder"),
+        (("train/1.mp4", "val/1.mp4"), "look like splits, but there are videos directly in 'train' and 'val'"),
+        (("train/a/1.mp4", "train/2.mp4", "val/a/1.mp4"), "there are videos directly in 'train', in no class folder"),
         (("train/1.mp4", "test/1.mp4", "plane/1.mp4"), "'test' and 'train' look like splits, but 'plane' does not"),
         (("train/a/1.mp4", "dev/a/1.mp4", "eval/a/1.mp4"), "'dev' and 'eval' may both mean the split 'val'"),
         (("trainval/a/1.mp4", "val/a/1.mp4"), "'trainval' and 'val' may both mean the split 'train'"),
         (("trainval/a/1.mp4", "train/a/1.mp4"), "'train' and 'trainval' may both mean the split 'train'"),
-        (("freight train/1.mp4", "crash test/1.mp4"), "have a split's name in their names, and may be classes"),
+        (("freight train/1.mp4", "crash test/1.mp4"), "contain the name of a split, but may also be classes"),
         (("fold1/a/1.mp4", "fold2/a/1.mp4"), "'fold1' and 'fold2' look like the parts of a cross-validation"),
     ],
 )
@@ -115,7 +115,7 @@ def test_splits_below_other_folders(tmp_path):
     with pytest.raises(DataError, match=f"'train' and 'val' in 'videos' look like splits. Give.*{tmp_path}/videos"):
         read_manifest(tmp_path)
     make(tmp_path, "walk/train/1.mp4", "walk/test/2.mp4")
-    with pytest.raises(DataError, match=r"classes are expected inside of splits: train/videos/VIDEO.*layout=classes"):
+    with pytest.raises(DataError, match=r"classes must lie inside splits: train/videos/VIDEO.*layout=classes"):
         read_manifest(tmp_path)
     assert splits(tmp_path, layout="classes") == {"all": ["videos", "walk"]}
 
@@ -132,4 +132,4 @@ def test_readings():
     assert read_split("UCF101_train").rest == ("ucf",)
     for name in ("train/test", "trains", "retest", "validated", "devil", "Kinetics", ""):
         assert read_split(name) is None
-    assert one_meaning({"train", "training", "dev"}) == {"train": "train", "training": "train", "dev": "val"}
+    assert split_meanings({"train", "training", "dev"}) == {"train": "train", "training": "train", "dev": "val"}

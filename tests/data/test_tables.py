@@ -70,16 +70,16 @@ def test_one_list_written_in_many_ways(tmp_path, name, content):
         ("a.csv", "path,label,split\ndoor, open.mp4,left\n", "row 2: split 'left'"),
         ("a.csv", "path,label\n\na.mp4,put it down, then go\n", "row 3: 3 cells"),
         ("a.csv", "path;label\na;b.mp4;x\n", "row 2: 3 cells.*';'"),
-        ("a.csv", 'path,label\n"a.mp4,x\nb.mp4,y\n', "row 2: not readable as CSV.*quote"),
-        ("a.csv", "path,Label,label\na.mp4,x,y\n", "column 'label' is there twice"),
+        ("a.csv", 'path,label\n"a.mp4,x\nb.mp4,y\n', "row 2: cannot be read as CSV.*quote"),
+        ("a.csv", "path,Label,label\na.mp4,x,y\n", "column 'label' appears twice"),
         (
             "a.csv",
             "file,class\nx.mp4,1\n",
             "no column 'path' or 'label'.*rename 'file' to 'path' and 'class' to 'label'",
         ),
         ("a.csv", "video_name,tag\nx.mp4,1\n", "rename 'video_name' to 'path' and 'tag' to 'label'"),
-        ("a.csv", "x.mp4,run\ny.mp4,walk\n", "put a line with the columns' names in front"),
-        ("a.tsv", "x.mp4\trun\n", "put a line with the columns' names in front"),
+        ("a.csv", "x.mp4,run\ny.mp4,walk\n", "put a line with the names of the columns in front"),
+        ("a.tsv", "x.mp4\trun\n", "put a line with the names of the columns in front"),
         ("a.csv", "path,label,start,end\nx.mp4,a,1,2\n", "column 'start' is not read.*'start_seconds', in seconds"),
         ("a.csv", "path,label,subset\nx.mp4,a,testing\n", "column 'subset' is not read.*'split'"),
         ("a.csv", "path,label,split\nx.mp4,a,dev\ny.mp4,a,eval\n", "'dev' and 'eval' may both mean"),
@@ -93,14 +93,14 @@ def test_one_list_written_in_many_ways(tmp_path, name, content):
         ("a.txt", "video_name,tag\nx.mp4,1\n", "line 1: 'video_name,tag' looks like a header.*'video_name' to 'path'"),
         ("a.txt", "file class\nx.mp4 1\n", "looks like a header.*'file' to 'path' and 'class' to 'label'"),
         ("a.txt", "nr. what\nx.mp4 1\ny.mp4 2\n", "line 1: 'nr. what' looks like a header"),
-        ("a.txt", "path label split\nx.mp4 1 train\n", "names columns between blanks"),
+        ("a.txt", "path label split\nx.mp4 1 train\n", "has blanks between the names of columns"),
         ("a.txt", "x.mp4 opening a door\n", "line 1: 'x.mp4 opening a door' is not 'path label'"),
         ("a.txt", "x.mp4 120 3\n", "is not 'path label'"),
         ("a.txt", "x.mp4,left,right\n", "is not 'path label'"),
         ("a.txt", "x\tleft\t3\n", "3 cells between tabs"),
         ("a.txt", "0 x.mp4\n", "label 'x.mp4' is a video's name"),
         ("a.txt", "x.mp4\n", "is not 'path label'"),
-        ("a.txt", "a folder,left\n", "is it a table with commas"),
+        ("a.txt", "a folder,left\n", "if it is a table with commas"),
         ("a.json", '{"path": "x.mp4", "label": "y"}\n', "looks like JSON"),
         ("a.json", '[\n{"path": "x.mp4", "label": "y"}]\n', "looks like JSON"),
     ],
@@ -123,8 +123,8 @@ def test_comments_and_labels_like_empty_cells_are_pointed_out(tmp_path):
     manifest = read_manifest(file)
     assert manifest.class_names == ("None", "run", "walk")
     assert [notice.removeprefix(f"{file}: ")[:40] for notice in manifest.notices] == [
-        "1 row has the label 'None', which is tak",
-        "1 line that begins with # is taken for c",
+        "1 row has the label 'None', which is rea",
+        "ignored 1 comment line (with # in front)",
     ]
 
 
@@ -156,7 +156,7 @@ def test_numbers_that_are_none(tmp_path):
 def test_labels_that_count_from_one(tmp_path):
     file = put(tmp_path / "a.txt", "a.mp4 1\nb.mp4 2\nc.mp4 3\n")
     with pytest.raises(
-        DataError, match=r"label 3, but there are only 3 class names; labels seem to count from 1.*subtract"
+        DataError, match=r"label 3, but there are only 3 class names; the labels seem to count from 1.*subtract"
     ):
         read_manifest(file, class_names=["x", "y", "z"])
 
@@ -190,7 +190,7 @@ def test_a_label_has_one_spelling(tmp_path):
     assert manifest.class_names == (COMPOSED,)
     assert len(manifest.samples) == 4
     assert "are read as one class, 'fermer la fenêtre'" in manifest.notices[0]
-    with pytest.raises(ConfigError, match="'fermer la fenêtre' stands there twice"):
+    with pytest.raises(ConfigError, match="'fermer la fenêtre' appears twice"):
         read_class_names(put(tmp_path / "names.txt", "\n".join(SPELT[:2])))
     assert read_class_names(put(tmp_path / "n.txt", codecs.BOM_UTF16_LE + "x\r\ny".encode("utf-16-le"))) == ("x", "y")
     with pytest.raises(ConfigError, match="not text in UTF-8"):

@@ -1,11 +1,10 @@
-"""What layouts share: rows of an annotation, and the reading of JSON, CSV and text with errors for people."""
+"""What layouts share: the rows of an annotation, and functions that read JSON, CSV and text files."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from evl.errors import DataError
 
 @dataclass(frozen=True)
 class FoundLayout:
-    """A recognised layout: its name, its annotation files, and the folder below which its videos are."""
+    """A recognized layout: its name, its annotation files, and the folder that contains them."""
 
     name: str
     files: tuple[Path, ...]
@@ -28,9 +27,10 @@ class FoundLayout:
 
 @dataclass(frozen=True)
 class Row:
-    """One video of an annotation. ``label``: cleaned. ``file``: its published name, or path below the videos' folder.
+    """One video of an annotation.
 
-    ``uncut``: the name, without ending, of the file it is part of, with its times, if the part itself is not there.
+    ``file``: its published name, or its path below the folder of videos. ``uncut``: the name, without ending, of the
+    longer video that it is a part of. If ``file`` is missing, the part between the two times is read from ``uncut``.
     """
 
     split: str
@@ -51,35 +51,39 @@ class Row:
 
 @dataclass(frozen=True)
 class Annotation:
-    """All rows, and the class names in their published order (None: sorted labels)."""
+    """All rows, and the class names in their published order. None means: the labels, sorted."""
 
     rows: tuple[Row, ...]
     class_names: tuple[str, ...] | None = None
 
 
 def name_of(file: str) -> str:
-    """A file's name without folders, and without ending if that is a video's: names may have dots."""
+    """Returns a file's name without its folders. Only a video's ending is removed, as names may contain dots."""
     file = os.path.basename(file)
     return os.path.splitext(file)[0] if is_video_name(file) else file
 
 
 def split_of(text: str) -> str | None:
-    """train, val or test for a split's name, or a file name with one in it such as kinetics_400_train."""
+    """Returns train, val or test for a text that contains a split's name, such as kinetics_400_train; else None."""
     words = text.lower().replace("-", "_").replace(".", "_").split("_")
     return next((SPLIT_NAMES[word] for word in reversed(words) if word in SPLIT_NAMES), None)
 
 
 def read_json(file: Path):
+    """Returns the content of a JSON file. Raises DataError if it cannot be read."""
+    return parse_json(read_text(file), file)
+
+
+def parse_json(text: str, where: str | Path):
+    """Returns the value of a JSON text. Raises DataError, with ``where``, for other text."""
     try:
-        return json.loads(file.read_text(encoding="utf-8-sig"))
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: not readable as JSON ({error})") from None
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror})") from None
+        raise DataError(f"{where}: cannot be read as JSON ({error})") from None
 
 
 def read_json_rows(file: Path, *fields: str) -> list[dict]:
-    """A list of objects that all have ``fields``."""
+    """Returns the list of objects in a JSON file. Raises DataError unless each object has all ``fields``."""
     rows = read_json(file)
     if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= set(fields) for row in rows):
         raise DataError(f"{file}: expected a list of objects with {', '.join(fields)}")
@@ -87,44 +91,35 @@ def read_json_rows(file: Path, *fields: str) -> list[dict]:
 
 
 def read_lines(file: Path) -> list[str]:
-    """Lines without blanks around them; empty ones left out."""
-    return [line.strip() for line in _read_text(file).splitlines() if line.strip()]
+    """Returns the lines of a text file that are not empty, without blanks around them."""
+    return [line.strip() for line in read_text(file).splitlines() if line.strip()]
 
 
 def read_csv(file: Path, *required: str) -> list[dict[str, str]]:
-    """The rows of a table that has the columns ``required``. Raises DataError for one with surplus cells."""
-    return [row for _, row in table_rows(file, _read_text(file), required)[1]]
+    """Returns the rows of a table as dicts. Raises DataError if a row has more cells than there are columns.
+
+    ``required``: columns that the header has; the character between their names is the delimiter.
+    """
+    return [row for _, row in table_rows(file, read_text(file), required)[1]]
 
 
-def _read_text(file: Path) -> str:
+def read_start(file: Path) -> str:
+    """Returns the first 4096 bytes of a file as text; "" if it cannot be read."""
     try:
-        return read_text(file)
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror})") from None
+        with open(file, "rb") as content:
+            return content.read(4096).decode("utf-8-sig", errors="replace")
+    except OSError:
+        return ""
 
 
 def csv_header(file: Path, *required: str) -> tuple[str, ...]:
-    """The columns of a table in UTF-8, with whatever divides the ``required`` ones; () for what is none. Only the start
-    of the file is read."""
-    try:
-        with open(file, "rb") as content:
-            start = content.read(4096)
-        line = start.decode("utf-8-sig", errors="replace").splitlines()[0]
-        return tuple(header_cells(line, required)[1])
-    except (OSError, IndexError):
-        return ()
+    """Returns the columns of a table, as ``read_csv`` divides them; () if it has none. Reads only the first line."""
+    lines = read_start(file).splitlines()
+    return tuple(header_cells(lines[0], required)[1]) if lines else ()
 
 
 def class_name(file: Path, names: Sequence[str], number) -> str:
-    """The name of a class by its number from 0."""
+    """Returns the name of the class with this number, counted from 0. Raises DataError for any other number."""
     if not isinstance(number, int) or not 0 <= number < len(names):
         raise DataError(f"{file}: label {number!r}, expected a number from 0 to {len(names) - 1}")
     return names[number]
-
-
-def refuse_doubles(file: Path, names: Iterable[str]) -> tuple[str, ...]:
-    """The names, cleaned, which must differ."""
-    names = tuple(map(clean_label, names))
-    if double := [name for name, count in Counter(names).items() if count > 1]:
-        raise DataError(f"{file}: the class {double[0]!r} stands there twice")
-    return names

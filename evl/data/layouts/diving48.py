@@ -1,11 +1,12 @@
-"""Diving48: a vocabulary of dives, and lists with ``vid_name`` and a class number."""
+"""Diving48: a vocabulary of dives, and lists with ``vid_name`` and a class number ``label``."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from evl.data.layouts.base import Annotation, FoundLayout, Row, class_name, read_json, read_json_rows, refuse_doubles
+from evl.data.layouts.base import Annotation, FoundLayout, Row, class_name, read_json, read_json_rows
+from evl.data.manifests.labels import clean_class_names
 from evl.errors import DataError
 
 LOOKED_FOR = "Diving48_vocab.json with Diving48_V2_train.json and Diving48_V2_test.json beside it"
@@ -14,7 +15,7 @@ _NAME = re.compile(r"diving48_(v2_)?(train|test)\.json", re.IGNORECASE)
 
 
 def find(files: list[Path]) -> list[Path]:
-    """The vocabulary, then the lists beside it: those of version 2, else of the first."""
+    """Returns the vocabulary, then the lists beside it: those of version 2, or else those of version 1."""
     for vocabulary in files:
         if vocabulary.name.lower() != "diving48_vocab.json":
             continue
@@ -27,16 +28,14 @@ def find(files: list[Path]) -> list[Path]:
 
 
 def read(found: FoundLayout, split_number: int) -> Annotation:
-    """Class names are the parts of a dive in the vocabulary's order, joined: ``Back, 15som, 05Twis, FREE``.
-
-    start_frame and end_frame are those of the clip, which is published cut: they are not needed.
-    """
+    """Reads the lists. A class name joins the parts of a dive, as in ``Back, 15som, 05Twis, FREE``; classes keep the
+    order of the vocabulary. start_frame and end_frame are not read, because the published videos are already cut."""
     vocabulary, *lists = found.files
     content = read_json(vocabulary)
     if not isinstance(content, list) or not all(isinstance(dive, list | str) for dive in content):
         raise DataError(f"{vocabulary}: expected a list of dives, each a list of its parts")
     dives = [[dive] if isinstance(dive, str) else [str(part) for part in dive if part] for dive in content]
-    names = refuse_doubles(vocabulary, [", ".join(parts) for parts in dives])
+    names = clean_class_names([", ".join(parts) for parts in dives], vocabulary)
     rows = []
     for file in lists:
         split = _NAME.fullmatch(file.name)[2].lower()

@@ -1,4 +1,4 @@
-"""HMDB51: a text list for each class and split, ``name.avi 0|1|2``."""
+"""HMDB51: a text list for each class and split, with lines of ``name.avi`` and 0, 1 or 2."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ _SPLITS = {"1": "train", "2": "test", "0": None}
 
 
 def find(files: list[Path]) -> list[Path]:
+    """Returns the lists of all classes and splits."""
     return [file for file in files if _NAME.fullmatch(file.name)]
 
 
 def read(found: FoundLayout, split_number: int) -> Annotation:
-    """1 is for training, 2 for testing, 0 not in this split."""
+    """Reads the lists of one split: 1 is a training video, 2 a test video, and 0 is not in this split."""
     rows = []
     for file in found.files:
         label, number = _NAME.fullmatch(file.name).groups()
@@ -28,7 +29,7 @@ def read(found: FoundLayout, split_number: int) -> Annotation:
         for line in read_lines(file):
             *name, use = line.rsplit(maxsplit=1)
             if use not in _SPLITS or not name:
-                raise DataError(f"{file}: {line!r} is not 'name.avi 0', 1 or 2")
+                raise DataError(f"{file}: {line!r}, expected 'name.avi' and 0, 1 or 2")
             if _SPLITS[use] is not None:
                 rows.append(Row(_SPLITS[use], label, f"{label}/{name[0]}"))
     if not rows:

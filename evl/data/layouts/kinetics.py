@@ -1,4 +1,4 @@
-"""Kinetics-400, 600, 700: ``label,youtube_id,time_start,time_end,split``."""
+"""Kinetics-400, 600 and 700: tables with ``label,youtube_id,time_start,time_end,split``."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _COLUMNS = {"youtube_id", "time_start", "time_end"}
 
 
 def find(files: list[Path]) -> list[Path]:
-    """All CSV files with these columns, whatever their name."""
+    """Returns all CSV files with these columns, whatever their names."""
     return [file for file in files if file.suffix.lower() == ".csv" and set(csv_header(file, *_COLUMNS)) >= _COLUMNS]
 
 
 def read(found: FoundLayout, split_number: int) -> Annotation:
-    """Rows of ID_000010_000020.mp4, or parts of ID.mp4. Test rows may have no label."""
+    """Reads rows for ID_000010_000020.mp4, or else for that part of ID.mp4. Test rows may have no label."""
     rows = []
     for file in found.files:
         for number, line in enumerate(read_csv(file, *_COLUMNS), 2):

@@ -1,4 +1,4 @@
-"""From the rows of an annotation to samples."""
+"""Turns the rows of an annotation into samples."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from evl.types import Sample
 
 @dataclass(frozen=True)
 class Located:
-    """Samples by split, those of them that are missing, and the number of rows left out as they have no label."""
+    """Samples by split, those of them whose file is missing, and the number of rows without a label, left out."""
 
     splits: dict[str, tuple[Sample, ...]]
     class_names: tuple[str, ...] | None
@@ -26,10 +26,10 @@ class Located:
 
 
 def locate(annotation: Annotation, root: Path, *, by_path: bool = False) -> Located:
-    """Finds the rows' videos below ``root``: in any folders by their names, or ``by_path`` at their very paths.
+    """Finds the videos of the rows below ``root``: by name in any folder, or exactly at their paths (``by_path``).
 
-    What is not found is a sample all the same, under its published name. Raises DataError for names that no file can
-    have.
+    A row whose video is missing becomes a sample too, with its published name. Raises DataError for a name that no file
+    can have.
     """
     rows = [row for row in dict.fromkeys(annotation.rows) if row.label is not None]
     for row in rows:
@@ -49,7 +49,7 @@ def locate(annotation: Annotation, root: Path, *, by_path: bool = False) -> Loca
     missing = []
     for row, part, whole in zip(rows, parts, uncut, strict=True):
         path = part or whole or os.path.join(root, row.file)
-        if cut and whole is not None and is_video_name(whole):  # a folder of pictures has no times to cut by
+        if cut and whole is not None and is_video_name(whole):  # a folder of frames has no times of its own
             sample = Sample(path, row.label, row.start_seconds, row.end_seconds)
         else:
             sample = Sample(path, row.label)

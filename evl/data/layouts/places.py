@@ -1,4 +1,4 @@
-"""Where the videos of an annotation lie. Prepared copies have other endings, and may be folders of frames."""
+"""Finds the files of an annotation's videos; copies may have another ending, or be folders of frames."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from evl.errors import DataError
 
 
 class ByName:
-    """Videos anywhere below ``root`` whose name, without ending, is one of ``names``.
+    """Finds videos anywhere below ``root`` whose name, without ending, is one of ``names``.
 
-    Every folder is listed once. Folders that have one of the names are not entered: Something-Something v1 has 108,499
-    of them, with some forty pictures each.
+    It lists every folder once. It does not enter folders with one of the names: Something-Something v1 has 108,499 of
+    them, with about forty pictures each.
     """
 
     def __init__(self, root: str | Path, names: Collection[str]):
@@ -32,31 +32,32 @@ class ByName:
                     self._folders[folder].append(os.path.join(listing.path, folder))
 
     def find(self, name: str, row: Row) -> str | None:
-        """The path, a file rather than a folder; of several the one in folders of its class and split, else the
-        first."""
-        found = self._files.get(name) or self._folders.get(name) or [None]
-        if len(found) == 1:
-            return found[0]
+        """Returns the path of a video, or None. Files come before folders; of several files, the one whose folders have
+        the names of its class and split comes first."""
+        paths = self._files.get(name) or self._folders.get(name) or [None]
+        if len(paths) == 1:
+            return paths[0]
         likely = {_plain(row.label), _plain(row.split)}
-        return max(found, key=lambda path: len(likely.intersection(map(_plain, Path(path).parent.parts))))
+        return max(paths, key=lambda path: len(likely.intersection(map(_plain, Path(path).parent.parts))))
 
 
 class ByPath:
-    """Videos at the paths that their rows give, below ``root``, or beside these with another ending."""
+    """Finds videos at the paths of their rows below ``root``, or in the same folder with another ending."""
 
     def __init__(self, root: str | Path):
         self._tree = Tree(root)
         self._folders: dict[str, dict[str, str]] = {}
 
     def find(self, name: str, row: Row) -> str | None:
+        """Returns the path of a row's video, or None."""
         folder, file = os.path.split(os.path.join(self._tree.root, row.file))
         if folder not in self._folders:
             self._folders[folder] = self._names(folder)
-        found = self._folders[folder].get(file) or self._folders[folder].get(name)
-        return os.path.join(folder, found) if found else None
+        entry = self._folders[folder].get(file) or self._folders[folder].get(name)
+        return os.path.join(folder, entry) if entry else None
 
     def _names(self, folder: str) -> dict[str, str]:
-        """What is asked for → what is there: full names first, then names without ending, then folders."""
+        """Returns requested name → name in the folder: full names first, then names without ending, then folders."""
         try:
             listing = self._tree.list(folder)
         except DataError:
@@ -66,6 +67,6 @@ class ByPath:
 
 
 def _plain(folder: str) -> str:
-    """A folder's name as it is compared: blanks as underscores, one spelling of each split."""
+    """Returns a folder's name for comparison: in lower case, blanks as underscores, each split in one spelling."""
     folder = clean_label(folder).lower().replace(" ", "_")
     return SPLIT_NAMES.get(folder, folder)

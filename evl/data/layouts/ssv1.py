@@ -1,40 +1,41 @@
-"""Something-Something v1: ``id;label`` lists, videos as folders of pictures."""
+"""Something-Something v1: lists of ``id;label``, and each video as a folder of frames."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from evl.data.layouts.base import Annotation, FoundLayout, Row, read_json, read_lines, refuse_doubles
+from evl.data.layouts.base import Annotation, FoundLayout, Row, read_json, read_lines
+from evl.data.manifests.labels import clean_class_names
+from evl.data.manifests.listing import SPLIT_NAMES
 from evl.errors import DataError
 
 LOOKED_FOR = "something-something-v1-train.csv or -validation.csv (id;label), or the same as .json"
 NUM_SPLITS = 1
 _NAME = re.compile(r"something-something-v1-(labels|train|validation|test)\.(csv|json)", re.IGNORECASE)
-_LISTS = {"train": "train", "validation": "val", "test": "test"}
 
 
 def find(files: list[Path]) -> list[Path]:
-    """The lists, one of each kind (.csv before .json); () without one of training or validation."""
-    found: dict[str, Path] = {}
+    """Returns one list of each kind, .csv before .json; [] if there is no training and no validation list."""
+    lists: dict[str, Path] = {}
     for file in sorted(files, key=lambda file: file.suffix.lower()):
         if match := _NAME.fullmatch(file.name):
-            found.setdefault(match[1].lower(), file)
-    return list(found.values()) if found.keys() & {"train", "validation"} else []
+            lists.setdefault(match[1].lower(), file)
+    return list(lists.values()) if lists.keys() & {"train", "validation"} else []
 
 
 def read(found: FoundLayout, split_number: int) -> Annotation:
-    """Class names are those of the labels list, sorted; without it, all that occur."""
+    """Reads the lists. The class names are those of the labels list, sorted; without it, all labels, sorted."""
     rows, names = [], None
     for file in found.files:
         kind = _NAME.fullmatch(file.name)[1].lower()
         if kind == "labels":
-            names = refuse_doubles(file, sorted(_names(file)))
+            names = clean_class_names(sorted(_names(file)), file)
             continue
         for name, label in _pairs(file):
             if label is None and kind != "test":
                 raise DataError(f"{file}: the video {name} has no label")
-            rows.append(Row(_LISTS[kind], label, name))
+            rows.append(Row(SPLIT_NAMES[kind], label, name))
     return Annotation(tuple(rows), names)
 
 
@@ -46,7 +47,7 @@ def _names(file: Path) -> list[str]:
 
 
 def _pairs(file: Path) -> list[tuple[str, str | None]]:
-    """(id, label) of each video."""
+    """Returns the (id, label) of each video."""
     if file.suffix.lower() != ".json":
         pairs = [line.partition(";")[::2] for line in read_lines(file)]
     else:
@@ -59,5 +60,5 @@ def _pairs(file: Path) -> list[tuple[str, str | None]]:
             pairs = [(row.get("id"), row.get("label") or row.get("template")) if isinstance(row, dict) else (row, None)
                      for row in content]  # fmt: skip
     if not all(name for name, _ in pairs):
-        raise DataError(f"{file}: a video without id; expected id;label, or a list of objects with id and label")
+        raise DataError(f"{file}: a video has no id; expected id;label, or a list of objects with id and label")
     return [(str(name).strip(), str(label).strip() if label else None) for name, label in pairs]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from evl.data.layouts.base import Annotation, FoundLayout, Row, read_lines, refuse_doubles
+from evl.data.layouts.base import Annotation, FoundLayout, Row, read_lines
 from evl.data.manifests.labels import clean_label
 from evl.errors import DataError
 
@@ -15,7 +15,7 @@ _NAME = re.compile(r"(train|test)list0?([123])\.txt", re.IGNORECASE)
 
 
 def find(files: list[Path]) -> list[Path]:
-    """classInd.txt, then the lists beside it."""
+    """Returns classInd.txt, then the lists beside it."""
     for classes in files:
         if classes.name.lower() == "classind.txt":
             lists = [file for file in files if file.parent == classes.parent and _NAME.fullmatch(file.name)]
@@ -25,13 +25,13 @@ def find(files: list[Path]) -> list[Path]:
 
 
 def read(found: FoundLayout, split_number: int) -> Annotation:
-    """Class names in the order of classInd.txt; a video's class is its folder."""
+    """Reads the lists of one split. Classes have the order of classInd.txt; a video's class is its folder."""
     classes, *lists = found.files
     numbers: dict[str, int] = {}
     for line in read_lines(classes):
         number, *name = line.split(maxsplit=1)
         if not number.isdecimal() or not name:
-            raise DataError(f"{classes}: {line!r} is not 'number class'")
+            raise DataError(f"{classes}: {line!r}, expected 'number class'")
         numbers[clean_label(name[0])] = int(number)
     rows = []
     for file in lists:
@@ -39,11 +39,12 @@ def read(found: FoundLayout, split_number: int) -> Annotation:
         if int(number) != split_number:
             continue
         for line in read_lines(file):
-            name = re.sub(r"\s+[0-9]+$", "", line)  # training lists add the class's number
-            label = clean_label(name.replace("\\", "/").partition("/")[0])
-            if label not in numbers or "/" not in name.replace("\\", "/"):
-                raise DataError(f"{file}: {line!r} is not 'CLASS/name.avi' of a class in {classes}")
+            name = re.sub(r"\s+[0-9]+$", "", line)  # training lists add the number of the class
+            folder, slash, _ = name.replace("\\", "/").partition("/")
+            label = clean_label(folder)
+            if label not in numbers or not slash:
+                raise DataError(f"{file}: {line!r}, expected 'CLASS/name.avi' with a class in {classes}")
             rows.append(Row(split.lower(), label, name))
     if not rows:
         raise DataError(f"{classes.parent}: no lists of split {split_number} (trainlist0{split_number}.txt)")
-    return Annotation(tuple(rows), refuse_doubles(classes, sorted(numbers, key=numbers.__getitem__)))
+    return Annotation(tuple(rows), tuple(sorted(numbers, key=numbers.__getitem__)))

@@ -1,12 +1,20 @@
-"""A folder of Hugging Face's ``datasets``: metadata.csv or metadata.jsonl with ``file_name`` and a label."""
+"""A folder for Hugging Face's ``datasets``: metadata.csv or metadata.jsonl with ``file_name`` and a label."""
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
-from evl.data.layouts.base import Annotation, FoundLayout, Row, csv_header, read_csv, read_lines
+from evl.data.layouts.base import (
+    Annotation,
+    FoundLayout,
+    Row,
+    csv_header,
+    parse_json,
+    read_csv,
+    read_lines,
+    read_start,
+)
 from evl.data.manifests.labels import clean_label, is_empty_cell
 from evl.data.manifests.listing import SPLIT_NAMES, is_video_name
 from evl.errors import DataError
@@ -17,19 +25,21 @@ _NOT_LABELS = {"file_name", "split"}
 
 
 def find(files: list[Path]) -> list[Path]:
-    """All metadata files with that column, one a folder."""
-    found: dict[Path, Path] = {}
+    """Returns the metadata files with a column file_name, one per folder."""
+    by_folder: dict[Path, Path] = {}
     for file in files:
         if (file.name.lower() == "metadata.csv" and "file_name" in csv_header(file, "file_name")) or (
-            file.name.lower() == "metadata.jsonl" and _names_files(file)
+            file.name.lower() == "metadata.jsonl" and '"file_name"' in read_start(file)
         ):
-            found.setdefault(file.parent, file)
-    return list(found.values())
+            by_folder.setdefault(file.parent, file)
+    return list(by_folder.values())
 
 
 def read(found: FoundLayout, split_number: int) -> Annotation:
-    """Rows whose ``file`` is the path below the data set's folder. A split is the folder of that name on the way to
-    the video, else the column ``split``, else there is none."""
+    """Reads rows whose ``file`` is the path below the folder of the data set.
+
+    A row's split is a folder with a split's name in its path, or else its column ``split``, or else ``all``.
+    """
     rows = []
     for file in found.files:
         items = read_csv(file, "file_name") if file.suffix.lower() == ".csv" else _read_objects(file)
@@ -41,12 +51,12 @@ def read(found: FoundLayout, split_number: int) -> Annotation:
             path = os.path.normpath(file.parent.relative_to(found.folder) / name)
             label = None if is_empty_cell(item.get(column)) else clean_label(item[column])
             if label is not None and is_video_name(label):
-                raise DataError(f"{file}, video {number}: the label {label!r} is a video's name; are cells exchanged?")
+                raise DataError(f"{file}, video {number}: the label {label!r} is a video's name; are cells swapped?")
             rows.append(Row(_split(path, item), label, path))
-    loose = [row for row in rows if row.split == "all"]
-    if loose and len(loose) < len(rows):
+    unsplit = [row for row in rows if row.split == "all"]
+    if unsplit and len(unsplit) < len(rows):
         raise DataError(
-            f"{found.folder}: some videos are in a split (train, val, test), but {loose[0].file} is in none"
+            f"{found.folder}: some videos are in a split (train, val, test), but {unsplit[0].file} is in none"
         )
     return Annotation(tuple(rows))
 
@@ -64,26 +74,17 @@ def _label_column(file: Path, items: list[dict]) -> str:
         return "label"
     others = [name for name in columns if name not in _NOT_LABELS]
     if len(others) != 1:
-        raise DataError(f"{file}: which column is the label? There are {', '.join(columns) or 'none'}; call it 'label'")
+        raise DataError(
+            f"{file}: it is not clear which column is the label; name that column 'label'. The columns are "
+            f"{', '.join(columns) or 'none'}"
+        )
     return others[0]
 
 
 def _read_objects(file: Path) -> list[dict]:
     items = []
     for number, line in enumerate(read_lines(file), 1):
-        try:
-            items.append(json.loads(line))
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{file}, line {number}: not readable as JSON ({error})") from None
+        items.append(parse_json(line, f"{file}, line {number}"))
         if not isinstance(items[-1], dict):
             raise DataError(f"{file}, line {number}: expected an object with file_name and label")
     return items
-
-
-def _names_files(file: Path) -> bool:
-    """Whether the first line is an object with file_name; only the start of the file is read."""
-    try:
-        with open(file, "rb") as content:
-            return b'"file_name"' in content.read(4096)
-    except OSError:
-        return False

@@ -1,1 +1,1 @@
-"""Lists of labeled videos: manifests, folders and annotations → samples."""
+"""Turns manifests, folders and published lists into samples."""

@@ -1,10 +1,10 @@
-"""The header of a table of videos: which columns are wanted, and what people call them."""
+"""The header of a table of videos: which columns are read, and the names that people use for them."""
 
 from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from evl.data.manifests.labels import clean_label, is_empty_cell
@@ -14,8 +14,9 @@ from evl.errors import DataError
 
 COLUMNS = ("path", "label", "start_seconds", "end_seconds", "split", "group")
 REQUIRED = COLUMNS[:2]
+Rows = list[tuple[int, dict]]  # the line's number in the file, and its cells by column
 DELIMITERS = ",;\t"
-# other names, which are not read: a column may hold something else under them
+# names that people use for these columns; they are not read, because such a column may mean something else
 _OTHER_NAMES = {
     "path": "file filename file_name filepath file_path fname video videos video_path video_file video_name video_id "
     "videoname videoid vid vid_name clip clip_path clip_name name id uri url src",
@@ -31,17 +32,18 @@ OTHER_NAMES = {other: column for column, others in _OTHER_NAMES.items() for othe
 
 
 def plain_name(column: object) -> str:
-    """A column's name as it is compared: ``Path``, `` Label``, ``Start Seconds``."""
+    """Returns a column's name for comparison: ``Start Seconds`` becomes ``start_seconds``."""
     return re.sub(r"[\s-]+", "_", clean_label(column)).casefold()
 
 
 def is_header(line: str, required: Collection[str]) -> bool:
-    """Whether a line names the ``required`` columns, between commas, semicolons or tabs."""
+    """Returns whether a line names the ``required`` columns, between commas, semicolons or tabs."""
     return set(required) <= set(map(plain_name, header_cells(line, required)[1]))
 
 
 def header_cells(line: str, required: Collection[str]) -> tuple[str, list[str]]:
-    """(delimiter, cells) of a header line: the delimiter between the ``required`` names, else the most frequent."""
+    """Returns the (delimiter, cells) of a header line: the delimiter between the ``required`` names, or else the most
+    frequent one."""
     options = []
     for delimiter in DELIMITERS:
         try:
@@ -53,51 +55,56 @@ def header_cells(line: str, required: Collection[str]) -> tuple[str, list[str]]:
     return delimiter, cells
 
 
-def wanted_columns(path: Path, columns: Sequence[str], required: Collection[str] = REQUIRED) -> dict[str, str]:
-    """The column of each wanted name that there is. DataError where a ``required`` one is lacking, or one is there
-    twice."""
-    found: dict[str, str] = {}
+def select_columns(path: Path, columns: Sequence[str], rows: Rows, required: Collection[str] = REQUIRED) -> Rows:
+    """Returns the rows of a table with only those cells that evl reads, by the names in ``COLUMNS``.
+
+    Raises DataError if a ``required`` column is missing, if a column appears twice, or if another column seems to hold
+    times or splits.
+    """
+    by_name: dict[str, str] = {}
     for column in columns:
         if (name := plain_name(column)) in COLUMNS:
-            if name in found:
-                raise DataError(f"{path}: the column {name!r} is there twice; rename or remove one")
-            found[name] = column
-    if missing := [name for name in required if name not in found]:
+            if name in by_name:
+                raise DataError(f"{path}: the column {name!r} appears twice; rename or remove one")
+            by_name[name] = column
+    if missing := [name for name in required if name not in by_name]:
         shown = ", ".join(map(str, columns)) or "nothing"
         raise DataError(
             f"{path}: no column {' or '.join(map(repr, missing))}; the first line must name the columns "
             f"{','.join(required)}[,start_seconds,end_seconds][,split][,group], but it has {shown}"
             f"{rename_hint(columns, missing)}"
         )
-    return found
+    _refuse_other_names(path, columns, rows)
+    return [(number, {name: row[column] for name, column in by_name.items()}) for number, row in rows]
 
 
 def rename_hint(columns: Iterable[str], missing: Collection[str]) -> str:
-    """The end of a sentence on a header without ``missing``: what to rename, or that there is no header."""
+    """Returns the end of an error on a header without the columns ``missing``: what to rename, or to add a header."""
     columns = list(map(str, columns))
     pairs = [(column, name) for column in columns if (name := OTHER_NAMES.get(plain_name(column))) in missing]
     if pairs:
         return "; rename " + " and ".join(f"{column.strip()!r} to {name!r}" for column, name in pairs)
     if any(is_video_name(column.strip()) for column in columns):
-        return "; that looks like a video: put a line with the columns' names in front"
+        return "; this line seems to be a video: put a line with the names of the columns in front"
     return ""
 
 
-def refuse_other_names(path: Path, columns: Iterable[str], rows: Sequence[tuple[int, Mapping]]) -> None:
-    """DataError for a column that seems to hold times or splits under another name: ignored, whole videos would get the
-    label of a part, and test videos would be trained on."""
-    columns = list(columns)
+def _refuse_other_names(path: Path, columns: Sequence[str], rows: Rows) -> None:
+    """Raises DataError for a column that seems to hold times or splits under another name.
+
+    Without this error, whole videos would get the label of a part, and test videos would be used for training.
+    """
     present = set(map(plain_name, columns))
     for column in columns:
         name = OTHER_NAMES.get(plain_name(column))
         if name is None or name in REQUIRED or name in present:
             continue
         values = {str(row[column]) for _, row in rows if not is_empty_cell(row.get(column))}
-        if name == "split" and not any((one := read_split(value)) is not None and not one.rest for value in values):
+        if name == "split" and not any((split := read_split(value)) is not None and not split.rest for value in values):
             continue
         if values:
             unit = ", in seconds from the first frame" if name.endswith("seconds") else ""
             raise DataError(
-                f"{path}: the column {column!r} is not read, but looks like {name!r}; rename it to {name!r}{unit}, or "
-                "to anything else if it is none"
+                f"{path}: the column {column!r} is not read, but it seems to be {name!r}; if it is, rename it to "
+                f"{name!r}{unit}; if not, give it any other name"
             )

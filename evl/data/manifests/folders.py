@@ -1,4 +1,4 @@
-"""A folder with a folder per class, with or without folders of splits around them → samples."""
+"""Turns a folder with a folder per class into samples; the class folders may lie inside folders of splits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from evl.video.decode.frame_folder import is_image_name
 
 @dataclass(frozen=True)
 class FolderContent:
-    """Samples by split, what was found that is no video, samples that are links to nowhere, and what is odd."""
+    """Samples by split, files that are not videos, samples whose link leads nowhere, and notices."""
 
     splits: dict[str, tuple[Sample, ...]]
     ignored: tuple[str, ...]
@@ -28,9 +28,11 @@ class FolderContent:
 
 
 @dataclass(frozen=True)
-class _Found:
-    """One folder: the folders on the way to it, its listing (of what is one video, without its pictures: there may be
-    millions), and whether it is one video."""
+class _Folder:
+    """One folder: the folders on the way to it, its listing, and whether it is one video (a folder of frames).
+
+    The listing of a folder of frames has no files, because all of them together may be millions.
+    """
 
     parts: tuple[str, ...]
     listing: Listing
@@ -42,97 +44,98 @@ class _Found:
 
     @property
     def has_videos(self) -> bool:
-        """Whether there are videos of a class here, whose folder is the first on the way."""
+        """Whether this folder holds videos of a class, or is one; the first of ``parts`` is the class folder."""
         return bool(self.parts) and (self.has_files or (self.is_frames and len(self.parts) > 1))
 
 
 def read_folder(folder: Path, *, class_names: Sequence[str] = (), only_classes: bool = False) -> FolderContent:
-    """The videos below a folder with their classes and splits. ``only_classes``: its folders are classes, whatever
-    their names; they are as well if each is one of ``class_names``.
+    """Returns the videos below a folder, with their classes and splits.
 
-    Raises DataError where it cannot be told which folders are splits, UnlabelledError where videos lie in no class
-    folder or there are none.
+    With ``only_classes``, its folders are classes, whatever their names. They are also classes if each of them is one
+    of ``class_names``. Raises DataError if it is not clear which folders are splits, UnlabeledError if there are no
+    videos, or videos outside of class folders.
     """
     tree = Tree(folder)
-    found = [
-        _Found(
+    folders = [
+        _Folder(
             Path(listing.path).relative_to(folder).parts,
             replace(listing, files=()) if listing.is_frames else listing,
             listing.is_frames,
         )
         for listing in tree.walk()
     ]
-    splits = None if only_classes else _splits(folder, found, class_names)
+    splits = None if only_classes else _splits(folder, folders, class_names)
     groups: dict[str, list[Sample]] = defaultdict(list)
     spellings: dict[str, set[str]] = defaultdict(set)
     ignored: list[str] = []
     missing: list[Sample] = []
-    for one in found:
-        listing, inside = one.listing, one.parts
+    for current in folders:
+        listing, parts = current.listing, current.parts
         ignored += listing.not_entered
         split = "all"
-        if splits is not None and inside:
-            split, inside = splits.get(inside[0], "all"), inside[1:]
-        label = clean_label(inside[0]) if inside else None
-        if one.is_frames and len(inside) > 1:
-            spellings[label].add(inside[0])
+        if splits is not None and parts:
+            split, parts = splits.get(parts[0], "all"), parts[1:]
+        label = clean_label(parts[0]) if parts else None
+        if current.is_frames and len(parts) > 1:
+            spellings[label].add(parts[0])
             groups[split].append(Sample(listing.path, label))
             continue
-        for name in tree.list(listing.path).files if one.is_frames else listing.files:
+        for name in tree.list(listing.path).files if current.is_frames else listing.files:
             file = os.path.join(listing.path, name)
             if not is_video_name(name):
                 ignored.append(file)
-            elif not inside:
+            elif not parts:
                 raise UnlabeledError(
-                    f"{file} lies in no class folder; expected {listing.path}/CLASS/{name}, "
+                    f"{file} is not in a class folder; expected {listing.path}/CLASS/{name}, "
                     "or a manifest with path,label"
                 )
             else:
-                spellings[label].add(inside[0])
+                spellings[label].add(parts[0])
                 groups[split].append(Sample(file, label))
                 if name in listing.broken:
                     missing.append(groups[split][-1])
     if not groups:
-        raise UnlabeledError(f"{folder}: no videos found{_why_none(ignored)}")
-    notices = [*unreadable_notices(one.listing for one in found), *_one_class_of_many(spellings)]
+        raise UnlabeledError(f"{folder}: no videos found{_describe_endings(ignored)}")
+    notices = [*unreadable_notices(current.listing for current in folders), *_spelling_notices(spellings)]
     return FolderContent(
         {split: tuple(group) for split, group in groups.items()}, tuple(ignored), tuple(missing), tuple(notices)
     )
 
 
-def _splits(folder: Path, found: Sequence[_Found], class_names: Sequence[str]) -> dict[str, str] | None:
-    """Folder → split, for the folders in ``folder`` that hold videos; None if they are classes."""
+def _splits(folder: Path, folders: Sequence[_Folder], class_names: Sequence[str]) -> dict[str, str] | None:
+    """Returns folder → split for the folders in ``folder`` that hold videos; None if they are classes."""
     inner: dict[str, set[str]] = defaultdict(set)
-    for one in found:
-        if one.has_videos:
-            inner[one.parts[0]].update(one.parts[1:2])
+    for below in folders:
+        if below.has_videos:
+            inner[below.parts[0]].update(below.parts[1:2])
     if class_names and all(clean_label(name) in class_names for name in inner):
         below = {clean_label(name) for names in inner.values() for name in names}
         if not below or not below <= set(class_names):
             return None
-    with_files = {one.parts[0] for one in found if len(one.parts) == 1 and one.has_files}
-    with_frames = {one.parts[0] for one in found if len(one.parts) == 2 and one.is_frames}
+    with_files = {below.parts[0] for below in folders if len(below.parts) == 1 and below.has_files}
+    with_frames = {below.parts[0] for below in folders if len(below.parts) == 2 and below.is_frames}
     try:
         splits = folder_splits({name: name in with_files for name in inner}, with_frames)
     except DataError as error:
         raise DataError(
-            f"{folder}: {error}; the classes are not clear. {_ways_out(folder, inner.keys() - with_files)}"
+            f"{folder}: {error}, so it is not clear which folders are classes. "
+            f"{_advice(folder, inner.keys() - with_files)}"
         ) from None
     if splits is not None:
         return splits
     for name, names in sorted(inner.items()):
-        if two := inner_splits(names):
-            inside = f"{folder}: the folders {' and '.join(map(repr, two))} in {name!r} look like splits"
+        if split_folders := inner_splits(names):
+            problem = f"{folder}: the folders {' and '.join(map(repr, split_folders))} in {name!r} look like splits"
             if len(inner) == 1:
-                raise DataError(f"{inside}. Give that folder instead: {folder / name}")
+                raise DataError(f"{problem}. Give that folder instead: {folder / name}")
             raise DataError(
-                f"{inside}, but classes are expected inside of splits: {two[0]}/{name}/VIDEO. {_ways_out(folder, ())}"
+                f"{problem}, but classes must lie inside splits: {split_folders[0]}/{name}/VIDEO. {_advice(folder, ())}"
             )
     return None
 
 
-def _ways_out(folder: Path, tops: Iterable[str]) -> str:
-    """What to do where splits and classes cannot be told apart. ``tops``: folders with class folders in them."""
+def _advice(folder: Path, tops: Iterable[str]) -> str:
+    """Returns what to do if splits and classes look alike. ``tops``: the folders that contain class folders."""
     readings = {name: reading for name in sorted(tops, reverse=True) if (reading := read_split(name)) is not None}
     by_split = {reading.split: name for name, reading in readings.items() if not reading.rest}
     one_by_one = ""
@@ -140,41 +143,34 @@ def _ways_out(folder: Path, tops: Iterable[str]) -> str:
         train, other = folder / by_split["train"], folder / (by_split.get("val") or by_split["test"])
         one_by_one = f", or give them one by one (--data {shlex.quote(str(train))} --set data.val_path={other})"
     return (
-        "If each of these folders is a class, say data.layout=classes (--layout classes); if some are splits, name "
-        f"them train, val and test and move the others out of {folder}{one_by_one}; or list the videos in a manifest "
+        "If each of these folders is a class, set data.layout=classes (--layout classes). If some are splits, name "
+        f"them train, val and test, and move the others out of {folder}{one_by_one}. Or list the videos in a manifest "
         "(path,label,split)"
     )
 
 
 def unreadable_notices(listings: Iterable[Listing]) -> list[str]:
-    """A line on names that are not UTF-8: videos and folders that are left out."""
+    """Returns a notice about files and folders that are left out because their names are not UTF-8."""
     names = [os.path.join(listing.path, name) for listing in listings for name in listing.unreadable]
     if not names:
         return []
+    more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
     return [
-        f"{_count(len(names), 'file or folder is', 'files or folders are')} left out, as a name is not UTF-8, such as "
-        f"{names[0]}; rename them (convmv does it for many)"
+        f"left out, because the name is not UTF-8: {names[0]}{more}; rename (the program convmv renames many at once)"
     ]
 
 
-def _one_class_of_many(spellings: dict[str, set[str]]) -> list[str]:
+def _spelling_notices(spellings: dict[str, set[str]]) -> list[str]:
     return [
-        f"the folders {', '.join(map(ascii, sorted(names)))} are read as one class, {label!r}: they differ in blanks "
-        "around the name, or in how accents are encoded"
+        f"the folders {', '.join(map(ascii, sorted(names)))} are read as one class, {label!r}: their names differ only "
+        "in blanks at the ends, or in how accents are encoded"
         for label, names in sorted(spellings.items())
         if len(names) > 1
     ]
 
 
-def _why_none(ignored: Sequence[str]) -> str:
-    endings = " ".join(sorted(VIDEO_SUFFIXES))
+def _describe_endings(ignored: Sequence[str]) -> str:
+    endings = f" (known endings: {' '.join(sorted(VIDEO_SUFFIXES))})"
     if any(map(is_image_name, map(os.path.basename, ignored))):
-        return (
-            f" (known endings: {endings}). There are pictures: a folder of frames counts as a video where it lies in a "
-            "class folder, CLASS/VIDEO/00001.jpg"
-        )
-    return f" (known endings: {endings})"
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number:,} {one if number == 1 else many}"
+        return f"{endings}. There are pictures; a folder of frames must lie in a class folder: CLASS/VIDEO/00001.jpg"
+    return endings

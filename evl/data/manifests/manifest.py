@@ -1,5 +1,5 @@
-"""Lists of labelled videos: CSV or Parquet, the original release's text list, a published layout, or a folder per
-class."""
+"""Reads and writes lists of labeled videos: CSV, Parquet, text lists as in the original release, published layouts, and
+a folder per class."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ log = logging.getLogger("evl")
 
 @dataclass(frozen=True)
 class Manifest:
-    """Samples by split. A list without splits has the single split ``all``. ``ignored``: files that are no videos.
+    """The samples of a list, by split; a list without splits has the one split ``all``.
 
-    ``layout``: how it was read, one of ``evl.data.layouts.NAMES``, ``folder`` or ``manifest``. ``missing``: samples,
-    of all splits, whose file is not there; ``splits`` hold them too. ``num_unlabeled``: rows left out for want of a
-    label. ``notices``: what was odd in reading it, a line each (``evl.data.notices`` adds to them).
+    ``ignored``: files that are not videos. ``layout``: how the list was read, one of ``evl.data.layouts.NAMES``,
+    ``folder`` or ``manifest``. ``missing``: the samples of all splits whose file does not exist; ``splits`` contain
+    them too. ``num_unlabeled``: the number of rows without a label, which are left out. ``notices``: lines about what
+    is surprising in the list (``evl.data.notices`` has more).
     """
 
     source: str
@@ -47,16 +48,16 @@ class Manifest:
         return tuple(sample for samples in self.splits.values() for sample in samples)
 
     def require_videos(self) -> None:
-        """DataError if there is not one of the listed videos."""
+        """Raises DataError if all videos are missing."""
         if self.missing and len(self.missing) == len(self.samples):
             refuse_missing(self.source, self.missing)
 
 
 def refuse_missing(source: str | Path, missing: Sequence[Sample]) -> None:
-    """The DataError for a list of which every video is missing."""
+    """Raises the DataError for a list whose videos are all missing."""
     raise DataError(
         f"{source}: all {len(missing)} videos are missing, such as {missing[0].path}; "
-        "is it the right folder? data.root (--root) says where the videos lie"
+        "set data.root (--root) to the folder that contains the videos"
     )
 
 
@@ -68,16 +69,21 @@ def read_manifest(
     layout: str = "auto",
     split_number: int = 1,
 ) -> Manifest:
-    """Samples and class names of a folder, ``.csv``, ``.parquet``, or text list.
+    """Reads the samples and class names of a folder, a table (``.csv``, ``.parquet``) or a text list.
 
-    Relative paths are relative to ``root``, by default the manifest's own folder; a layout's videos are looked for
-    below it. ``class_names``: names in order, where labels are numbers or must be among them. Without it, class names
-    are the published ones in their order, or the labels, sorted. ``layout``: ``auto`` recognises published data sets
-    by their annotation files and else takes a folder per class; ``classes``: a folder per class even if the folders
-    have names of splits. ``split_number``: which of HMDB51's or UCF101's three.
+    Args:
+        path: The folder or list.
+        root: Relative paths in a list are relative to this folder, by default the list's own folder. The videos of a
+            published layout are searched below it.
+        class_names: All class names, in order. Labels must be among them, or be their numbers. None means the published
+            names in their order, or else the labels, sorted.
+        layout: ``auto`` recognizes published data sets by their annotation files; any other folder is a folder per
+            class. ``classes`` is a folder per class, even if its folders have names of splits.
+        split_number: Which of the three split lists of HMDB51 or UCF101.
 
-    Labels and class names are written one way (``evl.data.manifests.labels``). Raises DataError if it is missing, has
-    no usable videos, lacks a column, is not of that layout, is unclear, or names a class that is unknown.
+    Labels and class names get the same spelling (``evl.data.manifests.labels``). Raises DataError if the list does not
+    exist, contains no videos, has no column ``path`` or ``label``, is not in the layout, is ambiguous, or has a label
+    that is not in ``class_names``.
     """
     path, root = expand_home(Path(path)), None if root is None else expand_home(Path(root))
     if layout not in (known := ("auto", "folder", "classes", *LAYOUTS)):
@@ -85,86 +91,89 @@ def read_manifest(
     if not path.exists():
         raise DataError(f"{path}: no such manifest or folder")
     if layout in ("folder", "classes") and not path.is_dir():
-        raise DataError(f"{path} is a file, but the layout {layout!r} is a folder per class; take layout auto")
+        raise DataError(f"{path} is a file, but the layout {layout!r} is a folder per class; use the layout auto")
     class_names = None if class_names is None else clean_class_names(class_names)
     published, ignored, num_unlabeled, notices = None, (), 0, ()
     if layout not in ("folder", "classes") and (found := find_layout(path, layout)) is not None:
-        read = read_layout(found, root=root, split_number=split_number)
-        layout, splits, published = found.name, read.splits, read.class_names
-        missing, num_unlabeled = read.missing, read.num_unlabeled
+        located = read_layout(found, root=root, split_number=split_number)
+        layout, splits, published = found.name, located.splits, located.class_names
+        missing, num_unlabeled = located.missing, located.num_unlabeled
     elif split_number != 1:
-        raise DataError(f"{path}: split {split_number} is wanted, but no hmdb51 or ucf101 split lists were found here")
+        raise DataError(f"{path}: split {split_number} was requested, but there are no hmdb51 or ucf101 split lists")
     elif path.is_dir():
-        found = read_folder(path, class_names=class_names or (), only_classes=layout == "classes")
-        layout, splits, ignored, missing, notices = "folder", found.splits, found.ignored, found.missing, found.notices
+        content = read_folder(path, class_names=class_names or (), only_classes=layout == "classes")
+        layout, splits, ignored = "folder", content.splits, content.ignored
+        missing, notices = content.missing, content.notices
     else:
         layout = "manifest"
         splits, notices = read_table(path, root if root is not None else path.parent)
         missing = missing_samples([sample for group in splits.values() for sample in group])
     if not any(splits.values()):
         raise DataError(f"{path}: no videos found")
-    if layout != "folder":  # a folder's name is a name, even if it is a number
+    if layout != "folder":  # the name of a class folder is a class name, even if it is a number
         splits, missing = _numbers_to_names(path, splits, missing, class_names)
     labels = {sample.label for group in splits.values() for sample in group}
     for label in labels:
         if not label or len(label.splitlines()) != 1:
-            raise DataError(f"{path}: class {label!r} has no name, or a line break in it; rename it")
+            raise DataError(f"{path}: the class name {label!r} is empty or contains a line break; rename the class")
     names = class_names or published or sort_labels(labels)
     if unknown := sorted(labels - set(names)):
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         raise DataError(
             f"{path}: unknown class {', '.join(map(repr, unknown[:3]))}{more}; "
-            f"known are {', '.join(map(repr, names[:8]))}{' …' if len(names) > 8 else ''}"
+            f"the known classes are {', '.join(map(repr, names[:8]))}{' …' if len(names) > 8 else ''}"
         )
     return Manifest(str(path), splits, names, ignored, layout, missing, num_unlabeled, tuple(notices))
 
 
 def _numbers_to_names(path: Path, splits: dict, missing: Sequence[Sample], class_names: Sequence[str] | None):
-    """(splits, missing) with numbers written one way (``1.0`` is ``1``), and named where class names are given, of
-    which none is itself a number."""
+    """Returns (splits, missing) with the same spelling for all numbers: ``1.0`` becomes ``1``. If ``class_names`` are
+    given and none of them is a number, numbers become names."""
     labels = {sample.label for group in splits.values() for sample in group}
     numbers = {label: class_number(label) for label in labels}
     if None in numbers.values() or labels <= set(class_names or ()):
         return splits, missing
     if class_names is None or any(class_number(name) is not None for name in class_names):
-        written = {label: label if "." not in label else str(number) for label, number in numbers.items()}
+        new_labels = {label: label if "." not in label else str(number) for label, number in numbers.items()}
     else:
-        written = {label: class_names[number] for label, number in numbers.items() if number < len(class_names)}
-        if len(written) < len(numbers):
+        new_labels = {label: class_names[number] for label, number in numbers.items() if number < len(class_names)}
+        if len(new_labels) < len(numbers):
             _refuse_number(path, numbers.values(), len(class_names))
 
-    def named(samples: Sequence[Sample]) -> tuple[Sample, ...]:
-        return tuple(replace(sample, label=written[sample.label]) for sample in samples)
+    def relabel(samples: Sequence[Sample]) -> tuple[Sample, ...]:
+        return tuple(replace(sample, label=new_labels[sample.label]) for sample in samples)
 
-    return {split: named(group) for split, group in splits.items()}, named(missing)
+    return {split: relabel(group) for split, group in splits.items()}, relabel(missing)
 
 
 def _refuse_number(path: Path, numbers: Collection[int], num_names: int) -> None:
     text = f"{path}: label {max(numbers)}, but there are only {num_names} class names"
     if min(numbers) == 1 and max(numbers) == num_names:
-        text += "; labels seem to count from 1, but must count from 0: subtract 1 from each"
+        text += "; the labels seem to count from 1, but they must count from 0: subtract 1 from each"
     else:
         text += f", for labels from 0 to {num_names - 1}"
     raise DataError(text)
 
 
 def list_videos(path: str | Path) -> list[Path]:
-    """All videos below a folder, by their endings, sorted: files, and folders of frames (the folder itself may be
-    one); hidden files left out."""
+    """Returns all videos below a folder, sorted: files with a video's ending, and folders of frames.
+
+    The folder itself may be a folder of frames. Hidden files are left out. Ignored files are logged.
+    """
     videos, ignored, notices = find_videos(path)
     for notice in notices:
         log.warning(notice)
     if ignored:
-        log.info("%s: %d other files are ignored, such as %s", path, len(ignored), ignored[0])
+        log.info("%s: ignored %d files that are not videos, such as %s", path, len(ignored), ignored[0])
     return videos
 
 
 def find_videos(path: str | Path) -> tuple[list[Path], list[str], list[str]]:
-    """(``list_videos``, the files that are none, which pictures of folders of frames are not, what is odd)."""
-    videos, ignored, odd = [], [], []
+    """Returns (the videos of ``list_videos``, files that are neither videos nor frames, notices)."""
+    videos, ignored, with_unreadable = [], [], []
     for listing in Tree(expand_home(path)).walk():
         if listing.unreadable:
-            odd.append(listing)
+            with_unreadable.append(listing)
         videos += [Path(listing.path, name) for name in listing.files if is_video_name(name)]
         is_frames = listing.is_frames
         if is_frames:
@@ -175,13 +184,14 @@ def find_videos(path: str | Path) -> tuple[list[Path], list[str], list[str]]:
             for name in listing.files
             if not is_video_name(name) and not (is_frames and is_image_name(name))
         ]
-    return videos, ignored, unreadable_notices(odd)
+    return videos, ignored, unreadable_notices(with_unreadable)
 
 
 def write_manifest(path: str | Path, samples: Iterable[Sample], splits: Sequence[str] | None = None) -> None:
-    """A CSV that ``read_manifest`` reads; paths below its folder are relative to it, others absolute.
+    """Writes a CSV file for ``read_manifest``. Raises SaveError if the system refuses.
 
-    ``splits``: the split of each sample, where there are some.
+    Paths below the folder of ``path`` are written relative to it, others are absolute. ``splits``: the split of each
+    sample, if there are splits.
     """
     folder = expand_home(Path(path)).absolute().parent
 
@@ -190,7 +200,7 @@ def write_manifest(path: str | Path, samples: Iterable[Sample], splits: Sequence
         if not file.is_relative_to(folder):
             return str(file)
         name = file.relative_to(folder).as_posix()
-        return f"./{name}" if name.startswith("~") else name  # which would be a home folder to its reader
+        return f"./{name}" if name.startswith("~") else name  # a reader takes a leading ~ for the home folder
 
     samples = list(samples)
     columns = {"path": [name(s) for s in samples], "label": [s.label or "" for s in samples]}
@@ -206,17 +216,12 @@ def write_manifest(path: str | Path, samples: Iterable[Sample], splits: Sequence
 
 
 def read_class_names(path: str | Path) -> tuple[str, ...]:
-    """One class name a line, in the order of the labels; blanks around names, and empty lines, are left out.
+    """Reads a text file with one class name per line, in the order of the labels, without blanks and empty lines.
 
-    Raises ConfigError for what cannot be read, and where a name stands there twice.
+    Raises ConfigError if the file cannot be read, or if a name appears twice.
     """
+    path = expand_home(path)
     try:
-        lines = read_text(expand_home(path)).splitlines()
+        return clean_class_names([line for line in read_text(path).splitlines() if clean_label(line)], path)
     except DataError as error:
         raise ConfigError(str(error)) from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read class names ({error.strerror})") from None
-    try:
-        return clean_class_names([line for line in lines if clean_label(line)])
-    except DataError as error:
-        raise ConfigError(f"{path}: {error}") from None

@@ -1,4 +1,4 @@
-"""Which folders are splits, by their names and by what lies in them, and where that cannot be told."""
+"""Decides which folders are splits, by their names and their content."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from evl.data.manifests.listing import SPLIT_NAMES
 from evl.errors import DataError
 
-# words that say nothing beside the name of a split: videos_train, val-set, train2017, split_test
+# words without a meaning of their own beside the name of a split: videos_train, val-set, split_test
 _NEUTRAL = frozenset(
     (  # noqa: SIM905
         "set sets split splits subset subsets video videos clip clips data dataset datasets file files image images "
@@ -20,13 +20,13 @@ _NEUTRAL = frozenset(
 _JOINED = {split + word: split for split in SPLIT_NAMES for word in _NEUTRAL}  # trainset, valdata
 _FOLDS = frozenset({"fold", "folds", "split", "splits", "partition", "partitions"})
 _NO_CLASSES = frozenset({"unlabeled", "unlabelled", "unsup", "unsupervised", "extra", "extras"})
-# different words that may or may not mean the same: "dev" and "eval" are often validation and test
+# words with more than one meaning: "dev" and "eval" together often mean validation and test
 _UNSURE = frozenset({"trainval", "dev", "devel", "eval", "evaluation", "holdout"})
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The split in a folder's name: ``word`` as it stands there, and the other words that say something."""
+    """The split in a folder's name: the ``word`` that names it, and the ``rest`` of the words that mean something."""
 
     split: str
     word: str
@@ -34,22 +34,22 @@ class Reading:
 
 
 def read_split(name: str) -> Reading | None:
-    """The split that a folder's name tells; None for a name with no such word, or with two.
+    """Returns the split in a folder's name; None if the name contains no such word, or two different ones.
 
-    ``val-set``, ``01_train``, ``TestVideos`` tell one and nothing else; ``ucf_train`` has the rest ``ucf``.
+    ``val-set``, ``01_train`` and ``TestVideos`` have no rest; ``ucf_train`` has the rest ``ucf``.
     """
     words = [_JOINED.get(word, word) for word in _words(name)]
-    found = {word for word in words if word in SPLIT_NAMES}
-    if len(found) != 1:
+    split_words = {word for word in words if word in SPLIT_NAMES}
+    if len(split_words) != 1:
         return None
-    (word,) = found
+    (word,) = split_words
     rest = tuple(other for other in words if other != word and other not in _NEUTRAL and not other.isdigit())
     return Reading(SPLIT_NAMES[word], word, rest)
 
 
-def one_meaning(words: Collection[str]) -> dict[str, str]:
-    """Each name of a split → train, val or test. DataError where two of them may or may not be the same split, as
-    ``dev`` and ``eval``: which of them is for validation?"""
+def split_meanings(words: Collection[str]) -> dict[str, str]:
+    """Returns word → train, val or test. Raises DataError if it is not clear whether two words mean the same split, as
+    with ``dev`` and ``eval``."""
     by_split: dict[str, list[str]] = defaultdict(list)
     for word in sorted(words):
         by_split[SPLIT_NAMES[word]].append(word)
@@ -62,45 +62,45 @@ def one_meaning(words: Collection[str]) -> dict[str, str]:
 
 
 def folder_splits(holds_files: Mapping[str, bool], holds_frames: Collection[str] = ()) -> dict[str, str] | None:
-    """Folder → train, val or test, if the folders are splits; None if they are classes.
+    """Returns folder → train, val or test, if the folders are splits; None if they are classes.
 
-    ``holds_files``: name of each folder with videos below it → whether video files lie in it directly, which they do in
-    a class but not in a split. ``holds_frames``: those that directly hold folders of frames. Raises DataError, which
-    says why, where both may be meant.
+    ``holds_files``: name of each folder with videos below it → whether it directly contains video files. A class folder
+    does, and a split folder does not. ``holds_frames``: the folders that directly contain folders of frames. Raises
+    DataError if the folders may be either.
     """
     readings = {name: reading for name in holds_files if (reading := read_split(name)) is not None}
-    splits = {name for name, reading in readings.items() if not reading.rest} | _alike_but_for_split(readings)
+    splits = {name for name, reading in readings.items() if not reading.rest} | _same_rest(readings)
     others = [name for name in holds_files if name not in splits]
     if not splits:
         _refuse_folds(holds_files)
         if len(readings) == len(holds_files) and len({reading.split for reading in readings.values()}) > 1:
-            raise DataError(f"{_listed(readings)} have a split's name in their names, and may be classes as well")
+            raise DataError(f"{_join(readings)} contain the name of a split, but may also be classes")
         return None
     direct = [name for name in splits if holds_files[name]]
     if others:
         one_class = len(splits) == 1 and (direct or splits <= set(holds_frames))
         if one_class and not any(_NO_CLASSES.intersection(_words(name)) for name in others):
-            return None  # one class among others, perhaps of trains
+            return None  # one class among others, perhaps "train" as on rails
         look = "looks like a split" if len(splits) == 1 else "look like splits"
-        raise DataError(f"{_listed(splits)} {look}, but {_listed(others)} {'does' if len(others) == 1 else 'do'} not")
+        raise DataError(f"{_join(splits)} {look}, but {_join(others)} {'does' if len(others) == 1 else 'do'} not")
     if direct and len(splits) == 1:
         return None
     if direct:
         raise DataError(
-            f"{_listed(splits)} look like splits, but there are videos right in {_listed(direct)}, in no class folder"
+            f"{_join(splits)} look like splits, but there are videos directly in {_join(direct)}, in no class folder"
         )
-    meaning = one_meaning({readings[name].word for name in splits})
+    meaning = split_meanings({readings[name].word for name in splits})
     return {name: meaning[readings[name].word] for name in holds_files}
 
 
 def inner_splits(folders: Collection[str]) -> list[str]:
-    """Those of some folders that look like splits, if there are two different ones among them; else none."""
+    """Returns the folders that look like splits, if they name at least two different splits; else none."""
     readings = {name: reading for name in folders if (reading := read_split(name)) is not None and not reading.rest}
     return sorted(readings) if len({reading.split for reading in readings.values()}) > 1 else []
 
 
-def _alike_but_for_split(readings: Mapping[str, Reading]) -> set[str]:
-    """Names such as ucf_train and ucf_val: the same words around different splits."""
+def _same_rest(readings: Mapping[str, Reading]) -> set[str]:
+    """Returns names such as ucf_train and ucf_val, which have different splits but otherwise the same words."""
     groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for name, reading in readings.items():
         groups[reading.rest].append(name)
@@ -114,18 +114,18 @@ def _refuse_folds(folders: Collection[str]) -> None:
         return bool(_FOLDS.intersection(rest)) and len(rest) < len(words) and set(rest) <= _NEUTRAL | _FOLDS
 
     if len(folders) > 1 and all(map(is_fold, folders)):
-        raise DataError(f"{_listed(folders)} look like the parts of a cross-validation, not like classes")
+        raise DataError(f"{_join(folders)} look like the parts of a cross-validation, not like classes")
 
 
 def _words(name: str) -> list[str]:
-    """Words and numbers of a name in lower case: TrainSet_01 → train, set, 01."""
+    """Returns the words and numbers of a name in lower case: TrainSet_01 → train, set, 01."""
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
     name = re.sub(r"h[oe]ld[\W_]*out", " holdout ", name)
     name = re.sub(r"(?<![^\W_])train[\W_]*(and[\W_]*)?val(?![^\W\d_])", " trainval ", name)
     return re.findall(r"[^\W\d_]+|[0-9]+", name)
 
 
-def _listed(names: Collection[str]) -> str:
+def _join(names: Collection[str]) -> str:
     names = sorted(names)
     more = f" and {len(names) - 4} more" if len(names) > 4 else ""
     shown = [repr(name) for name in names[:4]]

@@ -1,4 +1,4 @@
-"""The rows of a list of videos: CSV, Parquet, or the original release's text list."""
+"""Reads the rows of a list of videos: CSV, Parquet, or a text list as in the original release."""
 
 from __future__ import annotations
 
@@ -7,49 +7,45 @@ from collections import Counter, defaultdict
 from collections.abc import Collection
 from pathlib import Path
 
-from evl.data.manifests.columns import REQUIRED, refuse_other_names, wanted_columns
+from evl.data.manifests.columns import REQUIRED, Rows, select_columns
 from evl.data.manifests.labels import class_number, clean_label, is_empty_cell, looks_empty
 from evl.data.manifests.listing import is_video_name
-from evl.data.manifests.split_names import one_meaning, read_split
+from evl.data.manifests.split_names import read_split, split_meanings
 from evl.data.manifests.text import read_text
-from evl.data.manifests.text_table import Rows, read_delimited, read_list, read_paths
-from evl.errors import DataError
+from evl.data.manifests.text_table import read_delimited, read_list, read_paths
+from evl.errors import DataError, plural
 from evl.runtime.files import expand_home
 from evl.types import Sample
 
 
 def read_table(path: Path, root: Path) -> tuple[dict[str, tuple[Sample, ...]], tuple[str, ...]]:
-    """(samples by split, what is odd about the list, a line each); relative paths are relative to ``root``. Raises
-    DataError for what is no such list."""
+    """Returns (samples by split, notices about the list). Relative paths are relative to ``root``. Raises DataError if
+    the list cannot be read."""
     rows, num_comments = _read_rows(path, root)
     splits = _rows_to_splits(path, rows, root)
-    notices = _odd_labels(path, splits)
+    notices = _label_notices(path, splits)
     if num_comments:
-        lines = "1 line that begins with # is" if num_comments == 1 else f"{num_comments} lines that begin with # are"
-        notices.append(f"{path}: {lines} taken for comment{'s' * (num_comments > 1)}, not for videos")
+        notices.append(f"{path}: ignored {plural(num_comments, 'comment line')} (with # in front)")
     return splits, tuple(notices)
 
 
 def read_videos(path: Path, root: Path) -> tuple[Sample, ...]:
-    """The rows of a list that needs no labels, in their order, those of all splits; each is a video, or the part of one
-    between its times. Raises DataError as ``read_table``."""
+    """Returns the rows of all splits of a list, in order and without labels. A row with times is a part of a video.
+    Raises DataError as ``read_table``."""
     rows, _ = _read_rows(path, root, labeled=False)
-    return tuple(Sample(file, None, start, end) for file, start, end in (_place(path, *row, root) for row in rows))
+    return tuple(Sample(file, None, start, end) for file, start, end in (_locate(path, *row, root) for row in rows))
 
 
 def _read_rows(path: Path, root: Path, *, labeled: bool = True) -> tuple[Rows, int]:
     required = REQUIRED if labeled else REQUIRED[:1]
     if is_video_name(path.name):
-        raise DataError(f"{path}: a video; expected a folder of videos, or a list of them (.csv, .parquet, .txt)")
-    try:
-        if path.suffix.lower() in (".parquet", ".pq"):
-            return _read_parquet(path, required), 0
-        text = read_text(path)
-        if path.suffix.lower() in (".csv", ".tsv", ".tab"):
-            return read_delimited(path, text, required)
-        return (read_list if labeled else read_paths)(path, text, root)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+        raise DataError(f"{path} is a video; expected a folder of videos, or a list of them (.csv, .parquet, .txt)")
+    if path.suffix.lower() in (".parquet", ".pq"):
+        return _read_parquet(path, required), 0
+    text = read_text(path)
+    if path.suffix.lower() in (".csv", ".tsv", ".tab"):
+        return read_delimited(path, text, required)
+    return (read_list if labeled else read_paths)(path, text, root)
 
 
 def _read_parquet(path: Path, required: Collection[str]) -> Rows:
@@ -58,27 +54,24 @@ def _read_parquet(path: Path, required: Collection[str]) -> Rows:
 
     try:
         table = parquet.read_table(path)
-    except pyarrow.ArrowException as error:
-        raise DataError(f"{path}: not a readable Parquet file ({error})") from None
-    columns = wanted_columns(path, table.column_names, required)
-    rows = list(enumerate(table.to_pylist(), 1))
-    refuse_other_names(path, table.column_names, rows)
-    return [(number, {name: row[column] for name, column in columns.items()}) for number, row in rows]
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{path}: cannot be read as a Parquet file ({error})") from None
+    return select_columns(path, table.column_names, list(enumerate(table.to_pylist(), 1)), required)
 
 
 def _rows_to_splits(path: Path, rows: Rows, root: Path) -> dict[str, tuple[Sample, ...]]:
     groups: dict[str, list[Sample]] = defaultdict(list)
-    meaning = _meaning(path, rows)
+    meaning = _split_meanings(path, rows)
     group_of: dict[str, str] = {}
     without_group: int | None = None
     for number, row in rows:
-        file, start, end = _place(path, number, row, root)
+        file, start, end = _locate(path, number, row, root)
         label = _text(row["label"])
         _refuse_empty(path, number, "label", label)
         if is_video_name(label):
             raise DataError(
                 f"{path}, row {number}: the label {label!r} is a video's name, and the path is {_text(row['path'])!r}; "
-                "are the columns exchanged, or is a comma in a path not within double quotes?"
+                "are the columns swapped, or has a path with a comma no double quotes around it?"
             )
         split = "all" if is_empty_cell(row.get("split")) else meaning[clean_label(row["split"])]
         sample = Sample(file, clean_label(label), start, end, _group(row.get("group")))
@@ -86,23 +79,25 @@ def _rows_to_splits(path: Path, rows: Rows, root: Path) -> dict[str, tuple[Sampl
         if sample.group is None:
             without_group = without_group or number
         elif (other := group_of.setdefault(sample.path, sample.group)) != sample.group:
-            raise DataError(f"{path}, row {number}: group {sample.group!r}, but above the same file is in {other!r}")
+            raise DataError(
+                f"{path}, row {number}: group {sample.group!r}, but a row above has the same file in group {other!r}"
+            )
     if group_of and without_group:
         raise DataError(f"{path}, row {without_group}: group is empty, but other rows have one; give every row a group")
     if "all" in groups and len(groups) > 1:
-        raise DataError(f"{path}: some rows have a split and some have none")
+        raise DataError(f"{path}: some rows have a split and some have none; give every row a split")
     return {split: tuple(group) for split, group in groups.items()}
 
 
-def _place(path: Path, number: int, row: dict, root: Path) -> tuple[str, float | None, float | None]:
-    """(path of a row's video, start, end in seconds)."""
+def _locate(path: Path, number: int, row: dict, root: Path) -> tuple[str, float | None, float | None]:
+    """Returns (path of a row's video, start in seconds, end in seconds)."""
     name = _text(row["path"])
     _refuse_empty(path, number, "path", name)
     if "\0" in name:
-        raise DataError(f"{path}, row {number}: the path {name!r} has a zero byte")
+        raise DataError(f"{path}, row {number}: the path {name!r} contains a zero byte")
     start, end = (_seconds(path, number, key, row.get(key)) for key in ("start_seconds", "end_seconds"))
     if end is not None and end <= (start or 0.0):
-        raise DataError(f"{path}, row {number}: ends at {end:g} s, before it starts")
+        raise DataError(f"{path}, row {number}: the end, {end:g} s, is not after the start, {start or 0:g} s")
     return os.path.normpath(os.path.join(root, expand_home(name))), start, end
 
 
@@ -113,21 +108,21 @@ def _refuse_empty(path: Path, number: int, key: str, value: str) -> None:
 
 
 def _text(value) -> str:
-    if value is None or value != value:  # pandas writes NaN for what is empty
+    if value is None or value != value:  # pandas writes NaN for an empty cell
         return ""
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 def _group(value) -> str | None:
-    """A cell's text, cleaned as labels are; 3.0, as pandas writes whole numbers, is 3."""
+    """Returns the group in a cell, cleaned like a label; 3.0 (as pandas writes whole numbers) becomes 3."""
     if is_empty_cell(value):
         return None
     text = clean_label(_text(value))
     return text.partition(".")[0] if class_number(text) is not None else text
 
 
-def _meaning(path: Path, rows: Rows) -> dict[str, str]:
-    """What each text in the column ``split`` means: train, val, test, or all."""
+def _split_meanings(path: Path, rows: Rows) -> dict[str, str]:
+    """Returns text in the column ``split`` → train, val, test, or all."""
     first_rows: dict[object, int] = {}
     for number, row in rows:
         first_rows.setdefault(row.get("split"), number)
@@ -143,18 +138,18 @@ def _meaning(path: Path, rows: Rows) -> dict[str, str]:
         else:
             words[text] = reading.word
     try:
-        meaning = one_meaning({word for word in words.values() if word != "all"})
+        meaning = split_meanings({word for word in words.values() if word != "all"})
     except DataError as error:
         raise DataError(f"{path}: {error}; write train, val or test") from None
     return {text: meaning.get(word, "all") for text, word in words.items()}
 
 
-def _odd_labels(path: Path, splits: dict[str, Collection[Sample]]) -> list[str]:
-    """A line on each label that may stand for an empty cell."""
+def _label_notices(path: Path, splits: dict[str, Collection[Sample]]) -> list[str]:
+    """Returns a notice for each label that may mean an empty cell."""
     counts = Counter(sample.label for group in splits.values() for sample in group)
     return [
-        f"{path}: {count} {'row has' if count == 1 else 'rows have'} the label {label!r}, which is taken for a class "
-        "of that name; if it means that there is no label, remove the row"
+        f"{path}: {count} {'row has' if count == 1 else 'rows have'} the label {label!r}, which is read as a class of "
+        "that name; if it means that there is no label, remove the row"
         for label, count in sorted(counts.items())
         if looks_empty(label)
     ]
@@ -168,5 +163,5 @@ def _seconds(path: Path, number: int, key: str, value) -> float | None:
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds < float("inf"):
-        raise DataError(f"{path}, row {number}: {key} is {value!r}, expected seconds from 0")
+        raise DataError(f"{path}, row {number}: {key} is {value!r}, expected seconds, 0 or more")
     return seconds
