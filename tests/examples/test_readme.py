@@ -21,8 +21,8 @@ SMALLER = {
     "training.steps=2000": "training.steps=2", "--clips-per-video 10": "--clips-per-video 2",
     "--shots 1,2,4,8,16 --draws 5": "--shots 1,2 --draws 2", "NAME": "evl_clip_tiny", LARGE: "evl_clip_tiny",
 }  # fmt: skip
-SETTINGS = ("training.steps=2", "training.batch_size=4", "clip.num_frames=2", "clip.stride=1", "model.taps=last 1",
-            "data.num_workers=0", "evaluation.num_clips=1")  # fmt: skip
+SETTINGS = ("training.steps=2", "training.batch_size=4", "backbone.image_size=32", "model.taps=last 1",
+            "clip.num_frames=2", "clip.stride=1", "data.num_workers=0", "evaluation.num_clips=1")  # fmt: skip
 OWN = {
     "check": ("--workers", "0"), "evaluate runs/mine": ("--workers", "0"), "predict": ("--workers", "0"),
     "train --data": ("--set", *SETTINGS), "extract --data": ("--workers", "0", "--set", *SETTINGS[1:]),
@@ -32,7 +32,7 @@ OWN = {
 
 
 @pytest.fixture
-def home(videos, tmp_path, monkeypatch):
+def home(videos, tmp_path, monkeypatch, one_thread):
     """The folder in which a reader of README would be."""
     monkeypatch.chdir(tmp_path)
     for name, source in (("opening a door", "bright"), ("closing a door", "dark")):
@@ -54,7 +54,7 @@ def test_python_of_the_readme(home, monkeypatch):
     code = re.search(r"```python\n(.*?)```", README.read_text(), re.S)[1]
     for text, count, small in (
         ("steps=200", 3, 'steps=2, **{"training.batch_size": 4}'),
-        ('backbone="evl_clip_tiny"', 2, 'backbone="evl_clip_tiny", num_frames=2, stride=1, num_clips=1'),
+        ('backbone="evl_clip_tiny"', 2, 'backbone="evl_clip_tiny", image_size=32, num_frames=2, stride=1, num_clips=1'),
     ):
         assert code.count(text) == count
         code = code.replace(text, small)
