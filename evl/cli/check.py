@@ -136,7 +136,7 @@ def _print_report(report) -> None:
         output.print(table)
     for notice in report.notices:
         output.print(f"[yellow]notice:[/yellow] {escape(notice)}", highlight=False, soft_wrap=True)
-    for what, files in report.noticed().items():
+    for what, files in report.file_notices().items():
         path, detail = files[0]
         more = f", and {len(files) - 1} more" if len(files) > 1 else ""
         output.print(

@@ -1,1 +1,1 @@
-"""Work on whole collections of videos: checking them, and preparing copies that are cheap to read."""
+"""Checks whole collections of videos, and prepares copies of them that are fast to read."""

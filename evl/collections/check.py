@@ -1,4 +1,4 @@
-"""What is in a collection of videos, and what of it is damaged."""
+"""Checks a collection: decodes every video whole, and reports damaged videos, duplicates and notices."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from evl.collections.material import frame_rates, rate_of
+from evl.collections.material import frame_rate_notices, rate_of
 from evl.config import DataConfig, RunConfig
 from evl.data.draw import split_samples
 from evl.data.groups import refuse_shared_groups
@@ -27,8 +27,10 @@ from evl.video.plans import Numbered
 
 @dataclass(frozen=True)
 class FileReport:
-    """One file: ``info`` if it can be used, and the ``index`` of its frames, else ``problem``. ``stamp``: its bytes and
-    time of change in ns before it was read. ``notices``: what is worth saying of a good one."""
+    """The result for one sample: ``info`` and the frame ``index`` if it can be used, else ``problem``.
+
+    ``stamp``: its bytes and its time of change in ns, before it was read. ``notices``: those about a good file.
+    """
 
     sample: Sample
     size_bytes: int
@@ -41,8 +43,11 @@ class FileReport:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """A collection: every file, groups of files with equal content, files that are no videos, and what is odd, a line
-    each. ``splits``: of each file, where there are some."""
+    """The result for a collection.
+
+    ``duplicates``: groups of files with the same content. ``ignored``: files that are not videos. ``notices``: lines
+    about the collection as a whole. ``splits``: the split of each file, if there are splits.
+    """
 
     files: tuple[FileReport, ...]
     duplicates: tuple[tuple[str, ...], ...]
@@ -59,25 +64,25 @@ class CheckReport:
         return tuple(file for file in self.files if file.problem is not None)
 
     def classes(self) -> dict[str, tuple[int, int]]:
-        """label -> (good, damaged), by name."""
+        """Returns label -> (number of good files, number of damaged files), sorted by label."""
         good = Counter(file.sample.label for file in self.good)
         damaged = Counter(file.sample.label for file in self.damaged)
         return {label: (good[label], damaged[label]) for label in sorted((good | damaged), key=str)}
 
-    def noticed(self) -> dict[str, list[tuple[str, str]]]:
-        """what -> (path, detail) of each good file that it is said of."""
-        found: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    def file_notices(self) -> dict[str, list[tuple[str, str]]]:
+        """Returns notice -> (path, detail) of each good file that has this notice."""
+        files: dict[str, list[tuple[str, str]]] = defaultdict(list)
         for file in self.good:
             for notice in file.notices:
-                found[notice.what].append((file.sample.path, notice.detail))
-        return dict(found)
+                files[notice.what].append((file.sample.path, notice.detail))
+        return dict(files)
 
 
 def check_file(sample: Sample) -> FileReport:
-    """Decodes the whole file, or the sample's part of it, exactly as training and evaluation will."""
+    """Decodes a whole file, or the sample's part of it, exactly as training and evaluation decode it."""
     size = _size(sample.path)
     try:
-        found = os.stat(sample.path)  # before reading: what changes meanwhile is not what was checked
+        stat = os.stat(sample.path)  # before reading, so that a later change of the file shows
         frames, index, _ = read_clip(
             sample.path,
             Numbered(sample.path, (0,)),
@@ -85,25 +90,20 @@ def check_file(sample: Sample) -> FileReport:
             end_seconds=sample.end_seconds,
             verify=True,
         )
-        noticed = notices(sample.path, index)
+        file_notices = notices(sample.path, index)
     except VideoError as error:
         return FileReport(sample, size, problem=error.reason)
     except (OSError, ValueError) as error:
         return FileReport(sample, size, problem=os_reason(error))
     height, width = frames.shape[-2:]
     info = VideoInfo(sample.path, tuple(index.times_seconds.tolist()), width, height, index.codec)
-    stamp = found.st_size, found.st_mtime_ns
-    index = replace(index)  # without what it has worked out
-    return FileReport(sample, size, info, index=index, stamp=stamp, notices=noticed)
+    index = replace(index)  # a copy without its cached values, which would have to travel between processes
+    return FileReport(sample, size, info, index=index, stamp=(stat.st_size, stat.st_mtime_ns), notices=file_notices)
 
 
 def _check_in_process(item: tuple[int, Sample]) -> FileReport:
     with time_limit(item[1].path):
         return check_file(item[1])
-
-
-def _check_here(item: tuple[int, Sample]) -> tuple[tuple[int, Sample], FileReport]:
-    return item, check_file(item[1])
 
 
 def check_samples(
@@ -115,29 +115,42 @@ def check_samples(
     num_workers: int = 0,
     progress: Callable[[FileReport], None] = lambda report: None,
 ) -> CheckReport:
-    """Checks all files, in ``num_workers`` processes (0: in this one); a decoder that kills its process is one damaged
-    file. ``splits``: that of each sample, where there are some. ``progress`` hears of each."""
+    """Checks all samples and returns a report. A decoder that kills its process counts as one damaged file.
+
+    Args:
+        samples: The samples of the collection.
+        splits: The split of each sample, if there are splits.
+        ignored: Files that are not videos, for the report.
+        notices: Lines about the list of samples, for the report.
+        num_workers: The number of worker processes; 0 checks in this process, which a decoder may then kill.
+        progress: Called with the report of each file.
+    """
     reports: dict[int, FileReport] = {}
     items = enumerate(samples)
-    work = each_in_process(_check_in_process, items, num_workers) if num_workers else map(_check_here, items)
-    for (place, sample), report in work:
+    if num_workers:
+        results = each_in_process(_check_in_process, items, num_workers)
+    else:
+        results = ((item, check_file(item[1])) for item in items)
+    for (place, sample), report in results:
         if isinstance(report, Crash):
             report = FileReport(sample, _size(sample.path), problem=report.reason)
         reports[place] = report
         progress(report)
     reports = [reports[place] for place in range(len(samples))]
     same = _same_content(reports)
-    found = _notices(samples, splits or ["all"] * len(samples), same)
-    notices = (*notices, *found, *_rates(reports), *_long_ones(reports))
+    split_lines = _label_and_split_notices(samples, splits or ["all"] * len(samples), same)
+    notices = (*notices, *split_lines, *_rate_notices(reports), *_length_notices(reports))
     splits = None if splits is None else tuple(splits)
     return CheckReport(tuple(reports), _duplicates(reports, same), tuple(ignored), notices, splits)
 
 
-def _notices(samples: Sequence[Sample], splits: Sequence[str], same: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """Of labels and splits. Files of the same content count as one file."""
+def _label_and_split_notices(
+    samples: Sequence[Sample], splits: Sequence[str], same: Sequence[Sequence[str]]
+) -> tuple[str, ...]:
+    """Returns notices about labels and splits. Files with the same content count as one file."""
     first = {path: group[0] for group in same for path in group}
-    real = {path: os.path.realpath(path) for path in {sample.path for sample in samples}}
-    file_of = {path: first.get(found, found) for path, found in real.items()}
+    real_paths = {path: os.path.realpath(path) for path in {sample.path for sample in samples}}
+    file_of = {path: first.get(real_path, real_path) for path, real_path in real_paths.items()}
     notices = several_labels(samples, file_of.__getitem__)
     by_split: dict[str, list[Sample]] = defaultdict(list)
     for sample, split in zip(samples, splits, strict=True):
@@ -146,16 +159,16 @@ def _notices(samples: Sequence[Sample], splits: Sequence[str], same: Sequence[Se
         notices += split_notices(by_split.get("train", ()), by_split["val"])
     try:
         refuse_shared_groups(by_split)
-        drawn = by_split.get("train") or by_split.get("all") or ()
-        if "val" not in by_split and drawn and all(sample.label is not None for sample in drawn):
-            split_samples(drawn, val_fraction=DataConfig().val_fraction, seed=0)
+        training = by_split.get("train") or by_split.get("all") or ()
+        if "val" not in by_split and training and all(sample.label is not None for sample in training):
+            split_samples(training, val_fraction=DataConfig().val_fraction, seed=0)
     except DataError as error:
         notices += (f"evl train would refuse this: {error}",)
     return notices
 
 
-def _long_ones(reports: Sequence[FileReport]) -> tuple[str, ...]:
-    """A line if some are far longer than what a model with the default settings looks at."""
+def _length_notices(reports: Sequence[FileReport]) -> tuple[str, ...]:
+    """Returns a notice if some videos are far longer than what the clips of the default settings cover."""
     config, lengths = RunConfig(), {}
     for report in reports:
         if report.index is not None:
@@ -166,14 +179,14 @@ def _long_ones(reports: Sequence[FileReport]) -> tuple[str, ...]:
     return () if notice is None else (f"{notice} (with the default clips)",)
 
 
-def _rates(reports: Sequence[FileReport]) -> tuple[str, ...]:
+def _rate_notices(reports: Sequence[FileReport]) -> tuple[str, ...]:
     infos = [report.info for report in reports if report.info is not None]
     rates = [(info.path, rate_of(info.times_seconds, info.codec)) for info in infos]
-    return frame_rates([(path, rate) for path, rate in rates if rate is not None])
+    return frame_rate_notices([(path, rate) for path, rate in rates if rate is not None])
 
 
 def _size(path: str) -> int:
-    """Bytes of a file, or of the frames of a folder; 0 if there is nothing."""
+    """Returns the bytes of a file, or of the frames of a folder; 0 if it does not exist."""
     try:
         if os.path.isdir(path):
             return sum(file.stat().st_size for file in frame_files(path))
@@ -183,7 +196,7 @@ def _size(path: str) -> int:
 
 
 def _same_content(reports: Sequence[FileReport]) -> list[list[str]]:
-    """Groups of different files with the same content; only files of equal size are read."""
+    """Returns groups of different files with the same content. Only files of equal size are read."""
     by_size: dict[int, set[str]] = defaultdict(set)
     for report in reports:
         if report.info is not None and os.path.isfile(report.sample.path):
@@ -198,8 +211,8 @@ def _same_content(reports: Sequence[FileReport]) -> list[list[str]]:
 
 
 def _duplicates(reports: Sequence[FileReport], same: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
-    """Groups of different files with the same content, and of the same file, or part of a file, that is listed more
-    than once, with its labels."""
+    """Returns groups of different files with the same content, and groups of equal rows: the same file, or part of a
+    file, that is listed more than once, with its labels."""
     listed: dict[tuple, list[str]] = defaultdict(list)
     for report in reports:
         sample = report.sample

@@ -1,4 +1,4 @@
-"""Which copy of which video goes where: the layout of a collection of copies, before any work."""
+"""Plans a folder of copies: the path of each copy, before any copy is made."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from evl.runtime.files import expand_home
 from evl.video.decode.frame_folder import is_image_name
 
 LIST_SUFFIXES = frozenset(".csv .tsv .json .jsonl .txt .list .parquet .yaml .yml .xml .md".split())  # noqa: SIM905
-MAX_LIST_BYTES = 64 * 2**20  # what is larger is data, not a list
+MAX_LIST_BYTES = 64 * 2**20  # a larger file is data, not a list
 
 
 @dataclass(frozen=True)
 class Job:
-    """A video and the path of its copy below the folder of copies, with ``/``."""
+    """A video, and the path of its copy below the folder of copies, with ``/`` between folders."""
 
     source: str
     target: str
@@ -27,28 +27,33 @@ class Job:
 
 @dataclass(frozen=True)
 class CopyPlan:
-    """``source``: what was asked for; ``others``: (file, path below the folder of copies) of lists carried along;
-    ``left_out``: files that are neither. ``manifest`` with the name of its counterpart, if one was given."""
+    """The copies of a collection.
+
+    ``source``: the folder or manifest of the videos. ``lists``: (file, path below the folder of copies) of each list
+    that is copied too. ``left_out``: files that are neither videos nor lists. ``manifest``: the manifest of the videos,
+    if there is one; ``manifest_name``: the file name of the new manifest of the copies.
+    """
 
     source: str
     jobs: tuple[Job, ...]
-    others: tuple[tuple[Path, str], ...] = ()
+    lists: tuple[tuple[Path, str], ...] = ()
     left_out: tuple[str, ...] = ()
     manifest: Manifest | None = None
     manifest_name: str | None = None
 
 
 def plan_copies(data: str | Path, out: str | Path, *, reserved: Sequence[str] = ()) -> CopyPlan:
-    """What ``out`` will hold for a folder or a manifest. ``reserved``: names at its top that are not for lists.
+    """Returns what ``out`` will contain for a folder or a manifest ``data``.
 
-    Raises DataError where there are no videos, where two would become one file, or where copies and sources would mix.
+    ``reserved``: names directly in ``out`` that a list must not have. Raises DataError if there are no videos, if two
+    videos would get the same copy, or if copies and sources would lie in the same folder.
     """
     data, out = (Path(os.path.abspath(expand_home(path))) for path in (data, out))
     if data.is_dir():
         _refuse_inside(data, out)
         plan = _plan_folder(data, find_videos(data)[0], reserved)
     elif data.suffix.lower() in VIDEO_SUFFIXES:
-        raise DataError(f"{data}: a video; expected a folder of videos, or a manifest")
+        raise DataError(f"{data} is a video; expected a folder of videos, or a manifest")
     else:
         plan = _plan_manifest(data, reserved)
     if not plan.jobs:
@@ -59,7 +64,7 @@ def plan_copies(data: str | Path, out: str | Path, *, reserved: Sequence[str] = 
 
 def _plan_folder(folder: Path, videos: Sequence[Path], reserved: Sequence[str]) -> CopyPlan:
     jobs = tuple(Job(str(video), _copy_name(video.relative_to(folder))) for video in videos)
-    others, left_out, known = [], [], set(videos)
+    lists, left_out, known = [], [], set(videos)
     for listing in Tree(folder).walk():
         is_video = Path(listing.path) in known
         left_out += listing.not_entered
@@ -68,15 +73,15 @@ def _plan_folder(folder: Path, videos: Sequence[Path], reserved: Sequence[str]) 
             if file in known or (is_video and is_image_name(file.name)):
                 continue
             if file.suffix.lower() in LIST_SUFFIXES and name not in reserved and file.stat().st_size <= MAX_LIST_BYTES:
-                others.append((file, name))
+                lists.append((file, name))
             else:
                 left_out.append(str(file))
-    return CopyPlan(str(folder), jobs, tuple(others), tuple(left_out))
+    return CopyPlan(str(folder), jobs, tuple(lists), tuple(left_out))
 
 
 def _plan_manifest(path: Path, reserved: Sequence[str]) -> CopyPlan:
     manifest = read_manifest(path)
-    sources = dict.fromkeys(sample.path for sample in manifest.samples)  # parts of one file are one copy
+    sources = dict.fromkeys(sample.path for sample in manifest.samples)  # parts of one file share one copy
     jobs = tuple(Job(source, _copy_name(_below(Path(os.path.abspath(source)), path.parent))) for source in sources)
     name = f"{path.stem}.csv"
     if name in reserved:
@@ -85,12 +90,12 @@ def _plan_manifest(path: Path, reserved: Sequence[str]) -> CopyPlan:
 
 
 def _below(file: Path, folder: Path) -> Path:
-    """Relative to the folder; a file outside it by its whole path."""
+    """Returns the file's path relative to the folder, or its whole path without the root if it lies outside."""
     return file.relative_to(folder) if file.is_relative_to(folder) else file.relative_to(file.anchor)
 
 
 def _copy_name(path: Path) -> str:
-    known = path.suffix.lower() in VIDEO_SUFFIXES  # "clip v1.5" in a manifest has no ending
+    known = path.suffix.lower() in VIDEO_SUFFIXES  # the ".5" of "clip v1.5" is not an ending
     return (path.with_suffix(".mp4") if known else path.with_name(path.name + ".mp4")).as_posix()
 
 

@@ -1,6 +1,6 @@
-"""One file → one copy that is cheap to read: small pictures, key frames close together, the same frames and times.
+"""Makes a copy of a video that is fast to read: small pictures, many key frames, the same frames and times.
 
-What a copy is made of was chosen for the time that decoding one random frame takes (docs/data.md has the numbers).
+The format of a copy was chosen for the time to decode one random frame (docs/data.md has the numbers).
 """
 
 from __future__ import annotations
@@ -27,16 +27,22 @@ from evl.video.decode.orientation import UPRIGHT, Orientation, Orientations
 from evl.video.decode.reader import probe
 from evl.video.decode.rgb import ToRGB
 
-FINEST = 10_000_000  # ticks a second; finer ones would not fit into the fields of an MP4
+FINEST = 10_000_000  # ticks per second; with more, times would not fit into the fields of an MP4
 
 
 @dataclass(frozen=True)
 class CopySettings:
-    """How copies are made: pixels of the short side (never enlarged), frames from key frame to key frame, every n-th
-    frame kept, and x264's rate factor (less is better and larger).
+    """The settings of copies.
 
-    Rate factor 20: every frame is coded for itself, which costs a few dB against 20 of an ordinary file, and 18 takes a
-    quarter more bytes and a tenth more decoding time for 1.4 dB.
+    Args:
+        short_side: Pixels of the short side; smaller videos are not enlarged.
+        gop: Frames from key frame to key frame.
+        every: Keep every n-th frame.
+        quality: x264's rate factor; a smaller one is better and gives larger files. Each frame is coded without the
+            others, so 20 is a few dB worse here than in an ordinary file. 18 gives 1.4 dB more, for a quarter more
+            bytes and a tenth more decoding time.
+
+    Raises ConfigError for values out of range.
     """
 
     short_side: int = 256
@@ -57,7 +63,7 @@ class CopySettings:
 
 @dataclass(frozen=True)
 class Copy:
-    """What a copy turned out to be."""
+    """What a finished copy contains."""
 
     num_frames: int
     width: int
@@ -67,7 +73,7 @@ class Copy:
 
 @dataclass(frozen=True)
 class _Picture:
-    """A frame of the copy, the time base of its source, and the shape (width : height) of a pixel if it is known."""
+    """A frame of the copy, the time base of its source, and the shape of a pixel (width : height), None if unknown."""
 
     frame: av.VideoFrame
     time_base: Fraction
@@ -75,35 +81,35 @@ class _Picture:
 
 
 def prepare_video(source: str | Path, target: str | Path, settings: CopySettings | None = None) -> Copy:
-    """Writes ``target``, an MP4 file with H.264 pictures and no sound, whole or not at all.
+    """Writes ``target``, an MP4 file with H.264 pictures and no sound; if it fails, there is no file.
 
-    Frame k of it is frame k · every of ``source`` as ``read_frames`` counts them, turned upright, at the same time from
-    the first frame. Colours are not converted: matrix and range stay and are written into the file; but HDR becomes SDR
-    (``evl.video.decode.hdr``). Runs in one thread.
+    Frame k of the copy is frame k · every of ``source``, as ``read_frames`` counts them. It is turned upright, and has
+    the same time from the first frame. The copy keeps the color matrix and range of its source, except that HDR becomes
+    SDR (``evl.video.decode.hdr``). It takes one thread.
 
-    Raises VideoError, with the reason, for a source that cannot be used, SaveError where the system refuses to write.
+    Raises VideoError, with the reason, for a source that cannot be used; SaveError if the system refuses to write.
     """
     settings = settings or CopySettings()
     source, target = str(source), Path(target)
     info = probe(source)
     with write_atomically(target) as file:
         _encode(source, info, file.name, settings)
-        # by the loader's own eyes, before anyone can meet it: a full disk or a codec's slip must not become a copy
+        # the copy is decoded as training will do it, before it gets its name: a faulty copy must never appear
         made = probe(file.name)
         _refuse_difference(source, info, made, settings)
         return Copy(made.num_frames, made.width, made.height, Path(file.name).stat().st_size)
 
 
 def copy_size(width: int, height: int, short_side: int) -> tuple[int, int]:
-    """Even (width, height) of the copy of a picture; short side ``short_side``, or its own if that is less."""
+    """Returns the even (width, height) of a picture's copy; its short side is ``short_side``, or its own if smaller."""
     scale = min(1.0, short_side / min(width, height))
-    # an own odd size loses a line; a scaled one goes to the nearest even number
+    # an unscaled odd size loses one line of pixels; a scaled size is rounded to the nearest even number
     even = (lambda pixels: pixels // 2 * 2) if scale == 1 else (lambda pixels: round(pixels * scale / 2) * 2)
     return max(2, even(width)), max(2, even(height))
 
 
 def _encode(source: str, info: VideoInfo, target: str, settings: CopySettings) -> None:
-    """Everything that libav refuses on the side of the copy: OSError from the system, else VideoError."""
+    """Encodes the copy. Raises OSError if the system refuses to write, VideoError if libav refuses to encode."""
     pictures = _pictures(source, info, settings)
     first = next(pictures)
     base, ticks = _ticks(info.times_seconds, first.time_base)
@@ -120,23 +126,27 @@ def _encode(source: str, info: VideoInfo, target: str, settings: CopySettings) -
             for picture, tick, length in zip(chain([first], pictures), ticks, lengths, strict=True):
                 frame = picture.frame
                 frame.time_base, frame.pts, frame.duration = base, tick, length
-                frame.pict_type = 0  # the source's key frames are not ours
+                frame.pict_type = 0  # the encoder chooses the key frames, not the source
                 container.mux(stream.encode(frame))
             container.mux(stream.encode())
     except av.error.FFmpegError as error:
         if isinstance(error, OSError):
-            raise  # write_atomically tells it
+            raise  # write_atomically turns it into a SaveError
         raise VideoError(source, f"cannot be encoded ({(error.strerror or str(error)).lower()})") from None
 
 
 def _options(settings: CopySettings) -> dict[str, str]:
-    """x264 for cheap decoding: no arithmetic coding (half the time of a frame at a tenth more bytes), no deblocking (a
-    fifth), no B-frames, one reference, no weights. Preset: slower ones gave neither fewer bytes nor faster frames."""
+    """Returns options of x264 for fast decoding.
+
+    No arithmetic coding halves the time per frame, for a tenth more bytes. No deblocking saves a fifth of the time.
+    There are no B-frames, one reference frame, and no weighted prediction. Slower presets gave neither fewer bytes nor
+    faster decoding.
+    """
     gop = settings.gop
     return {
         "preset": "veryfast",
         "crf": str(settings.quality),
-        "a53cc": "0",  # no subtitles inside the pictures
+        "a53cc": "0",  # no closed captions in the video stream
         "x264-params": f"keyint={gop}:min-keyint={gop}:scenecut=0:open-gop=0:bframes=0:ref=1:weightp=0:"
         "cabac=0:no-deblock=1:threads=1:lookahead-threads=1",
     }
@@ -153,7 +163,7 @@ def _describe(context, first: _Picture, base: Fraction) -> None:
 
 
 def _pictures(path: str, info: VideoInfo, settings: CopySettings) -> Iterator[_Picture]:
-    """The frames that are kept, as the copy shows them: yuv420p, small, upright."""
+    """Yields the frames of the copy: yuv420p, small, upright."""
     width, height = copy_size(info.width, info.height, settings.short_side)
     if os.path.isdir(path):
         for number in range(0, info.num_frames, settings.every):
@@ -163,13 +173,13 @@ def _pictures(path: str, info: VideoInfo, settings: CopySettings) -> Iterator[_P
         return
     count, orientations, to_rgb = 0, Orientations(path), ToRGB()
     with open_video(path) as (container, stream):
-        stream.codec_context.thread_count = 1  # files, not frames, are what there are many of
+        stream.codec_context.thread_count = 1  # many files are copied at the same time, one per process
         base, shape = stream.time_base or Fraction(1, 90_000), stream.sample_aspect_ratio
         for frame in decode(container, stream):
             refuse_corrupt(path, frame, count)
             if count % settings.every == 0:
                 shown = orientations.of(frame)
-                if is_hdr(frame.color_trc):  # in eight bits its curve would show steps
+                if is_hdr(frame.color_trc):  # eight bits of an HDR curve would show steps
                     frame = av.VideoFrame.from_ndarray(to_rgb(frame), format="rgb24")
                 if shown.swaps_sides:
                     yield _Picture(_upright(_small(frame, height, width), shown), base, 1 / shape if shape else None)
@@ -181,7 +191,8 @@ def _pictures(path: str, info: VideoInfo, settings: CopySettings) -> Iterator[_P
 
 
 def _small(frame: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
-    """A yuv420p frame of this size with the matrix and range of ``frame``; RGB becomes what H.264 usually holds."""
+    """Returns a yuv420p frame of this size with the color matrix and range of ``frame``; RGB becomes BT.601, limited
+    range."""
     colors = {}
     if frame.format.is_rgb or frame.format.has_palette:
         colors = {"dst_colorspace": Colorspace.ITU601, "dst_color_range": ColorRange.MPEG}
@@ -189,7 +200,7 @@ def _small(frame: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
 
 
 def _upright(frame: av.VideoFrame, shown: Orientation) -> av.VideoFrame:
-    """A yuv420p frame, turned and mirrored as it is shown."""
+    """Returns a yuv420p frame, turned and mirrored as it is shown."""
     if shown == UPRIGHT:
         return frame
     width, height = (frame.height, frame.width) if shown.swaps_sides else (frame.width, frame.height)
@@ -203,8 +214,10 @@ def _upright(frame: av.VideoFrame, shown: Orientation) -> av.VideoFrame:
 
 
 def _ticks(times_seconds: Sequence[float], base: Fraction) -> tuple[Fraction, list[int]]:
-    """(time base, times from the first frame in it), each later than the one before; the source's own base if it can
-    be. Frames that claim the same moment are told apart by as little as 10 µs."""
+    """Returns (time base, times from the first frame in ticks); each time is later than the one before.
+
+    The time base is that of the source if possible. Frames with the same time get times about 10 µs apart.
+    """
     if base.denominator > FINEST:
         base = Fraction(1, 1_000_000)
     ticks = [round((time - times_seconds[0]) / base) for time in times_seconds]
@@ -220,12 +233,12 @@ def _ticks(times_seconds: Sequence[float], base: Fraction) -> tuple[Fraction, li
 def _refuse_difference(source: str, info: VideoInfo, made: VideoInfo, settings: CopySettings) -> None:
     wanted = info.times_seconds[:: settings.every]
     if made.num_frames != len(wanted):
-        raise VideoError(source, f"cannot be copied: {made.num_frames} of {len(wanted)} frames came back")
+        raise VideoError(source, f"cannot be copied: the copy has {made.num_frames} frames, expected {len(wanted)}")
     if made.rotation_degrees or made.is_mirrored:
-        raise VideoError(source, "cannot be copied: the copy came back with a display matrix")
-    late = max(
+        raise VideoError(source, "cannot be copied: the copy has a display matrix")
+    shift_seconds = max(
         abs((copy - made.times_seconds[0]) - (time - wanted[0]))
         for copy, time in zip(made.times_seconds, wanted, strict=True)
     )
-    if late > 0.01:
-        raise VideoError(source, f"cannot be copied: a frame came back {late:.3f} s from its time")
+    if shift_seconds > 0.01:
+        raise VideoError(source, f"cannot be copied: a frame of the copy is {shift_seconds:.3f} s from its time")

@@ -1,4 +1,4 @@
-"""How fast training clips are read from sources and from their copies, by the loader's own functions."""
+"""Measures how fast training clips are read from sources and from their copies."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from evl.video.sampling import random_clip_indices
 from evl.video.views import frame_range
 
 NUM_FRAMES, STRIDE = 8, 16  # the clips of most recipes
-CLIPS_A_FILE = 2
+CLIPS_PER_FILE = 2
 
 
 @dataclass(frozen=True)
 class LoadingSpeed:
-    """8x16 clips a second in one worker with one thread, from files that lie in memory. The first clip of a file
-    includes the first look at it, as in training."""
+    """8x16 clips per second in one worker with one thread, from files in the system's cache. The first clip of a file
+    includes the search for its frames, as in training."""
 
     num_files: int
     num_clips: int
@@ -38,34 +38,38 @@ class LoadingSpeed:
 def measure_loading(
     pairs: Sequence[tuple[str, str]], every: int = 1, *, max_files: int = 16, max_seconds: float = 60
 ) -> LoadingSpeed | None:
-    """Reads the same random clips from source and copy of up to ``max_files`` (source, copy) spread over the
-    collection, for about ``max_seconds``; None where nothing can be read. ``every``: frames of a source to one of its
-    copy."""
-    places = sorted({i * len(pairs) // max_files for i in range(max_files)}) if len(pairs) > max_files else None
-    chosen = list(pairs) if places is None else [pairs[place] for place in places]
-    if not chosen:
+    """Reads the same random clips from sources and copies, and returns the speeds; None if no file can be read.
+
+    Args:
+        pairs: (source, copy) of each video; up to ``max_files`` of them are read, spread over the collection.
+        every: The copy has every n-th frame of its source.
+        max_seconds: The measurement stops after about this time.
+    """
+    if not pairs:
         return None
-    # a real loader's worker, because readers take one thread there and more elsewhere; its first file warms it up
+    num_files = min(len(pairs), max_files)
+    chosen = [pairs[i * len(pairs) // num_files] for i in range(num_files)]
+    # decoders take one thread in a loader's worker and more elsewhere, so this needs a worker; one file warms it up
     clips = _Clips([chosen[0], *chosen], every)
     loader = DataLoader(
         clips, batch_size=None, num_workers=1, multiprocessing_context="forkserver", worker_init_fn=_start_worker
     )
     spent = np.zeros(2)
-    num_files, started = 0, time.monotonic()
+    num_read, started = 0, time.monotonic()
     for place, seconds in enumerate(loader):
         if place and seconds is not None:
             spent += seconds
-            num_files += 1
-        if num_files and time.monotonic() - started > max_seconds:
+            num_read += 1
+        if num_read and time.monotonic() - started > max_seconds:
             break
-    if not num_files:
+    if not num_read:
         return None
-    num_clips = num_files * CLIPS_A_FILE
-    return LoadingSpeed(num_files, num_clips, *(float(num_clips / seconds) for seconds in spent))
+    num_clips = num_read * CLIPS_PER_FILE
+    return LoadingSpeed(num_read, num_clips, *(float(num_clips / seconds) for seconds in spent))
 
 
 class _Clips(Dataset):
-    """One item a file: seconds that its clips took from source and from copy; None if one cannot be read."""
+    """One item per file: the seconds to read its clips from source and from copy; None if either cannot be read."""
 
     def __init__(self, pairs: Sequence[tuple[str, str]], every: int):
         self.pairs, self.every = pairs, every
@@ -76,7 +80,7 @@ class _Clips(Dataset):
     def __getitem__(self, place: int) -> tuple[float, float] | None:
         spent = [0.0, 0.0]
         try:
-            for clip in range(CLIPS_A_FILE):
+            for clip in range(CLIPS_PER_FILE):
                 generator = np.random.default_rng([place, clip])
                 indices: list[int] = []
                 for side, path in enumerate(self.pairs[place]):
@@ -98,5 +102,5 @@ class _Clips(Dataset):
 
 
 def _start_worker(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles Ctrl-C
     torch.set_num_threads(1)

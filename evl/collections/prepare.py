@@ -1,4 +1,4 @@
-"""A collection of videos → a folder of copies that are cheap to read, with the same paths, lists and times."""
+"""Prepares a collection: writes a folder of copies that are fast to read, with the same paths, lists and times."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ SETTINGS, JOURNAL, DAMAGED, LOCK = "prepare.json", "prepare.jsonl", "damaged.csv
 
 
 @dataclass(frozen=True)
-class Made:
-    """A line of the journal: a copy, by its path below the folder, and the source it was made from."""
+class MadeCopy:
+    """A line of the journal: a copy, with its path below the folder of copies, and the stamp of its source."""
 
     copy: str
     source_bytes: int
@@ -47,8 +47,13 @@ class Made:
 
 @dataclass(frozen=True)
 class PrepareReport:
-    """``num_made`` now, ``num_kept`` from before; ``damaged``: (path, reason); bytes of all sources that have a copy
-    and of these; other files carried along and left out; ``loading`` is None where nothing could be measured."""
+    """What ``prepare`` did.
+
+    ``num_made``: copies made now. ``num_kept``: copies from an earlier call. ``damaged``: (path, reason) of each video
+    without a copy. ``bytes_before``, ``bytes_after``: of all sources with a copy, and of these copies. ``num_others``:
+    lists that were copied too. ``left_out``: files that are neither videos nor lists. ``manifest``: the path of the new
+    manifest. ``loading`` is None if no file could be measured.
+    """
 
     num_files: int
     num_made: int
@@ -70,46 +75,48 @@ def prepare(
     num_workers: int | None = None,
     progress: Report = lambda report: None,
 ) -> PrepareReport:
-    """Makes what is missing of the copies of ``data`` (folder or manifest) in ``out``.
+    """Makes the missing copies of ``data`` (a folder or a manifest) in ``out``, and returns a report.
 
-    Raises DataError for a plan that cannot be, RunError where ``out`` holds something else, SaveError where the system
-    refuses to write; what is complete by then stays, and is not made again.
+    ``num_workers``: None means one process per core. ``progress`` is called when a video is finished. If the call is
+    interrupted or fails, finished copies stay, and the next call does not make them again.
+
+    Raises DataError for a collection that ``plan_copies`` refuses, RunError if ``out`` contains other files, SaveError
+    if the system refuses to write.
     """
     out = Path(os.path.abspath(expand_home(out)))
     plan = plan_copies(data, out, reserved=(SETTINGS, JOURNAL, DAMAGED))
     _start_folder(out, plan, settings)
-    with _alone(out):
-        _remove_torn(out)
+    with _locked(out):
+        _remove_unfinished(out)
         journal = _read_journal(out)
-        made = _complete(out, plan.jobs, journal)
+        made = _finished(out, plan.jobs, journal)
         num_kept, damaged = len(made), {}
         total = len(plan.jobs)
         progress(Progress("preparing", num_kept, total, "", num_kept, "files"))
         todo = [(job, out, settings) for job in plan.jobs if job.target not in made]
-        with write_atomically(out / JOURNAL, text=True) as file:  # anew: a torn last line would spoil the next one
+        with write_atomically(out / JOURNAL, text=True) as file:  # written again, as its last line may be incomplete
             file.writelines(map(_line, journal.values()))
-        work = each_in_process(_one, todo, num_workers or os.cpu_count() or 1)
+        results = each_in_process(_copy_in_process, todo, num_workers or os.cpu_count() or 1)
         try:
-            for (job, _, _), result in work:
-                if isinstance(result, Made):
+            for (job, _, _), result in results:
+                if isinstance(result, MadeCopy):
                     made[job.target] = result
                     _append(out, result)
                 else:
-                    damaged[job.source] = _reason(result)
-                    # of an older source, which is not what is there now
-                    (out / job.target).unlink(missing_ok=True)
+                    damaged[job.source] = result.reason if isinstance(result, Crash) else result
+                    (out / job.target).unlink(missing_ok=True)  # a copy of an older version of the source
                 progress(Progress("preparing", len(made) + len(damaged), total, "", num_kept, "files"))
         except KeyboardInterrupt:
             done = len(made) + len(damaged)
             raise KeyboardInterrupt(
-                f"stopped: {done} of {len(plan.jobs)} files are done and stay; the same command goes on from there"
+                f"stopped: {done} of {len(plan.jobs)} files are done and stay; the same command makes the others"
             ) from None
         finally:
-            work.close()
-            _remove_torn(out)
-        for path, name in plan.others:
-            _carry(path, out / name)
-        manifest = _write_list(out, plan, made)
+            results.close()
+            _remove_unfinished(out)
+        for path, name in plan.lists:
+            _copy_list(path, out / name)
+        manifest = _write_manifest(out, plan, made)
         _write_damaged(out, damaged)
         good = [job for job in plan.jobs if job.target in made]
         report = PrepareReport(
@@ -119,7 +126,7 @@ def prepare(
             damaged=tuple(sorted(damaged.items())),
             bytes_before=sum(made[job.target].source_bytes for job in good),
             bytes_after=sum(made[job.target].num_bytes for job in good),
-            num_others=len(plan.others),
+            num_others=len(plan.lists),
             left_out=plan.left_out,
             manifest=manifest,
             loading=measure_loading([(job.source, str(out / job.target)) for job in good], settings.every),
@@ -129,7 +136,7 @@ def prepare(
 
 
 def report_document(report: PrepareReport) -> dict:
-    """A report for JSON."""
+    """Returns a report as a dict for JSON."""
     speed = report.loading
     return {
         **asdict(report),
@@ -138,15 +145,15 @@ def report_document(report: PrepareReport) -> dict:
     }
 
 
-def _one(item: tuple[Job, Path, CopySettings]) -> Made | str:
-    """What a worker does with one file: the line of its copy, or why there is none."""
+def _copy_in_process(item: tuple[Job, Path, CopySettings]) -> MadeCopy | str:
+    """Makes one copy in a worker process, and returns its line of the journal, or the reason why there is no copy."""
     job, out, settings = item
     torch.set_num_threads(1)
     try:
-        stamp = _stamp(job.source)  # before reading: a source that changes meanwhile is made again next time
+        stamp = _stamp(job.source)  # before reading, so that a source that changes meanwhile is copied again
         with time_limit(job.source):
             copy = prepare_video(job.source, out / job.target, settings)
-        return Made(job.target, *stamp, copy.num_bytes, copy.num_frames)
+        return MadeCopy(job.target, *stamp, copy.num_bytes, copy.num_frames)
     except VideoError as error:
         return error.reason
     except MemoryError:
@@ -154,7 +161,7 @@ def _one(item: tuple[Job, Path, CopySettings]) -> Made | str:
 
 
 def _stamp(source: str) -> tuple[int, int]:
-    """(bytes, time of the last change in ns) of a source, of a folder all its frames together; (0, 0) where none is."""
+    """Returns (bytes, time of the last change in ns) of a file or of a folder of frames; (0, 0) if there is none."""
     try:
         stats = [os.stat(path) for path in ([source] if not os.path.isdir(source) else frame_files(source))]
     except (OSError, VideoError):
@@ -162,17 +169,14 @@ def _stamp(source: str) -> tuple[int, int]:
     return sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0)
 
 
-def _reason(result: str | Crash) -> str:
-    return result.reason if isinstance(result, Crash) else result
-
-
 def _start_folder(out: Path, plan: CopyPlan, settings: CopySettings) -> None:
-    """Makes ``out``, or sees that it holds copies of the same videos in the same settings."""
+    """Makes ``out``. Raises RunError if it exists and contains anything but copies of the same videos with the same
+    settings."""
     make_folder(out)
     names = {path.name for path in out.iterdir()} - {LOCK}
     if SETTINGS not in names:
-        if torn := {name for name in names if not is_temporary(name)}:
-            raise RunError(f"{out} is there already and holds {min(torn)}, but no {SETTINGS}; choose another --out")
+        if others := {name for name in names if not is_temporary(name)}:
+            raise RunError(f"{out} exists and contains {min(others)}, but no {SETTINGS}; choose another --out")
         _write_settings(out, plan, settings, None)
         return
     try:
@@ -183,9 +187,9 @@ def _start_folder(out: Path, plan: CopyPlan, settings: CopySettings) -> None:
     if old != asdict(settings):
         names = [name for name in asdict(settings) if old.get(name) != getattr(settings, name)]
         changes = ", ".join(f"{name} {old.get(name)}, not {getattr(settings, name)}" for name in names)
-        raise RunError(f"{out} holds copies with {changes}; take the same settings, or another --out")
-    if source != plan.source and os.path.exists(source):  # a collection may be moved
-        raise RunError(f"{out} holds copies of {source}; for {plan.source} choose another --out")
+        raise RunError(f"{out} contains copies with {changes}; use the same settings, or another --out")
+    if source != plan.source and os.path.exists(source):  # a source that no longer exists may have been moved
+        raise RunError(f"{out} contains copies of {source}; for {plan.source} choose another --out")
 
 
 def _write_settings(out: Path, plan: CopyPlan, settings: CopySettings, report: PrepareReport | None) -> None:
@@ -195,37 +199,38 @@ def _write_settings(out: Path, plan: CopyPlan, settings: CopySettings, report: P
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Refuses a second run in the same folder, whose torn files would be those the first is writing."""
+def _locked(out: Path) -> Iterator[None]:
+    """Holds the lock of ``out``. Raises RunError if another process holds it: both would write the same files."""
     with open(out / LOCK, "w") as file:
         if lock_file(file.fileno()) is False:
-            raise RunError(f"{out}: another evl prepare is at work here; wait for it, or stop it")
+            raise RunError(f"{out}: another evl prepare is writing here; wait until it ends, or stop it")
         yield
 
 
-def _remove_torn(out: Path) -> None:
+def _remove_unfinished(out: Path) -> None:
     for parent, _, _ in os.walk(out):
         remove_abandoned(parent)
 
 
-def _read_journal(out: Path) -> dict[str, Made]:
+def _read_journal(out: Path) -> dict[str, MadeCopy]:
+    """Returns target → its line in the journal."""
     try:
         lines = (out / JOURNAL).read_text(encoding="utf-8").splitlines()
     except OSError:
         return {}
-    found = {}
+    journal = {}
     for line in lines:
-        with contextlib.suppress(ValueError, TypeError):  # a line torn by a crash: that copy is made again
-            made = Made(**json.loads(line))
-            found[made.copy] = made
-    return found
+        with contextlib.suppress(ValueError, TypeError):  # a crash left the line incomplete; the copy is made again
+            made = MadeCopy(**json.loads(line))
+            journal[made.copy] = made
+    return journal
 
 
-def _line(made: Made) -> str:
+def _line(made: MadeCopy) -> str:
     return json.dumps(asdict(made), ensure_ascii=False) + "\n"
 
 
-def _append(out: Path, made: Made) -> None:
+def _append(out: Path, made: MadeCopy) -> None:
     try:
         with open(out / JOURNAL, "a", encoding="utf-8") as file:
             file.write(_line(made))
@@ -233,19 +238,20 @@ def _append(out: Path, made: Made) -> None:
         raise SaveError(f"{out / JOURNAL} could not be written ({error.strerror or error})") from None
 
 
-def _complete(out: Path, jobs: Sequence[Job], journal: dict[str, Made]) -> dict[str, Made]:
-    """target → its line, where the copy is there, whole, and its source is what it was made from."""
-    found = {}
+def _finished(out: Path, jobs: Sequence[Job], journal: dict[str, MadeCopy]) -> dict[str, MadeCopy]:
+    """Returns target → its line, for the copies that exist, are complete, and whose source has not changed."""
+    finished = {}
     for job in jobs:
         line = journal.get(job.target)
         with contextlib.suppress(OSError):
-            whole = line is not None and os.path.getsize(out / job.target) == line.num_bytes
-            if whole and _stamp(job.source) == (line.source_bytes, line.source_mtime_ns):
-                found[job.target] = line
-    return found
+            is_complete = line is not None and os.path.getsize(out / job.target) == line.num_bytes
+            if is_complete and _stamp(job.source) == (line.source_bytes, line.source_mtime_ns):
+                finished[job.target] = line
+    return finished
 
 
-def _carry(source: Path, target: Path) -> None:
+def _copy_list(source: Path, target: Path) -> None:
+    """Copies a list, unless the target has the same size and time of change."""
     try:
         stat = source.stat()
         if target.exists() and (target.stat().st_size, target.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns):
@@ -259,16 +265,16 @@ def _carry(source: Path, target: Path) -> None:
         shutil.copystat(source, target)
 
 
-def _write_list(out: Path, plan: CopyPlan, made: dict[str, Made]) -> str | None:
-    """The manifest of the copies that are there, if a manifest was given."""
+def _write_manifest(out: Path, plan: CopyPlan, made: dict[str, MadeCopy]) -> str | None:
+    """Writes the manifest of the copies, if the collection is a manifest, and returns its path."""
     if plan.manifest is None:
         return None
     targets = {job.source: job.target for job in plan.jobs}
     rows = [
-        (replace(s, path=str(out / targets[s.path])), split)
+        (replace(sample, path=str(out / targets[sample.path])), split)
         for split, samples in plan.manifest.splits.items()
-        for s in samples
-        if targets[s.path] in made
+        for sample in samples
+        if targets[sample.path] in made
     ]
     splits = None if set(plan.manifest.splits) == {"all"} else [split for _, split in rows]
     write_manifest(out / plan.manifest_name, [sample for sample, _ in rows], splits)

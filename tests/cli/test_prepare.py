@@ -35,7 +35,7 @@ def test_a_report_in_words(run, videos, tmp_path):
     assert "12 copied (12 were there)" in text
     code, _, err = run("prepare", videos, "--out", out)
     assert code == 1
-    assert "holds copies with short_side 32, not 256" in err
+    assert "contains copies with short_side 32, not 256" in err
 
 
 def test_json_is_one_document_and_damage_exits_with_1(run, tmp_path):
@@ -90,7 +90,7 @@ def test_ctrl_c_stops_cleanly_and_goes_on(tmp_path):
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to workers, too
     _, err = process.communicate()
     assert process.returncode == 130
-    assert "of 100 files are done and stay; the same command goes on from there" in " ".join(err.split())
+    assert "of 100 files are done and stay; the same command makes the others" in " ".join(err.split())
     assert "Traceback" not in err
     assert not list(out.rglob("*.tmp"))
     done = len(journal.read_text().splitlines())

@@ -9,7 +9,7 @@ import pytest
 
 from evl.collections import material
 from evl.collections.check import check_samples
-from evl.collections.material import frame_rates, material_notices
+from evl.collections.material import frame_rate_notices, material_notices
 from evl.config import ClipConfig, RunConfig, replace
 from evl.data.index_file import IndexFile, write_index
 from evl.extraction.extract import extract
@@ -54,9 +54,9 @@ def look(folder, clip=DENSE, pixel_aspect=False, **how):
 
 def test_a_line_each_with_a_file_and_what_to_do(mixed):
     rates, *lines = look(mixed / "a")
-    assert "fast.mp4 50," in rates
-    assert "has 25 frames a second" in rates
-    assert "clip.stride=16 last 2 times as long" in rates
+    assert "fast.mp4 50. A clip" in rates
+    assert "has 25 frames per second" in rates
+    assert "clip.stride=16 lasts 2 times as long" in rates
     assert rates.endswith("clip.frames_per_second=1.56")
     told = {line.split(" (")[0]: line for line in lines}
     assert set(told) == {"pixels that are not square", "HDR films", "interlaced films"}
@@ -86,9 +86,9 @@ def test_nothing_is_said_of_ordinary_videos_damage_and_folders(tmp_path):
 
 
 def test_limits_of_the_ratio():
-    assert frame_rates([("a", 20.0), ("b", 30.0)]) == ()
-    assert len(frame_rates([("a", 20.0), ("b", 30.1)])) == 1
-    assert frame_rates([]) == ()
+    assert frame_rate_notices([("a", 20.0), ("b", 30.0)]) == ()
+    assert len(frame_rate_notices([("a", 20.0), ("b", 30.1)])) == 1
+    assert frame_rate_notices([]) == ()
 
 
 def test_a_rate_that_a_header_only_claims_is_not_told(tmp_path, monkeypatch):
@@ -99,7 +99,7 @@ def test_a_rate_that_a_header_only_claims_is_not_told(tmp_path, monkeypatch):
     assert look(tmp_path) == ()
     write_video(tmp_path / "d.mp4", numbered_frames(20), rate=10)
     (line,) = look(tmp_path)
-    assert "d.mp4 has 10 frames a second" in line
+    assert "d.mp4 has 10 frames per second" in line
     assert "1000" not in line
 
 

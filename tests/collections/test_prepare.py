@@ -14,7 +14,7 @@ from evl.collections import loading_speed
 from evl.collections.copies import plan_copies
 from evl.collections.copy_video import CopySettings, prepare_video
 from evl.collections.loading_speed import measure_loading
-from evl.collections.prepare import _one, prepare
+from evl.collections.prepare import _copy_in_process, prepare
 from evl.data import read_manifest
 from evl.errors import DataError, RunError, SaveError
 from evl.video.decode.reader import probe, read_frames
@@ -128,7 +128,7 @@ def hang_on_webm(item):
     if job.source.endswith("webm"):
         (out / job.target).with_name(".2.mp4.0123abcd.tmp").write_text("half a copy")
         time.sleep(600)
-    return _one(item)
+    return _copy_in_process(item)
 
 
 def test_stopped_goes_on(folder, tmp_path, monkeypatch):
@@ -144,10 +144,8 @@ def test_stopped_goes_on(folder, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(evl.collections.prepare, "_one", hang_on_webm)
-        with pytest.raises(
-            KeyboardInterrupt, match="stopped: 3 of 4 files are done and stay; the same command goes on"
-        ):
+        patch.setattr(evl.collections.prepare, "_copy_in_process", hang_on_webm)
+        with pytest.raises(KeyboardInterrupt, match="stopped: 3 of 4 files are done and stay; the same command makes"):
             prepare(folder, out, SETTINGS, num_workers=2, progress=stop)
     assert not torn.exists()
     report = prepare(folder, out, SETTINGS)
@@ -157,11 +155,11 @@ def test_stopped_goes_on(folder, tmp_path, monkeypatch):
 def crash_on_webm(item):
     if item[0].source.endswith("webm"):
         os.kill(os.getpid(), signal.SIGSEGV)
-    return _one(item)
+    return _copy_in_process(item)
 
 
 def test_a_decoder_that_crashes_is_one_damaged_file(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(evl.collections.prepare, "_one", crash_on_webm)
+    monkeypatch.setattr(evl.collections.prepare, "_copy_in_process", crash_on_webm)
     report = prepare(folder, tmp_path / "out", SETTINGS, num_workers=2)
     assert report.num_made == 2
     assert dict(report.damaged)[str(folder / "train/c/2.webm")] == "the decoder crashed (exit code -11)"
@@ -181,16 +179,16 @@ def test_other_settings_sources_and_folders_are_refused(folder, tmp_path):
     out = tmp_path / "out"
     prepare(folder, out, SETTINGS)
     before = stamps(out)
-    with pytest.raises(RunError, match="holds copies with short_side 48, not 32, gop 1, not 2; take the same"):
+    with pytest.raises(RunError, match="contains copies with short_side 48, not 32, gop 1, not 2; use the same"):
         prepare(folder, out, CopySettings(short_side=32, gop=2))
-    with pytest.raises(RunError, match=f"holds copies of {folder}; for {folder}/train choose another"):
+    with pytest.raises(RunError, match=f"contains copies of {folder}; for {folder}/train choose another"):
         prepare(folder / "train", out, SETTINGS)
     moved = folder.rename(tmp_path / "moved")
     assert prepare(moved, out, SETTINGS).num_kept == 3
     assert stamps(out) == before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("")
-    with pytest.raises(RunError, match=r"holds thesis\.txt, but no prepare\.json; choose another"):
+    with pytest.raises(RunError, match=r"contains thesis\.txt, but no prepare\.json; choose another"):
         prepare(moved, tmp_path / "mine", SETTINGS)
     (out / "prepare.json").write_text("[]")
     with pytest.raises(RunError, match="cannot be read as the settings"):
@@ -202,7 +200,7 @@ def test_two_runs_in_one_folder_are_refused(folder, tmp_path):
     prepare(folder, out, SETTINGS)
     with open(out / ".prepare.lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(RunError, match="another evl prepare is at work"):
+        with pytest.raises(RunError, match="another evl prepare is writing"):
             prepare(folder, out, SETTINGS)
 
 
@@ -213,7 +211,7 @@ def test_sources_and_copies_do_not_mix(folder, tmp_path):
     (folder / "train/c/2.mkv").write_bytes(b"")
     with pytest.raises(DataError, match=r"2\.mkv and .*2\.webm would both become train/c/2\.mp4"):
         plan_copies(folder, tmp_path / "out")
-    with pytest.raises(DataError, match="a video; expected a folder of videos, or a manifest"):
+    with pytest.raises(DataError, match="is a video; expected a folder of videos, or a manifest"):
         plan_copies(folder / "train/c/2.webm", tmp_path / "out")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no videos found"):
@@ -226,7 +224,7 @@ def test_large_lists_and_own_names_stay_behind(folder, tmp_path):
     with open(folder / "features.json", "wb") as file:
         file.truncate(65 * 2**20)
     plan = plan_copies(folder, tmp_path / "out", reserved=("damaged.csv",))
-    assert [name for _, name in plan.others] == ["labels.json", "train/list.TXT"]
+    assert [name for _, name in plan.lists] == ["labels.json", "train/list.TXT"]
     assert set(plan.left_out) == {str(folder / name) for name in ("damaged.csv", "features.json", "notes.bin")}
 
 
