@@ -1,11 +1,7 @@
-"""Trained models at work."""
+"""Using trained models: predictions, vectors, explanations."""
 
-from evl.inference.embedding import Embeddings, embed
-from evl.inference.explanation import Explanation, explain
-from evl.inference.predictor import Predictions, predict, predict_videos, predict_views, views_for
-from evl.inference.reading import Reader, read
+from evl.inference.embedding import embed
+from evl.inference.explanation import explain
+from evl.inference.predictor import predict, predict_videos, predict_views, views_for
 
-__all__ = [
-    "Embeddings", "Explanation", "Predictions", "Reader", "embed", "explain", "predict", "predict_videos",
-    "predict_views", "read", "views_for",
-]  # fmt: skip
+__all__ = ["embed", "explain", "predict", "predict_videos", "predict_views", "views_for"]

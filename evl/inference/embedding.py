@@ -1,4 +1,4 @@
-"""One vector a video, for search, clustering, and to look at."""
+"""One vector per video, for search, clustering and plots."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Pool = Literal["query", "mean"]
 
 @dataclass(frozen=True)
 class Embeddings:
-    """``vectors`` (n,D) float32 of ``samples``, the videos that could be read; ``damaged``: path → reason."""
+    """``vectors`` (n,D) float32 of ``samples``, the videos that could be read; ``damaged``: name → reason."""
 
     samples: tuple[Sample, ...]
     vectors: np.ndarray
@@ -40,38 +40,38 @@ def embed(
     batch_size: int | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> Embeddings:
-    """The mean over a video's views of ``vectors_of``, for every video of a stream of views on the model's encoder
-    (``views_for`` makes one of videos). Labels are not looked at."""
+    """Computes one vector per video: the mean of ``vectors_of`` over the video's views.
+
+    ``stream`` gives views on the model's encoder, such as the stream from ``views_for``. Labels are ignored.
+    """
     reader = Reader(lambda features: vectors_of(model, features, pool), model.encoder.taps)
     with evaluating([model]):
-        (found,), damaged = read(
+        (vectors,), damaged = read(
             stream,
             [reader],
             batch_size=batch_size or card_of(model).evaluation.batch_size,
             world=World(0, 1, stream.device),
             progress=progress,
         )
-    return _gathered(stream.samples, found, damaged)
-
-
-def _gathered(samples: Sequence[Sample], vectors: dict[int, np.ndarray], damaged: dict[int, str]) -> Embeddings:
-    """By index -> in the order of the samples."""
     order = sorted(vectors)
     table = np.stack([vectors[index] for index in order]) if order else np.zeros((0, 0))
-    reasons = {samples[index].name: reason for index, reason in damaged.items()}
-    return Embeddings(tuple(samples[index] for index in order), table.astype(np.float32), reasons)
+    reasons = {stream.samples[index].name: reason for index, reason in damaged.items()}
+    return Embeddings(tuple(stream.samples[index] for index in order), table.astype(np.float32), reasons)
 
 
 def joined(parts: Sequence[Embeddings]) -> Embeddings:
-    """Several one behind the other."""
+    """The embeddings of all parts as one, in order."""
     samples = tuple(sample for part in parts for sample in part.samples)
     vectors = np.concatenate([part.vectors for part in parts if part.samples] or [np.zeros((0, 0), np.float32)])
     return Embeddings(samples, vectors, {name: why for part in parts for name, why in part.damaged.items()})
 
 
 def vectors_of(model: Classifier, features: Sequence[LayerFeatures], pool: Pool) -> Tensor:
-    """Features -> (B,D): ``query``, what the trained decoder's query gathered (a zero-shot model's: the embedding that
-    it compares with names); ``mean``, the mean of the deepest tapped block's patch tokens, which no training touched.
+    """Features -> vectors (B,D). Raises ConfigError for another ``pool`` than these two.
+
+    ``query`` returns the trained decoder's output, or for a zero-shot model the embedding that it compares with the
+    names of classes. ``mean`` returns the mean of the deepest tapped block's patch tokens, which does not depend on
+    training.
     """
     if pool not in ("query", "mean"):
         raise ConfigError(f"pool {pool!r}: expected 'query' or 'mean'")
@@ -84,10 +84,10 @@ def vectors_of(model: Classifier, features: Sequence[LayerFeatures], pool: Pool)
 
 
 def write_embeddings(path: str | Path, embeddings: Embeddings, splits: Sequence[str] | None = None) -> None:
-    """``.parquet``: a row a video, with path, label, split, start_seconds, end_seconds and vector; ``.npy``: the
-    vectors (n,D), and the rest beside them, in ``NAME.videos.csv``.
+    """Writes vectors, and path, label, split, start_seconds and end_seconds of each video.
 
-    Raises ConfigError for other endings, SaveError if the disk refuses.
+    A ``.parquet`` file has one row per video. A ``.npy`` file has only the vectors (n,D), and the other columns are
+    written to ``NAME.videos.csv``. Raises ConfigError for other endings, SaveError if the system cannot write.
     """
     path = require_ending(path)
     columns = {
@@ -115,8 +115,8 @@ def write_embeddings(path: str | Path, embeddings: Embeddings, splits: Sequence[
 
 
 def require_ending(path: str | Path) -> Path:
-    """The path, if it is one that vectors can be written to; ConfigError if not."""
+    """The path with ``~`` replaced. Raises ConfigError if its ending is neither .parquet nor .npy."""
     path = expand_home(Path(path))
     if path.suffix not in (".parquet", ".npy"):
-        raise ConfigError(f"{path}: vectors go to a .parquet or .npy, not {path.suffix or 'without an ending'!r}")
+        raise ConfigError(f"{path}: expected a name that ends in .parquet or .npy")
     return path

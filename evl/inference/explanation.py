@@ -1,4 +1,4 @@
-"""What the decoder looked at: its query's attention over patches and frames."""
+"""Explanations: the attention of a decoder's query token over patches and frames."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from evl.models.attention import CrossAttention
 
 @dataclass(frozen=True)
 class Explanation:
-    """Of B clips and M decoder layers, shallow to deep; for one layer and clip, all shares together sum to 1.
+    """The attention of M decoder layers, shallow to deep, for B clips; the shares of one layer and clip sum to 1.
 
     ``logits`` (B,Y): the model's own. ``attention`` (M,B,T,h,w): the share of each patch of each frame.
-    ``prefix_share`` (M,B): what class and register tokens, which have no place in the picture, get together.
-    It says where the decoder read, not why the answer is what it is: patch tokens know of the whole frame, and what
-    is read much may weigh little.
+    ``prefix_share`` (M,B): the share of all class and register tokens, which have no place in the picture.
+
+    Attention shows where the decoder read, but not the reason for its answer. A patch token has information about the
+    whole frame, and a token with much attention may change the logits only a little.
     """
 
     logits: Tensor
@@ -29,28 +30,29 @@ class Explanation:
 
 @torch.no_grad()
 def explain(model: Classifier, clips: Tensor) -> Explanation:
-    """What the query token of each decoder layer gives to each patch of ``clips`` (B,T,C,H,W), normalised floats.
+    """Computes the attention of each decoder layer's query token for normalized ``clips`` (B,T,C,H,W).
 
-    Mean over heads, and over query tokens where there are several. Of an attentive probe it is the readout, M = 1; of
-    its blocks before that, if any, it says nothing. Judged as in evaluation, without dropout. On the clips' device;
-    attention is float32, or double for double. Raises ConfigError for models that read without attention.
+    The attention is the mean over attention heads, and over query tokens if there are several. For an attentive probe
+    it is that of its last layer, the readout, so M = 1. The model runs in evaluation mode, without dropout. The result
+    is on the clips' device, in float32, or in double for double clips. Raises ConfigError for models without
+    cross-attention to all tokens.
     """
     readers = [module for module in model.decoder.modules() if isinstance(module, CrossAttention)]
     if not readers:
         raise ConfigError(
             f"{type(model.decoder).__name__} has no module evl.models.attention.CrossAttention, so it has no attention "
-            "to show; explain takes models with model.decoder=evl or attentive, and others that are made of it"
+            "to show; explain works with model.decoder=evl or attentive, and with decoders that have such a module"
         )
-    shares: list[Tensor] = []  # (B,T·L) a layer
+    shares: list[Tensor] = []  # (B,T·L) per layer
 
-    def keep(reader: CrossAttention, arguments: tuple, named: dict) -> None:
-        shares.append(reader.weights(*arguments, **named).mean((1, 2)))
+    def keep(reader: CrossAttention, arguments: tuple, keywords: dict) -> None:
+        shares.append(reader.weights(*arguments, **keywords).mean((1, 2)))
 
     hooks = [reader.register_forward_pre_hook(keep, with_kwargs=True) for reader in readers]
     was_training = model.training
     model.eval()
     try:
-        with torch.compiler.set_stance("force_eager"):  # compiled code does not hear hooks
+        with torch.compiler.set_stance("force_eager"):  # compiled code does not call hooks
             logits = model(clips)
     finally:
         model.train(was_training)
@@ -60,7 +62,7 @@ def explain(model: Classifier, clips: Tensor) -> Explanation:
     if not shares or any(one.shape[-1] != num_maps * spec.num_tokens for one in shares):
         raise ConfigError(
             f"the CrossAttention of {type(model.decoder).__name__} does not read all tokens of all frames, so its "
-            "attention has no place in the picture"
+            "attention cannot be shown as a picture"
         )
     tokens = torch.stack(shares).unflatten(-1, (-1, spec.num_tokens))  # (M,B,T,L)
     prefix, patches = tokens.split([spec.num_prefix_tokens, spec.grid[0] * spec.grid[1]], -1)

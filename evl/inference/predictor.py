@@ -1,11 +1,10 @@
-"""Videos → predictions: views through the model, softmax averaged."""
+"""Videos → predictions: the softmax of the model, averaged over each video's views."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from torch import Tensor
 
 from evl.data.dataset import Files
@@ -23,9 +22,10 @@ from evl.video.views import read_views
 
 @dataclass(frozen=True)
 class Predictions:
-    """In the order of the samples: what could be predicted, and index → reason for what could not.
+    """The predictions of the videos that could be read, and ``damaged``: index → reason for the others.
 
-    ``samples``: all videos, in their order. ``notices``: what is odd about them, a line each.
+    ``predictions`` are in the order of ``samples``, which are all videos. ``notices``: what is unusual about them, one
+    line each.
     """
 
     predictions: tuple[Prediction, ...]
@@ -41,11 +41,11 @@ class Predictions:
 def predict(
     model: Classifier, paths: AnyPath | Iterable[AnyPath], *, progress: bool | Report = True, **options
 ) -> Predictions:
-    """Scores of unlabelled videos, by the model's own views unless told otherwise, on the model's device.
+    """Predicts videos without labels, on the model's device.
 
-    ``paths``: one or several (any iterable) of files, of folders, of which all videos are taken, and of manifests, of
-    which every row is, whether a file or a part of one. ``progress``: as for ``evl.train``. ``options``: those of
-    ``predict_videos``. Raises PathTypeError for what is no path, DataError for a folder or manifest without videos.
+    ``paths`` is one path or an iterable of paths. Of a folder, all videos are predicted; of a manifest, all rows, which
+    are files or parts of files. ``progress``: as for ``evl.train``. ``options`` are those of ``predict_videos``. Raises
+    PathTypeError for values that are not paths, DataError for a folder or manifest without videos.
     """
     samples = videos_at(paths)
     with showing(progress) as report:
@@ -63,21 +63,26 @@ def predict_videos(
     wait_seconds: float | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> Predictions:
-    """Predictions of samples without labels, with what is odd about them.
+    """Predicts ``samples``, whose labels are ignored.
 
-    ``wait_seconds``: files that are still being written are waited for, at most so long; what is not complete by then
-    is not predicted, but is in ``damaged``. ``progress(n)`` is called with the number of newly finished videos.
+    Args:
+        num_clips, num_crops: the views of each video; None for those of the model's card.
+        batch_size: videos at a time; None for that of the model's card.
+        num_workers: processes that decode; 0 decodes in this process.
+        wait_seconds: how long to wait for files that are still being written; None does not wait. Files that are not
+            complete by then are in ``damaged``.
+        progress: ``progress(n)`` is called with the number of newly finished videos.
     """
-    late: dict[str, str] = {}
+    incomplete: dict[str, str] = {}
     if wait_seconds is not None:
-        late = wait_until_complete([sample.path for sample in samples], wait_seconds)
-    ready = [index for index, sample in enumerate(samples) if sample.path not in late]
+        incomplete = wait_until_complete([sample.path for sample in samples], wait_seconds)
+    ready = [index for index, sample in enumerate(samples) if sample.path not in incomplete]
     views = dict(num_clips=num_clips, num_crops=num_crops, num_workers=num_workers)
     stream = views_for(model, [samples[index] for index in ready], **views)
-    (found,) = predict_views([model], stream, None, batch_size=batch_size, progress=progress)
-    damaged = {index: late[sample.path] for index, sample in enumerate(samples) if sample.path in late}
-    damaged |= {ready[place]: reason for place, reason in found.damaged.items()}
-    return Predictions(found.predictions, dict(sorted(damaged.items())), tuple(samples), stream.notices())
+    (result,) = predict_views([model], stream, None, batch_size=batch_size, progress=progress)
+    damaged = {index: incomplete[sample.path] for index, sample in enumerate(samples) if sample.path in incomplete}
+    damaged |= {ready[place]: reason for place, reason in result.damaged.items()}
+    return Predictions(result.predictions, dict(sorted(damaged.items())), tuple(samples), stream.notices())
 
 
 def views_for(
@@ -91,10 +96,10 @@ def views_for(
     precision: str | None = None,
     files: Files | None = None,
 ) -> Live:
-    """The stream of all views of ``samples`` as ``model`` wants them: decoded, normalised, encoded by its backbone.
+    """A stream of all views of ``samples`` for ``model``: decoded, normalized, and encoded by its backbone.
 
-    ``files``: the samples', where they are known from before; without it labelled ones are verified, others are not.
-    ``precision``: None for what the model was trained in (fp32 on the CPU for fp16). Raises ConfigError where the
+    ``files``: those of the samples, if they exist already; otherwise samples are verified if there are ``labels``.
+    ``precision``: None for that of the model's training (fp32 instead of fp16 on a CPU). Raises ConfigError if the
     model has no backbone.
     """
     card = card_of(model)
@@ -109,7 +114,7 @@ def views_for(
 def read_views_of(
     model: Classifier, path: AnyPath, *, num_clips: int | None = None, num_crops: int | None = None
 ) -> Tensor:
-    """The views of one file as ``views_for`` has them: float (V,T,C,H,W), normalised. Raises VideoError."""
+    """Reads the views of one file for ``model``: normalized float32 (V,T,C,H,W). Raises VideoError."""
     card = card_of(model)
     clip, pixels = card.clip, card.preprocessing
     return read_views(
@@ -138,37 +143,31 @@ def predict_views(
     world: World | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> list[Predictions]:
-    """Predictions of every video of a stream of views, by models that share its encoder. ``labels``: numbers of
-    classes, or None. ``batch_size``: videos at a time; None for the first model's own."""
+    """Predicts every video of a stream of views by several models that share its encoder; one result per model.
+
+    ``labels``: numbers of classes, or None. ``batch_size``: videos at a time; None for that of the first model's card.
+    """
+    samples = stream.samples
     with evaluating(models):
-        found, damaged = read(
+        scores_per_model, damaged = read(
             stream,
             [scores_of(model) for model in models],
             batch_size=batch_size or card_of(models[0]).evaluation.batch_size,
             world=world or World(0, 1, device_of(models[0])),
             progress=progress,
         )
-    return [
-        _predictions(stream.samples, labels, scores, damaged, model.class_names)
-        for model, scores in zip(models, found, strict=True)
-    ]
-
-
-def _predictions(
-    samples, labels, scores: dict[int, np.ndarray], damaged: dict[int, str], class_names: tuple[str, ...]
-) -> Predictions:
-    return Predictions(
-        tuple(
+    results = []
+    for model, scores in zip(models, scores_per_model, strict=True):
+        predictions = tuple(
             Prediction(
                 samples[index].path,
                 tuple(scores[index].tolist()),
                 labels[index] if labels is not None else None,
                 samples[index].start_seconds,
                 samples[index].end_seconds,
-                class_names,
+                model.class_names,
             )
             for index in sorted(scores)
-        ),
-        damaged,
-        tuple(samples),
-    )
+        )
+        results.append(Predictions(predictions, damaged, tuple(samples)))
+    return results

@@ -1,4 +1,4 @@
-"""The one loop that judges: every sample of a stream once, over all processes, by any number of readers."""
+"""The judging loop: it reads every sample of a stream once, in all processes, for any number of readers."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from evl.streams import Features, Stream
 
 @dataclass(frozen=True)
 class Reader:
-    """What is read from features: ``of(features)`` -> (ΣV,·) for the views of some videos.
+    """Something to compute from features: ``of(features)`` -> (ΣV,·) for the views of some videos.
 
-    ``blocks``: the tapped blocks that it takes, None for all of the stream's. ``reads_maps``: whether it reads
-    neighbor maps, which are then made once for all readers that do. ``reads_query_key``: whether it reads queries and
-    keys of the encoder, which maps would take the place of.
+    ``blocks``: the tapped blocks whose features it reads; None for all of the stream's. ``reads_maps``: whether it
+    reads neighbor maps, which are computed once for all such readers. ``reads_query_key``: whether it reads the
+    encoder's query and key, which neighbor maps would replace.
     """
 
     of: Callable[[Features], Tensor]
@@ -42,12 +42,13 @@ def read(
     world: World,
     progress: Callable[[int], None] = lambda count: None,
 ) -> tuple[list[dict[int, np.ndarray]], dict[int, str]]:
-    """(for each reader: index → mean over a video's views, in double; index → reason for what could not be read).
+    """Reads all samples; returns one dict per reader, and the damaged samples.
 
-    Every sample exactly once: process r takes samples r, r + size, …; all processes get the whole.
+    Each reader's dict maps the index of a sample to the mean over its views, in double; the last dict maps the index
+    of a damaged sample to the reason. Process r reads the samples r, r + size, …, and all processes return all results.
     ``progress(n)`` is called with the number of newly finished videos.
     """
-    found: list[dict[int, np.ndarray]] = [{} for _ in readers]
+    results: list[dict[int, np.ndarray]] = [{} for _ in readers]
     damaged: dict[int, str] = {}
     taps = stream.encoder.taps
     places = [[taps.index(block) for block in reader.blocks or taps] for reader in readers]
@@ -59,27 +60,27 @@ def read(
             features = batch.features
             if len(readers) > 1:
                 features = share_maps(features, mapped, stream.encoder.spec.grid)
-            for reader, own, of_reader in zip(readers, places, found, strict=True):
+            for reader, own, result in zip(readers, places, results, strict=True):
                 values = reader.of([features[place] for place in own])
                 means = [views.mean(0).cpu().numpy() for views in values.double().split(list(batch.num_views))]
-                of_reader |= dict(zip(batch.indices, means, strict=True))
+                result.update(zip(batch.indices, means, strict=True))
             del features
         progress(len(batch.indices) + len(batch.damaged))
-    for others, other_damaged in world.gather((found, damaged)):
-        for of_reader, more in zip(found, others, strict=True):
-            of_reader |= more
+    for other_results, other_damaged in world.gather((results, damaged)):
+        for result, other in zip(results, other_results, strict=True):
+            result.update(other)
         damaged |= other_damaged
-    return found, dict(sorted(damaged.items()))
+    return results, dict(sorted(damaged.items()))
 
 
 def _share_of(world: World, num_samples: int, batch_size: int) -> list[range]:
-    """Batches of the samples that this process looks at."""
+    """The batches of the samples that this process reads."""
     mine = range(world.rank, num_samples, world.size)
     return [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
 
 
 def scores_of(model: Classifier) -> Reader:
-    """Softmax of the logits, in double: what docs/method.md section 7 averages over views."""
+    """A reader for a model's scores: the softmax of its logits, in double (docs/method.md section 7)."""
     return Reader(
         lambda features: model.classify(features).double().softmax(-1),
         model.encoder.taps,
@@ -90,7 +91,7 @@ def scores_of(model: Classifier) -> Reader:
 
 @contextmanager
 def evaluating(models: Iterable[Classifier]) -> Iterator[None]:
-    """Models in evaluation mode, and as they were afterwards."""
+    """Puts models into evaluation mode within the block, and restores their modes afterwards."""
     before = [(model, model.training) for model in models]
     for model, _ in before:
         model.eval()
@@ -106,7 +107,7 @@ def device_of(model: Classifier) -> torch.device:
 
 
 def judging_precision(model: Classifier, precision: str | None = None) -> str:
-    """The given one, or the model's own; fp16 is for CUDA, and far too slow on a CPU."""
+    """The given precision, or that of the model's card, with fp32 instead of fp16 on a CPU, where fp16 is very slow."""
     device = device_of(model)
     if precision is None:
         own = card_of(model).precision
@@ -115,7 +116,7 @@ def judging_precision(model: Classifier, precision: str | None = None) -> str:
 
 
 def card_of(model: Classifier):
-    """The model's card. Raises ConfigError where it has none."""
+    """The model's card. Raises ConfigError if it has none."""
     if model.card is None:
         raise ConfigError(
             "this model has no ModelCard, so its preprocessing is unknown; load it with evl.load(...), or build it "

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 
 log = logging.getLogger("evl")
-QUIET_SECONDS = 3.0  # for so long a file must not change to be taken as complete
+QUIET_SECONDS = 3.0  # a file that does not change for so long is complete
 LIMIT_SECONDS = 600.0
 
 
@@ -20,16 +20,15 @@ def wait_until_complete(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> dict[str, str]:
-    """Returns when no file has changed for ``quiet_seconds``, or ``limit_seconds`` are over: path → reason for those
-    that are not complete by then.
+    """Waits until all files are complete, at most ``limit_seconds``; returns path → reason for those that are not.
 
-    A file is complete when its size and its time of change have stayed the same for that long and it is not empty; a
-    folder of frames when this holds of its number of files and of their sizes. A file that is not there yet is waited
-    for as well. All are watched at once, each file once, so complete ones cost ``quiet_seconds`` in all.
+    A file is complete when it is not empty, and its size and time of change were the same for ``quiet_seconds``. A
+    folder of frames is complete when this holds for its number of files and their total size. Files that do not exist
+    yet are waited for, too. All are watched at the same time, so complete files cost ``quiet_seconds`` in total.
     """
     started = clock()
-    seen = {path: (_state(path), started) for path in paths}  # what it is like, and since when
-    waiting, told = set(seen), False
+    seen = {path: (_state(path), started) for path in paths}  # each file's state, and the time since which it has it
+    waiting, is_logged = set(seen), False
     while waiting:
         now = clock()
         for path in sorted(waiting):
@@ -43,8 +42,8 @@ def wait_until_complete(
             break
         if now - started >= max(limit_seconds, quiet_seconds):
             return {path: _reason(seen[path][0], limit_seconds) for path in seen if path in waiting}
-        if not told and now - started > quiet_seconds:
-            told = True
+        if not is_logged and now - started > quiet_seconds:
+            is_logged = True
             files = "1 file" if len(waiting) == 1 else f"{len(waiting)} files"
             log.info("waiting for %s to be complete, such as %s (Ctrl-C stops)", files, min(waiting))
         sleep(min(0.5, quiet_seconds / 4))
@@ -52,21 +51,21 @@ def wait_until_complete(
 
 
 def _state(path: str) -> tuple | None:
-    """(bytes, time of change or number of files); None if there is nothing."""
+    """(bytes, time of change or number of files); None if the path does not exist."""
     try:
         if os.path.isdir(path):
             with os.scandir(path) as entries:
                 sizes = [entry.stat().st_size for entry in entries if entry.is_file()]
             return sum(sizes), len(sizes)
-        found = os.stat(path)
+        info = os.stat(path)
     except (OSError, ValueError):
         return None
-    return found.st_size, found.st_mtime_ns
+    return info.st_size, info.st_mtime_ns
 
 
 def _reason(state: tuple | None, limit_seconds: float) -> str:
     if state is None:
-        return f"no such file, also after {limit_seconds:g} s of waiting"
+        return f"no such file, even after {limit_seconds:g} s of waiting"
     if state[0] == 0:
         return f"still empty after {limit_seconds:g} s of waiting"
     return f"still growing after {limit_seconds:g} s of waiting; wait longer, or predict it once it is complete"

@@ -1,4 +1,4 @@
-"""Features of clips, batch by batch: from videos, from a store, or from memory. Features are the waist of the house."""
+"""Streams: features of clips in batches, from videos, from a store, or from memory."""
 
 from evl.streams.base import Batch, Features, Stream, Subset, Views
 

@@ -1,7 +1,7 @@
-"""What training and judging read, wherever it comes from.
+"""The streams of features that training and judging read.
 
-Left of a stream something becomes features: videos that are decoded and encoded now, a store on disk, features kept in
-memory. Right of it nobody can see the difference.
+The features come from videos that are decoded and encoded now, from a store on disk, or from memory. Code that reads a
+stream is the same for all three.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ Features = Sequence[LayerFeatures | MappedFeatures]  # one per tapped block, sha
 
 @dataclass(frozen=True)
 class Batch:
-    """Features of some clips, on the device of whoever learns or judges.
+    """The features of some clips, on the stream's device.
 
-    ``features``: of all clips that could be read, (B,T,L,D) each; None where none could. ``labels`` (B) long, −1 where
-    there is none. ``indices``: of the samples. ``damaged``: index → reason. ``num_views``: where a sample has several
-    clips (its views), which then lie one behind the other: how many each has.
+    ``features``: those of the clips that could be read, with tokens (B,T,L,D) per tapped block; None if there are none.
+    ``labels`` (B) long, −1 without a label. ``indices``: the numbers of the samples. ``damaged``: index → reason.
+    ``num_views``: for each sample, the number of its clips, if samples have several clips (their views). The clips of a
+    sample follow each other.
     """
 
     features: Features | None
@@ -40,7 +41,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Views:
-    """By which views a stream shows each video: part of what a score is worth. ``note``: what else there is to say."""
+    """The views of each video in a stream, which a score's protocol names. ``note`` is the end of that line."""
 
     num_clips: int
     num_crops: int
@@ -49,15 +50,15 @@ class Views:
 
 
 class Stream(Protocol):
-    """Batches of features.
+    """Reads features in batches.
 
     Attributes:
         samples: the videos, in the order of their indices.
-        encoder: what there is to know of the encoder; its ``taps`` are the blocks whose features come.
-        device, precision: of the features.
-        views: how a video is shown, for streams by which models are judged.
-        advice: what to try where training waits for data.
-        waited_seconds: for how long reading has kept its reader waiting; not the time that encoding took.
+        encoder: the description of the encoder; its ``taps`` are the blocks that have features in this stream.
+        device, precision: those of the features.
+        views: the views of each video, in streams for judging.
+        advice: what users can do if training waits for data.
+        waited_seconds: the time that callers have waited for data so far, without the time of encoding.
     """
 
     samples: Sequence[Sample]
@@ -69,23 +70,26 @@ class Stream(Protocol):
     waited_seconds: float
 
     def notices(self) -> tuple[str, ...]:
-        """What is odd about the videos that were read so far, a line each."""
+        """What is unusual about the videos that were read so far, one line each."""
 
     def read(self, batches: Iterable[Sequence[Any]]) -> Iterator[Batch]:
-        """The features of each batch of keys, in order. A key is (epoch, index) in a stream of training clips, an index
-        in one of views. Reading starts with the call; a batch may be used until the next one is asked for."""
+        """Yields the features of each batch of keys, in order.
+
+        A key is (epoch, index) in a stream of training clips, and an index in a stream of views. Reading starts with
+        the call. A batch is valid until the next one is taken.
+        """
 
 
-def read_out(
-    stream: Stream, found: Iterator[ClipBatch], features_of: Callable[[Any], Features], lengths: dict | None = None
+def encoded(
+    stream: Stream, clips: Iterator[ClipBatch], features_of: Callable[[Any], Features], lengths: dict | None = None
 ) -> Iterator[Batch]:
-    """The batches that ``found`` reads, on the device of ``stream``; ``features_of(clips)`` makes their features.
+    """Yields the batches of ``clips`` with the features that ``features_of`` returns, on the device of ``stream``.
 
-    Adds to ``stream.waited_seconds`` how long ``found`` kept us waiting, and to ``lengths`` what the batches tell.
+    Adds the time of waiting for ``clips`` to ``stream.waited_seconds``, and the lengths of their videos to ``lengths``.
     """
     while True:
         started = time.perf_counter()
-        batch = next(found, None)
+        batch = next(clips, None)
         stream.waited_seconds += time.perf_counter() - started
         if batch is None:
             return
@@ -94,18 +98,18 @@ def read_out(
         labels = batch.labels.to(stream.device, non_blocking=True)
         features = None if batch.clips is None else features_of(batch.clips)
         yield Batch(features, labels, batch.indices, batch.damaged, batch.num_views)
-        del features  # before the next ones are made
+        del features  # frees their memory before the next ones are computed
 
 
 class Subset:
-    """A stream of some samples of another: sample i is sample ``chosen[i]`` there."""
+    """A stream of some samples of another stream: its sample i is that stream's sample ``chosen[i]``."""
 
     def __init__(self, stream: Stream, chosen: Sequence[int]):
         self.stream, self.chosen = stream, tuple(chosen)
         self.samples = tuple(stream.samples[index] for index in self.chosen)
         self.encoder, self.device, self.precision = stream.encoder, stream.device, stream.precision
         self.views, self.advice = stream.views, stream.advice
-        self._place = {index: place for place, index in enumerate(self.chosen)}
+        self._own_index = {index: own for own, index in enumerate(self.chosen)}
 
     @property
     def waited_seconds(self) -> float:
@@ -115,10 +119,10 @@ class Subset:
         return self.stream.notices()
 
     def read(self, batches: Iterable[Sequence[Any]]) -> Iterator[Batch]:
-        def there(key):
+        def outer(key):
             return (key[0], self.chosen[key[1]]) if isinstance(key, tuple) else self.chosen[key]
 
-        for batch in self.stream.read([there(key) for key in keys] for keys in batches):
-            damaged = {self._place[index]: reason for index, reason in batch.damaged.items()}
-            indices = tuple(self._place[index] for index in batch.indices)
+        for batch in self.stream.read([outer(key) for key in keys] for keys in batches):
+            damaged = {self._own_index[index]: reason for index, reason in batch.damaged.items()}
+            indices = tuple(self._own_index[index] for index in batch.indices)
             yield Batch(batch.features, batch.labels, indices, damaged, batch.num_views)

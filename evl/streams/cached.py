@@ -1,4 +1,4 @@
-"""Features that stay in memory: of few clips, for many learners."""
+"""A stream that keeps its features in memory, for many learners on few clips."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 from evl.streams.base import Batch, Features, Stream
 from evl.types import MappedFeatures
 
-KEPT_BYTES = 2 << 30
+KEPT_BYTES = 2 << 30  # the most memory for kept features
 
 
 class Cached:
-    """A stream whose clips are read and made when they are first asked for, and kept as long as they fit.
+    """A stream that reads each clip of ``stream`` once, and keeps its features while there is room for them.
 
-    ``name_of(key)``: keys of one name have the same features. ``labels`` are of all samples. For streams of
-    MappedFeatures (a store's).
+    Keys with the same ``name_of(key)`` have the same features. ``labels`` are those of all samples. ``stream`` must
+    give MappedFeatures, as a store's does.
     """
 
     def __init__(
@@ -44,20 +44,20 @@ class Cached:
 
     def _features(self, keys: Sequence[tuple[int, int]]) -> Features:
         names = [self.name_of(key) for key in keys]
-        new = {name: key for name, key in zip(names, keys, strict=True) if name not in self._kept}
-        made = dict(zip(new, self._make(list(new.values())), strict=True)) if new else {}
-        for name, layers in made.items():
+        missing = {name: key for name, key in zip(names, keys, strict=True) if name not in self._kept}
+        new = dict(zip(missing, self._read_clips(list(missing.values())), strict=True)) if missing else {}
+        for name, layers in new.items():
             size = sum(x.numel() * x.element_size() for one in layers for x in (one.tokens, *one.maps))
             if size <= self.free_bytes:
                 self.free_bytes -= size
                 self._kept[name] = layers
-        clips = [made.get(name) or self._kept[name] for name in names]
+        clips = [new.get(name) or self._kept[name] for name in names]
         return [_joined(layers) for layers in zip(*clips, strict=True)]
 
-    def _make(self, keys: list[tuple[int, int]]) -> list[list[MappedFeatures]]:
-        """Of each key in memory of its own. Damaged videos must not be asked for."""
+    def _read_clips(self, keys: list[tuple[int, int]]) -> list[list[MappedFeatures]]:
+        """For each key, a copy of the features of its tapped blocks. No key may be that of a damaged video."""
         (batch,) = self.stream.read([keys])
-        assert len(batch.indices) == len(keys), "a damaged video was asked for"
+        assert len(batch.indices) == len(keys), "a key of a damaged video"
         return [
             [
                 MappedFeatures(x.tokens[i : i + 1].clone(), [m[:, i : i + 1].clone() for m in x.maps])
@@ -68,6 +68,6 @@ class Cached:
 
 
 def _joined(clips: Sequence[MappedFeatures]) -> MappedFeatures:
-    """One block's features of several clips: tokens (1,T,L,D) each -> (B,T,L,D), maps likewise in their dimension 1."""
+    """Joins one block's features of B clips: tokens (1,T,L,D) each -> (B,T,L,D), and maps in their dimension 1."""
     maps = [torch.cat(parts, 1) for parts in zip(*(one.maps for one in clips), strict=True)]
     return MappedFeatures(torch.cat([one.tokens for one in clips]), maps)

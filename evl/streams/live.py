@@ -1,4 +1,4 @@
-"""Videos → features: decoded by other processes, encoded here."""
+"""Videos → features: worker processes decode them, and this process encodes them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from evl.data.dataset import ClipBatch, EvaluationViews, Files, TrainingClips, c
 from evl.data.loader import default_num_workers, read_batches
 from evl.data.splits import make_files, num_workers
 from evl.runtime.precision import autocast
-from evl.streams.base import Batch, Features, Views, read_out
+from evl.streams.base import Batch, Features, Views, encoded
 from evl.types import Preprocessing, Sample
 from evl.video.augment import TrainingTransform
 from evl.video.long_videos import Length, long_videos_notice
@@ -21,7 +21,10 @@ from evl.video.transforms import normalize
 
 
 class Live:
-    """A stream of what ``backbone`` computes of the clips of ``dataset``. ``num_clips``: by which a video is judged."""
+    """A stream of the features that ``backbone`` computes for the clips of ``dataset``.
+
+    ``num_clips`` is the number of clips by which a video is judged; notices about long videos use it.
+    """
 
     def __init__(
         self,
@@ -45,20 +48,19 @@ class Live:
         self._lengths: dict[int, Length] = {}
 
     def notices(self) -> tuple[str, ...]:
-        """What is odd about the videos that were read so far, a line each: long ones get one label."""
+        """One line about long videos among those that were read so far, or nothing."""
         lengths = {self.samples[index]: length for index, length in self._lengths.items()}
         notice = long_videos_notice(lengths, self.dataset.clip, self.num_clips)
         return () if notice is None else (notice,)
 
     def read(self, batches: Iterable[Sequence]) -> Iterator[Batch]:
         workers = min(self.num_workers, len(batches)) if hasattr(batches, "__len__") else self.num_workers
-        found = read_batches(
-            self.dataset, batches, num_workers=workers, device=self.device, collate=self.collate
-        )  # workers start now
-        return read_out(self, found, self._features, self._lengths)
+        options = dict(num_workers=workers, device=self.device, collate=self.collate)
+        clips = read_batches(self.dataset, batches, **options)  # this call starts the workers
+        return encoded(self, clips, self._features, self._lengths)
 
     def _features(self, pixels: Tensor) -> Features:
-        """One byte per pixel travels to the device, not four."""
+        # bytes are normalized on the device, so one byte per pixel is copied there, not four
         pixels, pre = pixels.to(self.device, non_blocking=True), self.preprocessing
         clips = normalize(pixels, pre.mean, pre.std) if pixels.dtype == torch.uint8 else pixels
         with torch.no_grad(), autocast(self.precision, self.device):
@@ -73,13 +75,12 @@ def training_clips(
     class_names: Sequence[str],
     preprocessing: Preprocessing,
 ) -> Live:
-    """Augmented clips of training videos; keys are (epoch, index). ``labels``: the number of each sample's class."""
+    """A stream of augmented training clips; keys are (epoch, index). ``labels``: the number of each sample's class."""
     transform = TrainingTransform(config.augment, preprocessing, class_names)
     files, pixels = make_files(samples, config), dict(square_pixels=preprocessing.pixel_aspect)
     dataset = TrainingClips(files, labels, config.clip, transform, config.training.seed, **pixels)
-    how = dict(precision=config.training.precision, num_workers=num_workers(config))
-    how["num_clips"] = config.evaluation.num_clips
-    return Live(backbone, dataset, collate_clips, preprocessing, **how)
+    options = dict(precision=config.training.precision, num_workers=num_workers(config))
+    return Live(backbone, dataset, collate_clips, preprocessing, **options, num_clips=config.evaluation.num_clips)
 
 
 def video_views(
@@ -92,13 +93,13 @@ def video_views(
     *,
     num_workers: int = 0,
 ) -> Live:
-    """All views of each video; keys are indices. ``labels``: the number of each sample's class, if there are some."""
-    counts = dict(num_clips=views.num_clips, num_crops=views.num_crops)
-    dataset = EvaluationViews(files, labels, clip, preprocessing, **counts)
-    how = dict(precision=views.precision, num_workers=num_workers, views=views, num_clips=views.num_clips)
-    return Live(backbone, dataset, collate_views, preprocessing, **how)
+    """A stream of all views of each video; keys are indices. ``labels``: the number of each sample's class, or None."""
+    dataset = EvaluationViews(files, labels, clip, preprocessing, num_clips=views.num_clips, num_crops=views.num_crops)
+    options = dict(precision=views.precision, num_workers=num_workers, views=views, num_clips=views.num_clips)
+    return Live(backbone, dataset, collate_views, preprocessing, **options)
 
 
 def decoding_advice(num_workers: int) -> str:
+    """What users can do if training waits for decoding."""
     more = f"data.num_workers above {num_workers}, " if num_workers < default_num_workers() else ""
     return f"try {more}evl prepare"

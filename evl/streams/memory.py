@@ -1,8 +1,8 @@
-"""Frozen features of many clips, in memory: computed once, read by every decoder.
+"""Frozen features of many clips in memory, computed once for all decoders.
 
-A clip costs M·T·(L·D + 2·(h·w)²) numbers. Of a tapped block's query and key only the head-averaged maps between
-neighboring frames are kept (docs/method.md section 4: they hold no parameters), which is fewer bytes than queries and
-keys (T·L·2·D) where 2·(h·w)² < 2·L·D, and saves a training step the two thirds of its time that making them takes.
+Each clip needs M·T·(L·D + 2·(h·w)²) numbers. Query and key are not kept, but the neighbor maps made from them, which
+have no parameters (docs/method.md section 4). Maps need less memory than query and key (T·L·2·D) if
+2·(h·w)² < 2·L·D. Computing them in each training step would take two thirds of its time.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ CLIPS_AT_ONCE = 8
 
 @contextmanager
 def threads() -> Iterator[ThreadPoolExecutor]:
-    """A pool with a thread a core, each of which computes alone.
+    """A pool with one thread per core; each of them computes its products alone.
 
-    For models as small as these that is faster than all cores at each product, and far faster where other programs
-    want the cores too: threads that share a product wait for the slowest.
+    For small models this is faster than splitting each product over all cores. It is much faster if other programs use
+    the cores, too, because threads that share a product wait for the slowest one.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -42,10 +42,13 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 
 
 class InMemory:
-    """A stream of n clips, one per sample: of each tapped block ``tokens`` (n,T,L,D) and ``maps`` (n,T,h,w,h,2,w) or
-    None. Features come in float32, by a thread of ``pool`` per block. A key is (epoch, index), or an index."""
+    """A stream of n clips in memory, one per sample; keys are (epoch, index) or indices.
 
-    advice = "features are in memory: there is nothing to wait for"
+    ``tokens`` (n,T,L,D) and ``maps`` (n,T,h,w,h,2,w), or None instead of maps, are given per tapped block. Features are
+    returned in float32; threads of ``pool`` gather those of the blocks in parallel.
+    """
+
+    advice = "features are in memory, so training should not wait for them"
     waited_seconds = 0.0
     precision = "fp32"
     device = torch.device("cpu")
@@ -70,7 +73,7 @@ class InMemory:
         return sum(x.numel() * x.element_size() for x in (*self.tokens, *self.maps) if x is not None)
 
     def of(self, samples: Sequence[Sample]) -> InMemory:
-        """The same features under other samples: the same clips with the labels of another task."""
+        """The same features with other samples, such as the labels of another task for the same clips."""
         return InMemory(self.tokens, self.maps, self.encoder, samples, self.pool)
 
     def notices(self) -> tuple[str, ...]:
@@ -79,11 +82,11 @@ class InMemory:
     def read(self, batches: Iterable[Sequence[int | tuple[int, int]]]) -> Iterator[Batch]:
         for keys in batches:
             rows = [key[1] if isinstance(key, tuple) else key for key in keys]
-            labels = torch.full((len(rows),), -1)  # each learner has its own
+            labels = torch.full((len(rows),), -1)  # because each learner has labels of its own
             yield Batch(self.batch(rows), labels, tuple(rows), {}, (1,) * len(rows))
 
     def batch(self, rows: Sequence[int]) -> list[MappedFeatures]:
-        """The features of some clips, shallow to deep."""
+        """The features of the clips with these numbers, shallow to deep."""
         rows = torch.as_tensor(rows)
 
         def gather(block: int) -> MappedFeatures:
@@ -104,9 +107,10 @@ def extract(
     dtype: torch.dtype = torch.float16,
     progress: Callable[[int], None] = lambda done: None,
 ) -> InMemory:
-    """What a frozen backbone says of clips (n,T,3,H,W), kept as ``dtype``, a few clips a thread at a time.
+    """Computes the features of clips (n,T,3,H,W) with a frozen backbone, and keeps them in ``dtype``.
 
-    Raises RunError for numbers that the type cannot hold.
+    The threads of ``pool`` take a few clips at a time; ``progress(n)`` is called with the number of finished clips.
+    Raises RunError if features are too large for the dtype.
     """
     spec = backbone.spec
     (h, w), (n, t) = spec.grid, clips.shape[:2]
@@ -127,20 +131,20 @@ def extract(
 
 
 def pooled(features: InMemory, num_prefix_tokens: int) -> InMemory:
-    """What a mean-pooled probe reads, and no more: one frame of one patch, the mean of the deepest block's patches.
+    """Reduces features to what a mean-pooled probe needs: one frame with one patch token, the deepest block's mean.
 
-    The mean of one is itself, so ``evl.models.MeanPool`` gives the same numbers as on the features themselves.
+    The mean of one token is that token, so ``evl.models.MeanPool`` returns the same numbers as for the full features.
     """
     tokens = features.tokens[-1]
     means = torch.stack([one[:, num_prefix_tokens:].mean((0, 1), dtype=torch.float32) for one in tokens])
-    alone = means.new_zeros(len(means), 1, num_prefix_tokens + 1, means.shape[-1])
-    alone[:, 0, -1] = means
-    last = replace(features.encoder.facts, taps=features.encoder.taps[-1:])
-    return InMemory([alone], [None], last, features.samples, features.pool)
+    tokens = means.new_zeros(len(means), 1, num_prefix_tokens + 1, means.shape[-1])
+    tokens[:, 0, -1] = means
+    encoder = replace(features.encoder.facts, taps=features.encoder.taps[-1:])
+    return InMemory([tokens], [None], encoder, features.samples, features.pool)
 
 
 def of_frames(features: InMemory, frames: Sequence[int]) -> InMemory:
-    """Features of one frame of every clip, ``frames`` (n), for decoders that are to see a still picture."""
+    """The features of one frame of each clip, whose numbers are ``frames`` (n), for decoders that read one picture."""
     rows, chosen = torch.arange(len(features)), torch.as_tensor(frames)
     tokens = [x[rows, chosen][:, None] for x in features.tokens]
     return InMemory(tokens, [None for _ in features.maps], features.encoder, features.samples, features.pool)

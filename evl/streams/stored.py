@@ -1,7 +1,7 @@
-"""A store on disk → features: read ahead by threads, unpacked here.
+"""A store on disk → features: threads read ahead, and this process unpacks the features.
 
-They are what ``evl.streams.live`` makes of the videos, to the rounding of the store: the same clips in the same
-batches, the same videos missing from them.
+They equal the features that ``evl.streams.live`` computes from the videos, except for the store's rounding. Batches
+have the same clips, and lack the same damaged videos.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from evl.data.dataset import ClipBatch
 from evl.runtime.precision import autocast
 from evl.store.store import FeatureStore, StoredClips, StoredSplit, drawn_frames
 from evl.store.unpacker import Unpacker
-from evl.streams.base import Batch, Features, Views, read_out
+from evl.streams.base import Batch, Features, Views, encoded
 
-READ_AHEAD = 2  # batches that wait or are being read; two threads overlap what one waits for the disk
+READ_AHEAD = 2  # threads, and batches that they read in advance; two threads use the time that one waits for the disk
 
 
 class Stored:
-    """A stream of what is stored of clips. ``read_clips(keys, out)`` -> ClipBatch of StoredClips."""
+    """A stream of stored features. ``read_clips(keys, out)`` -> ClipBatch of StoredClips."""
 
     advice = "the store's disk is slower than the training: copy the store to a faster one, or store int8"
 
@@ -48,7 +48,7 @@ class Stored:
         return ()
 
     def read(self, batches: Iterable[Sequence]) -> Iterator[Batch]:
-        return read_out(self, read_ahead(self.read_clips, batches, self.device), self._features)  # reading starts now
+        return encoded(self, read_ahead(self.read_clips, batches, self.device), self._features)
 
     def _features(self, clips: StoredClips) -> Features:
         with autocast(self.precision, self.device):
@@ -56,7 +56,7 @@ class Stored:
 
 
 def stored_training_clips(store: FeatureStore, unpacker: Unpacker, config: RunConfig, device: torch.device) -> Stored:
-    """The store's training clips; keys are (epoch, index)."""
+    """A stream of the store's training clips; keys are (epoch, index)."""
     split, frames = store.splits["train"], store.description.num_frames("train")
     reader = StoredTrainingClips(split, split.labels, config.clip, frames, config.training.seed, unpacker.encoder.taps)
     return Stored(unpacker, split, reader.read, device=device, precision=config.training.precision)
@@ -73,21 +73,18 @@ def stored_views(
     precision: str,
     dtype: torch.dtype = torch.float32,
 ) -> Stored:
-    """All that is stored of each video of the split ``name``; keys are indices."""
-    description = store.description
-    how, options = description.evaluation, description.options
-    views = Views(how.num_clips, how.num_crops, precision, f", from a store ({options.form}, {options.dtype})")
-    reader = StoredViews(store.splits[name], labels, unpacker.encoder.taps, clip)
-    return Stored(
-        unpacker, store.splits[name], reader.read, device=device, precision=precision, dtype=dtype, views=views
-    )
+    """A stream of all stored clips of each video of the split ``name``; keys are indices."""
+    split, stored, options = store.splits[name], store.description.evaluation, store.description.options
+    views = Views(stored.num_clips, stored.num_crops, precision, f", from a store ({options.form}, {options.dtype})")
+    reader = StoredViews(split, labels, unpacker.encoder.taps, clip)
+    return Stored(unpacker, split, reader.read, device=device, precision=precision, dtype=dtype, views=views)
 
 
 class StoredTrainingClips:
-    """``read([(epoch, index), …])`` -> ClipBatch: what ``TrainingClips`` gives for these keys, as far as it is stored.
+    """``read([(epoch, index), …])`` -> the ClipBatch of stored training clips for these keys.
 
-    Epoch e of a video takes its stored clip e modulo their number. Where longer runs of frames are stored, the
-    ``clip.num_frames`` frames of an epoch are drawn from (seed, epoch, index).
+    In epoch e, a video has its stored clip number e, modulo the number of its stored clips. If stored clips have more
+    frames, the ``clip.num_frames`` frames are drawn by a generator with the seed (seed, epoch, index).
     """
 
     def __init__(
@@ -100,7 +97,7 @@ class StoredTrainingClips:
         blocks: Sequence[int] | None = None,
     ):
         self.split, self.labels, self.clip, self.stored_frames, self.seed = split, labels, clip, stored_frames, seed
-        self.blocks = blocks  # tapped blocks to read; None: all
+        self.blocks = blocks  # the tapped blocks to read; None for all
 
     def read(self, keys: Sequence[tuple[int, int]], out: StoredClips | None = None) -> ClipBatch:
         split = self.split
@@ -108,7 +105,7 @@ class StoredTrainingClips:
         pairs = [(index, epoch % split.num_clips(index)) for epoch, index in good]
         frames = None
         if self.stored_frames != self.clip.num_frames:
-            frames = [self._drawn(epoch, *pair) for (epoch, _), pair in zip(good, pairs, strict=True)]
+            frames = [self._draw_frames(epoch, *pair) for (epoch, _), pair in zip(good, pairs, strict=True)]
         return ClipBatch(
             split.read(pairs, self.blocks, frames, out) if pairs else None,
             torch.tensor([self.labels[index] for _, index in good], dtype=torch.long),
@@ -116,7 +113,7 @@ class StoredTrainingClips:
             {index: split.damaged[index] for _, index in keys if index in split.damaged},
         )
 
-    def _drawn(self, epoch: int, video: int, clip: int) -> list[int]:
+    def _draw_frames(self, epoch: int, video: int, clip: int) -> list[int]:
         num_valid = self.split.num_valid(video, clip)
         return drawn_frames(
             self.stored_frames, num_valid, self.clip.num_frames, self.clip.sampling,
@@ -125,10 +122,11 @@ class StoredTrainingClips:
 
 
 class StoredViews:
-    """``read([index, …])`` -> ClipBatch of all stored views of these videos: what ``EvaluationViews`` gives.
+    """``read([index, …])`` -> the ClipBatch of all stored views of these videos.
 
-    Of a training split, all stored training clips; of longer runs of frames, the ``num_frames`` in the middle of what
-    lies inside the video (dense), or the middle one of each group (segment).
+    For a training split, these are all its stored training clips. If stored clips have more than ``clip.num_frames``
+    frames, that many are taken: those in the middle of the frames inside the video (dense), or the middle one of each
+    group (segment).
     """
 
     def __init__(
@@ -147,7 +145,7 @@ class StoredViews:
         labels = [-1 if self.labels is None else self.labels[index] for index in good]
         frames = None
         if self.clip is not None and split.num_frames != self.clip.num_frames:
-            frames = [self._middle(*pair) for pair in pairs]
+            frames = [self._middle_frames(*pair) for pair in pairs]
         return ClipBatch(
             split.read(pairs, self.blocks, frames, out) if pairs else None,
             torch.tensor(labels, dtype=torch.long),
@@ -156,7 +154,7 @@ class StoredViews:
             tuple(split.num_clips(index) for index in good),
         )
 
-    def _middle(self, video: int, clip: int) -> list[int]:
+    def _middle_frames(self, video: int, clip: int) -> list[int]:
         stored, wanted = self.split.num_frames, self.clip.num_frames
         if self.clip.sampling == "segment":
             size = stored // wanted
@@ -168,10 +166,10 @@ class StoredViews:
 def read_ahead(
     read: Callable[..., ClipBatch], batches: Iterable[Sequence], device: torch.device
 ) -> Iterator[ClipBatch]:
-    """``read(keys, out)`` of each batch, in order; the first ones are read from now on.
+    """Yields ``read(keys, out)`` for each batch, in order; reading in threads starts with this call.
 
-    The memory of a batch is used again for a later one, from when the next batch is asked for. On CUDA batches come in
-    pinned memory, and live as long as they are wanted. What reading raises is raised where its batch is asked for.
+    A batch is valid until the next one is taken, because its memory is used again. On CUDA, batches are in pinned
+    memory of their own and stay valid. An error in ``read`` is raised when its batch is taken.
     """
     free: deque[StoredClips] = deque()
 
@@ -193,16 +191,16 @@ def read_ahead(
     waiting = deque(pool.submit(task, next_keys) for next_keys in islice(keys, READ_AHEAD))
 
     def in_order() -> Iterator[ClipBatch]:
-        given: ClipBatch | None = None
+        batch: ClipBatch | None = None
         try:
             while waiting:
-                if given is not None and given.clips is not None and device.type != "cuda":
-                    free.append(given.clips)
-                given = waiting.popleft().result()
+                if batch is not None and batch.clips is not None and device.type != "cuda":
+                    free.append(batch.clips)
+                batch = waiting.popleft().result()
                 if (next_keys := next(keys, None)) is not None:
                     waiting.append(pool.submit(task, next_keys))
-                yield given
-        finally:  # also where nobody asks for the rest
+                yield batch
+        finally:  # also if the caller stops before the last batch
             pool.shutdown(wait=False, cancel_futures=True)
 
     return in_order()

@@ -1,1 +1,1 @@
-"""A file → frames: reading, sampling, transforms, augmentation, views."""
+"""Video files → frames and views: sampling, decoding, transforms, augmentation."""

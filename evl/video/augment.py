@@ -1,6 +1,6 @@
-"""Augmentation of whole clips of uint8: one draw a clip, the same for all its frames (docs/method.md section 7).
+"""Augmentation of whole uint8 clips: one random draw per clip, the same for all its frames (docs/method.md section 7).
 
-Every draw comes from the generator that is passed in.
+All random numbers come from the generator that the caller passes.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ DIRECTION_WORDS = {"left", "right", "leftward", "rightward", "leftwards", "right
 
 
 class TrainingTransform:
-    """uint8 clip (T,C,H,W) and a generator -> uint8 clip (T,C,h,w), h×w the image size; the caller's is left as it is.
+    """Augments a uint8 clip (T,C,H,W) -> (T,C,h,w), where h×w is the image size.
 
-    RandAugment on the full picture, random resized crop, flip: all on bytes, to be normalised where the model is, with
-    ``normalise``. With random erasing (by normal noise, which bytes cannot hold) the clip comes as normalised floats.
+    The steps are RandAugment on the full picture, random resized crop, and flip. The result is uint8, to be normalized
+    on the model's device by ``normalize``. With random erasing it is normalized float32 instead, because bytes cannot
+    hold the normal noise that fills the erased box. The argument is not modified.
     """
 
     def __init__(self, config: AugmentConfig, preprocessing: Preprocessing, class_names: Sequence[str] = ()):
@@ -52,7 +53,7 @@ class TrainingTransform:
 
 
 def names_direction(class_names: Sequence[str]) -> bool:
-    """Whether a class is told by its direction ("pushing something from left to right"): then no flip."""
+    """Whether a class name has a direction ("pushing something from left to right"), so clips must not be flipped."""
     words = (word for name in class_names for word in name.lower().replace("_", " ").replace("-", " ").split())
     return any(word.strip(".,;:()[]") in DIRECTION_WORDS for word in words)
 
@@ -60,8 +61,11 @@ def names_direction(class_names: Sequence[str]) -> bool:
 def draw_crop(
     height: int, width: int, *, area: tuple[float, float], ratio: tuple[float, float], generator: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of a random resized crop: share of the area and log-uniform aspect ratio; after ten
-    draws that do not fit, the largest centred crop of an allowed ratio (as torchvision's)."""
+    """(top, left, height, width) of a random resized crop, as in torchvision.
+
+    ``area`` is the range of its share of the picture, ``ratio`` that of its aspect ratio, drawn log-uniformly. If ten
+    draws do not fit into the picture, the crop is the largest centered one of an allowed ratio.
+    """
     for _ in range(10):
         pixels = height * width * generator.uniform(*area)
         aspect = np.exp(generator.uniform(*np.log(ratio)))
@@ -74,7 +78,7 @@ def draw_crop(
 
 
 def erase(clip: Tensor, generator: np.random.Generator) -> Tensor:
-    """A copy of a normalised clip (T,C,H,W) with one box, the same in all frames, filled with normal noise."""
+    """A copy of a normalized clip (T,C,H,W) in which one box, the same in all frames, is filled with normal noise."""
     top, left, h, w = draw_crop(*clip.shape[-2:], area=(0.02, 1 / 3), ratio=(0.3, 1 / 0.3), generator=generator)
     clip = clip.clone()
     noise = generator.standard_normal((*clip.shape[:2], h, w), dtype=np.float32)

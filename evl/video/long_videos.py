@@ -1,4 +1,4 @@
-"""Videos that are far longer than what a model looks at: they get one label all the same, so it is said."""
+"""A notice about videos that are much longer than the views of them: each still gets only one label."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from evl.types import Sample
 from evl.video.decode.index import frame_index
 from evl.video.decode.reader import find_part
 
-LEAST_FRAMES = 750  # 30 s at 25 frames per second: no shorter video is called long
-LEAST_SHARE = 0.1  # of a video that its dense views span
+LEAST_FRAMES = 750  # 30 s at 25 frames per second; a video of so many frames or fewer is never called long
+LEAST_SHARE = 0.1  # of a video; if its dense views span less, it is long
 MOST_FRAMES_APART = 125  # 5 s at 25 frames per second, between neighboring frames of segment sampling
 REMEDY = "cut them by start_seconds and end_seconds in a manifest"
 
 
 class Length(NamedTuple):
-    """Of a video, or the part of one: ``seconds`` from its first frame to its last, where that was asked for."""
+    """The length of a video or of a part; ``seconds`` from its first frame to its last, None if not measured."""
 
     num_frames: int
     seconds: float | None = None
 
 
 def is_long(length: Length, clip: ClipConfig, num_clips: int) -> bool:
-    """Whether a video has more than 750 frames, of which all ``num_clips`` views together span less than a tenth; for
-    segment sampling, whether their frames are more than 125 apart."""
+    """Whether a video has more than 750 frames, and its ``num_clips`` clips together span less than a tenth of it.
+
+    With segment sampling, the second condition is that the sampled frames are more than 125 frames apart.
+    """
     if length.num_frames <= LEAST_FRAMES:
         return False
     if clip.sampling == "segment":
@@ -40,16 +42,18 @@ def is_long(length: Length, clip: ClipConfig, num_clips: int) -> bool:
 def long_videos_notice(
     lengths: Mapping[Sample, Length], clip: ClipConfig, num_clips: int, remedy: str = REMEDY
 ) -> str | None:
-    """One line on the long ones of some videos, with the longest; None if there are none. Opens that one file again for
-    its seconds, unless its length has them."""
+    """One line about the long videos among ``lengths``, which names the longest; None if no video is long.
+
+    Opens the longest file again if its seconds are not in ``lengths``.
+    """
     long = {sample: length for sample, length in lengths.items() if is_long(length, clip, num_clips)}
     if not long:
         return None
     longest = max(long, key=lambda sample: long[sample].num_frames)
     seconds, number = _seconds(longest, long[longest]), long[longest].num_frames
     if clip.sampling == "segment":
-        apart = seconds * clip.num_frames**-1 / num_clips
-        seen = f"the {clip.num_frames * num_clips} frames that are looked at are {apart:.0f} s apart"
+        num_seen = clip.num_frames * num_clips
+        seen = f"the {num_seen} frames that are looked at are {seconds / num_seen:.0f} s apart"
     else:
         if clip.frames_per_second is not None:
             spanned = (clip.num_frames - 1) / clip.frames_per_second
@@ -66,7 +70,7 @@ def _seconds(sample: Sample, length: Length) -> float:
     try:
         index = frame_index(sample.path)
         first, count = find_part(sample.path, index, sample.start_seconds, sample.end_seconds)
-    except VideoError:  # gone, or changed, since it was read
+    except VideoError:  # the file was removed or changed since it was read
         return length.num_frames / 25
     times = index.times_seconds[first : first + count]
     return float(times[-1] - times[0])

@@ -1,4 +1,4 @@
-"""What is worth saying of a video that is good: which of several things in it is read."""
+"""Notices about good videos that some users would expect to be read in another way."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from evl.video.decode.hdr import NAMES, is_hdr
 from evl.video.decode.index import FrameIndex, decode_everything
 from evl.video.decode.rgb import pixel_shape, squared
 
-FIELD_ORDERS = (2, 3, 4, 5)  # libav's numbers; 0: unknown, 1: progressive
+FIELD_ORDERS = (2, 3, 4, 5)  # libav's numbers for interlaced video; 0: unknown, 1: progressive
 MAY_BE_INTERLACED = frozenset("h264 hevc mpeg2video mpeg4 vc1 dvvideo".split())  # noqa: SIM905
 
 STREAMS = (
     "several video streams in a file (to read stream N instead, keep only it: ffmpeg -i FILE -map 0:N -c copy NEW)"
 )
-CLOCK = "clocks that jump (parts joined byte by byte; seconds are counted on behind the jump)"
-LEFT_OUT = "pictures beside the frames of a folder (if it is the wrong ones that are read, move the others elsewhere)"
+CLOCK = "clocks that jump (parts joined byte by byte; after the jump, evl continues the time of the part before)"
+LEFT_OUT = "more pictures in a folder than its frames (if evl reads the wrong ones, move the others elsewhere)"
 PIXELS = "pixels that are not square (made square before training and judging, unless data.pixel_aspect=false)"
-HDR = "HDR films (brought to SDR when they are read, by BT.2390's curve)"
-INTERLACED = "interlaced films (edges of what moves are combed; make them progressive: ffmpeg -i FILE -vf bwdif NEW)"
-GAPS = "numbers left out in folders of frames (frames on both sides count as neighbors; see whether some are lost)"
+HDR = "HDR films (converted to SDR when they are read, by BT.2390's curve)"
+INTERLACED = "interlaced films (moving edges look like combs; make them progressive: ffmpeg -i FILE -vf bwdif NEW)"
+GAPS = "missing numbers in folders of frames (frames on both sides count as neighbors; check whether some are lost)"
 
 
 def notices(path: str | Path, index: FrameIndex) -> tuple[Notice, ...]:
-    """Of a file or a folder of frames that can be read, with its index. Raises VideoError."""
+    """All notices about a readable file or folder of frames, whose frame index is ``index``. Raises VideoError."""
     path = str(path)
     if os.path.isdir(path):
         return _of_folder(path)
@@ -36,53 +36,56 @@ def notices(path: str | Path, index: FrameIndex) -> tuple[Notice, ...]:
 
 
 def header_notices(path: str | Path) -> tuple[tuple[Notice, ...], float | None]:
-    """(``notices`` of a file as far as its header tells them, the frames a second that it claims). Decodes nothing that
-    opening does not decode, and is not to be believed alone. Of a folder nothing. Raises VideoError."""
+    """(the notices that a file's header gives, the frames per second in the header); ((), None) for a folder.
+
+    Opens the file and decodes one frame at most. Headers can be wrong, so check them in other ways, too. Raises
+    VideoError.
+    """
     return ((), None) if os.path.isdir(path) else _of_header(str(path))
 
 
 def _of_clock(path: str) -> tuple[Notice, ...]:
-    jumps = decode_everything(path).clock_jumps  # which the index was made of
+    jumps = decode_everything(path).clock_jumps  # in memory already, because the index was made from it
     more = f" and {len(jumps) - 1} more" if len(jumps) > 1 else ""
     return (Notice(CLOCK, f"before frame {jumps[0]}{more}"),) if jumps else ()
 
 
 def _of_folder(path: str) -> tuple[Notice, ...]:
-    found, said = frames_in(path), []
-    if found is None:
+    frames, result = frames_in(path), []
+    if frames is None:
         return ()
-    if found.left_out:
-        said.append(Notice(LEFT_OUT, f"{found.series} is read, not {', '.join(map(str, found.left_out))}"))
-    if missing := gaps(found.series):
+    if frames.left_out:
+        result.append(Notice(LEFT_OUT, f"{frames.series} is read, not {', '.join(map(str, frames.left_out))}"))
+    if missing := gaps(frames.series):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        said.append(Notice(GAPS, f"before {missing[0]}{more}"))
-    return tuple(said)
+        result.append(Notice(GAPS, f"before {missing[0]}{more}"))
+    return tuple(result)
 
 
 def _of_header(path: str) -> tuple[tuple[Notice, ...], float | None]:
-    said = []
+    result = []
     with open_video(path, one_thread=True) as (container, stream):
         context = stream.codec_context
         size = f"{context.width}×{context.height}"
         if others := [other.index for other in video_streams(container) if other.index != stream.index]:
-            said.append(Notice(STREAMS, f"stream {stream.index}, {size}, is read, not {', '.join(map(str, others))}"))
+            result.append(Notice(STREAMS, f"stream {stream.index}, {size}, is read, not {', '.join(map(str, others))}"))
         claim = stream.sample_aspect_ratio
         if (shape := pixel_shape(stream)) is not None:
             shown = "×".join(map(str, squared(context.width, context.height, shape)))
-            said.append(Notice(PIXELS, f"{shape.numerator}:{shape.denominator}, {size} is shown as {shown}"))
+            result.append(Notice(PIXELS, f"{shape.numerator}:{shape.denominator}, {size} is shown as {shown}"))
         elif claim and claim != 1:
-            what = f"{claim.numerator}:{claim.denominator} is not believed, {size} stays as it is"
-            said.append(Notice(PIXELS, what))
+            what = f"{claim.numerator}:{claim.denominator} is not plausible, {size} stays as it is"
+            result.append(Notice(PIXELS, what))
         if is_hdr(context.color_trc):
-            said.append(Notice(HDR, NAMES[context.color_trc]))
+            result.append(Notice(HDR, NAMES[context.color_trc]))
         if _is_interlaced(container, stream):
-            said.append(Notice(INTERLACED, f"{context.name}, {size}"))
+            result.append(Notice(INTERLACED, f"{context.name}, {size}"))
         rate = stream.average_rate
-    return tuple(said), float(rate) if rate else None
+    return tuple(result), float(rate) if rate else None
 
 
 def _is_interlaced(container, stream) -> bool:
-    """By the header, or, where it says nothing, by the first frame."""
+    """Whether a video is interlaced, from its header; if the header does not say it, from the first frame."""
     if stream.codec_context.field_order or stream.codec_context.name not in MAY_BE_INTERLACED:
         return stream.codec_context.field_order in FIELD_ORDERS
     first = next(decode(container, stream), None)

@@ -1,7 +1,8 @@
-"""Which frames are wanted of a video: small frozen values. What is known of the video in, frame numbers out.
+"""Plans: small frozen values that say which frames of a video are wanted.
 
-What is known is the number of its frames, or, where a plan is ``by_time``, their times: int64, microseconds from the
-first frame (``evl.video.timed``). Asked again, a plan gives the same answer.
+``plan.indices(known)`` returns frame numbers, and the same ones in each call. ``known`` is the number of the video's
+frames. If a plan is ``by_time``, ``known`` holds the frames' times instead: int64, microseconds from the first frame
+(``evl.video.timed``).
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ class Plan(Protocol):
     by_time: bool
 
     def indices(self, known: Known) -> Sequence[int]:
-        """The frames to read, by number; some may come several times."""
+        """The numbers of the frames to read; a number may appear several times."""
 
 
 @dataclass(frozen=True)
 class Numbered:
-    """Frames by their numbers. Raises VideoError, which names ``path``, for a video without them."""
+    """A fixed list of frame numbers. ``indices`` raises VideoError about ``path`` if the video has fewer frames."""
 
     path: str
     numbers: tuple[int, ...]
@@ -48,20 +49,13 @@ class Numbered:
 
 
 @dataclass(frozen=True)
-class Every:
-    """All frames, or every ``step``-th."""
-
-    step: int = 1
-    by_time = False
-
-    def indices(self, known: int) -> range:
-        return range(0, known, self.step)
-
-
-@dataclass(frozen=True)
 class Spacing:
-    """How the frames of a clip lie: ``stride`` frames apart, or ``frames_per_second`` of them in a second (dense), or
-    one in each equal part of the video (segment). ``past_end``: what a training clip shows behind a video's end."""
+    """The distances between the frames of a clip.
+
+    Dense sampling takes frames that are ``stride`` frames apart, or ``frames_per_second`` frames for each second of the
+    video. Segment sampling takes one frame from each equal part of the video. ``past_end``: the frame that a training
+    clip repeats after the video's end.
+    """
 
     num_frames: int
     stride: int | None = None
@@ -74,14 +68,17 @@ class Spacing:
         return None if self.frames_per_second is None else TimedSampling(self.num_frames, self.frames_per_second)
 
     def num_inside(self, num_video_frames: int, start: int) -> int:
-        """Of a dense clip by frames: how many of its frames lie inside the video; the others repeat."""
+        """The number of frames of a dense clip with a stride that are inside the video; the others repeat one."""
         return min(self.num_frames, (num_video_frames - 1 - start) // self.stride + 1)
 
 
 @dataclass(frozen=True)
 class RandomClip:
-    """A training clip. ``seed``: all draws come from it, first the frames', then, by the generator of ``draw``, those
-    of the augmentation."""
+    """A training clip at a random place.
+
+    All random numbers come from ``seed``: first those of the frames, then, with the generator that ``draw`` returns,
+    those of the augmentation.
+    """
 
     spacing: Spacing
     seed: tuple[int, ...]
@@ -95,27 +92,27 @@ class RandomClip:
 
     def draw(self, known: Known) -> tuple[list[int], np.random.Generator]:
         """(frames, the generator that drew them)."""
-        how, generator = self.spacing, np.random.default_rng(list(self.seed))
-        if (timed := how.timed) is not None:
-            return timed.indices(known, timed.random_start(known, generator), how.past_end), generator
-        if how.sampling == "segment":
-            return random_segment_indices(known, num_frames=how.num_frames, generator=generator), generator
-        options = dict(num_frames=how.num_frames, stride=how.stride, past_end=how.past_end)
+        spacing, generator = self.spacing, np.random.default_rng(list(self.seed))
+        if (timed := spacing.timed) is not None:
+            return timed.indices(known, timed.random_start(known, generator), spacing.past_end), generator
+        if spacing.sampling == "segment":
+            return random_segment_indices(known, num_frames=spacing.num_frames, generator=generator), generator
+        options = dict(num_frames=spacing.num_frames, stride=spacing.stride, past_end=spacing.past_end)
         return random_clip_indices(known, **options, generator=generator), generator
 
     def num_valid(self, known: Known) -> tuple[int]:
-        """How many of the clip's frames lie inside the video; the others repeat."""
-        how = self.spacing
-        if (timed := how.timed) is not None:
+        """The number of the clip's frames that are inside the video, as a tuple of one; the others repeat a frame."""
+        spacing = self.spacing
+        if (timed := spacing.timed) is not None:
             return (timed.num_inside(known, timed.random_start(known, np.random.default_rng(list(self.seed)))),)
-        if how.sampling == "segment":
-            return (how.num_frames,)
-        return (how.num_inside(known, self.indices(known)[0]),)
+        if spacing.sampling == "segment":
+            return (spacing.num_frames,)
+        return (spacing.num_inside(known, self.indices(known)[0]),)
 
 
 @dataclass(frozen=True)
 class EvenClips:
-    """Evaluation clips, evenly spaced over the video."""
+    """``num_clips`` evaluation clips, evenly spaced over the video."""
 
     spacing: Spacing
     num_clips: int
@@ -125,29 +122,29 @@ class EvenClips:
         return self.spacing.timed is not None
 
     def clips(self, known: Known) -> list[list[int]]:
-        """The frames of each clip."""
-        how, count = self.spacing, self.num_clips
-        if (timed := how.timed) is not None:
+        """The frame numbers of each clip."""
+        spacing, count = self.spacing, self.num_clips
+        if (timed := spacing.timed) is not None:
             return [timed.indices(known, start) for start in timed.starts(known, count)]
-        if how.sampling == "segment":
-            return segment_indices(known, num_frames=how.num_frames, num_clips=count)
-        return clip_indices(known, num_frames=how.num_frames, stride=how.stride, num_clips=count)
+        if spacing.sampling == "segment":
+            return segment_indices(known, num_frames=spacing.num_frames, num_clips=count)
+        return clip_indices(known, num_frames=spacing.num_frames, stride=spacing.stride, num_clips=count)
 
     def indices(self, known: Known) -> list[int]:
-        """The frames of all clips, each once, rising."""
+        """The frame numbers of all clips, each once, in rising order."""
         return sorted({number for clip in self.clips(known) for number in clip})
 
     def places(self, known: Known) -> list[list[int]]:
-        """Where the frames of each clip stand among ``indices``."""
+        """For each clip, the positions of its frames in ``indices``."""
         place = {number: i for i, number in enumerate(self.indices(known))}
         return [[place[number] for number in clip] for clip in self.clips(known)]
 
     def num_valid(self, known: Known) -> tuple[int, ...]:
-        """Of each clip, how many of its frames lie inside the video; the others repeat."""
-        how = self.spacing
-        if (timed := how.timed) is not None:
+        """For each clip, the number of its frames that are inside the video; the others repeat a frame."""
+        spacing = self.spacing
+        if (timed := spacing.timed) is not None:
             return tuple(timed.num_inside(known, start) for start in timed.starts(known, self.num_clips))
-        if how.sampling == "segment":
-            return (how.num_frames,) * self.num_clips
-        options = dict(num_frames=how.num_frames, stride=how.stride, num_clips=self.num_clips)
-        return tuple(how.num_inside(known, start) for start in clip_starts(known, **options))
+        if spacing.sampling == "segment":
+            return (spacing.num_frames,) * self.num_clips
+        options = dict(num_frames=spacing.num_frames, stride=spacing.stride, num_clips=self.num_clips)
+        return tuple(spacing.num_inside(known, start) for start in clip_starts(known, **options))

@@ -1,9 +1,9 @@
-"""RandAugment of a whole clip: timm's operations, magnitudes and draws, one draw for all frames.
+"""RandAugment of a whole clip: timm's operations, magnitudes and random draws, one draw for all frames.
 
-timm itself draws, by its own code; only the pictures are not what it is given, but a list on which its operations leave
-their names and arguments. What was drawn is then applied to the clip, as far as the crop that is taken of it needs: by
-timm's functions, frame by frame, except for shears and translations. These are the larger part of the time, and shift
-whole lines: ``evl.video.shift`` does them for all frames at once.
+timm's own code draws the operations. Its functions are replaced by recorders, and it gets a list instead of a picture;
+each recorder adds its function and arguments to the list. The recorded calls are then applied to the clip, on the
+pixels that the following crop needs. timm's functions process one frame after the other. Only shears and translations,
+which would take most of the time, are done for all frames at once, by ``evl.video.shift``.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from torch import Tensor
 from evl.errors import ConfigError
 from evl.video.shift import shift
 
-Call = tuple[Callable, tuple, dict]  # function, what follows the picture, keywords
+Call = tuple[Callable, tuple, dict]  # function, arguments after the picture, keywords
 
 
 class RandAugment:
-    """timm's notation (``rand-m7-n4-mstd0.5-inc1``) and the mean colour (0–1), which is what moves into the picture.
+    """Draws operations, which ``apply`` then applies to a clip.
 
-    ``draw(seed)`` gives what is to be done; ``apply`` does it. Bicubic, as the release has it.
+    ``notation`` is timm's, such as ``rand-m7-n4-mstd0.5-inc1``. ``mean`` is the color (0–1) of pixels that come from
+    outside the picture. Interpolation is bicubic, as in the original release.
     """
 
     def __init__(self, notation: str, mean: Sequence[float]):
@@ -44,16 +45,16 @@ class RandAugment:
         except (AssertionError, ValueError, KeyError) as error:
             raise ConfigError(f"augment.rand_augment {notation!r} is not in timm's notation: {error}") from None
         for operation in self.timm.ops:
-            operation.aug_fn = _Note(operation.aug_fn)
+            operation.aug_fn = _Recorder(operation.aug_fn)
 
     def draw(self, seed: int) -> list[Call]:
-        """What timm does to a picture after ``random.seed(seed)`` and ``np.random.seed(seed)``."""
+        """The calls that timm makes for a picture after ``random.seed(seed)`` and ``np.random.seed(seed)``."""
         with _timm_draws_from(seed):
             return self.timm([])
 
 
-class _Note:
-    """Stands for one of timm's functions, and adds what it was called with to a list instead."""
+class _Recorder:
+    """Replaces one of timm's functions: it adds the function and its arguments to a list."""
 
     def __init__(self, function: Callable):
         self.function = function
@@ -64,7 +65,7 @@ class _Note:
 
 @contextmanager
 def _timm_draws_from(seed: int):
-    """timm draws from Python's and NumPy's global generators: seed them for a moment, then put them back."""
+    """Seeds Python's and NumPy's global generators, from which timm draws, and restores their states afterwards."""
     states = random.getstate(), np.random.get_state()  # noqa: NPY002
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
@@ -85,9 +86,9 @@ class Box(NamedTuple):
 
 
 def apply(calls: Sequence[Call], clip: Tensor, crop: Box) -> Tensor:
-    """``crop`` of a clip, uint8 (T,3,H,W), to which all of ``calls`` was done: uint8 (T,3,h,w).
+    """Applies ``calls`` to a uint8 clip (T,3,H,W) and returns its ``crop``: uint8 (T,3,h,w).
 
-    Each operation is done on the part of the picture that the following ones, and the crop, are made of.
+    Each operation processes only the part of the picture that the following operations and the crop need.
     """
     size = Box(0, 0, *clip.shape[-2:])
     boxes = [crop]
@@ -99,7 +100,7 @@ def apply(calls: Sequence[Call], clip: Tensor, crop: Box) -> Tensor:
         if _is_shift(function, keywords):
             frames = shift(frames, have, want, size, *_SHIFTS[function](size, *arguments), keywords["fillcolor"])
             continue
-        if function is auto_augment.posterize and arguments[0] < 1:  # which newer versions of Pillow refuse
+        if function is auto_augment.posterize and arguments[0] < 1:  # newer versions of Pillow refuse 0 bits
             frames = torch.zeros_like(frames)
             continue
         pictures = (Image.fromarray(frame) for frame in frames.numpy())
@@ -110,8 +111,10 @@ def apply(calls: Sequence[Call], clip: Tensor, crop: Box) -> Tensor:
 
 
 def _source(call: Call, want: Box, size: Box) -> Box:
-    """The part of the picture that ``want`` of the result is made of; all of it where that is not known, or where its
-    parts would be rounded otherwise (rotation)."""
+    """The part of the input that one call needs to compute the part ``want`` of its result.
+
+    It is the whole picture if the part is unknown, or if a part would be rounded in another way (rotation).
+    """
     function, arguments, keywords = call
     if function in _EACH_PIXEL:
         return want
@@ -129,7 +132,7 @@ def _source(call: Call, want: Box, size: Box) -> Box:
 
 
 def _within(box: Box, size: Box) -> Box:
-    """What of it lies in the picture; where that is nothing, a line at the edge, whose pixels nobody will see."""
+    """The part of ``box`` inside the picture; if it is empty, a line at the edge, whose pixels are never used."""
     top, bottom = (min(max(y, 0), size.bottom) for y in (box.top, box.bottom))
     left, right = (min(max(x, 0), size.right) for x in (box.left, box.right))
     top, left = min(top, size.bottom - 1), min(left, size.right - 1)
@@ -137,11 +140,11 @@ def _within(box: Box, size: Box) -> Box:
 
 
 def _part(frames: Tensor, have: Box, want: Box) -> Tensor:
-    """``want`` of frames (T,H,W,C) that show ``have``."""
+    """The part ``want`` of frames (T,H,W,C) that show the part ``have`` of a picture."""
     return frames[:, want.top - have.top : want.bottom - have.top, want.left - have.left : want.right - have.left]
 
 
-# function -> (axis along which lines move, how much farther from line to line, how far), for a picture of this size
+# function -> (axis along which lines move, pixels more from line to line, pixels), for a picture of this size
 _SHIFTS = {
     auto_augment.shear_x: lambda size, factor: (2, factor, 0.0),
     auto_augment.shear_y: lambda size, factor: (1, factor, 0.0),

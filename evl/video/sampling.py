@@ -1,7 +1,7 @@
-"""Which frames make a clip: integers in, integers out (docs/method.md section 7).
+"""The frame numbers of a clip, computed from integers (docs/method.md section 7).
 
-Dense sampling takes ``num_frames`` frames ``stride`` apart; segment sampling one frame from each of ``num_frames``
-equal parts of the video. Random draws take an explicit generator.
+Dense sampling takes ``num_frames`` frames that are ``stride`` apart. Segment sampling takes one frame from each of
+``num_frames`` equal parts of the video. Random draws use the generator that the caller passes.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import numpy as np
 
 
 def clip_starts(num_video_frames: int, *, num_frames: int, stride: int, num_clips: int) -> list[int]:
-    """First frames of ``num_clips`` evaluation clips, evenly spaced over the video; its middle if there is one clip.
+    """The first frames of ``num_clips`` evaluation clips, evenly spaced over the video; a single clip is in its middle.
 
-    start_i = round(slack · i / (num_clips − 1)), Python's round; slack = frames the clip does not span, at least 0.
+    start_i = round(slack · i / (num_clips − 1)) with Python's round, where slack is the number of frames that a clip
+    does not span, at least 0.
     """
     _check(num_video_frames, num_frames, stride, num_clips)
     slack = max(0, num_video_frames - ((num_frames - 1) * stride + 1))
@@ -24,15 +25,18 @@ def clip_starts(num_video_frames: int, *, num_frames: int, stride: int, num_clip
 
 
 def clip_indices(num_video_frames: int, *, num_frames: int, stride: int, num_clips: int) -> list[list[int]]:
-    """Frame indices of the dense evaluation clips; past the end the video's last frame repeats."""
+    """The frame numbers of dense evaluation clips; after the video's end, its last frame repeats."""
     starts = clip_starts(num_video_frames, num_frames=num_frames, stride=stride, num_clips=num_clips)
     return [[min(start + t * stride, num_video_frames - 1) for t in range(num_frames)] for start in starts]
 
 
 def segment_indices(num_video_frames: int, *, num_frames: int, num_clips: int = 1) -> list[list[int]]:
-    """Frame indices of segment evaluation clips: the middle of each segment; several clips spread evenly inside it."""
+    """The frame numbers of segment evaluation clips.
+
+    One clip has the middle frame of each segment; the frames of several clips are evenly spaced inside each segment.
+    """
     _check(num_video_frames, num_frames, 1, num_clips)
-    # position (2c+1)/(2·num_clips) of each segment, in integers
+    # clip c is at (2c+1)/(2·num_clips) of each segment, computed in integers
     return [
         [num_video_frames * (2 * num_clips * t + 2 * c + 1) // (2 * num_clips * num_frames) for t in range(num_frames)]
         for c in range(num_clips)
@@ -42,8 +46,11 @@ def segment_indices(num_video_frames: int, *, num_frames: int, num_clips: int = 
 def random_clip_indices(
     num_video_frames: int, *, num_frames: int, stride: int, past_end: str, generator: np.random.Generator
 ) -> list[int]:
-    """A training clip with a random start. Where a short video ends, ``past_end`` says what repeats:
-    ``last_sampled_frame`` (the last of this clip's own frames) or ``last_video_frame``."""
+    """The frame numbers of a dense training clip with a random start.
+
+    ``past_end`` is the frame that repeats after a short video's end: ``last_sampled_frame`` (the clip's own last frame
+    inside the video) or ``last_video_frame``.
+    """
     _check(num_video_frames, num_frames, stride, 1)
     slack = max(0, num_video_frames - ((num_frames - 1) * stride + 1))
     start = int(generator.integers(slack + 1))
@@ -57,7 +64,7 @@ def random_clip_indices(
 
 
 def random_segment_indices(num_video_frames: int, *, num_frames: int, generator: np.random.Generator) -> list[int]:
-    """A training clip with one random frame from each of ``num_frames`` equal segments."""
+    """The frame numbers of a training clip with one random frame from each of ``num_frames`` equal segments."""
     _check(num_video_frames, num_frames, 1, 1)
     starts = [num_video_frames * t // num_frames for t in range(num_frames + 1)]
     return [int(generator.integers(a, max(b, a + 1))) for a, b in pairwise(starts)]

@@ -1,4 +1,4 @@
-"""Shears and translations of whole clips: lines that move, by the arithmetic that Pillow does pixel by pixel."""
+"""Shears and translations of whole clips: each line of pixels moves, and the numbers are exactly Pillow's."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from torch import Tensor
 
 
 def shift(frames: Tensor, have, want, size, axis: int, slope: float, constant: float, fill: Sequence[int]) -> Tensor:
-    """Frames (T,H,W,C), uint8, that show the part ``have`` of pictures -> the part ``want`` (T,h,w,C) of these when
-    each line along ``axis`` (1: columns, 2: rows) has moved towards its start.
+    """Moves each line along ``axis`` (1: columns, 2: rows) towards its start: uint8 (T,H,W,C) -> (T,h,w,C).
 
-    Line i moves by slope · (i + ½) + constant pixels; ``fill`` (C) shows where it came from outside. Parts are boxes
-    (top, left, bottom, right), ``size`` that of the whole picture; ``have`` holds the lines of ``want`` and no other,
-    and of each line whatever is needed.
+    ``frames`` show the part ``have`` of the pictures, and the result shows the part ``want``. Line i moves by
+    slope · (i + ½) + constant pixels. Pixels that come from outside the picture get the color ``fill`` (C). ``have``,
+    ``want`` and ``size``, the whole picture, are boxes (top, left, bottom, right). ``have`` has the same lines as
+    ``want``, and of each line at least the pixels that ``want`` needs.
 
-    As Pillow's bicubic AFFINE transform, bit by bit: out(x) = cubic(in, x + shift), with Keys' cubic of a = −1, beyond
-    the edge the pixel at the edge, in double precision, cut (not rounded) to bytes.
+    The numbers are exactly those of Pillow's bicubic AFFINE transform: out(x) = cubic(in, x + shift), with Keys' cubic
+    of a = −1. Pixels beyond an edge equal the pixel at the edge. Sums are in double precision and cut, not rounded, to
+    bytes.
     """
-    along, across = (0, 1) if axis == 1 else (1, 0)  # where boxes keep the axis of a line, and that of their order
+    along, across = (0, 1) if axis == 1 else (1, 0)  # indices into a box: along a line, and from line to line
     lines = np.arange(want[across], want[across + 2])
     places = np.arange(want[along], want[along + 2])
-    # where pixels come from, (lines, places), rounded as Pillow rounds it
+    # the position that each pixel comes from, (lines, places), rounded as in Pillow
     origin = places + 0.5 + (slope * (lines + 0.5))[:, None] + constant
     whole = np.floor(slope * (lines + 0.5) + constant).astype(np.int64)
     part = (origin - 0.5) - (places + whole[:, None])
@@ -33,7 +34,7 @@ def shift(frames: Tensor, have, want, size, axis: int, slope: float, constant: f
     part = torch.from_numpy(part)[..., None].expand(*part.shape, frames.shape[-1]).contiguous()
     out = torch.empty(len(frames), *part.shape, dtype=torch.uint8)
     straight = _straighten(frames.numpy(), whole - 1 + want[along] - have[along], len(places) + 3, axis)
-    for frame, pixels in zip(out, torch.from_numpy(straight), strict=True):  # one at a time: it stays in the cache
+    for frame, pixels in zip(out, torch.from_numpy(straight), strict=True):  # one at a time, to stay in the CPU's cache
         frame.copy_(_cubic(pixels.to(torch.int16), axis - 1, part))
     if outside.any():
         out[:, torch.from_numpy(outside)] = torch.tensor(fill, dtype=torch.uint8)
@@ -41,10 +42,13 @@ def shift(frames: Tensor, have, want, size, axis: int, slope: float, constant: f
 
 
 def _straighten(frames: np.ndarray, start: np.ndarray, length: int, axis: int) -> np.ndarray:
-    """``length`` pixels of line i from its pixel ``start[i]`` on: all lines side by side need one arithmetic."""
-    there = frames.shape[axis]
-    start = np.clip(start, -length, there)  # farther out, all is fill
-    before, behind = max(0, -start.min()), max(0, start.max() + length - there)
+    """Copies ``length`` pixels of each line i from its pixel ``start[i]`` on, so that all lines are aligned.
+
+    Then one array operation computes all lines.
+    """
+    available = frames.shape[axis]
+    start = np.clip(start, -length, available)  # lines that start farther outside get only the fill color
+    before, behind = max(0, -start.min()), max(0, start.max() + length - available)
     first, last = (np.take(frames, [place], axis) for place in (0, -1))
     frames = np.concatenate([first.repeat(before, axis), frames, last.repeat(behind, axis)], axis)
     start = start + before
@@ -55,7 +59,7 @@ def _straighten(frames: np.ndarray, start: np.ndarray, length: int, axis: int) -
     shape = list(frames.shape)
     shape[axis] = length
     straight = np.empty(shape, np.uint8)
-    pixel = f"V{shape[-1]}"  # copied as one
+    pixel = f"V{shape[-1]}"  # the channels of a pixel as one value, to copy them together
     lines, from_lines = (np.swapaxes(array.view(pixel)[..., 0], axis, 2) for array in (straight, frames))
     for i, place in enumerate(start):
         lines[:, i] = from_lines[:, i, place : place + length]
@@ -63,12 +67,15 @@ def _straighten(frames: np.ndarray, start: np.ndarray, length: int, axis: int) -
 
 
 def _cubic(pixels: Tensor, axis: int, part: Tensor) -> Tensor:
-    """int16 (H,W,C), but three more along ``axis``, and how far between the second and third of four pixels (H,W,C)
-    -> double (H,W,C), 0–255."""
+    """Keys' cubic of four neighboring pixels each: int16 ``pixels`` -> double (H,W,C), 0–255.
+
+    ``part`` (H,W,C) is the position between the second and third pixel, 0 to 1. ``pixels`` is (H,W,C) with three more
+    pixels along ``axis``.
+    """
     one, two, three, four = (pixels.narrow(axis, k, pixels.shape[axis] - 3) for k in range(4))
     slope = one - two
     p4 = (four - three).sub_(slope)
     p3 = slope.sub_(p4)
-    # not by addcmul, which rounds once where Pillow rounds twice: a byte's difference may grow in what follows
+    # addcmul would round once where Pillow rounds twice, and later operations could enlarge a difference of one
     value = p4.double().mul_(part).add_(p3.double()).mul_(part).add_((three - one).double())
     return value.mul_(part).add_(two.double()).clamp_(0, 255)

@@ -1,4 +1,4 @@
-"""Evaluation views of a file: several clips, several crops, normalised."""
+"""Evaluation views of a file: several clips and several crops, normalized."""
 
 from __future__ import annotations
 
@@ -38,15 +38,26 @@ def read_views(
     verify: bool = False,
     decoder: Decoder = "pyav",
 ) -> Tensor:
-    """The views a video is judged by: float (V,T,C,H,W), V = num_clips · num_crops, all clips of the first crop first.
+    """Reads the evaluation views of a video: float32 (V,T,C,H,W), V = num_clips · num_crops.
 
-    Clips are evenly spaced (``sampling``: ``dense`` or ``segment``). Frames of a dense clip are ``stride`` frames
-    apart; with ``frames_per_second`` they are so many in a second (``evl.video.timed``), and ``stride`` does not
-    matter. Frames are resized to cover ``size`` (by default as in the original release: bilinear, no antialias),
-    cropped at the centre (1) or at start, middle and end (3), and normalised. ``pixel_aspect`` makes pixels that are
-    not square so before. Times cut an untrimmed file. Only what the views need is decoded, unless ``verify`` asks that
-    the whole file, or the part between the times, decodes cleanly. Raises VideoError, with the reason, for a file that
-    cannot be used.
+    All clips of the first crop come first. Clips are evenly spaced over the video. Frames are resized to cover
+    ``size``, cropped, and normalized. Only the frames that the views need are decoded.
+
+    Args:
+        num_frames: T, the frames of a clip.
+        stride: frames from one frame of a dense clip to the next; ignored with ``frames_per_second``.
+        num_crops: 1 for the center, or 3 for start, middle and end of the longer side.
+        size: H and W in pixels: one number, or (height, width).
+        mean, std: three numbers each, for pixels in 0–1.
+        frames_per_second: frames of a dense clip for each second of the video (``evl.video.timed``).
+        sampling: ``dense`` or ``segment``.
+        interpolation, antialias: of resizing; the defaults are those of the original release.
+        pixel_aspect: whether pixels that are not square are made square first.
+        start_seconds, end_seconds: the part of the file to read.
+        verify: whether to decode the whole file, or the part between the times, and refuse it if it is damaged.
+        decoder: what decodes if nothing is verified.
+
+    Raises VideoError, with the reason, for a file that cannot be used, and ValueError for wrong arguments.
     """
     path = expand_home(os.fsdecode(path))
     size = (size, size) if isinstance(size, int) else tuple(size)
@@ -59,9 +70,8 @@ def read_views(
     preprocessing = Preprocessing(size, tuple(mean), tuple(std), interpolation, antialias, pixel_aspect)
     if sampling not in ("dense", "segment"):
         raise ValueError(f"sampling {sampling!r}: expected 'dense' or 'segment'")
-
     if frames_per_second is not None and sampling != "dense":
-        raise ValueError("frames_per_second goes with sampling='dense'; segments spread a clip over the whole video")
+        raise ValueError("frames_per_second needs sampling='dense'; segments spread a clip over the whole video")
     if sampling == "dense" and stride is None and frames_per_second is None:
         raise ValueError("dense sampling needs a stride (in frames), or frames_per_second")
 
@@ -72,6 +82,6 @@ def read_views(
 
 
 def frame_range(path: AnyPath, start_seconds: float | None, end_seconds: float | None) -> tuple[int, int]:
-    """First frame and number of frames of the part [start, end) of a file, in seconds from its first frame."""
+    """(first frame, number of frames) of the part [start, end) of a file, in seconds from its first frame."""
     path = os.fsdecode(path)
     return find_part(path, frame_index(path), start_seconds, end_seconds)

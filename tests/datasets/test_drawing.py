@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evl.datasets.motions.backgrounds import NUM_TEXTURES, SIDE, draw_ground, textures
+from evl.datasets.motions.backgrounds import NUM_TEXTURES, SIDE, draw_background, textures
 from evl.datasets.motions.drawing import draw_frames
 from evl.datasets.motions.templates import SIZE, Scene, Track
 
@@ -34,7 +34,7 @@ def middle_of(frame, color):
 def frame_of(monkeypatch):
     """Draws one frame on plain grey."""
     monkeypatch.setattr(
-        "evl.datasets.motions.drawing.draw_ground", lambda *_: Image.new("RGB", (SIDE, SIDE), (128, 128, 128))
+        "evl.datasets.motions.drawing.draw_background", lambda *_: Image.new("RGB", (SIDE, SIDE), (128, 128, 128))
     )
     return lambda scene: draw_frames(scene, [dotted()], np.random.default_rng(1))[0]
 
@@ -75,5 +75,5 @@ def test_grounds_are_the_splits_own():
     train, test = ([np.asarray(t) for t in textures(0, split)] for split in (0, 2))
     assert all(t.shape == (SIDE, SIDE) and t.min() == 0 and t.max() == 255 for t in train + test)
     assert not any(np.array_equal(a, b) for a in train for b in train + test if a is not b)
-    grounds = [np.asarray(draw_ground(0, 0, np.random.default_rng(i))) for i in range(6)]
+    grounds = [np.asarray(draw_background(0, 0, np.random.default_rng(i))) for i in range(6)]
     assert np.std([ground.mean((0, 1)) for ground in grounds], axis=0).min() > 10

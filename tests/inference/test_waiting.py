@@ -73,7 +73,7 @@ def test_what_is_not_complete_at_the_limit_is_named(tmp_path):
     late, seconds = wait([tmp_path / name for name in ("done", "grows", "empty", "never")], 10, clock)
     assert seconds == pytest.approx(10, abs=1)
     assert {
-        os.path.basename(path): why.partition(" after")[0].partition(", also")[0] for path, why in late.items()
+        os.path.basename(path): why.partition(" after")[0].partition(", even")[0] for path, why in late.items()
     } == {
         "grows": "still growing",
         "empty": "still empty",

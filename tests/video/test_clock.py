@@ -150,7 +150,7 @@ def test_a_second_film_that_no_decoder_reaches_is_refused(tmp_path, ending):
     path = tmp_path / f"both.{ending}"
     path.write_bytes(content)
     for read in (probe, frame_index, lambda path: read_frames(path, [3]), lambda path: read_clip(path, Wanted(range))):
-        with pytest.raises(VideoError, match="several films one behind the other"):
+        with pytest.raises(VideoError, match="several videos one after the other"):
             read(path)
 
 

@@ -181,9 +181,9 @@ def test_check_says_what_is_left_out_and_refuses_what_is_unclear(flow_folder, ca
         picture(root / f"walking/plain/{number}0.png", 1)
     code, printed, _ = run_command(capsys, "check", root, "--workers", 0)
     assert code == 0
-    (line,) = [line for line in printed.splitlines() if "beside the frames" in line]
+    (line,) = [line for line in printed.splitlines() if "more pictures in a folder" in line]
     assert f"{flow_folder}: img_#.png (6) is read, not cover.png, flow_x_#.png (6), flow_y_#.png (6)" in line
-    (line,) = [line for line in printed.splitlines() if "numbers left out" in line]
+    (line,) = [line for line in printed.splitlines() if "missing numbers" in line]
     assert f"{root / 'walking/gap'}: before 5.png" in line
 
     for number in SIX:

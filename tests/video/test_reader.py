@@ -135,7 +135,7 @@ def damaged(folder):
         "playlist.mp4": "cannot be decoded",
         "picture.mp4": "cannot be decoded",
         "audio.mp4": "no video stream .only audio",
-        "no-frame.mkv": "not one frame|no video|cannot be decoded",
+        "no-frame.mkv": "no frame of it|no video|cannot be decoded",
         ".": "is a folder",
     }
 

@@ -82,7 +82,7 @@ def test_it_is_not_asked_for_what_it_reads_wrongly(tmp_path, stand_in):
 def test_its_absence_is_told_before_training(monkeypatch):
     torchcodec.require("pyav")
     monkeypatch.setitem(sys.modules, "torchcodec", None)
-    with pytest.raises(ConfigError, match="pip install torchcodec, or take pyav"):
+    with pytest.raises(ConfigError, match="pip install torchcodec, or use pyav"):
         torchcodec.require("torchcodec")
 
 

@@ -1,1 +1,1 @@
-"""The data set `motions`: drawn objects that move as in Something-Something."""
+"""The data set `motions`: videos of drawn objects that move as in Something-Something."""

@@ -1,4 +1,4 @@
-"""Grounds to draw on: grey textures, made once for each split, and coloured anew for each video."""
+"""Backgrounds: gray textures that are made once per split, with new colors for each video."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from numpy.random import Generator
 from PIL import Image
 
 SIDE = 224  # pixels of a texture
-NUM_TEXTURES = 24  # a split
+NUM_TEXTURES = 24  # per split
 
 
 @cache
 def textures(seed: int, split: int) -> tuple[Image.Image, ...]:
-    """Grey pictures (mode L, SIDE × SIDE) that fill 0–255, other ones for each seed and split."""
-    found = []
+    """Gray pictures (mode L, SIDE × SIDE) with values from 0 to 255; each seed and split has its own."""
+    pictures = []
     for number in range(NUM_TEXTURES):
-        rng = np.random.default_rng([seed, split, number, 2])  # 2: apart from what videos and the plan draw from
+        rng = np.random.default_rng([seed, split, number, 2])  # 2: another seed than those of videos and the plan
         values = KINDS[number % len(KINDS)](rng)
         low, high = values.min(), values.max()
-        found.append(Image.fromarray(((values - low) / (high - low) * 255).astype(np.uint8)))
-    return tuple(found)
+        pictures.append(Image.fromarray(((values - low) / (high - low) * 255).astype(np.uint8)))
+    return tuple(pictures)
 
 
-def draw_ground(seed: int, split: int, rng: Generator) -> Image.Image:
-    """RGB, SIDE × SIDE: one texture over another, in colours from one to another by way of a third."""
+def draw_background(seed: int, split: int, rng: Generator) -> Image.Image:
+    """An RGB picture, SIDE × SIDE: a blend of two textures, in a gradient of three colors."""
     pool = textures(seed, split)
     first, second = (pool[rng.integers(NUM_TEXTURES)].transpose(Image.Transpose(rng.integers(7))) for _ in range(2))
     gray = Image.blend(first, second, rng.uniform(0, 0.5))
@@ -61,7 +61,7 @@ def _tiles(rng: Generator) -> np.ndarray:
 
 
 def _cells(rng: Generator) -> np.ndarray:
-    """Pebbles: the distance from the nearest of many points."""
+    """Pebbles: the distance of each pixel from the nearest of many points."""
     points = rng.uniform(0, SIDE, (int(rng.integers(30, 90)), 2))
     y, x = np.mgrid[:SIDE:2, :SIDE:2]
     nearest = np.sqrt(((x[..., None] - points[:, 0]) ** 2 + (y[..., None] - points[:, 1]) ** 2).min(-1))

@@ -1,4 +1,4 @@
-"""A scene's numbers → the frames of a video."""
+"""A scene → the frames of a video."""
 
 from __future__ import annotations
 
@@ -9,29 +9,31 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image
 
-from evl.datasets.motions.backgrounds import SIDE, draw_ground
+from evl.datasets.motions.backgrounds import SIDE, draw_background
 from evl.datasets.motions.templates import SIZE, Scene, Track
 
-MAX_NOISE = 3  # times NOISE_STEP: standard deviation of the largest noise
-NOISE_STEP = 2.0  # grey levels
+MAX_NOISE = 3  # the largest standard deviation of noise, in units of NOISE_STEP
+NOISE_STEP = 2.0  # gray levels
 
 
 def draw_frames(
     scene: Scene, pictures: Sequence[np.ndarray], rng: Generator, *, seed: int = 0, split: int = 0
 ) -> list[np.ndarray]:
-    """F frames (SIZE,SIZE,3) uint8 of a scene; ``pictures`` (48,48,4) uint8, one a track; ``seed`` and ``split`` say
-    which backgrounds there are."""
+    """Draws the F frames (SIZE,SIZE,3) uint8 of a scene.
+
+    ``pictures`` (48,48,4) uint8 are those of the objects, one per track. ``seed`` and ``split`` select the backgrounds.
+    """
     count, shake = scene.num_frames, scene.shake
-    ground = draw_ground(seed, split, rng)
-    way = _pan(count, rng) + shake
+    background = draw_background(seed, split, rng)
+    corners = _pan(count, rng) + shake
     sprites = [_Sprite(Image.fromarray(picture)) for picture in pictures]
     light = 1 + rng.uniform(0, 0.05) * rng.normal(0, 1, count)
     noise = _noise()[int(rng.integers(MAX_NOISE + 1))]
     offsets = rng.integers(0, noise.shape[0] - SIZE + 1, (count, 2))
     frames = []
     for i in range(count):
-        left, top = (round(v) for v in way[i])
-        frame = ground.crop((left, top, left + SIZE, top + SIZE))
+        left, top = (round(v) for v in corners[i])
+        frame = background.crop((left, top, left + SIZE, top + SIZE))
         for place in scene.order:
             sprites[place].paste(frame, scene.tracks[place], i, shake[i])
         y, x = offsets[i]
@@ -42,45 +44,45 @@ def draw_frames(
 
 
 class _Sprite:
-    """A picture, turned, scaled and placed; what it looked like last is kept, since most things stand still."""
+    """Turns, scales and places a picture. Keeps the last result, because most objects do not change in each frame."""
 
     def __init__(self, picture: Image.Image):
         self.whole, self.half = picture, picture.reduce(2)
-        self.last, self.made = None, None
+        self.last_look, self.last_result = None, None
 
     def paste(self, frame: Image.Image, track: Track, i: int, shake: np.ndarray) -> None:
         opacity = round(255 * track.opacity[i])
         if opacity == 0:
             return
-        # to a quarter of a pixel, so that slow motions do not hop
+        # rounded to a quarter of a pixel, so that slow motions look smooth
         x4, y4 = (round(4 * (SIZE / 2 + v)) for v in (track.x[i] + shake[0], track.y[i] + shake[1]))
         left, top, size, angle = x4 // 4, y4 // 4, track.size[i], track.angle[i]
         look = (x4 % 4, y4 % 4, size, angle, opacity)
-        if look != self.last:
-            self.last, self.made = look, self._make(x4 % 4 / 4, y4 % 4 / 4, size, angle, opacity)
-        picture, mask, half = self.made
+        if look != self.last_look:
+            self.last_look, self.last_result = look, self._transform(x4 % 4 / 4, y4 % 4 / 4, size, angle, opacity)
+        picture, mask, half = self.last_result
         frame.paste(picture, (left - half, top - half), mask)
 
-    def _make(self, right: float, down: float, size: float, angle: float, opacity: int):
-        """(RGB, mask, half a side): the picture with its centre ``right`` and ``down`` of its own centre."""
+    def _transform(self, right: float, down: float, size: float, angle: float, opacity: int):
+        """(RGB, mask, half a side): the picture, moved by a fraction of a pixel to the right and down."""
         source = self.whole if size > 0.6 * self.whole.width else self.half
         scale = source.width / size
         turn = np.radians(angle)
         half = int(np.ceil(size / 2 * (abs(np.cos(turn)) + abs(np.sin(turn))))) + 1
         c, s = np.cos(turn) * scale, np.sin(turn) * scale
         middle = source.width / 2
-        # where in the source each place of the result comes from: turned back by the angle, y down
+        # maps pixels of the result to the source: turned back by the angle, y down
         matrix = (c, s, middle - c * (half + right) - s * (half + down),
                   -s, c, middle + s * (half + right) - c * (half + down))  # fmt: skip
-        made = source.transform((2 * half, 2 * half), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
-        mask = made.getchannel("A")
+        picture = source.transform((2 * half, 2 * half), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+        mask = picture.getchannel("A")
         if opacity < 255:
             mask = mask.point([v * opacity // 255 for v in range(256)])
-        return made.convert("RGB"), mask, half
+        return picture.convert("RGB"), mask, half
 
 
 def _pan(count: int, rng: Generator) -> np.ndarray:
-    """(F,2) pixels from the ground's corner: the ground passes by, whatever stands before it does."""
+    """(F,2): the frame's corner in the background, in pixels; the background moves whatever the objects do."""
     angle, speed = rng.uniform(0, 2 * np.pi), rng.uniform(0, 2.0)
     way = np.linspace(-0.5, 0.5, count)[:, None] * (count - 1) * speed * np.array([np.cos(angle), np.sin(angle)])
     edge = 12 + (count - 1) * speed / 2
@@ -89,6 +91,6 @@ def _pan(count: int, rng: Generator) -> np.ndarray:
 
 @cache
 def _noise() -> tuple[np.ndarray, ...]:
-    """(side,side,3) float32 of each strength, larger than a frame so that each frame can take another part."""
+    """Noise (side,side,3) float32 of each strength; it is larger than a frame, so that frames can use other parts."""
     tile = np.random.default_rng(0).normal(0, 1, (SIZE + 48, SIZE + 48, 3)).astype(np.float32)
     return tuple(tile * NOISE_STEP * step for step in range(MAX_NOISE + 1))

@@ -1,8 +1,8 @@
-"""The data set `motions`: H.264 videos of drawn objects that move as in Something-Something, made on the spot.
+"""Makes the data set `motions`: H.264 videos of drawn objects that move as in Something-Something.
 
 make_motions("motions", counts={"train": 2100, "test": 500})
 
-motions/motion.csv, motions/object.csv     two manifests of the same videos: which motion, which kind of object
+motions/motion.csv, motions/object.csv     two manifests of the same videos, with the motion or the category as label
 motions/videos/SPLIT/000123.mp4            96 × 96 pixels, 16 to 24 frames
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import av
@@ -22,11 +23,12 @@ from evl.datasets.motions.objects import SPLITS, Object, category_names, load_ob
 from evl.datasets.motions.templates import SIZE, TEMPLATES, draw_scene, num_objects
 from evl.errors import ConfigError
 from evl.runtime.files import write_atomically
+from evl.runtime.parallel import Crash, each_in_process
 
-RATE = 12  # frames a second
-RATE_FACTORS = (20, 34)  # x264's, from … to: less is better
-CHUNK = 16  # videos a worker makes before it tells
-MANIFESTS = ("motion.csv", "object.csv")  # labels: the template, the category
+RATE = 12  # frames per second
+RATE_FACTORS = (20, 34)  # the smallest and the largest of x264's rate factors; a smaller one gives better quality
+CHUNK = 16  # videos that a worker makes before it reports progress
+MANIFESTS = ("motion.csv", "object.csv")  # with the template or the category as label
 
 
 def make_motions(
@@ -37,15 +39,15 @@ def make_motions(
     workers: int = 2,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Makes ``counts[split]`` videos of each split and writes the two manifests, last.
+    """Makes ``counts[split]`` videos of each split, and writes the two manifests at the end.
 
-    Splits are ``train``, ``val`` and ``test``, each with objects and artists of its own. Without ``val`` videos the
-    manifests call the test videos ``val``, so that training judges by them. Seed and split decide what is in a video,
-    not how many workers there are. ``progress(done, total)`` hears of videos; ``workers=0`` makes them in this process.
-    Raises ConfigError for counts that cannot be, SaveError where the system refuses to write.
+    Splits are ``train``, ``val`` and ``test``; each has its own objects and artists. Without ``val`` videos, the
+    manifests call the test videos ``val``, so that training is judged by them. The videos depend on the seed and the
+    split, but not on the number of workers. ``workers=0`` makes them in this process. ``progress(done, total)`` is
+    called with numbers of videos. Raises ConfigError for invalid counts, SaveError if the system cannot write.
     """
     folder = Path(folder)
-    _check(counts, workers)
+    _validate(counts, workers)
     plans = {split: plan(split, counts[split], seed) for split in SPLITS if counts.get(split)}
     jobs = [
         (folder / "videos" / split, split, seed, first, pairs[first : first + CHUNK])
@@ -53,7 +55,7 @@ def make_motions(
         for first in range(0, len(pairs), CHUNK)
     ]
     total, done = sum(map(len, plans.values())), 0
-    for name in MANIFESTS:  # of a set that stood here before: stopped half way, they would name what is there no more
+    for name in MANIFESTS:  # after an interruption, old manifests would name videos that do not exist any more
         (folder / name).unlink(missing_ok=True)
     for made in _work(jobs, workers):
         done += made
@@ -62,15 +64,15 @@ def make_motions(
 
 
 def plan(split: str, count: int, seed: int = 0) -> list[tuple[str, str]]:
-    """(template, category) of each video: all pairs once, in an order of their own, then all again.
+    """(template, category) of each video: all pairs once in random order, then all again in another order.
 
-    However many videos there are, templates are as frequent as each other but for one, and so are categories.
+    For any count, the numbers of videos of two templates differ by at most one, and so do those of two categories.
     """
     templates, categories = tuple(TEMPLATES), category_names()
-    once = math.lcm(len(templates), len(categories))  # pairs until the same pair would come again
+    once = math.lcm(len(templates), len(categories))  # pairs before the first pair would repeat
     pairs: list[tuple[str, str]] = []
     while len(pairs) < count:
-        rng = np.random.default_rng([seed, SPLITS.index(split), len(pairs), 1])  # 1: apart from the videos' own
+        rng = np.random.default_rng([seed, SPLITS.index(split), len(pairs), 1])  # 1: another seed than those of videos
         names, kinds = rng.permutation(templates), rng.permutation(categories)
         for i in range(len(names) * len(kinds)):
             pairs.append((str(names[i % len(names)]), str(kinds[(i + i // once) % len(kinds)])))
@@ -80,7 +82,7 @@ def plan(split: str, count: int, seed: int = 0) -> list[tuple[str, str]]:
 def draw_motion(
     template: str, category: str, split: str, index: int, seed: int = 0
 ) -> tuple[list[np.ndarray], int, tuple[Object, ...]]:
-    """(F frames (96,96,3) uint8, x264's rate factor, the objects in it) of one video."""
+    """(F frames (96,96,3) uint8, x264's rate factor, the objects in the video) of one video."""
     number = SPLITS.index(split)
     rng = np.random.default_rng([seed, number, index])
     things = choose_objects(split, category, num_objects(template, rng), rng)
@@ -90,8 +92,10 @@ def draw_motion(
 
 
 def choose_objects(split: str, category: str, count: int, rng: Generator) -> tuple[Object, ...]:
-    """``count`` objects of a category, different ones as far as there are; the first, in every class, is one that can
-    be seen to turn."""
+    """``count`` objects of a category, different ones as long as there are enough.
+
+    In every class, the first object looks different when it is turned.
+    """
     things = [thing for thing in load_objects(split) if thing.category == category]
     order = [things[i] for i in rng.permutation(len(things))]
     first = next((thing for thing in order if thing.shows_turning), order[0])
@@ -100,7 +104,7 @@ def choose_objects(split: str, category: str, count: int, rng: Generator) -> tup
 
 
 def encode(frames: list[np.ndarray], rate_factor: int) -> bytes:
-    """An MP4 file of frames (H,W,3) uint8, the same bytes each time."""
+    """Encodes frames (H,W,3) uint8 as an MP4 file; the same frames always give the same bytes."""
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         options = {"crf": str(rate_factor), "preset": "superfast", "threads": "1"}
@@ -114,7 +118,7 @@ def encode(frames: list[np.ndarray], rate_factor: int) -> bytes:
 
 
 def _make(job: tuple[Path, str, int, int, list[tuple[str, str]]]) -> int:
-    """What a worker does: some videos of a split, from number ``first`` on."""
+    """Makes some videos of a split, from number ``first`` on, and returns their count. Runs in a worker process."""
     folder, split, seed, first, pairs = job
     for index, (template, category) in enumerate(pairs, first):
         frames, rate_factor, _ = draw_motion(template, category, split, index, seed)
@@ -128,27 +132,22 @@ def _work(jobs: list, workers: int) -> Iterator[int]:
     if workers == 0:
         yield from map(_make, jobs)
         return
-    from evl.runtime.parallel import Crash, each_in_process  # it brings torch, which making videos does without
-
-    work = each_in_process(_make, jobs, workers)
-    try:
+    with closing(each_in_process(_make, jobs, workers)) as work:
         for job, made in work:
             if isinstance(made, Crash):
                 raise RuntimeError(f"a process that made videos for {job[0]} ended with exit code {made.exit_code}")
             yield made
-    finally:
-        work.close()
 
 
 def _write_manifests(folder: Path, plans: Mapping[str, list[tuple[str, str]]]) -> None:
     from evl.data.manifests.manifest import write_manifest
     from evl.types import Sample
 
-    called = {split: split for split in plans}
+    split_names = {split: split for split in plans}
     if "val" not in plans and "test" in plans:
-        called["test"] = "val"
+        split_names["test"] = "val"
     rows = [
-        (str(folder / "videos" / split / f"{index:06d}.mp4"), pair, called[split])
+        (str(folder / "videos" / split / f"{index:06d}.mp4"), pair, split_names[split])
         for split, pairs in plans.items()
         for index, pair in enumerate(pairs)
     ]
@@ -157,13 +156,13 @@ def _write_manifests(folder: Path, plans: Mapping[str, list[tuple[str, str]]]) -
         write_manifest(folder / name, samples, [split for _, _, split in rows])
 
 
-def _check(counts: Mapping[str, int], workers: int) -> None:
+def _validate(counts: Mapping[str, int], workers: int) -> None:
     for split, count in counts.items():
         if split not in SPLITS:
             raise ConfigError(f"split {split!r}: expected some of {', '.join(SPLITS)}")
         if count < 0:
             raise ConfigError(f"{count} videos for {split}: expected 0 or more")
     if not any(counts.values()):
-        raise ConfigError(f"no videos were asked for: expected a number for one of {', '.join(SPLITS)}")
+        raise ConfigError(f"no videos to make: expected a number for one of {', '.join(SPLITS)}")
     if workers < 0:
         raise ConfigError(f"{workers} workers: expected 0 (this process) or more")

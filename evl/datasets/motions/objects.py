@@ -1,6 +1,6 @@
-"""The pictures of the data set `motions`: drawings by several artists, cut from the atlas inside the package.
+"""The pictures of the data set `motions`: drawings by several artists, cut from one atlas picture in the package.
 
-Each split has objects and artists of its own, so that what is learned from one must be shown on drawings never seen.
+Each split has its own objects and artists, so a model is always judged on drawings that it never saw in training.
 """
 
 from __future__ import annotations
@@ -18,15 +18,18 @@ from evl.errors import ConfigError
 
 ATLAS = Path(__file__).parents[2] / "assets" / "objects.png"
 SPLITS = ("train", "val", "test")
-NUM_DIRECTIONS = 16  # in which a picture's reach is measured
-MIN_CHANGE = 0.2  # share of its own ink by which a picture must change when turned, for a turn to be seen
+NUM_DIRECTIONS = 16  # directions in which a picture's reach is measured
+MIN_CHANGE = 0.2  # the smallest change of a turned picture, as a share of its own ink, that counts as visible
 
 
 @dataclass(frozen=True, eq=False)
 class Object:
-    """``picture``: (48,48,4) uint8, RGBA, read-only. ``reach``: (16,) from the cell's centre to the outline's end in
-    directions 0, 22.5, … degrees (x to the right, y down), in sides of the cell. ``shows_turning``: a turn is seen, as
-    it is not of a plate."""
+    """One drawing.
+
+    ``picture``: (48,48,4) uint8, RGBA, read-only. ``reach`` (16,): the distance from the cell's center to the end of
+    the outline in directions 0, 22.5, … degrees (x to the right, y down), in sides of the cell. ``shows_turning``:
+    whether the drawing looks different when it is turned; a plate, for example, does not.
+    """
 
     name: str
     category: str
@@ -66,7 +69,7 @@ def _load() -> dict[str, tuple[Object, ...]]:
 
 
 def _reach(picture: np.ndarray) -> np.ndarray:
-    """(16,): how far opaque pixels go in each direction, in sides of the picture."""
+    """(16,): the distance of the farthest opaque pixel in each direction, in sides of the picture."""
     side = len(picture)
     rows, columns = np.nonzero(picture[..., 3] > 127)
     places = np.stack([columns, rows], 1) / side - (side - 1) / (2 * side)
@@ -75,7 +78,7 @@ def _reach(picture: np.ndarray) -> np.ndarray:
 
 
 def _shows_turning(picture: np.ndarray, angles: Sequence[float] = (30, 60, 90)) -> bool:
-    """Whether the picture differs from itself turned by each of the angles, by enough of its own ink."""
+    """Whether turning the picture by each of the angles changes enough of its ink."""
     small = Image.fromarray(picture).reduce(2)
     ground = Image.new("RGB", small.size, (128, 128, 128))
 

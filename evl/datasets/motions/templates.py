@@ -1,11 +1,11 @@
-"""The templates of `motions`: what is where in each frame of a video, as numbers, before anything is drawn.
+"""The templates of `motions`: the places, sizes and angles of all objects in each frame of a video.
 
-What keeps single frames from telling the class is here. A motion is drawn as a middle and an extent, never as a
-start, and its timing is as likely as its reverse, so that two opposite classes have the same frames in opposite order.
-And what stands still stands as one frame of a motion: each object's size, angle and place come from the same draw in
-all classes, which either runs or is stopped at a random frame.
+This module ensures that a single frame does not show the class. A motion is drawn at random by its middle and its
+extent, never by its start, and its timing is as likely as the reversed timing. So two opposite classes have the same
+frames in opposite order. An object that does not move looks like one frame of a motion: its size, angle and place are
+drawn in the same way in all classes, and the motion either runs or is stopped at a random frame.
 
-Places are pixels of a SIZE × SIZE frame from its centre, x to the right, y down; angles are degrees, clockwise as seen.
+Places are in pixels from the center of a SIZE × SIZE frame, x to the right, y down. Angles are in degrees, clockwise.
 """
 
 from __future__ import annotations
@@ -17,19 +17,22 @@ import numpy as np
 from numpy.random import Generator
 
 SIZE = 96  # pixels, height and width of a video
-NUM_FRAMES = (16, 24)  # of a video, from … to
-MIDDLE_SIZE = (26.0, 34.0)  # pixels: side of a picture's cell, in the middle of its change of size
-LOG_ZOOM = (0.22, 0.34)  # half the change of the logarithm of size: 1.6 to 2 times from one end to the other
+NUM_FRAMES = (16, 24)  # the smallest and the largest number of frames of a video
+MIDDLE_SIZE = (26.0, 34.0)  # pixels: side of a picture's cell in the middle of its change of size
+LOG_ZOOM = (0.22, 0.34)  # half the change of the logarithm of size, so the size changes by a factor of 1.6 to 2
 HALF_TURN = (28.0, 55.0)  # degrees
 MIDDLE_ANGLE = (-30.0, 30.0)  # degrees
-HALF_WAY = (11.0, 18.0)  # pixels, to the left, right, up or down
-PALE = 0.1  # share of objects that stand there half transparent, as if they were just appearing
-TOUCH = 0.85  # share of two outlines' reach at which they are taken to touch: outlines are not flat
+HALF_WAY = (11.0, 18.0)  # pixels to the left, right, up or down
+PALE = 0.1  # share of objects that are half transparent in the whole video, as if they were just appearing
+TOUCH = 0.85  # share of the sum of two objects' reaches at which they touch; less than 1, because outlines are curved
 
 
 @dataclass(frozen=True)
 class Track:
-    """One object through a video of F frames; all (F,) float64. ``size``: side of its picture's cell; 1 is opaque."""
+    """One object in the F frames of a video; all (F,) float64.
+
+    ``size``: side of its picture's cell, in pixels. ``opacity``: 0 is invisible, 1 is opaque.
+    """
 
     x: np.ndarray
     y: np.ndarray
@@ -40,8 +43,11 @@ class Track:
 
 @dataclass(frozen=True)
 class Scene:
-    """``tracks``: first the one of the template, then the second, then those that only stand there; ``order``: their
-    numbers from back to front; ``shake``: (F,2) pixels by which all of them and the background move."""
+    """A video before it is drawn.
+
+    ``tracks``: first the template's object, then the second one, then objects that do not move. ``order``: the numbers
+    of the tracks from back to front. ``shake`` (F,2): pixels by which all objects and the background move.
+    """
 
     template: str
     tracks: tuple[Track, ...]
@@ -55,14 +61,14 @@ class Scene:
 
 @dataclass(frozen=True)
 class _Pair:
-    """Sizes and angles (F,) of two objects, and (16,) how far each reaches, see ``Object.reach``."""
+    """The sizes (F,), angles (F,) and reaches (16,) of two objects, see ``Object.reach``."""
 
     sizes: tuple[np.ndarray, np.ndarray]
     angles: tuple[np.ndarray, np.ndarray]
     reaches: tuple[np.ndarray, np.ndarray]
 
     def contact(self, direction: np.ndarray) -> float:
-        """Pixels between the centres when the first touches the second in a direction, where they are largest."""
+        """The pixels between the centers when the first object touches the second in a direction, at largest size."""
         degrees = np.degrees(np.arctan2(direction[1], direction[0]))
         total = 0.0
         for size, angle, reach, sign in zip(self.sizes, self.angles, self.reaches, (0, 180), strict=True):
@@ -72,7 +78,7 @@ class _Pair:
 
 
 def draw_scene(template: str, reaches: Sequence[np.ndarray], rng: Generator) -> Scene:
-    """A scene of a template with as many objects as ``num_objects`` drew, whose reaches (16,) these are."""
+    """Draws a random scene of a template; ``reaches`` (16,) are those of its ``num_objects`` objects."""
     count = int(rng.integers(NUM_FRAMES[0], NUM_FRAMES[1] + 1))
     kind, sign = TEMPLATES[template]
     sizes, angles = [], []
@@ -103,10 +109,10 @@ def draw_scene(template: str, reaches: Sequence[np.ndarray], rng: Generator) -> 
 
 
 def num_objects(template: str, rng: Generator) -> int:
-    """How many objects there are in all: two to four, seen over all frames as often in one class as in another.
+    """Draws the number of objects, two to four, so that all classes have the same distribution of visible objects.
 
-    Where one comes or goes there is one more in half of the frames, which is made good here: 3 or 4 objects, of which
-    3, 2 or 4, 3 are seen; elsewhere 2, 3, 4 in the shares ¼, ½, ¼.
+    Where an object appears or disappears, there is one object less in about half of the frames. So these templates have
+    3 or 4 objects, of which 3 and 2, or 4 and 3, are visible. The others have 2, 3 or 4 in the shares ¼, ½, ¼.
     """
     if TEMPLATES[template][0] == "opacity":
         return int(rng.choice([3, 4]))
@@ -114,7 +120,7 @@ def num_objects(template: str, rng: Generator) -> int:
 
 
 def _ramp(count: int, rng: Generator, latest: float = 0.3) -> np.ndarray:
-    """(F,) from −1 to 1: starts late, ends early, at a speed that varies. Backwards and negated it is as likely."""
+    """(F,) from −1 to 1, with a random start, end and speed; reversed and negated it is equally likely."""
     late, early = rng.uniform(0, latest, 2)
     bend, smooth = rng.uniform(-0.6, 0.6), rng.uniform(0, 1)
     time = np.linspace(0, 1, count)
@@ -125,7 +131,7 @@ def _ramp(count: int, rng: Generator, latest: float = 0.3) -> np.ndarray:
 
 
 def _run(sign: int, count: int, rng: Generator) -> np.ndarray:
-    """(F,) in −1…1: forwards, backwards, or (sign 0) stopped at a random frame."""
+    """(F,) in −1…1: forwards, backwards, or, for sign 0, stopped at a random frame."""
     ramp = _ramp(count, rng)
     return sign * ramp if sign else np.full(count, ramp[rng.integers(count)])
 
@@ -141,8 +147,11 @@ def _unit(angle: float) -> np.ndarray:
 
 
 def _alone(pair: _Pair, kind: str, sign: int, room: Sequence[float], count: int, rng: Generator):
-    """Places (F,2) of one object that moves along an axis, or stands as if stopped on such a way, and of a second that
-    stands as near as it may be in a class of two, but not where it would be passed."""
+    """The places (F,2) of an object that moves along an axis, or is stopped on its way, and of a second object.
+
+    The second object does not move. Its distance is drawn as in the classes of two objects, but the first object must
+    not pass it.
+    """
     for _ in range(100):
         axis = {"x": 0, "y": 1}.get(kind, int(rng.integers(2)))
         half = rng.uniform(*HALF_WAY)
@@ -168,7 +177,7 @@ def _alone(pair: _Pair, kind: str, sign: int, room: Sequence[float], count: int,
 
 
 def _past(pair: _Pair, count: int, rng: Generator):
-    """The first moves past the second, before or behind it or just beside it."""
+    """The first object moves past the second, in front of it, behind it or just beside it."""
     along = _unit(rng.uniform(0, 2 * np.pi))
     across = np.array([-along[1], along[0]]) * rng.choice([-1, 1])
     half = rng.uniform(22, 31)
@@ -178,7 +187,7 @@ def _past(pair: _Pair, count: int, rng: Generator):
 
 
 def _collide(pair: _Pair, count: int, rng: Generator):
-    """Both move towards each other until they touch, and stop at once."""
+    """Both objects move towards each other until they touch, and stop at once."""
     along = _unit(rng.uniform(0, 2 * np.pi))
     late, hit = rng.uniform(0, 0.25), rng.uniform(0.5, 0.75)
     share, travel = rng.uniform(0.35, 0.65), rng.uniform(28, 42)
@@ -189,7 +198,7 @@ def _collide(pair: _Pair, count: int, rng: Generator):
 
 
 def _push(pair: _Pair, count: int, rng: Generator):
-    """The second moves up to the first and shoves it; it stops, while the first slides on, slower and slower."""
+    """The second object moves up to the first and pushes it, then stops; the first slides on, slower and slower."""
     along = _unit(rng.uniform(0, 2 * np.pi))
     late, hit, end = rng.uniform(0, 0.15), rng.uniform(0.3, 0.45), rng.uniform(0.75, 1)
     run_up, slide, shoved = rng.uniform(10, 18), rng.uniform(20, 32), rng.uniform(0.1, 0.4)
@@ -201,7 +210,7 @@ def _push(pair: _Pair, count: int, rng: Generator):
 
 
 def _swap(pair: _Pair, count: int, rng: Generator):
-    """Both move at once, around each other, to where the other one was."""
+    """Both objects move at the same time, around each other, to the place of the other."""
     along = _unit(rng.uniform(0, 2 * np.pi))
     across = np.array([-along[1], along[0]]) * rng.choice([-1, 1])
     touch = pair.contact(along)
@@ -212,7 +221,7 @@ def _swap(pair: _Pair, count: int, rng: Generator):
 
 
 PAIRS: dict[str, Callable] = {"past": _past, "collide": _collide, "push": _push, "swap": _swap}
-# what changes, and which way
+# what changes, and in which direction
 TEMPLATES: dict[str, tuple[str, int]] = {
     "moving something left": ("x", -1),
     "moving something right": ("x", 1),
@@ -238,7 +247,7 @@ REVERSIBLE: tuple[tuple[str, str], ...] = tuple(
 
 
 def _into_frame(places, room: Sequence[float], rng: Generator):
-    """Both places (F,2) moved together to where both stay within ±room; to the middle where there is no such place."""
+    """Moves both places (F,2) together so that both stay within ±room; if that is impossible, to the middle."""
     low = np.max([-space - where.min(0) for where, space in zip(places, room, strict=True)], 0)
     high = np.min([space - where.max(0) for where, space in zip(places, room, strict=True)], 0)
     shift = np.where(low < high, low + (high - low) * rng.uniform(0, 1, 2), (low + high) / 2)
@@ -246,14 +255,14 @@ def _into_frame(places, room: Sequence[float], rng: Generator):
 
 
 def _aside(places: Sequence[np.ndarray], room: float, rng: Generator) -> np.ndarray:
-    """(F,2): of a few places, where one more object is least in the way of those that are there."""
+    """(F,2): a place for one more object; of 12 random places, the one that is farthest from the other objects."""
     tries = rng.uniform(-room, room, (12, 2))
     away = np.min([np.linalg.norm(tries[:, None] - where[None], axis=2).min(1) for where in places], 0)
     return np.repeat(tries[away.argmax()][None], len(places[0]), 0)
 
 
 def _shake(count: int, rng: Generator) -> np.ndarray:
-    """(F,2): a hand that trembles, up to some pixels, slower or faster."""
+    """(F,2): the movement of a trembling camera in pixels, of random strength and speed."""
     strength, memory = rng.uniform(0, 1.6), rng.uniform(0.3, 0.9)
     shake = rng.normal(0, 1, (count, 2))
     for i in range(1, count):

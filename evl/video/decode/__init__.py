@@ -1,1 +1,1 @@
-"""A file or a folder of pictures → frames: exact, by number."""
+"""Video files and folders of pictures → exact frames, by number."""

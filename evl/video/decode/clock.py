@@ -1,5 +1,7 @@
-"""Times of frames where a file's clock jumps: parts written one after the other (``cat a.ts b.ts``), a recorder that
-was started again, a clock that runs over. Behind a jump, time is counted on."""
+"""The times of frames in files whose clock jumps; after a jump, the time of the part before continues.
+
+Clocks jump where files were joined (``cat a.ts b.ts``), where a recorder was started again, or where a clock overflows.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,14 @@ from statistics import median
 import av
 from av.format import Flags
 
-LONGEST_PAUSE = 10.0  # seconds, as of ffmpeg's command line; and as many times the usual step
+LONGEST_PAUSE = 10.0  # seconds, as in ffmpeg's command line; and also 10 times the usual step
 
 
 class Clock:
-    """The times of the frames of one stream; told of every packet, and of every frame that comes out of it."""
+    """Collects the times of the frames of one stream.
+
+    Call ``packet`` with every packet, and then ``frame`` with the time of every frame that is decoded from it.
+    """
 
     def __init__(self, container: av.container.InputContainer, stream: av.VideoStream):
         self.may_jump = may_jump(container)
@@ -32,7 +37,7 @@ class Clock:
         part = self._parts[-1]
         if time is None:  # as in raw streams
             time = part[-1] + self.step if part else 0.0
-        # that a frame alone goes back is not enough: some containers (H.264 in AVI) label frames in another order
+        # a frame that goes back is no jump by itself: some containers (H.264 in AVI) label frames in another order
         if part and time < part[-1] and self._has_gone_back:
             self._parts.append([time])
             self._has_gone_back = False
@@ -44,9 +49,9 @@ class Clock:
         return sum(map(len, self._parts))
 
     def seconds(self) -> tuple[tuple[float, ...], tuple[int, ...]]:
-        """(time of each frame, never going back; numbers of the frames in front of which the clock jumps).
+        """(the never falling times of the frames, the numbers of the frames before which the clock jumps).
 
-        A frame behind a jump comes the usual step after the one before it.
+        The first frame after a jump comes the usual step after the frame before the jump.
         """
         parts = [sorted(part) for part in self._parts]
         steps = [after - before for part in parts for before, after in pairwise(part)]
@@ -63,12 +68,12 @@ class Clock:
 
 
 def may_jump(container: av.container.InputContainer) -> bool:
-    """Whether a long pause in this container is no pause: transport and program streams are cut and joined anywhere."""
+    """Whether a long pause means a jump: yes in transport and program streams, which can be cut and joined anywhere."""
     return bool(container.format.flags & Flags.ts_discont.value)
 
 
 def jumps_ahead(times: Sequence[float]) -> list[int]:
-    """Places in sorted times, in seconds, in front of which there is more than a pause."""
+    """The positions in sorted times (seconds) before which the step is longer than a pause."""
     steps = [after - before for before, after in pairwise(times)]
     longest = max(LONGEST_PAUSE, LONGEST_PAUSE * median(steps)) if steps else 0.0
     return [place for place, step in enumerate(steps, 1) if step > longest]

@@ -1,4 +1,4 @@
-"""Opening files that nobody vouches for: nothing in them is believed, and all that goes wrong becomes a VideoError."""
+"""Opening untrusted video files safely; everything that goes wrong becomes a VideoError."""
 
 from __future__ import annotations
 
@@ -16,24 +16,27 @@ import torch
 from evl.errors import VideoError
 from evl.video.decode.truncation import refuse_truncated as refuse_cut_pieces
 
-# FFmpeg's names of formats that hold a video in one file: no playlists (which name other files), no still pictures
+# FFmpeg's names of the formats that hold a video in one file; not playlists (which name other files) or still pictures
 FORMATS = (
     "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,asf,flv,live_flv,ogg,gif,yuv4mpegpipe,m4v,h264,hevc,av1,obu,ivf,nut,"
     "mxf,dv,rm,wtv,swf,vc1,3gp,mp3,aac,wav,flac,ac3"
 )
-MAX_PIXELS = 2**25  # a little more than 8K, 7680 × 4320; a header that claims more is taken for a lie
+MAX_PIXELS = 2**25  # a little more than 8K, 7680 × 4320; files whose header claims more are refused
 MAX_SIDE = 2**14
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:/", re.IGNORECASE)  # pathlib makes one slash of two
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:/", re.IGNORECASE)  # one slash, because pathlib turns two into one
 COVERS = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
-ADDITIONS = av.stream.Disposition.still_image | av.stream.Disposition.dependent  # stills; layers upon another stream
+ADDITIONS = av.stream.Disposition.still_image | av.stream.Disposition.dependent  # still pictures, layers on a stream
 
 
 @contextmanager
 def open_video(path: str, *, one_thread: bool = False) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """Container and video stream of a plain file. Its decoder takes one thread in a worker process, or if asked to, as
-    with many an error in the last frames may get lost; else as many as it likes."""
-    found = file_stat(path)
-    if found.st_size == 0:
+    """Opens a plain file and yields its container and its video stream. Raises VideoError, also from within the block.
+
+    The decoder uses one thread in a worker process, else as many as it chooses. ``one_thread`` makes it one everywhere:
+    with several threads, the decoder may not report an error in the last frames.
+    """
+    info = file_stat(path)
+    if info.st_size == 0:
         raise VideoError(path, "is empty (0 bytes)")
     try:
         with _open(path) as container:
@@ -42,7 +45,7 @@ def open_video(path: str, *, one_thread: bool = False) -> Iterator[tuple[av.cont
                 raise VideoError(path, "has no video stream" + (" (only audio)" if container.streams.audio else ""))
             stream = streams[0]
             if len(streams) > 1:
-                stream = container.streams[chosen_stream(path, found.st_size, found.st_mtime_ns)]
+                stream = container.streams[chosen_stream(path, info.st_size, info.st_mtime_ns)]
             context = stream.codec_context
             if context is None:
                 raise VideoError(path, "is in a format that this build of FFmpeg cannot decode")
@@ -54,7 +57,7 @@ def open_video(path: str, *, one_thread: bool = False) -> Iterator[tuple[av.cont
             yield container, stream
     except av.error.FFmpegError as error:
         with contextlib.suppress(OSError):
-            refuse_cut_pieces(path)  # then that is the reason
+            refuse_cut_pieces(path)  # if the file is truncated, that error is clearer
         if isinstance(error, av.error.EOFError):
             raise VideoError(path, "ends too early: no video is left to decode") from None
         raise VideoError(path, f"cannot be decoded ({(error.strerror or str(error)).lower()})") from None
@@ -63,26 +66,27 @@ def open_video(path: str, *, one_thread: bool = False) -> Iterator[tuple[av.cont
 
 
 def _open(path: str) -> av.container.InputContainer:
-    """Only plain files: neither a file's name nor a playlist inside it may reach for anything else."""
+    """Opens a plain file only; neither a file's name nor a playlist inside it can open an address or another device."""
     options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
     return av.open(f"file:{path}", options=options, metadata_errors="ignore")
 
 
 def video_streams(container: av.container.InputContainer) -> list[av.VideoStream]:
-    """Those that are no cover and no thumbnails of chapters."""
+    """The video streams of a container, without covers and the thumbnails of chapters."""
     return [stream for stream in container.streams.video if not stream.disposition & COVERS]
 
 
 @lru_cache(maxsize=65536)
 def chosen_stream(path: str, size: int, mtime_ns: int) -> int:
-    """The number of the stream to read, where a file has several that may be the film. Raises what libav raises.
+    """The number of the stream to read in a file with several video streams. Raises libav's errors.
 
-    Of those that can be decoded, are no still or addition to another, and have more than one picture, as far as there
-    are such: the default one, or libav's best where none or several are, or the largest where that is none of them.
+    Four conditions are applied one after the other: the stream can be decoded; it is neither a still picture nor an
+    addition to another stream; it has more than one picture; the file marks it as default. Streams that miss a
+    condition drop out, unless all would. If several remain, libav's best stream is taken, or else the largest.
     """
     with _open(path) as container:
         streams = video_streams(container)
-        pictures = dict.fromkeys(streams, 0)  # a preview in front of the film may be called the default one
+        pictures = dict.fromkeys(streams, 0)  # the file may mark a preview picture as its default stream
         for packet in demux(container, *streams):
             if packet.size and packet.stream in pictures:
                 pictures[packet.stream] += 1
@@ -102,15 +106,15 @@ def chosen_stream(path: str, size: int, mtime_ns: int) -> int:
 
 
 def num_threads() -> int:
-    """Of a decoder: one in a worker process, else 0, as many as it likes."""
+    """The number of threads for a decoder: 1 in a worker process, else 0, which lets the decoder choose."""
     return 0 if torch.utils.data.get_worker_info() is None else 1
 
 
 def demux(container: av.container.InputContainer, *streams: av.VideoStream) -> Iterator[av.Packet]:
-    """The streams' packets, with an empty one at the end.
+    """The packets of the streams, with an empty one at the end.
 
-    Where other streams appear in the midst of a file, PyAV looks for them in a table that is too short, finds what lies
-    there, and may raise IndexError. That packet was not ours; reading goes on behind it, with a table that fits.
+    If a new stream appears in the middle of a file, PyAV looks it up in a table that is too short, and may raise
+    IndexError. That packet belongs to another stream, so reading continues after it, and PyAV makes a new table.
     """
     for _ in range(1000):
         try:
@@ -126,25 +130,25 @@ def demux(container: av.container.InputContainer, *streams: av.VideoStream) -> I
 def decode(
     container: av.container.InputContainer,
     stream: av.VideoStream,
-    see: Callable[[av.Packet], None] = lambda packet: None,
+    on_packet: Callable[[av.Packet], None] = lambda packet: None,
 ) -> Iterator[av.VideoFrame]:
-    """All frames; ``see`` is called with every packet before its frames come."""
+    """All frames of a stream; ``on_packet`` is called with every packet before its frames are yielded."""
     for packet in demux(container, stream):
-        see(packet)
+        on_packet(packet)
         yield from packet.decode()
 
 
 def file_stat(path: str) -> os.stat_result:
-    """Of a plain file; VideoError for anything else (opening a pipe would wait for ever)."""
+    """``os.stat`` of a plain file. Raises VideoError for anything else, because opening a pipe could wait for ever."""
     try:
-        found = os.stat(path)
+        info = os.stat(path)
     except (OSError, ValueError) as error:
         if _ADDRESS.match(str(path)):
             raise VideoError(path, "is an address, not a file on this machine; download it first") from None
         raise VideoError(path, os_reason(error)) from None
-    if not stat.S_ISREG(found.st_mode):
-        raise VideoError(path, "is no plain file")
-    return found
+    if not stat.S_ISREG(info.st_mode):
+        raise VideoError(path, "is not a plain file")
+    return info
 
 
 def refuse_corrupt(path: str, frame: av.VideoFrame, number: int | str) -> None:
@@ -153,7 +157,7 @@ def refuse_corrupt(path: str, frame: av.VideoFrame, number: int | str) -> None:
 
 
 def refuse_truncated(path: str, stream: av.VideoStream) -> None:
-    """VideoError where the container's index, or any of its pieces, points behind the end of the file."""
+    """Raises VideoError if the container's index, or any of its pieces, points beyond the end of the file."""
     size = os.path.getsize(path)
     end = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
     if end > size:

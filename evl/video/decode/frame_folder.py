@@ -1,9 +1,10 @@
-"""A folder of pictures → frames: what Something-Something v1 and many extracted data sets come as."""
+"""A folder of pictures → frames: the form of Something-Something v1 and of many extracted data sets."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,23 +18,25 @@ from evl.video.decode.container import MAX_PIXELS, os_reason
 from evl.video.decode.frame_series import Frames, UnclearError, frames_among
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
-FRAMES_PER_SECOND = 25.0  # such folders have no rate: times are a convention
+FRAMES_PER_SECOND = 25.0  # a convention: folders of pictures have no frame rate
 _SIDEWAYS = {5, 6, 7, 8}  # EXIF orientations that swap width and height
 
 
 def frame_files(folder: str | Path) -> list[Path]:
     """The pictures of a folder that are its frames, in the order of the numbers in their names: 9.jpg before 10.jpg.
 
-    Hidden files, whatever is no plain file, and pictures of another series are left out (``frame_series``).
-    Raises VideoError for a folder that cannot be listed, or whose names do not say which pictures are the frames.
+    Hidden files, files that are not plain, and pictures of another series are left out (``frame_series``).
+    Raises VideoError if the folder cannot be listed, or if its names do not show which pictures are the frames.
     """
     found = frames_in(folder)
     return [Path(folder) / name for name in found.series.names] if found is not None else []
 
 
 def frames_in(folder: str | Path) -> Frames | None:
-    """The frames of a folder, and the series of pictures beside them, by name; None where there is no picture. Raises
-    VideoError as ``frame_files``."""
+    """The frames of a folder and the other series of pictures in it, by name; None if there are no pictures.
+
+    Raises VideoError as ``frame_files`` does.
+    """
     try:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries if is_image_name(entry.name) and entry.is_file()]
@@ -46,27 +49,18 @@ def frames_in(folder: str | Path) -> Frames | None:
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file's name is that of a frame: a known ending, and not hidden."""
+    """Whether this can be the name of a frame: it has the ending of a picture and is not hidden."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
-def is_frame_folder(path: str | Path) -> bool:
-    """Whether ``path`` is a folder that directly holds at least one JPEG or PNG file."""
-    try:
-        with os.scandir(path) as entries:
-            return any(is_image_name(entry.name) and entry.is_file() for entry in entries)
-    except OSError:
-        return False
-
-
 def probe_folder(path: str | Path) -> VideoInfo:
-    """Number of frames and size of the first one; codec ``frames``.
+    """The number of frames and the size of the first one, with codec ``frames``.
 
-    Frame i is shown at i/25 s: pictures have no times of their own. Raises VideoError where there are none, or the
-    first one is no picture.
+    Pictures have no times of their own, so frame i is at i/25 s. Raises VideoError if there are no frames, or if the
+    first one is not a picture.
     """
     files = _files(path)
-    with _Picture(path, files[0]) as image:
+    with _open_picture(path, files[0]) as image:
         width, height = image.size
         if image.getexif().get(0x0112) in _SIDEWAYS:
             width, height = height, width
@@ -75,9 +69,9 @@ def probe_folder(path: str | Path) -> VideoInfo:
 
 
 def read_folder(path: str | Path, indices: Sequence[int]) -> Tensor:
-    """Frames by number: uint8 (len(indices), 3, H, W), RGB, turned upright. Only the wanted files are opened.
+    """Reads frames by number: uint8 (len(indices), 3, H, W), RGB, turned upright. Opens only the wanted files.
 
-    Indices may repeat and come in any order. A frame of another size than the first wanted one is resized to it.
+    Indices may repeat and be in any order. A frame with another size than the first wanted one is resized to that size.
     Raises VideoError, which names the picture, if one is missing or cannot be decoded.
     """
     wanted = sorted(set(indices))
@@ -98,7 +92,7 @@ def read_folder(path: str | Path, indices: Sequence[int]) -> Tensor:
 
 
 def check_frames(path: str | Path, first: int = 0, count: int | None = None) -> None:
-    """Decodes the pictures first … first+count−1 (by default all). Raises VideoError at the first that fails."""
+    """Decodes the pictures first … first+count−1, by default all. Raises VideoError about the first damaged one."""
     files = _files(path)
     last = len(files) if count is None else first + count
     if last > len(files):
@@ -115,10 +109,10 @@ def _files(path: str | Path) -> list[Path]:
 
 
 def _decode(path: str | Path, file: Path, shape: tuple[int, ...] | None) -> np.ndarray:
-    """(H,W,3) uint8, brought to ``shape`` if given."""
-    with _Picture(path, file) as image:
+    """(H,W,3) uint8, resized to ``shape`` if that is given."""
+    with _open_picture(path, file) as image:
         image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I;16"):  # 16-bit grey: PIL would clip it to white
+        if image.mode.startswith("I;16"):  # 16-bit gray: PIL would clip it to white
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         image = image.convert("RGB")
         if shape is not None and (image.height, image.width) != shape[:2]:
@@ -126,34 +120,22 @@ def _decode(path: str | Path, file: Path, shape: tuple[int, ...] | None) -> np.n
         return np.array(image)
 
 
-class _Picture:
-    """An opened picture; everything that goes wrong while it is used becomes a VideoError that names its file."""
-
-    def __init__(self, path: str | Path, file: Path):
-        self.path, self.file, self.image = path, file, None
-
-    def __enter__(self) -> Image.Image:
-        try:
-            self.image = Image.open(self.file, formats=("JPEG", "PNG"))
-        except Exception as error:
-            raise self._problem(error) from None
-        width, height = self.image.size
-        if width * height > MAX_PIXELS:
-            self.image.close()
-            raise VideoError(self.path, f"frame {self.file.name} claims {width}×{height} pixels")
-        return self.image
-
-    def __exit__(self, kind, error, trace) -> None:
-        self.image.close()
-        # damaged files make PIL raise all sorts of errors, SyntaxError, ValueError and zlib.error among them
-        if isinstance(error, Exception):
-            raise self._problem(error) from None
-
-    def _problem(self, error: Exception) -> VideoError:
-        if isinstance(error, Image.UnidentifiedImageError):
-            empty = os.path.getsize(self.file) == 0
-            return VideoError(self.path, f"frame {self.file.name} is {'empty' if empty else 'no JPEG or PNG picture'}")
-        if isinstance(error, Image.DecompressionBombError):
-            return VideoError(self.path, f"frame {self.file.name} claims more than {MAX_PIXELS:,} pixels")
+@contextmanager
+def _open_picture(path: str | Path, file: Path) -> Iterator[Image.Image]:
+    """Opens one picture of the folder ``path``; any error while it is used becomes a VideoError that names the file."""
+    frame = f"frame {file.name}"
+    try:
+        with Image.open(file, formats=("JPEG", "PNG")) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise VideoError(path, f"{frame} claims {image.width}×{image.height} pixels")
+            yield image
+    except VideoError:
+        raise
+    except Image.UnidentifiedImageError:
+        is_empty = os.path.getsize(file) == 0
+        raise VideoError(path, f"{frame} is {'empty' if is_empty else 'not a JPEG or PNG picture'}") from None
+    except Image.DecompressionBombError:
+        raise VideoError(path, f"{frame} claims more than {MAX_PIXELS:,} pixels") from None
+    except Exception as error:  # PIL raises many types for damaged files, such as SyntaxError, ValueError, zlib.error
         reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
-        return VideoError(self.path, f"frame {self.file.name} cannot be decoded ({reason})")
+        raise VideoError(path, f"{frame} cannot be decoded ({reason})") from None

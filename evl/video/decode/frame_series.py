@@ -1,7 +1,7 @@
-"""Names of pictures in one folder → the frames of one video, in order: names alone decide, no picture is opened.
+"""Names of the pictures in a folder → the frames of one video, in order. No picture is opened.
 
-Names that differ in one number are a series. What several series in a folder mean can be seen in a few cases only:
-flow, depth, masks and covers are known by their words. Everything else is refused, with the series listed.
+Names that differ in one number are a series. If a folder holds several series, those with words such as flow, depth,
+mask or cover in their names are left out. If several series remain, the folder is refused, and the error lists them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
-# words of pictures that are computed from frames, or that programs lay beside them
+# words in the names of pictures that were computed from frames, or that programs add to a folder
 NO_FRAMES = frozenset(
     (  # noqa: SIM905
         "flow flowx flowy flowu flowv optflow opticalflow u v x y depth depths depthmap disparity disp mask masks "
@@ -32,13 +32,13 @@ DATE_AND_TIME = re.compile(
 )
 TIME = re.compile(r"(?<![0-9])([0-9]{1,2})[-:h]([0-9]{2})[-:m]([0-9]{2})(?:[-_.,s]([0-9]{1,9}))?(?![0-9])")
 SECONDS = re.compile(r"(?<![0-9])([0-9]+)[.,]([0-9]{3,9})(?![0-9])")
-EPOCH_DIGITS = 9  # seconds since 1970: nobody counts videos so far
-SHORTEST_STEP = 10**9 // 250  # ns; what follows closer is no time but a counter behind a dot
-LISTED = 6
+EPOCH_DIGITS = 9  # seconds since 1970; the number of a video has fewer digits
+SHORTEST_STEP = 10**9 // 250  # nanoseconds; a shorter step means a counter after a dot, not a time
+LISTED = 6  # names in an error
 
 
 class Series(NamedTuple):
-    """``pattern``: the names with # for the number; ``names`` in order."""
+    """``pattern``: the common form of the names, with # for the number that differs. ``names`` are in order."""
 
     pattern: str
     names: tuple[str, ...]
@@ -48,14 +48,14 @@ class Series(NamedTuple):
 
 
 class Frames(NamedTuple):
-    """The series that is the video, and those beside it that are left out."""
+    """The series that is the video, and the other series of the folder, which are left out."""
 
     series: Series
     left_out: tuple[Series, ...]
 
 
 class UnclearError(ValueError):
-    """Names do not say which pictures are the frames, or in which order. The message goes on "the folder …"."""
+    """Names do not show which pictures are the frames, or their order. The message continues "the folder …"."""
 
 
 class _Name(NamedTuple):
@@ -70,11 +70,11 @@ class _Name(NamedTuple):
         return tuple(map(int, self.digits))
 
 
-@lru_cache(maxsize=256)  # a clip asks twice
+@lru_cache(maxsize=256)  # reading a clip calls this twice
 def frames_among(names: tuple[str, ...]) -> Frames:
-    """The frames among the names of a folder's pictures, at least one. Raises UnclearError.
+    """Finds the frames among ``names``, the names of all pictures of a folder, at least one. Raises UnclearError.
 
-    One picture is a video of one frame, whatever its name.
+    A single picture is a video of one frame, whatever its name is.
     """
     by_texts: dict[tuple[str, ...], list[_Name]] = defaultdict(list)
     for name in names:
@@ -90,7 +90,7 @@ def frames_among(names: tuple[str, ...]) -> Frames:
         return Frames(pictures[0], tuple(series for series in found if series is not pictures[0]))
     if all(len(series.names) == 1 for series in found):
         raise UnclearError(
-            f"holds {len(found)} pictures whose names do not say their order ({_listed(sorted(map(str, found)))}); "
+            f"holds {len(found)} pictures whose names do not show their order ({_listed(sorted(map(str, found)))}); "
             "number them: 00001.jpg, 00002.jpg, …"
         )
     found.sort(key=lambda series: (-len(series.names), series.pattern))
@@ -101,14 +101,14 @@ def frames_among(names: tuple[str, ...]) -> Frames:
 
 
 def gaps(series: Series) -> tuple[str, ...]:
-    """The names in front of which numbers are left out, of a series that counts by one step nearly throughout."""
+    """The names before which numbers are missing; () if the numbers of the series do not mostly count by one step."""
     names = [_parsed(name).numbers for name in series.names]
     varying = _varying(names)
     if len(varying) != 1 or len(names) < 3:
         return ()
     steps = [after[varying[0]] - before[varying[0]] for before, after in pairwise(names)]
     step, count = Counter(steps).most_common(1)[0]
-    if count < 0.5 * len(steps):  # times, which need not be even
+    if count < 0.5 * len(steps):  # then the numbers are times, whose steps may differ
         return ()
     return tuple(name for name, here in zip(series.names[1:], steps, strict=True) if here >= 2 * step)
 
@@ -125,9 +125,9 @@ def _words(series: Series) -> frozenset[str]:
 
 
 def _series_of(group: list[_Name]) -> list[Series]:
-    """Of names that differ in numbers and endings only."""
+    """The series of names that differ in numbers and endings only."""
     endings = {name.ending for name in group}
-    if len(endings) > 1 and len({name.numbers for name in group}) < len(group):  # 1.jpg and 1.png
+    if len(endings) > 1 and len({name.numbers for name in group}) < len(group):  # such as 1.jpg and 1.png
         return [s for ending in sorted(endings) for s in _series_of([n for n in group if n.ending == ending])]
     by_numbers: dict[tuple[int, ...], _Name] = {}
     for name in group:
@@ -142,7 +142,7 @@ def _series_of(group: list[_Name]) -> list[Series]:
         return [_series([by_numbers[numbers] for numbers in sorted(by_numbers)], varying)]
     if ordered := _counted_on(group, varying) or _timed(group, varying):
         return [_series(ordered, varying)]
-    # video1_frame0001 and video2_frame0001: the number with most values counts frames, the others name what they are of
+    # as in video1_frame0001 and video2_frame0001: the number with the most values counts frames, the others name series
     counter = max(varying, key=lambda place: (len({name.numbers[place] for name in group}), place))
     parts: dict[tuple[int, ...], list[_Name]] = defaultdict(list)
     for name in group:
@@ -151,14 +151,17 @@ def _series_of(group: list[_Name]) -> list[Series]:
 
 
 def _varying(numbers: list[tuple[int, ...]]) -> list[int]:
-    """The places at which numbers differ."""
+    """The positions of the numbers that differ."""
     return [place for place, values in enumerate(zip(*numbers, strict=True)) if len(set(values)) > 1]
 
 
 def _counted_on(group: list[_Name], varying: list[int]) -> list[_Name] | None:
-    """In the order of a number that is another one in each name, where no other number goes back in that order, and
-    each other one stands behind it or is another one in each name, too: a counter and a time. One that stands in front
-    and stays the same for some names may tell videos apart."""
+    """The names in the order of a counter, if one of the numbers is a counter; else None.
+
+    A counter is different in each name, and no other number falls in its order (the other is then a time). Each other
+    number must come after the counter or be different in each name, too: a number in front that is the same for some
+    names may be that of a video.
+    """
     for counter in varying:
         ordered = sorted(group, key=lambda name: name.numbers[counter])
         values = list(zip(*(name.numbers for name in ordered), strict=True))
@@ -171,12 +174,12 @@ def _counted_on(group: list[_Name], varying: list[int]) -> list[_Name] | None:
 
 
 def _timed(group: list[_Name], varying: list[int]) -> list[_Name] | None:
-    """In the order of a time, where all numbers that differ are parts of one."""
+    """The names in the order of a time, if all numbers that differ are parts of a time; else None."""
     for pattern in (DATE_AND_TIME, TIME, SECONDS):
         times, rests, widths, is_sure = [], set(), set(), pattern is DATE_AND_TIME
         for name in group:
             match = pattern.search(name.stem)
-            if match is None or (time := _seconds(pattern, match)) is None:
+            if match is None or (time := _nanoseconds(pattern, match)) is None:
                 break
             times.append(time)
             rests.add((name.stem[: match.start()].casefold(), name.stem[match.end() :].casefold()))
@@ -185,15 +188,15 @@ def _timed(group: list[_Name], varying: list[int]) -> list[_Name] | None:
         else:
             ordered = sorted(range(len(group)), key=lambda place: times[place])
             steps = [times[b] - times[a] for a, b in pairwise(ordered)]
-            # a clock goes on evenly; the numbers of several videos begin anew
+            # the steps of times are nearly equal; where numbers of several videos are mixed, they are not
             is_even = len(widths) == 1 and max(steps) <= 3 * min(steps) and min(steps) >= SHORTEST_STEP
             if len(rests) == 1 and min(steps) > 0 and (is_sure or is_even):
                 return [group[place] for place in ordered]
     return None
 
 
-def _seconds(pattern: re.Pattern, match: re.Match) -> int | None:
-    """In nanoseconds; None for what is no time."""
+def _nanoseconds(pattern: re.Pattern, match: re.Match) -> int | None:
+    """The time in nanoseconds; None if it is not a valid time."""
     if pattern is SECONDS:
         whole, fraction = int(match[1]), match[2]
     elif pattern is TIME:

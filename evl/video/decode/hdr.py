@@ -1,7 +1,7 @@
-"""HDR pictures (PQ or HLG, ITU-R BT.2100) → SDR bytes, by the curves that the ITU wrote down for it.
+"""HDR pictures (PQ or HLG, ITU-R BT.2100) → SDR bytes, by the curves in ITU's recommendations.
 
-Without it the codes of such films would be taken for those of ordinary ones: grey, dark pictures without colour.
-Everything is defined on numbers from 0 to 1; tables only make it fast.
+Without this conversion, HDR videos look gray and dark. All functions are defined on numbers from 0 to 1; tables of
+their values make the conversion fast.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from functools import cache
 
 import numpy as np
 
-PQ, HLG = 16, 18  # transfer characteristics, as H.264, HEVC and containers number them (ITU-T H.273)
+PQ, HLG = 16, 18  # the numbers of transfer characteristics in ITU-T H.273, which H.264, HEVC and containers use
 NAMES = {PQ: "PQ", HLG: "HLG"}
-BT2020, UNSPECIFIED = 9, 2  # primaries, numbered there too
-SOURCE_PEAK = 1000.0  # cd/m²: what BT.2100 takes for a display of HLG, and what most PQ films are made for
-SDR_WHITE = 203.0  # cd/m²: reference white of HDR (BT.2408), which becomes the brightest SDR
+BT2020, UNSPECIFIED = 9, 2  # the numbers of primaries in H.273
+SOURCE_PEAK = 1000.0  # cd/m²: BT.2100's nominal display of HLG, and the usual mastering display of PQ
+SDR_WHITE = 203.0  # cd/m²: HDR's reference white (BT.2408), which becomes the brightest SDR
 FULL_SCALE = 65280  # the code of 1.0 in libswscale's rgb48: 255 · 256
 LUMINANCE = np.array([0.2627, 0.6780, 0.0593])  # of BT.2020's primaries
 TO_BT709 = np.array([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]])  # BT.2087
@@ -24,23 +24,23 @@ _STEPS = (1 << 16) - 1
 
 
 def is_hdr(transfer: int) -> bool:
-    """Whether a frame's or a stream's ``color_trc`` is one of HDR."""
+    """Whether ``transfer``, the ``color_trc`` of a frame or a stream, is PQ or HLG."""
     return transfer in NAMES
 
 
 def to_sdr(picture: np.ndarray, transfer: int, primaries: int = BT2020) -> np.ndarray:
-    """A picture (H,W,3) of R'G'B' codes, uint16 as libswscale's rgb48, in PQ or HLG -> uint8, R'G'B' of BT.709.
+    """Converts a picture of R'G'B' codes in PQ or HLG, uint16 (H,W,3) as libswscale's rgb48, to BT.709, uint8 (H,W,3).
 
-    Light of each channel, up to 1000 cd/m², is brought below 203 cd/m² by BT.2390's EETF, which leaves what is darker
-    than 88 cd/m² as it is; wide colours (``primaries`` of BT.2020, or not specified) become BT.709's by BT.2087; bytes
-    are those that show this light by BT.1886 (gamma 2.4).
+    BT.2390's EETF maps the light of each channel, up to 1000 cd/m², below 203 cd/m²; light below 88 cd/m² stays the
+    same. BT.2087 converts wide colors (``primaries`` of BT.2020, or not specified) to BT.709. BT.1886 (gamma 2.4) gives
+    the bytes for this light.
     """
     if transfer == PQ:
         light = _pq_to_light()[picture]  # (H,W,3) 0–1
     else:
         scene = _hlg_to_scene()[picture]
         gain = (scene @ LUMINANCE.astype(np.float32)) ** np.float32(0.2)  # BT.2100's OOTF for 1000 cd/m²: gamma 1.2
-        nits = scene * gain[..., None]  # as shares of 1000
+        nits = scene * gain[..., None]  # in units of 1000 cd/m²
         light = _nits_to_light()[_quarter_root(nits)]
     if primaries in (BT2020, UNSPECIFIED):
         light = light @ TO_BT709.T.astype(np.float32)
@@ -54,19 +54,19 @@ def pq_to_nits(code: np.ndarray) -> np.ndarray:
 
 
 def nits_to_pq(nits: np.ndarray) -> np.ndarray:
-    """Its inverse: cd/m² -> 0–1."""
+    """The inverse of PQ's EOTF: cd/m² -> 0–1."""
     power = (np.asarray(nits, np.float64) / 10_000) ** _M1
     return ((_C1 + _C2 * power) / (1 + _C3 * power)) ** _M2
 
 
 def hlg_to_scene(code: np.ndarray) -> np.ndarray:
-    """HLG's inverse OETF (BT.2100): 0–1 -> light of the scene, 0–1."""
+    """HLG's inverse OETF (BT.2100): 0–1 -> scene light, 0–1."""
     code = np.asarray(code, np.float64)
     return np.where(code <= 0.5, code**2 / 3, (np.exp((code - _C) / _A) + _B) / 12)
 
 
 def tone_mapped(nits: np.ndarray) -> np.ndarray:
-    """BT.2390's EETF (Hermite spline, in PQ) from 1000 to 203 cd/m²: cd/m² -> light, of which 1 is 203 cd/m²."""
+    """BT.2390's EETF (Hermite spline, in PQ) from 1000 to 203 cd/m²: cd/m² -> light, where 1 means 203 cd/m²."""
     top = float(nits_to_pq(SOURCE_PEAK))
     code = np.clip(nits_to_pq(nits) / top, 0, 1)
     most = float(nits_to_pq(SDR_WHITE)) / top
@@ -88,7 +88,7 @@ def _hlg_to_scene() -> np.ndarray:
 
 @cache
 def _nits_to_light() -> np.ndarray:
-    """By the fourth root of the share of 1000 cd/m², which spreads light nearly as eyes do."""
+    """A table over the fourth root of light in units of 1000 cd/m², whose equal steps look nearly equal to the eye."""
     return tone_mapped(SOURCE_PEAK * (np.arange(_STEPS + 1) / _STEPS) ** 4).astype(np.float32)
 
 
@@ -98,7 +98,7 @@ def _quarter_root(shares: np.ndarray) -> np.ndarray:
 
 @cache
 def _light_to_bytes() -> np.ndarray:
-    """By the square root of light."""
+    """A table over the square root of light."""
     light = (np.arange(_STEPS + 1) / _STEPS) ** 2
     return np.rint(255 * light ** (1 / 2.4)).astype(np.uint8)
 

@@ -1,8 +1,8 @@
-"""What frames a file has, and where: from its packets, without decoding, where packets can be trusted.
+"""The frames of a file and their packets, found without decoding if the packets can be trusted.
 
-A packet says when its picture is shown and whether decoding can start with it. That is enough to number all frames in
-the order they are shown, and to know the packets that a wanted one needs. Where packets do not say it, everything is
-decoded and counted instead (``FrameIndex.is_counted``).
+A packet holds the time at which its picture is shown, and whether decoding can start with it. From these, all frames
+are numbered in the order in which they are shown, and the packets that a frame needs are known. If packets lack this
+information, the whole file is decoded and its frames are counted instead (``FrameIndex.is_counted``).
 """
 
 from __future__ import annotations
@@ -24,20 +24,21 @@ from evl.video.decode.container import decode, demux, file_stat, open_video, ref
 from evl.video.decode.frame_folder import check_frames, probe_folder
 from evl.video.decode.orientation import Orientations
 
-# where one packet is one picture with its own time, once hidden ones are left out
+# codecs in which each packet is one picture with its own time, if hidden pictures are left out
 ONE_PACKET_ONE_PICTURE = frozenset("h264 hevc vp8 libvpx vp9 libvpx-vp9 av1 libdav1d mpeg4 mjpeg".split())  # noqa: SIM905
-TOLD_BY_BYTES = frozenset("vp8 libvpx vp9 libvpx-vp9 mpeg4".split())  # noqa: SIM905  (packets that may show none, or two)
+# codecs whose packets may show no picture, or two, so their bytes must be read
+READ_BYTES = frozenset("vp8 libvpx vp9 libvpx-vp9 mpeg4".split())  # noqa: SIM905
 MPEG4_PICTURE = b"\0\0\1\xb6"  # start code of a picture
 MPEG4_LEAST_BYTES = 16
 
 
 @dataclass(frozen=True, eq=False)
 class FrameIndex:
-    """The frames of a file by number, in the order they are shown.
+    """The frames of a file, numbered in the order in which they are shown.
 
-    ``pts``, ``seek_to``, ``is_key``, ``is_shown`` (P each) describe its packets in the file's order; times are in units
-    of ``time_base`` seconds; ``seek_to`` is what to ask the container for to be led to a packet. A counted index has no
-    packets: ``counted_seconds`` says when each decoded frame is shown.
+    ``pts``, ``seek_to``, ``is_key`` and ``is_shown`` (P each) describe its P packets in the file's order. Times are in
+    units of ``time_base`` seconds. ``seek_to`` is the time to seek to in the container for each packet. A counted index
+    has no packets; its ``counted_seconds`` holds the time of each decoded frame.
     """
 
     pts: np.ndarray
@@ -54,14 +55,14 @@ class FrameIndex:
 
     @property
     def is_plausible(self) -> bool:
-        """Whether this could be of a file: it may come from a disk."""
+        """Whether the arrays can describe a real file; an index that was read from a disk may be wrong."""
         if self.counted_seconds is not None:
             return len(self.counted_seconds) > 0
         if not len(self.pts) == len(self.seek_to) == len(self.is_key) == len(self.is_shown):
             return False
         times, key_times = self.pts[self.is_shown], self.pts[self.is_key]
         is_unique = len(np.unique(times)) == len(times) and len(np.unique(key_times)) == len(key_times)
-        # pictures shown before the first key frame may need what came before the file was cut
+        # pictures shown before the first key frame may need packets that were cut off
         return len(times) > 0 and is_unique and bool(self.is_key[0]) and self.pts.min() >= self.pts[0]
 
     @property
@@ -70,14 +71,14 @@ class FrameIndex:
 
     @cached_property
     def times_seconds(self) -> np.ndarray:
-        """When each frame is shown."""
+        """The time at which each frame is shown."""
         if self.counted_seconds is not None:
             return self.counted_seconds
         return self._shown_pts * float(self.time_base)
 
     @cached_property
     def packets(self) -> np.ndarray:
-        """frame number -> its packet."""
+        """For each frame, the number of its packet."""
         shown = np.flatnonzero(self.is_shown)
         return shown[np.argsort(self.pts[shown])]
 
@@ -86,30 +87,33 @@ class FrameIndex:
         return self.pts[self.packets]
 
     def number_at(self, pts: int | None) -> int | None:
-        """The number of the frame that is shown at this time, in units of ``time_base``."""
+        """The number of the frame at this time, in units of ``time_base``; None if there is no such frame."""
         place = int(np.searchsorted(self._shown_pts, pts)) if pts is not None else len(self._shown_pts)
         return place if place < len(self._shown_pts) and self._shown_pts[place] == pts else None
 
     @cached_property
     def key_places(self) -> dict[int, int]:
-        """time of a key packet -> its place among all packets."""
+        """The time of each key packet -> its position among all packets."""
         places = np.flatnonzero(self.is_key)
         return dict(zip(self.pts[places].tolist(), places.tolist(), strict=True))
 
     @cached_property
     def keys(self) -> np.ndarray:
-        """Numbers of the frames that decoding can start with, if the file is right about them."""
+        """The numbers of the frames that decoding can start with, as the file marks them."""
         return np.flatnonzero(self.is_key[self.packets])
 
     def num_between(self, key: int | None, numbers: list[int]) -> int:
-        """Frames from ``key`` on (None: from the first packet) whose packets come up to the last one of ``numbers``."""
+        """The number of frames from ``key`` on whose packets come no later than the last one of ``numbers``.
+
+        ``key`` None means from the first packet.
+        """
         first, last = (0 if key is None else self.packets[key]), self.packets[numbers].max()
         return int(((self.packets[key or 0 :] >= first) & (self.packets[key or 0 :] <= last)).sum())
 
     def plan(self, wanted: list[int]) -> list[tuple[int | None, list[int]]]:
-        """[(key frame to seek to, frames to take from there on)]: sorted frame numbers, cut where a seek saves work.
+        """Splits sorted frame numbers where a seek saves work: [(key frame to seek to, frames to read from there)].
 
-        None: from the file's first packet. A key frame that is farther on than the next frame is worth a seek.
+        None instead of a key frame means the file's first packet. A seek saves work if it skips at least one frame.
         """
         runs: list[tuple[int | None, list[int]]] = []
         places = np.searchsorted(self.keys, wanted, side="right")
@@ -123,19 +127,21 @@ class FrameIndex:
 
 
 def frame_index(path: str | Path) -> FrameIndex:
-    """Of a file, from its packets if they can be trusted, else by decoding it; kept in memory. Of a folder of frames by
-    its names. Raises VideoError."""
+    """The frame index of a file, from its packets if they can be trusted, else by decoding it; kept in memory.
+
+    That of a folder of frames comes from its file names. Raises VideoError.
+    """
     path = str(path)
     if os.path.isdir(path):
         return _counted(probe_folder(path))
-    found = file_stat(path)
-    return _frame_index(path, found.st_size, found.st_mtime_ns)
+    info = file_stat(path)
+    return _frame_index(path, info.st_size, info.st_mtime_ns)
 
 
 def counted_index(path: str | Path) -> FrameIndex:
-    """Of a file, by decoding everything (``decode_everything``)."""
+    """The frame index of a file, made by decoding the whole file (``decode_everything``)."""
     if os.path.isdir(path):
-        return frame_index(path)  # names are counted, pictures need not be decoded for it
+        return frame_index(path)  # which counts names, so no picture needs to be decoded
     return _counted(decode_everything(path))
 
 
@@ -145,14 +151,16 @@ def _counted(info: VideoInfo) -> FrameIndex:
 
 
 def decode_everything(path: str | Path) -> VideoInfo:
-    """What decoding the whole file tells; kept in memory. Raises VideoError, with the reason, for a file that cannot be
-    used: one with any frame that does not decode cleanly, too."""
+    """The VideoInfo of a file, found by decoding the whole file; kept in memory.
+
+    Raises VideoError, with the reason, for a file that cannot be used, also if a single frame is damaged.
+    """
     path = str(path)
     if os.path.isdir(path):
         check_frames(path)
         return probe_folder(path)
-    found = file_stat(path)
-    return _decode_everything(path, found.st_size, found.st_mtime_ns)
+    info = file_stat(path)
+    return _decode_everything(path, info.st_size, info.st_mtime_ns)
 
 
 @lru_cache(maxsize=4096)  # about 50 MB at 300 frames a video
@@ -176,7 +184,7 @@ def _decode_everything(path: str, size: int, mtime_ns: int) -> VideoInfo:
             clock.frame(frame.time)
         codec = stream.codec_context.name
     if first is None:
-        raise VideoError(path, "has a video stream, but not one frame can be decoded")
+        raise VideoError(path, "has a video stream, but no frame of it can be decoded")
     times, jumps = clock.seconds()
     width, height, shown = first
     if shown.swaps_sides:
@@ -185,18 +193,21 @@ def _decode_everything(path: str, size: int, mtime_ns: int) -> VideoInfo:
 
 
 def _from_packets(container: av.container.InputContainer, stream: av.VideoStream) -> FrameIndex | None:
-    """None where packets do not tell which frames there are, and when: no times, equal or guessed ones, a clock that
-    jumps, no key frame at the start or pictures before it."""
+    """The index from a stream's packets; None if they do not show all frames and their times.
+
+    The reasons are: times that are missing, equal or guessed; a clock that jumps; no key frame at the start, or
+    pictures that are shown before it.
+    """
     codec = stream.codec_context.name
     if codec not in ONE_PACKET_ONE_PICTURE:
         return None
     if container.format.name in ("avi", "asf") and codec != "mpeg4" and stream.codec_context.has_b_frames:
-        return None  # these containers know one time a packet; that it is shown at another is libav's guess
+        return None  # these containers hold one time per packet, so libav guesses when the picture is shown
     rows = []
     for packet in demux(container, stream):
         if packet.size == 0:  # the end
             continue
-        pictures = _num_shown(codec, bytes(packet)) if codec in TOLD_BY_BYTES else 1
+        pictures = _num_shown(codec, bytes(packet)) if codec in READ_BYTES else 1
         if packet.pts is None or packet.is_corrupt or pictures is None:
             return None
         rows.append((packet.pts, packet.dts, packet.is_keyframe, pictures > 0 and not packet.is_discard))
@@ -207,14 +218,14 @@ def _from_packets(container: av.container.InputContainer, stream: av.VideoStream
         return None
     if may_jump(container) and jumps_ahead((np.sort(pts) * float(stream.time_base)).tolist()):
         return None
-    # containers look for places by decoding time, but Matroska, which has none, by the time a key frame is shown
+    # a seek uses decoding times; in Matroska, which has none, it uses the times at which key frames are shown
     seek_to = pts if None in dts else dts
     index = FrameIndex(*map(np.array, (pts, seek_to, is_key, is_shown)), stream.time_base, codec)
     return index if index.is_plausible else None
 
 
 def _goes_back(pts: list[int], dts: list[int | None], is_shown: list[bool]) -> bool:
-    """Whether decoding times go back, and pictures from there on are shown among earlier ones: parts of two files."""
+    """Whether decoding times fall, and later pictures are shown among earlier ones, as where two files were joined."""
     known = [place for place, time in enumerate(dts) if time is not None]
     for before, place in pairwise(known):
         if dts[place] < dts[before]:
@@ -226,22 +237,22 @@ def _goes_back(pts: list[int], dts: list[int | None], is_shown: list[bool]) -> b
 
 
 def _num_shown(codec: str, data: bytes) -> int | None:
-    """How many pictures of a packet are shown, 0 or 1; None where it is more, or not told."""
+    """The number of pictures of a packet that are shown, 0 or 1; None if it is more or unknown."""
     if codec in ("vp8", "libvpx"):
         return data[0] >> 4 & 1  # RFC 6386, section 9.1
     if codec in ("vp9", "libvpx-vp9"):
         shown = sum(map(_vp9_shows, _vp9_frames(data)))
         return shown if shown <= 1 else None
     if codec == "mpeg4":
-        # "packed" files have two in a packet, and then none; a picture of a few bytes may be one that is not coded, for
-        # which no frame comes out
+        # "packed" files have two pictures in a packet, and then none; for a picture of a few bytes, the decoder may
+        # return no frame
         is_one = data.count(MPEG4_PICTURE) == 1 and len(data) - data.rfind(MPEG4_PICTURE) >= MPEG4_LEAST_BYTES
         return 1 if is_one else None
-    raise ValueError(f"packets of {codec} need no look inside")
+    raise ValueError(f"packets of {codec} need not be read")
 
 
 def _vp9_frames(data: bytes) -> list[bytes]:
-    """The frames of a packet, which is one, or a superframe with an index at its end (VP9 specification, annex B)."""
+    """The frames of a packet: one, or those of a superframe with an index at its end (VP9 specification, annex B)."""
     marker = data[-1]
     count, width = (marker & 7) + 1, (marker >> 3 & 3) + 1
     index = data[-(2 + count * width) :]
@@ -253,7 +264,7 @@ def _vp9_frames(data: bytes) -> list[bytes]:
 
 
 def _vp9_shows(frame: bytes) -> bool:
-    """Whether a frame is shown, or an earlier one instead of it (VP9 specification, 6.2)."""
+    """Whether a frame, or an earlier one in its place, is shown (VP9 specification, 6.2)."""
     bits = format(int.from_bytes(frame[:2].ljust(2, b"\0"), "big"), "016b")
     at = 5 if bits[2:4] == "11" else 4  # a reserved bit in profile 3
     return bits[at] == "1" or bits[at + 2] == "1"

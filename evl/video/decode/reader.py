@@ -1,7 +1,8 @@
-"""A file or a folder of pictures → frames, by number in the order shown: exact, and no more decoded than is needed.
+"""A file or a folder of pictures → exactly the wanted frames, with no more decoding than needed.
 
-Three levels, each held to the one before it by tests: what decoding everything gives (``probe``); frames by number
-(``read_frames``); and a clip whose frames are chosen when their number is known (``read_clip``).
+Frames are numbered in the order in which they are shown. There are three levels, and tests compare each with the one
+before: ``probe`` decodes everything; ``read_frames`` reads frames by number; ``read_clip`` reads the frames that a plan
+chooses once the number of frames is known.
 """
 
 from __future__ import annotations
@@ -29,45 +30,43 @@ from evl.video.decode.rgb import ToRGB, pixel_shape
 from evl.video.plans import Known, Numbered, Plan
 from evl.video.timed import microseconds
 
-# whose pictures that no other refers to can be left undecoded without touching the rest (in HEVC such a picture may
-# still serve a higher temporal layer, in VP9 its motion vectors serve the next)
+# codecs in which a decoder can skip pictures that no other refers to, and the rest stays the same (in HEVC a higher
+# temporal layer may still need such a picture, and in VP9 the next frame uses its motion vectors)
 SKIPS_UNREFERENCED = frozenset({"h264", "mpeg4"})
 
 
 class Clip(NamedTuple):
-    """``frames`` uint8 (F,3,H,W), the ``index`` of the file that turned out to be right, and what its plan was told
-    (``evl.video.plans.Known``)."""
+    """``frames`` uint8 (F,3,H,W), the file's ``index`` that decoding confirmed, and ``known``, the plan's argument."""
 
     frames: Tensor
     index: FrameIndex
     known: Known
 
 
-class _Mistrust(Exception):
-    """Decoding gave other frames than the packets promised."""
+class _WrongIndex(Exception):
+    """Decoding returned other frames than the index has."""
 
 
 class _SeekFailed(Exception):
-    """A seek led behind the place, or to somewhere unknown."""
+    """A seek ended after the wanted packet, or at a packet that the index does not have."""
 
 
 def probe(path: str | Path) -> VideoInfo:
-    """What decoding the whole file tells. Raises VideoError, with the reason, for a file that cannot be used."""
+    """The facts about a file, found by decoding it all. Raises VideoError, with the reason, if it cannot be used."""
     return decode_everything(path)
 
 
 def read_frames(path: str | Path, indices: Sequence[int]) -> Tensor:
-    """Frames by number, counted in the order they are shown: uint8 (len(indices), 3, H, W), RGB, turned upright.
+    """Reads frames by number, in the order in which they are shown: uint8 (len(indices), 3, H, W), RGB, upright.
 
-    Indices may repeat and come in any order. Seeks to the key frame before what is wanted; decodes from the start only
-    where the file cannot be trusted with that. Raises VideoError if the file has no such frame, or is damaged where it
-    had to be decoded.
+    Indices may repeat and be in any order. Decoding starts at the key frame before the wanted frames, or at the first
+    packet if the file's packets cannot be trusted. Raises VideoError if the file has no such frame, or if a part that
+    had to be decoded is damaged.
     """
     if len(indices) == 0:
         raise ValueError("no frame indices given")
     if min(indices) < 0:
         raise ValueError(f"negative frame index {min(indices)}")
-
     return read_clip(path, Numbered(str(path), tuple(indices))).frames
 
 
@@ -82,12 +81,15 @@ def read_clip(
     decoder: torchcodec.Decoder = "pyav",
     square_pixels: bool = False,
 ) -> Clip:
-    """The frames that ``plan`` wants of the part [start, end) of a file.
+    """Reads the frames that ``plan`` chooses from the part [start, end) of a file. Raises VideoError.
 
-    The plan is asked again if decoding finds other frames than the packets promised.
-    ``verify`` decodes the whole part and refuses it if any of its frames does not decode cleanly. ``index``: what is
-    known of the file already. ``decoder``: who decodes where nothing is verified. ``square_pixels``: pictures of
-    pixels that are not square are made as wide as they are to be shown. Raises VideoError.
+    If decoding finds other frames than the packets promise, the plan chooses again.
+
+    Args:
+        verify: whether to decode the whole part, and refuse it if any frame does not decode cleanly.
+        index: the file's index, if it is known already.
+        decoder: what decodes if nothing is verified.
+        square_pixels: whether to resize pictures so that pixels that are not square become square.
     """
     path = str(path)
     index = index or frame_index(path)
@@ -101,14 +103,17 @@ def read_clip(
             wanted = sorted(set(indices))
             pictures = torchcodec.read(path, index, wanted, decoder) if decoder != "pyav" and not verify else None
             pictures = pictures or _read(path, index, wanted, whole, square_pixels)
-        except _Mistrust:
+        except _WrongIndex:
             continue
         return Clip(_stack(pictures, indices), index, known)
-    raise AssertionError("a counted index is never mistrusted")
+    raise AssertionError("a counted index is never wrong")
 
 
 def find_part(path: str, index: FrameIndex, start_seconds: float | None, end_seconds: float | None) -> tuple[int, int]:
-    """First frame and number of frames of the part [start, end), in seconds from the file's first frame."""
+    """(first frame, number of frames) of the part [start, end), in seconds from the file's first frame.
+
+    Raises VideoError if the part has no frame.
+    """
     if start_seconds is None and end_seconds is None:
         return 0, index.num_frames
     times = np.round(index.times_seconds - index.times_seconds[0], 6)
@@ -120,17 +125,17 @@ def find_part(path: str, index: FrameIndex, start_seconds: float | None, end_sec
 
 
 def _stack(pictures: dict[int, np.ndarray], indices: Sequence[int]) -> Tensor:
-    """(len(indices),3,H,W), in memory as pictures are: channels last."""
+    """(len(indices),3,H,W), in memory format channels_last."""
     return torch.from_numpy(np.stack([pictures[index] for index in indices])).permute(0, 3, 1, 2)
 
 
 def _read(path: str, index: FrameIndex, wanted: list[int], verify: range, square_pixels: bool) -> dict[int, np.ndarray]:
-    """Pictures (H,W,3) by number. Raises _Mistrust if decoding contradicts an index made of packets."""
+    """The wanted pictures (H,W,3) by number. Raises _WrongIndex if decoding contradicts an index made from packets."""
     if os.path.isdir(path):
         if verify:
             check_frames(path, verify.start, len(verify))
         return dict(zip(wanted, read_folder(path, wanted).permute(0, 2, 3, 1).numpy(), strict=True))
-    if index.is_counted:  # everything was decoded for it
+    if index.is_counted:  # then the whole file was decoded and verified when the index was made
         with open_video(path, one_thread=True) as (container, stream):
             to_rgb = ToRGB(pixel_shape(stream) if square_pixels else None)
             return _pictures(path, _from_start(path, container, stream, wanted[-1]), wanted, to_rgb)
@@ -143,12 +148,12 @@ def _read(path: str, index: FrameIndex, wanted: list[int], verify: range, square
                 pictures = _pictures(path, frames, wanted, to_rgb, all_upright=bool(verify))
         except _SeekFailed:
             continue
-        except VideoError:  # what damage it is, and whether it is, decoding everything will say
-            raise _Mistrust from None
+        except VideoError:  # decoding the whole file then shows whether it is damaged, and how
+            raise _WrongIndex from None
         if pictures.keys() != set(wanted):
-            raise _Mistrust
+            raise _WrongIndex
         return pictures
-    raise _Mistrust
+    raise _WrongIndex
 
 
 def _pictures(
@@ -159,9 +164,10 @@ def _pictures(
     *,
     all_upright: bool = False,
 ) -> dict[int, np.ndarray]:
-    """The wanted ones of numbered frames, upright; where a stream changes size, all in the size of the first.
+    """The wanted pictures of numbered frames, upright, all in the size of the first.
 
-    ``all_upright`` asks of the others, too, whether they can be brought upright. Raises VideoError where not."""
+    ``all_upright`` checks the orientations of the other frames, too. Raises VideoError if a frame has none.
+    """
     pictures: dict[int, np.ndarray] = {}
     numbers, orientations = set(wanted), Orientations(path)
     for number, frame in frames:
@@ -181,7 +187,7 @@ def _pictures(
 
 
 def _from_start(path: str, container, stream, last: int) -> Iterator[tuple[int, av.VideoFrame]]:
-    """All frames, counted, to number ``last``."""
+    """(number, frame) of all frames up to number ``last``, counted from the start of the file."""
     for number, frame in enumerate(itertools.islice(decode(container, stream), last + 1)):
         refuse_corrupt(path, frame, number)
         yield number, frame
@@ -190,7 +196,7 @@ def _from_start(path: str, container, stream, last: int) -> Iterator[tuple[int, 
 def _by_runs(
     container, stream, index: FrameIndex, runs: list[tuple[int | None, list[int]]], *, skip: bool
 ) -> Iterator[tuple[int, av.VideoFrame]]:
-    """At least the frames of ``runs`` (see ``FrameIndex.plan``), numbered by their times."""
+    """(number, frame) of at least the frames of ``runs`` (see ``FrameIndex.plan``), numbered by their times."""
     skip = skip and stream.codec_context.name in SKIPS_UNREFERENCED
     for place, (key, numbers) in enumerate(runs):
         packets = _packets(container, stream, index, key, is_fresh=place == 0)
@@ -200,25 +206,25 @@ def _by_runs(
         for frame in frames:
             number = index.number_at(frame.pts)
             if number is None or (frame.is_corrupt and number >= (key or 0)):
-                raise _Mistrust
+                raise _WrongIndex
             if key is not None and number < key:
-                continue  # shown before the key frame but stored after it: it may need what was not decoded
+                continue  # shown before the key frame but stored after it, so it may need frames that were not decoded
             if number <= previous or (number != key and previous + 1 == key):
-                raise _Mistrust
+                raise _WrongIndex
             if number == key and not (frame.key_frame and frame.pict_type == PictureType.I):
-                raise _Mistrust  # the container calls key what is none
+                raise _WrongIndex  # the container marks a frame as key that is not one
             previous = number
             missing.discard(number)
             count += 1
             yield number, frame
         if missing or not (skip or count == index.num_between(key, numbers)):
-            raise _Mistrust  # not all came that the packets promised
+            raise _WrongIndex  # frames of the index are missing
 
 
 def _decode(
     packets: Iterator[tuple[int, av.Packet]], context, index: FrameIndex, numbers: list[int], skip: bool
 ) -> Iterator[av.VideoFrame]:
-    """What comes out of the decoder until it has all packets of ``numbers``."""
+    """The frames that the decoder returns for the packets up to the last one of ``numbers``."""
     needed = set(index.packets[numbers].tolist())
     last = max(needed)
     for place, packet in packets:
@@ -228,17 +234,20 @@ def _decode(
         if place == last:
             break
     else:
-        raise _Mistrust
+        raise _WrongIndex
     yield from context.decode(None)
 
 
 def _packets(
     container, stream, index: FrameIndex, key: int | None, *, is_fresh: bool
 ) -> Iterator[tuple[int, av.Packet]]:
-    """(place in the index, packet) from the packet of key frame ``key``, or an earlier key one, or the first, on."""
+    """(position in the index, packet) from the packet of key frame ``key`` on, or from an earlier key packet.
+
+    ``key`` None means from the first packet.
+    """
     start = 0 if key is None else int(index.packets[key])
     targets = [None] if is_fresh and start == 0 else [int(index.pts[start]), int(index.seek_to[start])]
-    # most containers lead to the key frame that is shown at or before a time; some to the packet decoded then
+    # in most containers a seek finds the key frame shown at or before a time; in some, the packet decoded at that time
     for target in targets:
         if target is not None:
             container.seek(target, stream=stream)

@@ -1,10 +1,10 @@
-"""Frames by torchcodec, an optional extra, on the CPU or by CUDA's decoder; where it cannot be trusted, by nobody.
+"""Decoding by torchcodec, an optional extra, on the CPU or with CUDA's decoder.
 
-What is in a file is still what its packets say (``video.decode.index``), and a file is still verified by PyAV, because
-torchcodec does not tell damaged frames from whole ones. It is asked only for files that it was seen to read exactly
-like PyAV: some containers (TS, MPEG, FLV, AVI with B-frames) it seeks wrongly without an error, and some pixel formats
-(more than 8 bits) it turns into other colours. Which stream it takes is said to it, and files that are to be shown
-turned or mirrored are not for it.
+torchcodec decodes only the kinds of files for which tests found exactly PyAV's frames; ``read`` returns None for all
+others. In some containers (TS, MPEG, FLV, AVI with B-frames) torchcodec seeks to wrong frames without an error. It
+returns other colors for some pixel formats (more than 8 bits). Files that are shown turned or mirrored are left to
+PyAV, too. The frames of a file are still those of its index (``evl.video.decode.index``). PyAV still verifies files,
+because torchcodec does not report damaged frames.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ PIXEL_FORMATS = frozenset("yuv420p yuvj420p yuv422p yuv444p gray bgr0 gbrp".spli
 
 
 def require(decoder: Decoder) -> None:
-    """ConfigError, with what to do, if the decoder that was asked for is not there."""
+    """Raises ConfigError, with what to do, if the decoder is not available."""
     if decoder == "pyav":
         return
     try:
         from torchcodec.decoders import VideoDecoder  # noqa: F401
     except ImportError:
-        raise ConfigError("data.decoder: torchcodec is not installed; pip install torchcodec, or take pyav") from None
+        raise ConfigError("data.decoder: torchcodec is not installed; pip install torchcodec, or use pyav") from None
     except (OSError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
@@ -43,23 +43,23 @@ def require(decoder: Decoder) -> None:
         ) from None
     if decoder == "torchcodec-cuda" and not torch.cuda.is_available():
         raise ConfigError(
-            "data.decoder: torchcodec-cuda needs a CUDA device, and there is none; take torchcodec or pyav"
+            "data.decoder: torchcodec-cuda needs a CUDA device, and there is none; use torchcodec or pyav"
         )
 
 
 def read(path: str, index: FrameIndex, wanted: list[int], decoder: Decoder) -> dict[int, np.ndarray] | None:
-    """Pictures (H,W,3) by number; None where this file is better read by PyAV. Raises VideoError as ``open_video``."""
+    """The wanted pictures (H,W,3) by number, or None if PyAV should read this file. Raises VideoError."""
     if index.is_counted:
         return None
-    found = file_stat(path)
-    stream_index = _stream_index(path, found.st_size, found.st_mtime_ns)
+    info = file_stat(path)
+    stream_index = _stream_index(path, info.st_size, info.st_mtime_ns)
     if stream_index is None:
         return None
     from torchcodec.decoders import VideoDecoder
 
     try:
         video = VideoDecoder(
-            os.path.abspath(path),  # never an address
+            os.path.abspath(path),  # so that the path can never be an address
             stream_index=stream_index,
             dimension_order="NHWC",
             num_ffmpeg_threads=num_threads(),
@@ -78,9 +78,11 @@ def read(path: str, index: FrameIndex, wanted: list[int], decoder: Decoder) -> d
 
 @lru_cache(maxsize=65536)
 def _stream_index(path: str, size: int, mtime_ns: int) -> int | None:
-    """The number of the stream that PyAV reads; None where this file is better read by PyAV. Versions of torchcodec
-    differ in what they make of a display matrix, so files that have one are not for it; nor are HDR, and pixels that
-    are not square."""
+    """The number of the video stream to read; None if PyAV should read this file.
+
+    PyAV reads files with a display matrix, because versions of torchcodec treat it in different ways. PyAV also reads
+    HDR files and files whose pixels are not square.
+    """
     with open_video(path, one_thread=True) as (container, stream):
         if container.format.name not in CONTAINERS or stream.codec_context.pix_fmt not in PIXEL_FORMATS:
             return None

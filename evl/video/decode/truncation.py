@@ -1,8 +1,7 @@
-"""Whether a file was cut off, or holds another one behind it: containers are chains of pieces that say how long they
-are.
+"""Detecting files that were cut off, or that hold a second file after the first.
 
-Decoders read what is left of a cut file, and the first of two joined ones, as if it were a shorter video, in many
-formats without a word.
+Decoders read a cut file, or the first of two joined files, as a shorter video, and report no error in many formats. But
+containers are chains of pieces that hold their own lengths, so this module follows the chain to its end.
 """
 
 from __future__ import annotations
@@ -13,22 +12,24 @@ from collections.abc import Callable
 
 from evl.errors import VideoError
 
-# a step: the first bytes of a piece -> (bytes to the next piece, bytes that this one claims), None where it is unknown
+# a step: the first bytes of a piece -> (bytes to the next piece, bytes that this piece needs); None if it is unknown
 Step = Callable[[bytes], tuple[int, int] | None]
-# what lies at the top of an MP4 file, and in Matroska's Segment and Clusters: other names are no pieces but padding
+# the pieces at the top of an MP4 file, and in Matroska's Segment and Clusters; bytes with other names are padding
 BOXES = frozenset(b"ftyp styp moov moof mdat free skip wide uuid meta mfra sidx ssix prft pdin emsg pnot udta".split())
 ELEMENTS = "1a45dfa3 18538067 114d9b74 1549a966 1654ae6b 1f43b675 1c53bb6b 1941a469 1043a770 1254c367 ec bf " + (
     "e7 a3 a0 ab a7 5854 af"
 )
 ELEMENT_IDS = frozenset(map(bytes.fromhex, ELEMENTS.split()))
-ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")  # its header object
-HEAD = 27 + 255  # of an Ogg page, the longest
-MAX_STEPS = 1_000_000  # hours of video; what is longer is left to the decoder
+ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")  # ASF's header object
+HEAD = 27 + 255  # bytes to read from the start of a piece; that of an Ogg page is the longest
+MAX_STEPS = 1_000_000  # enough for hours of video; the rest of a longer file is not checked
 
 
 def refuse_truncated(path: str) -> None:
-    """VideoError if a piece of the file claims to go on behind the file's end, or if a second film begins behind the
-    first where no decoder looks for it. Raises OSError."""
+    """Raises VideoError if a piece goes beyond the file's end, or if decoders would miss a second video in the file.
+
+    Raises OSError if the file cannot be read.
+    """
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         head = os.pread(file.fileno(), HEAD, 0)
@@ -36,23 +37,23 @@ def refuse_truncated(path: str) -> None:
         end = _claimed_end(file.fileno(), size, head, kinds)
     if end > size:
         raise VideoError(path, f"is truncated: {size:,} bytes of at least {end:,}")
-    # an MP4 of fragments may begin anew between them, and is read on
+    # an MP4 of fragments may repeat its header between them, and decoders continue there
     if max(kinds[b"FLV\1"], kinds[ASF[:4]]) > 1 or (min(kinds[b"moov"], kinds[b"mdat"]) > 1 and not kinds[b"moof"]):
         raise VideoError(
             path,
-            "holds several films one behind the other, and only the first can be read (joined byte by byte?); "
+            "holds several videos one after the other, and decoders read only the first (joined byte by byte?); "
             "join the parts by ffmpeg -f concat instead",
         )
 
 
 def _claimed_end(fd: int, size: int, head: bytes, kinds: Counter[bytes]) -> int:
-    """Where the file should end at least, as far as it tells. ``kinds`` counts its pieces by name."""
+    """The number of bytes that the file needs at least, 0 if unknown; counts its pieces by name in ``kinds``."""
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         length = int.from_bytes(head[4:8], "little")
-        return 8 + length if length != 0xFFFFFFFF else 0  # unknown when it was written
+        return 8 + length if length != 0xFFFFFFFF else 0  # the length was unknown when the header was written
     if head[:1] == b"G" and all(os.pread(fd, 1, 188 * i) == b"G" for i in (1, 2)):  # a transport stream
         last = size // 188 * 188
-        return last + 188 if os.pread(fd, 1, last) == b"G" else 0  # else whole packets, or padding behind them
+        return last + 188 if os.pread(fd, 1, last) == b"G" else 0  # 0: all packets are whole, or padding follows them
     if head[:6] in (b"GIF87a", b"GIF89a"):
         return _gif_end(fd, size, head)
     for magic, start, step in (
@@ -70,32 +71,32 @@ def _claimed_end(fd: int, size: int, head: bytes, kinds: Counter[bytes]) -> int:
 
 
 def _walk(fd: int, size: int, at: int, step: Step, kinds: Counter[bytes]) -> int:
-    """The farthest end that is claimed."""
+    """Follows the pieces from ``at`` on and returns the farthest end of a piece."""
     farthest = 0
     for _ in range(MAX_STEPS):
         head = os.pread(fd, HEAD, at) if at < size else b""
-        found = step(head) if head else None
-        if found is None:
+        lengths = step(head) if head else None
+        if lengths is None:
             break
         if step in KIND_AT:
             kinds[head[KIND_AT[step]]] += 1
-        farthest = max(farthest, at + found[1])
-        at += found[0]
+        farthest = max(farthest, at + lengths[1])
+        at += lengths[0]
     return farthest
 
 
 def _box(head: bytes) -> tuple[int, int] | None:
-    """ISO/IEC 14496-12, 4.2."""
+    """A box of ISO/IEC 14496-12, 4.2."""
     length = int.from_bytes(head[:4], "big")
     if length == 1:
         length = int.from_bytes(head[8:16], "big")
-    if length < 8 or head[4:8] not in BOXES:  # 0: to the end of the file
+    if length < 8 or head[4:8] not in BOXES:  # a length of 0 means to the end of the file
         return None
     return length, length
 
 
 def _ebml(head: bytes) -> tuple[int, int] | None:
-    """RFC 8794, sections 5 and 6: an element. Segments and Clusters are entered."""
+    """An element of RFC 8794, sections 5 and 6; the next piece of a Segment or Cluster is the first one inside it."""
     if not head or head[0] < 0x10:
         return None
     id_width = 9 - head[0].bit_length()
@@ -111,26 +112,26 @@ def _ebml(head: bytes) -> tuple[int, int] | None:
 
 
 def _flv(head: bytes) -> tuple[int, int] | None:
-    """The header, or a tag, each with a length behind it in four bytes, which some writers leave out at the end."""
+    """The header or a tag. Four bytes with a length follow each; some programs omit them at the end of the file."""
     if head[:3] == b"FLV":
         length = int.from_bytes(head[5:9], "big")
         return length + 4, length
     if head[0] & 0x1F not in (8, 9, 18):
         return None
-    if len(head) < 11:  # the rest of it is missing
+    if len(head) < 11:  # the file ends inside the tag's header
         return 11, 11
     length = 11 + int.from_bytes(head[1:4], "big")
     return length + 4, length
 
 
 def _asf(head: bytes) -> tuple[int, int] | None:
-    """Advanced Systems Format, 2.2: an object at the top. What it claims is not always written in the end."""
+    """A top-level object of Advanced Systems Format, 2.2. Its length is not always true, so it needs 0 bytes."""
     length = int.from_bytes(head[16:24], "little")
     return (length, 0) if length >= 24 else None
 
 
 def _ogg(head: bytes) -> tuple[int, int] | None:
-    """RFC 3533, section 6: a page. Its table of up to 255 lengths may be longer than what was read."""
+    """A page of RFC 3533, section 6; None if its table of up to 255 lengths is not complete in ``head``."""
     if head[:4] != b"OggS":
         return None
     segments = head[26] if len(head) > 26 else 0
@@ -149,7 +150,7 @@ def _ivf(head: bytes) -> tuple[int, int] | None:
 
 
 def _program_stream(head: bytes) -> tuple[int, int] | None:
-    """ISO/IEC 13818-1, 2.5.3: a pack header or a packet."""
+    """A pack header or a packet of ISO/IEC 13818-1, 2.5.3."""
     if head[:3] != b"\0\0\1" or len(head) < 14 or head[3] < 0xBA:
         return None
     if head[3] == 0xBA:
@@ -160,13 +161,16 @@ def _program_stream(head: bytes) -> tuple[int, int] | None:
 
 
 def _gif_end(fd: int, size: int, head: bytes) -> int:
-    """GIF89a, sections 15 to 27: extensions and images, each with a chain of blocks, up to the trailer."""
+    """The bytes that a GIF needs at least, more than ``size`` if it was cut; 0 if it is complete or unknown.
+
+    GIF89a, sections 15 to 27: extensions and images, each with a chain of blocks, up to the trailer.
+    """
     at, in_blocks = 13 + _colors(head[10]), False
     for _ in range(MAX_STEPS):
         if at >= size:
-            return at + 1  # the trailer at least is missing
+            return at + 1  # at least the trailer is missing
         piece = os.pread(fd, 10, at)
-        if in_blocks:  # of data, up to one of length 0
+        if in_blocks:  # the last block of data has length 0
             at, in_blocks = at + 1 + piece[0], piece[0] > 0
         elif piece[0] == 0x21:
             at, in_blocks = at + 2, True
@@ -178,8 +182,8 @@ def _gif_end(fd: int, size: int, head: bytes) -> int:
 
 
 def _colors(flags: int) -> int:
-    """Bytes of a GIF's table of colours."""
+    """The number of bytes of a GIF's color table."""
     return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
 
 
-KIND_AT = {_box: slice(4, 8), _flv: slice(0, 4), _asf: slice(0, 4)}  # where pieces say what they are
+KIND_AT = {_box: slice(4, 8), _flv: slice(0, 4), _asf: slice(0, 4)}  # the bytes with the name of a piece
