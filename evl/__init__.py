@@ -38,7 +38,7 @@ _HOMES = {
     "models": "evl.models",
     "open_store": "evl.api.settings",
     "predict": "evl.inference",
-    "read_manifest": "evl.data",
+    "read_manifest": "evl.data.manifests.manifest",
     "read_predictions": "evl.evaluation",
     "read_views": "evl.video.views",
     "sweep": "evl.api.training",
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from evl.api.vectors import embed, embed_videos
     from evl.backbones import create_backbone, list_backbones
     from evl.config import RunConfig
-    from evl.data import read_manifest
+    from evl.data.manifests.manifest import read_manifest
     from evl.errors import EVLError
     from evl.evaluation import read_predictions
     from evl.inference import explain, predict

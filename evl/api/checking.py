@@ -6,9 +6,8 @@ import os
 from collections.abc import Sequence
 
 from evl.collections.check import CheckReport, check_samples
-from evl.data import read_manifest
 from evl.data.loader import default_num_workers
-from evl.data.manifests.manifest import find_videos
+from evl.data.manifests.manifest import find_videos, read_manifest
 from evl.data.notices import manifest_notices
 from evl.errors import DataError, UnlabeledError
 from evl.runtime.progress import Report, counting, showing

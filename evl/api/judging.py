@@ -9,12 +9,11 @@ from pathlib import Path
 
 from evl.api.settings import is_store
 from evl.config import RunConfig
-from evl.data import read_manifest
 from evl.data.dataset import Files
 from evl.data.groups import with_groups
 from evl.data.loader import default_num_workers
 from evl.data.manifests.labels import clean_label
-from evl.data.manifests.manifest import Manifest
+from evl.data.manifests.manifest import Manifest, read_manifest
 from evl.data.moved import describe_gone, gone_samples, moved_samples, old_root
 from evl.data.splits import announce_notices
 from evl.errors import ConfigError, DataError, StoreError

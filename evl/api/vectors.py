@@ -13,9 +13,8 @@ from evl.api.settings import is_store
 from evl.backbones import FrozenBackbone, named
 from evl.config import BackboneConfig, RunConfig
 from evl.config import replace as replace_settings
-from evl.data import read_manifest
 from evl.data.loader import default_num_workers
-from evl.data.manifests.manifest import Manifest
+from evl.data.manifests.manifest import Manifest, read_manifest
 from evl.data.manifests.paths import AnyPath, videos_at
 from evl.errors import ConfigError, DataError, plural
 from evl.evaluation import (

@@ -99,7 +99,7 @@ def command(
         start_logging,
         zero_shot_model,
     )
-    from evl.data import read_manifest
+    from evl.data.manifests.manifest import read_manifest
     from evl.errors import ConfigError, SaveError
     from evl.evaluation import write_evaluation
     from evl.evaluation.saved_predictions import PREDICTIONS

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -138,24 +139,43 @@ def _length(clip: Clip) -> Length:
     return Length(known) if isinstance(known, int) else Length(len(known), float(known[-1] - known[0]) / 1e6)
 
 
-class TrainingClips(Dataset):
-    """``dataset[(epoch, index)]`` -> Item with one augmented clip (T,C,H,W), drawn from (seed, epoch, index)."""
+class _SampleDataset(Dataset):
+    """A dataset that reads one of the samples of ``files`` for each key."""
 
-    def __init__(
-        self,
-        files: Files,
-        labels: Sequence[int],
-        clip: ClipConfig,
-        transform,
-        seed: int,
-        *,
-        square_pixels: bool = False,
-    ):
-        self.files, self.labels, self.clip, self.transform, self.seed = files, labels, clip, transform, seed
-        self.samples, self.square_pixels = files.samples, square_pixels
+    files: Files
+    labels: Sequence[int] | None
+
+    @property
+    def samples(self) -> Sequence[Sample]:
+        return self.files.samples
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.files)
+
+    def sample_of(self, key) -> int:
+        """Returns the number of the sample that ``key`` means."""
+        return key
+
+    def failed(self, key, reason: str) -> Item:
+        """Returns the item of a sample that could not be read."""
+        index = self.sample_of(key)
+        return Item(index, self._label(index), problem=reason)
+
+    def _label(self, index: int) -> int | None:
+        return None if self.labels is None else self.labels[index]
+
+
+@dataclass(eq=False)
+class TrainingClips(_SampleDataset):
+    """``dataset[(epoch, index)]`` -> Item with one augmented clip (T,C,H,W), drawn from (seed, epoch, index)."""
+
+    files: Files
+    labels: Sequence[int]
+    clip: ClipConfig
+    transform: Callable[[Tensor, np.random.Generator], Tensor]
+    seed: int
+    _: KW_ONLY
+    square_pixels: bool = False
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
         _, index = key
@@ -169,33 +189,23 @@ class TrainingClips(Dataset):
         return Item(index, self.labels[index], pixels, num_valid=plan.num_valid(clip.known), length=_length(clip))
 
     def sample_of(self, key: tuple[int, int]) -> int:
-        """Returns the number of the sample that ``key`` means."""
         return key[1]
 
-    def failed(self, key: tuple[int, int], reason: str) -> Item:
-        """Returns the item of a sample that could not be read."""
-        return Item(key[1], self.labels[key[1]], problem=reason)
 
-
-class EvaluationViews(Dataset):
+@dataclass(eq=False)
+class EvaluationViews(_SampleDataset):
     """``dataset[index]`` -> Item with all views (V,T,C,H,W) of a video. With ``labels`` None, items have no label."""
 
-    def __init__(
-        self,
-        files: Files,
-        labels: Sequence[int] | None,
-        clip: ClipConfig,
-        preprocessing: Preprocessing,
-        *,
-        num_clips: int,
-        num_crops: int,
-    ):
-        self.files, self.samples, self.labels, self.preprocessing = files, files.samples, labels, preprocessing
-        self.clip = clip
-        self.plan, self.num_crops = EvenClips(_spacing(clip), num_clips), num_crops
+    files: Files
+    labels: Sequence[int] | None
+    clip: ClipConfig
+    preprocessing: Preprocessing
+    _: KW_ONLY
+    num_clips: int
+    num_crops: int
 
-    def __len__(self) -> int:
-        return len(self.samples)
+    def __post_init__(self):
+        self.plan = EvenClips(_spacing(self.clip), self.num_clips)
 
     def __getitem__(self, index: int) -> Item:
         try:
@@ -205,14 +215,3 @@ class EvaluationViews(Dataset):
         views = evaluation_views(clip.frames, self.plan.places(clip.known), self.num_crops, self.preprocessing)
         num_valid = self.plan.num_valid(clip.known) * self.num_crops
         return Item(index, self._label(index), views, num_valid=num_valid, length=_length(clip))
-
-    def _label(self, index: int) -> int | None:
-        return None if self.labels is None else self.labels[index]
-
-    def sample_of(self, index: int) -> int:
-        """Returns ``index``: here it is the number of the sample."""
-        return index
-
-    def failed(self, index: int, reason: str) -> Item:
-        """Returns the item of a sample that could not be read."""
-        return Item(index, self._label(index), problem=reason)

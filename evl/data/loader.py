@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from multiprocessing import resource_tracker
 
 import numpy as np
@@ -27,6 +28,7 @@ CRASHED = "kills or hangs the process that decodes it"
 MAX_TRIES = 2  # more than one, because a worker may also die of other causes, such as a lack of memory
 
 
+@dataclass(eq=False)
 class StepSampler(Sampler):
     """Yields the batches of (epoch, index) of one process, from ``first_step`` up to, not including, ``last_step``.
 
@@ -36,38 +38,34 @@ class StepSampler(Sampler):
     any step.
     """
 
-    def __init__(
-        self,
-        num_samples: int,
-        *,
-        batch_size: int,
-        first_step: int,
-        last_step: int,
-        seed: int,
-        accumulation: int = 1,
-        rank: int = 0,
-        world_size: int = 1,
-    ):
-        parts = world_size * accumulation
-        if batch_size % parts:
+    num_samples: int
+    _: KW_ONLY
+    batch_size: int
+    first_step: int
+    last_step: int
+    seed: int
+    accumulation: int = 1
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self):
+        parts = self.world_size * self.accumulation
+        if self.batch_size % parts:
             raise ConfigError(
-                f"training.batch_size {batch_size} cannot be split over {world_size} processes × {accumulation} "
-                f"micro-batches; take a multiple of {parts}"
+                f"training.batch_size {self.batch_size} cannot be split over {self.world_size} processes × "
+                f"{self.accumulation} micro-batches; take a multiple of {parts}"
             )
-        self.num_samples, self.seed = num_samples, seed
-        self.batch_size, self.micro = batch_size, batch_size // parts
-        self.steps = range(first_step, last_step)
-        self.accumulation, self.rank, self.world_size = accumulation, rank, world_size
+        self._steps, self._micro = range(self.first_step, self.last_step), self.batch_size // parts
         self._permutation: tuple[int, np.ndarray | None] = (-1, None)
 
     def __len__(self) -> int:
-        return len(self.steps) * self.accumulation
+        return len(self._steps) * self.accumulation
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for step in self.steps:
+        for step in self._steps:
             for a in range(self.accumulation):
-                start = step * self.batch_size + (a * self.world_size + self.rank) * self.micro
-                yield [self._at(position) for position in range(start, start + self.micro)]
+                start = step * self.batch_size + (a * self.world_size + self.rank) * self._micro
+                yield [self._at(position) for position in range(start, start + self._micro)]
 
     def _at(self, position: int) -> tuple[int, int]:
         epoch, place = divmod(position, self.num_samples)

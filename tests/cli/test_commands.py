@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from evl.cli.main import _spread_set
-from evl.data import read_manifest
+from evl.data.manifests.manifest import read_manifest
 from tests.helpers import numbered_frames, run_command, write_audio, write_video
 
 

@@ -15,7 +15,7 @@ from evl.collections.copies import plan_copies
 from evl.collections.copy_video import CopySettings, prepare_video
 from evl.collections.loading_speed import measure_loading
 from evl.collections.prepare import _copy_in_process, prepare
-from evl.data import read_manifest
+from evl.data.manifests.manifest import read_manifest
 from evl.errors import DataError, RunError, SaveError
 from evl.video.decode.reader import probe, read_frames
 from evl.video.views import frame_range

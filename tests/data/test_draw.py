@@ -6,8 +6,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from evl.data import split_samples
-from evl.data.draw import unit_of
+from evl.data.draw import split_samples, unit_of
 from evl.errors import DataError
 from evl.types import Sample
 

@@ -6,8 +6,8 @@ import unicodedata
 
 import pytest
 
-from evl.data import read_manifest
 from evl.data.manifests.labels import class_number, clean_label, clean_names, is_empty_cell, sort_labels
+from evl.data.manifests.manifest import read_manifest
 from evl.errors import DataError
 from evl.evaluation.evaluate import labels_of
 from evl.saving import load

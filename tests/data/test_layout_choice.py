@@ -5,8 +5,8 @@ from typing import get_args, get_type_hints
 import pytest
 
 from evl.config import DataConfig
-from evl.data import read_manifest
 from evl.data.layouts import NAMES
+from evl.data.manifests.manifest import read_manifest
 from evl.errors import DataError
 from tests.data.helpers import KINETICS, make, write
 

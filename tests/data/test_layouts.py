@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from evl.data import read_manifest
+from evl.data.manifests.manifest import read_manifest
 from evl.errors import DataError
 from evl.types import Sample
 from tests.data.helpers import KINETICS, found, make, names, write

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from evl.data import read_manifest
 from evl.data.manifests import listing
 from evl.data.manifests.listing import missing_samples
-from evl.data.manifests.manifest import list_videos
+from evl.data.manifests.manifest import list_videos, read_manifest
 from evl.errors import DataError
 from evl.types import Sample
 from tests.data.helpers import found, make, write

@@ -7,7 +7,8 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from evl.data import read_manifest, split_samples, write_manifest
+from evl.data.draw import split_samples
+from evl.data.manifests.manifest import read_manifest, write_manifest
 from evl.errors import DataError, SaveError
 from evl.types import Sample
 

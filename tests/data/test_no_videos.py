@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evl.data import read_manifest
-from evl.data.manifests.manifest import find_videos, list_videos
+from evl.data.manifests.manifest import find_videos, list_videos, read_manifest
 from evl.data.notices import manifest_notices, mixed_kinds, twin_classes
 from evl.errors import DataError, UnlabeledError
 from evl.types import Sample

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from evl.data import read_manifest
+from evl.data.manifests.manifest import read_manifest
 from evl.data.manifests.split_names import read_split, split_meanings
 from evl.errors import DataError
 from tests.data.helpers import make, write

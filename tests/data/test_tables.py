@@ -9,8 +9,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from evl.data import read_manifest
-from evl.data.manifests.manifest import read_class_names
+from evl.data.manifests.manifest import read_class_names, read_manifest
 from evl.errors import ConfigError, DataError
 from tests.data.helpers import make
 

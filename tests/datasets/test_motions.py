@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from evl.data import read_manifest
+from evl.data.manifests.manifest import read_manifest
 from evl.datasets.motions.motions import RATE_FACTORS, choose_objects, draw_motion, encode, make_motions, plan
 from evl.datasets.motions.objects import SPLITS, category_names, load_objects
 from evl.datasets.motions.templates import NUM_FRAMES, SIZE, TEMPLATES

@@ -11,7 +11,7 @@ from PIL import Image
 
 from evl.collections.check import check_samples
 from evl.config import RunConfig, replace
-from evl.data import read_manifest
+from evl.data.manifests.manifest import read_manifest
 from evl.data.splits import find_splits
 from evl.errors import DataError, EVLError, RunError
 from evl.training import train

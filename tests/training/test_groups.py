@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from evl.config import RunConfig, replace
-from evl.data import read_manifest
+from evl.data.manifests.manifest import read_manifest
 from evl.errors import DataError
 from evl.extraction.extract import extract
 from evl.store.description import StoreOptions

@@ -11,7 +11,7 @@ import torch
 
 import evl
 from evl.config import RunConfig, replace
-from evl.data import read_manifest
+from evl.data.manifests.manifest import read_manifest
 from evl.errors import ConfigError, RunError, StoreError
 from evl.evaluation import evaluate
 from evl.extraction.extract import extract

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 import evl
 from evl.config import replace
-from evl.data import read_manifest
+from evl.data.manifests.manifest import read_manifest
 from evl.errors import ConfigError, EVLError, RunError, SaveError
 from evl.saving import build_classifier
 from evl.training import Interrupted, train
