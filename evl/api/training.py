@@ -74,11 +74,9 @@ def train(
                 f"resume=True goes on with what {out} was told: leave out {', '.join(given)}; what may change is given "
                 'as settings=["data.root=…"]'
             )
-        chosen = None
-    else:
-        chosen = config_for(data, backbone=backbone, recipe=recipe, config=config, settings=settings, fields=fields)
-        settings = ()
+    given = dict(backbone=backbone, recipe=recipe, config=config, settings=settings, fields=fields)
     with showing(progress) as report:
+        chosen, settings = (None, settings) if resume else (config_for(data, **given), ())
         how = dict(resume=resume, settings=settings, device=device, progress=report, on_pace=on_pace)
         result = train_run(chosen, out, **how)
         model = result.model if result.model.backbone is not None else _with_encoder(result.model, result.folder)
@@ -128,15 +126,14 @@ def sweep(
         raise ConfigError('where to? Give out="sweeps/mine", the folder of the sweep')
     grid = [grid] if isinstance(grid, str) else grid
     texts = [_texts(*pair) for pair in grid.items()] if isinstance(grid, Mapping) else list(grid)
-    chosen = None
     if resume:
         begin = {"config": config, "data": data, "backbone": backbone, "recipe": recipe, **fields}
         begin |= {"grid": texts or None, "settings": list(settings) or None}
         if given := [name for name, value in begin.items() if value is not None]:
             raise ConfigError(f"resume=True goes on with what {out} was told: leave out {', '.join(given)}")
-    else:
-        chosen = config_for(data, backbone=backbone, recipe=recipe, config=config, settings=settings, fields=fields)
+    given = dict(backbone=backbone, recipe=recipe, config=config, settings=settings, fields=fields)
     with showing(progress) as report:
+        chosen = None if resume else config_for(data, **given)
         how = dict(resume=resume, device=device, keep_predictions=keep_predictions, progress=report)
         return sweep_grid(chosen, texts, out, **how)
 
@@ -189,12 +186,13 @@ def extract(
     """
     if out is None:
         raise ConfigError('where to? Give out="store", the folder of the store')
-    chosen = config_for(data, backbone=backbone, recipe=recipe, config=config, settings=settings, fields=fields)
-    if chosen.data.features is not None:
-        raise ConfigError("data is a store of features already; give the videos")
     options = StoreOptions(
         form=form, dtype=dtype, scale=scale, clips_per_video=clips_per_video, frames=frames,
         shard_megabytes=shard_megabytes,
     )  # fmt: skip
+    given = dict(backbone=backbone, recipe=recipe, config=config, settings=settings, fields=fields)
     with showing(progress) as report:
+        chosen = config_for(data, **given)
+        if chosen.data.features is not None:
+            raise ConfigError("data is a store of features already; give the videos")
         return extract_features(chosen, out, options, device=device, part=part, yes=yes, progress=report)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,8 +15,9 @@ from rich.markup import escape
 
 from evl.runtime.time_left import TimeLeft, duration
 
-# in a file or pipe, lines are not broken at 80 columns
-console = Console(stderr=True, emoji=False, width=None if sys.stderr.isatty() else 200)  # messages and progress
+console = Console(stderr=True, emoji=False)  # messages and progress
+if not (console.is_terminal or console.is_jupyter):
+    console.width = 200  # in a file or pipe, lines are not broken at 80 columns
 QUICK = 1.0  # seconds; work that is done by then shows no bar
 BETWEEN_LINES = 10.0  # seconds, where there are no bars
 BETWEEN_PICTURES = 0.3  # seconds, of a bar in a notebook

@@ -159,3 +159,17 @@ def test_all_that_takes_long_shows_how_far_it_is(store, videos, tmp_path, monkey
     for call in calls.values():
         call(progress=False)
     assert not re.search(r"\d/\d", capsys.readouterr().err)
+
+
+def test_an_error_in_a_notebook_is_two_lines(tmp_path):
+    """The innermost line outside evl that led there, and the sentence."""
+
+    def mine():
+        return evl.load(tmp_path / "nowhere")
+
+    with pytest.raises(EVLError) as caught:
+        mine()
+    said = caught.value._render_traceback_()
+    assert said[0].partition(": ")[2] == 'return evl.load(tmp_path / "nowhere")'
+    assert said[1:] == [f"CheckpointError: {caught.value}"]
+    assert EVLError("made by hand")._render_traceback_() == ["EVLError: made by hand"]

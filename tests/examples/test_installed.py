@@ -112,3 +112,40 @@ def test_vjepa2_with_a_decoder_of_depth_one(vjepa2, videos, tmp_path, decoder):
     assert evl.explain(model, clips).attention.shape == (1, 2, 3, 4, 4)
     model.save_pretrained(tmp_path / "whole", with_backbone=True)
     assert torch.equal(evl.load(tmp_path / "whole")(clips), model(clips))
+
+
+def test_the_notebook(videos, tmp_path):
+    """It runs from its first cell to its last, with bars and pictures; an error of evl is two lines; it is stored
+    without outputs."""
+    import nbclient
+    import nbformat
+
+    notebook = nbformat.read(EXAMPLES / "folder_to_report.ipynb", 4)
+    nbformat.validate(notebook)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in cells)
+    assert cells[0].metadata.tags == ["parameters"]
+    settings = dict(num_frames=3, stride=2, image_size=32, num_workers=0, steps=3, training={"batch_size": 4})
+    cells[0].source = f"VIDEOS, RUN, SETTINGS = {str(videos)!r}, {str(tmp_path / 'run')!r}, {settings}"
+    cells[0].source += "\nimport evl.runtime.progress\nevl.runtime.progress.QUICK = 0.0"
+    notebook.cells.append(
+        nbformat.v4.new_code_cell("x = 1\nevl.load('nowhere')", metadata={"tags": ["raises-exception"]})
+    )
+    nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
+    assert (tmp_path / "run/model.safetensors").is_file()
+
+    checked, trained, scored, confused, _, predicted, explained, listed = (
+        [one.get("data", {}) for one in cell.outputs] for cell in cells[1:]
+    )
+    assert "12/12" in checked[0]["text/html"]
+    assert checked[-1]["text/plain"] == "{'bright': (6, 0), 'dark': (6, 0)}"
+    assert any("3/3" in one.get("text/html", "") for one in trained)
+    assert any("trainable parameters" in one.get("text/plain", "") for one in trained)
+    assert "most often taken for" in scored[-1]["text/html"]
+    assert all("image/png" in one[-1] for one in (confused, explained))
+    assert "bright" in predicted[-1]["text/plain"]
+    assert "confusion.png" in listed[-1]["text/plain"]
+    (error,) = notebook.cells[-1].outputs
+    assert error.ename == "CheckpointError"
+    assert error.traceback == ["line 2: evl.load('nowhere')", f"CheckpointError: {error.evalue}"]
+    assert "expected the folder of a finished run" in error.evalue
