@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.markup import escape
+from rich.text import Text
 
 from evl.runtime.time_left import TimeLeft, duration
 
@@ -105,18 +105,7 @@ class Bars:
 
     def __enter__(self) -> Bars:
         if is_main_process() and (console.is_terminal or console.is_jupyter):
-            from rich import progress
-
-            self.bars = progress.Progress(
-                progress.TextColumn("{task.description}"),
-                progress.BarColumn(),
-                progress.MofNCompleteColumn(),
-                progress.TextColumn("{task.fields[unit]}"),
-                progress.TimeElapsedColumn(),
-                progress.TextColumn("{task.fields[left]}"),
-                progress.TextColumn("{task.fields[note]}"),
-                console=console,
-            )
+            self.bars = _bars()
         return self
 
     def __call__(self, report: Progress) -> None:
@@ -126,7 +115,7 @@ class Bars:
         line.left.report(report.step)
         line.report = report
         if self.bars is not None:
-            fields = dict(note=escape(report.note), left=line.time_left, unit=report.unit)
+            fields = dict(note=report.note, left=line.time_left, unit=report.unit)
             self.bars.update(line.number, completed=report.step, **fields)
             self._show()
         elif is_main_process() and time.monotonic() - self.shown > BETWEEN_LINES:
@@ -155,6 +144,27 @@ class Bars:
             self.picture.update(self.bars)
         elif self.is_shown:
             self.bars.stop()
+
+
+def _bars():
+    """rich's. Where there is little room, the bar and the note become shorter, and nothing else."""
+    from rich import progress
+    from rich.table import Column
+
+    class Note(progress.ProgressColumn):
+        def render(self, task: progress.Task) -> Text:
+            return Text(task.fields["note"], no_wrap=True, overflow="ellipsis")
+
+    return progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(bar_width=20),
+        progress.MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        progress.TextColumn("{task.fields[unit]}"),
+        progress.TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        progress.TextColumn("{task.fields[left]}"),
+        Note(),
+        console=console,
+    )
 
 
 class _Line:

@@ -71,6 +71,16 @@ def test_bars_of_several_phases(screen, clock):
     assert last.count("evaluating") == 1
 
 
+def test_a_narrow_terminal_shortens_the_note(screen, clock):
+    progress.console.width = 80
+    with Bars() as report:
+        for step in range(1, 41):
+            clock.now += 1
+            note = "loss 0.656  1.0 clips/s  waiting for data 2 %"
+            report(Progress("training", step, 50, note, unit="steps"))
+    assert re.search("40/50 steps .* 10 seconds left loss .*…", last_picture(screen))
+
+
 def test_what_was_done_before_does_not_count_for_the_time_left(screen, clock):
     with Bars() as report:
         for step in range(81, 91):
