@@ -132,9 +132,8 @@ def _samples(run: RunFolder | None, data, split: str | None, **options) -> tuple
     if run is None or not run.exists or isinstance(data, Manifest):
         return samples
     group_by = RunConfig.from_yaml(run.path / "config.yaml").data.group_by
-    path = Path(data)
     try:  # groups made as the run made its own, where all of them can be
-        return with_groups(samples, group_by, options["root"] or (path if path.is_dir() else path.parent), path)
+        return with_groups(samples, group_by, data, options["root"])
     except DataError:  # it has groups of its own, or names of another kind
         return samples
 

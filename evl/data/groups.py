@@ -13,7 +13,7 @@ from evl.types import Sample
 
 
 def with_groups(
-    samples: Iterable[Sample], group_by: str | None, folder: str | Path, source: str | Path
+    samples: Iterable[Sample], group_by: str | None, path: str | Path, root: str | Path | None = None
 ) -> tuple[Sample, ...]:
     """Returns the samples with their groups, as ``data.group_by`` defines them.
 
@@ -21,9 +21,9 @@ def with_groups(
         samples: They must have no groups yet.
         group_by: None changes nothing. ``folder``: the group is the name of the video's folder. Any other text is a
             regular expression, and its one parenthesis matches the group: in the video's name, or, if the expression
-            has a slash, in the video's path below ``folder``.
-        folder: The folder with the videos.
-        source: The name of the list, for errors.
+            has a slash, in the video's path below the folder of videos.
+        path: The folder or list that the samples come from.
+        root: The folder of videos; None means ``path``, or the folder of the list.
 
     Raises DataError if the expression does not match in a video, or if the samples have groups already.
     """
@@ -31,18 +31,19 @@ def with_groups(
     if group_by is None or not samples:
         return samples
     if any(sample.group is not None for sample in samples):
-        raise DataError(f"{source} has a column group, and data.group_by is set too: leave out one of them")
-    groups = {path: _group_of(path, group_by, str(folder), source) for path in dict.fromkeys(s.path for s in samples)}
+        raise DataError(f"{path} has a column group, and data.group_by is set too: leave out one of them")
+    folder = Path(root or (path if os.path.isdir(path) else Path(path).parent))
+    files = dict.fromkeys(sample.path for sample in samples)
+    groups = {file: _group_of(Path(file), group_by, folder, path) for file in files}
     return tuple(replace(sample, group=groups[sample.path]) for sample in samples)
 
 
-def _group_of(path: str, group_by: str, folder: str, source: str | Path) -> str:
+def _group_of(file: Path, group_by: str, folder: Path, source: str | Path) -> str:
     if group_by == "folder":
-        return os.path.basename(os.path.dirname(path))
-    text = os.path.basename(path)
+        return file.parent.name
+    text = file.name
     if "/" in group_by:
-        inside = Path(path).is_relative_to(folder)
-        text = (Path(path).relative_to(folder) if inside else Path(path)).as_posix()
+        text = (file.relative_to(folder) if file.is_relative_to(folder) else file).as_posix()
     match = re.search(group_by, text)
     if match is None or not match.group(1):
         raise DataError(

@@ -55,19 +55,24 @@ def write_index(path: str | Path, entries: Sequence[tuple[str, FrameIndex, tuple
     import pyarrow
     from pyarrow import feather
 
-    rows = []
-    for name, index, (num_bytes, mtime_ns) in entries:
-        counted = index.counted_seconds.tolist() if index.is_counted else None
-        rows.append(
-            (os.path.realpath(name), num_bytes, mtime_ns, index.codec, str(index.time_base),
-             index.pts, index.seek_to, index.is_key.astype(np.uint8), index.is_shown.astype(np.uint8), counted)
-        )  # fmt: skip
-    columns = list(zip(*rows, strict=True)) or [[]] * len(_schema())
-    table = pyarrow.Table.from_arrays(
-        [pyarrow.array(column, field.type) for column, field in zip(columns, _schema(), strict=True)], schema=_schema()
-    )
+    rows = [
+        {
+            "path": os.path.realpath(name),
+            "bytes": num_bytes,
+            "mtime_ns": mtime_ns,
+            "codec": index.codec,
+            "time_base": str(index.time_base),
+            "pts": index.pts,
+            "seek_to": index.seek_to,
+            "is_key": index.is_key.astype(np.uint8),
+            "is_shown": index.is_shown.astype(np.uint8),
+            "counted_seconds": index.counted_seconds if index.is_counted else None,
+        }
+        for name, index, (num_bytes, mtime_ns) in entries
+    ]
+    table = pyarrow.Table.from_pylist(rows, schema=_schema())
     with write_atomically(path) as file:
-        feather.write_feather(table, file, compression="uncompressed")  # so that it can be mapped
+        feather.write_feather(table, file, compression="uncompressed")  # so that workers can map it
 
 
 class IndexFile:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from evl.config import DataConfig
 from evl.data.manifests.listing import missing_samples
@@ -23,7 +24,7 @@ def old_root(data: DataConfig, samples: Sequence[Sample]) -> str:
     paths = [os.path.abspath(sample.path) for sample in samples]
     folders = [data.root] if data.root else [data.path, os.path.dirname(data.path or "")] if not data.val_path else []
     for folder in filter(None, folders):
-        if all(_is_below(path, folder) for path in paths):
+        if all(Path(path).is_relative_to(folder) for path in paths):
             return folder
     return os.path.commonpath([os.path.dirname(path) for path in paths])
 
@@ -33,7 +34,7 @@ def moved_samples(samples: Sequence[Sample], before: str, root: str) -> tuple[Sa
 
     def moved(path: str) -> str:
         path = os.path.abspath(path)
-        return os.path.join(root, os.path.relpath(path, before)) if _is_below(path, before) else path
+        return os.path.join(root, os.path.relpath(path, before)) if Path(path).is_relative_to(before) else path
 
     return tuple(replace(sample, path=moved(sample.path)) for sample in samples)
 
@@ -59,7 +60,3 @@ def describe_gone(count: int, total: int, split: str, path: str, root: str, opti
         f"{share} {split} videos are gone, such as {path}. If you moved them, give their new folder: {option}=FOLDER, "
         f"the folder that now holds the content of {root}. If they are on a disk that is not mounted, mount it"
     )
-
-
-def _is_below(path: str, folder: str) -> bool:
-    return path.startswith(folder.rstrip(os.sep) + os.sep)

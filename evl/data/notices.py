@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import os
+import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from evl.data.draw import unit_of
-from evl.data.manifests.labels import near_twins
 from evl.data.manifests.listing import is_video_name
 from evl.errors import plural
 from evl.types import Sample
@@ -29,11 +30,17 @@ def manifest_notices(manifest: Manifest) -> tuple[str, ...]:
 
 
 def twin_classes(class_names: Sequence[str]) -> tuple[str, ...]:
-    """Returns a notice for each group of classes whose names differ only in case, blanks, underscores or hyphens."""
+    """Returns a notice for each group of classes whose names differ only in case, blanks, underscores, hyphens or the
+    width of letters."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in class_names:
+        key = re.sub(r"[\s_-]+", "", unicodedata.normalize("NFKC", name).casefold())
+        groups[key or name].append(name)
     return tuple(
         f"the classes {' and '.join(map(repr, group))} differ only in case, blanks, underscores or hyphens; if they "
         "are one class, give all its videos the same label"
-        for group in near_twins(class_names)
+        for group in groups.values()
+        if len(group) > 1
     )
 
 

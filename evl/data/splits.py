@@ -53,27 +53,16 @@ def find_splits(config: RunConfig, *, test: bool = True) -> DataSplits:
     config = replace_settings(config, data=paths)
     data = config.data  # from here on all paths are absolute: a path names a video, also when a run is resumed
     names = read_class_names(data.class_names) if data.class_names else None
-    manifest = read_manifest(
-        data.path, root=data.root, class_names=names, layout=data.layout, split_number=data.split_number
-    )
-    announce_notices(manifest)
-    manifest = _grouped(manifest, data.path, config)
-    missing: dict[str, tuple[Sample, ...]] = {}
-    training, val_fraction = _present(manifest, ("train", "all"), missing), None
-    if training is None:
-        raise DataError(f"{data.path} has no training split, only {', '.join(manifest.splits)}")
+    manifest = _read(data.path, config, class_names=names, layout=data.layout, split_number=data.split_number)
+    training, missing = _present(manifest, "training", "train", "all")
+    val_missing, test_missing, val_fraction = {}, {}, None
     if data.val_path is not None:
         # a folder has the layout of the training videos; a list has its own
         layout = data.layout if Path(data.val_path).is_dir() else "auto"
-        val = read_manifest(data.val_path, root=data.root, class_names=manifest.class_names, layout=layout)
-        announce_notices(val)
-        val = _grouped(val, data.val_path, config)
-        validation = _present(val, ("val", "all"), missing)
-        if validation is None:
-            names = ", ".join(val.splits)
-            raise DataError(f"{data.val_path} has no validation split, only {names}; give one of these directly")
+        val = _read(data.val_path, config, class_names=manifest.class_names, layout=layout)
+        validation, val_missing = _present(val, "validation", "val", "all")
     elif "val" in manifest.splits:
-        validation = _present(manifest, ("val",), missing)
+        validation, val_missing = _present(manifest, "validation", "val")
     else:
         val_fraction = data.val_fraction
         training, validation = split_samples(training, val_fraction=val_fraction, seed=config.training.seed)
@@ -82,7 +71,9 @@ def find_splits(config: RunConfig, *, test: bool = True) -> DataSplits:
     for notice in (*several_labels((*training, *validation)), *split_notices(training, validation, val_fraction)):
         log.warning(notice)
     if test and not set(manifest.splits.get("test", ())) <= set(manifest.missing):
-        splits["test"] = _present(manifest, ("test",), missing)
+        splits["test"], test_missing = _present(manifest, "test", "test")
+    for split, gone in (*val_missing.items(), *test_missing.items()):
+        missing[split] = (*missing.get(split, ()), *gone)
     return DataSplits(config, manifest.class_names, splits, missing)
 
 
@@ -95,34 +86,28 @@ def announce_notices(manifest: Manifest) -> None:
         log.info("%s: ignored %s that are not videos, such as %s", manifest.source, others, manifest.ignored[0])
 
 
-def _grouped(manifest: Manifest, path: str, config: RunConfig) -> Manifest:
-    """Returns the manifest with the groups of ``data.group_by``."""
-    group_by, root = config.data.group_by, config.data.root
-    if group_by is None:
-        return manifest
-    folder = root or (path if Path(path).is_dir() else Path(path).parent)
-    make = partial(with_groups, group_by=group_by, folder=folder, source=manifest.source)
-    return replace(
-        manifest,
-        splits={split: make(samples) for split, samples in manifest.splits.items()},
-        missing=make(manifest.missing),
-    )
+def _read(path: str, config: RunConfig, **options) -> Manifest:
+    """Reads a list with the groups of ``data.group_by``, and logs its notices."""
+    manifest = read_manifest(path, root=config.data.root, **options)
+    announce_notices(manifest)
+    add_groups = partial(with_groups, group_by=config.data.group_by, path=path, root=config.data.root)
+    splits = {split: add_groups(samples) for split, samples in manifest.splits.items()}
+    return replace(manifest, splits=splits, missing=add_groups(manifest.missing))
 
 
-def _present(manifest: Manifest, splits: tuple[str, ...], missing: dict[str, tuple[Sample, ...]]):
-    """Returns the samples whose files exist, of the first of ``splits`` that the manifest has, or None if it has none
-    of them. The others are added to ``missing``."""
-    split = next((name for name in splits if name in manifest.splits), None)
+def _present(manifest: Manifest, use: str, *names: str) -> tuple[tuple[Sample, ...], dict[str, tuple[Sample, ...]]]:
+    """Returns the samples whose files exist, of the first split in ``names`` that the manifest has, and split → the
+    samples whose files are missing. Raises DataError if there is no such split, or if all its videos are missing."""
+    split = next((name for name in names if name in manifest.splits), None)
     if split is None:
-        return None
+        splits = ", ".join(manifest.splits)
+        raise DataError(f"{manifest.source} has no {use} split, only {splits}; give one of these directly")
     absent = set(manifest.missing)
     gone = tuple(sample for sample in manifest.splits[split] if sample in absent)
     present = tuple(sample for sample in manifest.splits[split] if sample not in absent)
     if not present:
         refuse_missing(manifest.source, gone)
-    if gone:
-        missing[split] = (*missing.get(split, ()), *gone)
-    return present
+    return present, {split: gone} if gone else {}
 
 
 def num_workers(config: RunConfig) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from evl.errors import DataError
@@ -70,12 +70,3 @@ def sort_labels(labels: Collection[str]) -> tuple[str, ...]:
     if all(class_number(label) is not None for label in labels):
         return tuple(sorted(labels, key=lambda label: (class_number(label), label)))
     return tuple(sorted(labels))
-
-
-def near_twins(names: Sequence[str]) -> list[tuple[str, ...]]:
-    """Returns groups of class names that differ only in case, blanks, underscores, hyphens or the width of letters."""
-    groups: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        key = re.sub(r"[\s_-]+", "", unicodedata.normalize("NFKC", name).casefold())
-        groups[key or name].append(name)
-    return [tuple(group) for group in groups.values() if len(group) > 1]

@@ -75,12 +75,8 @@ class Tree:
     def list(self, folder: str) -> Listing:
         """Returns the listing of one folder. Raises DataError if the system refuses."""
         if folder not in self._listings:
-            self._listings[folder] = self._scan(folder)
+            self._listings[folder] = _scan(folder, is_root=folder == self.root)
         return self._listings[folder]
-
-    def _scan(self, folder: str) -> Listing:
-        is_previews = folder != self.root and os.path.basename(folder).lower() in _PREVIEWS
-        return _scan(folder, is_previews)
 
     def walk(self, *, stay_out: Collection[str] = ()) -> Iterator[Listing]:
         """Yields the listings of all folders from the root down, in order. Raises DataError if the system refuses.
@@ -94,7 +90,7 @@ class Tree:
             if (status.st_dev, status.st_ino) in visited:
                 continue
             visited.add((status.st_dev, status.st_ino))
-            listing = self._listings.get(folder) or self._scan(folder)
+            listing = self._listings.get(folder) or _scan(folder, is_root=folder == self.root)
             yield listing
             waiting += [os.path.join(folder, name) for name in reversed(listing.folders) if name not in stay_out]
 
@@ -143,7 +139,7 @@ def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def _scan(folder: str, is_previews: bool) -> Listing:
+def _scan(folder: str, *, is_root: bool) -> Listing:
     files, folders, broken, left_out, unreadable = [], [], set(), [], []
     with _call(os.scandir, folder) as entries:
         for entry in entries:
@@ -158,6 +154,7 @@ def _scan(folder: str, is_previews: bool) -> Listing:
                 if entry.is_symlink() and not os.path.exists(entry.path):
                     broken.add(entry.name)
     files, folders, left_out, unreadable = (tuple(sorted(names)) for names in (files, folders, left_out, unreadable))
+    is_previews = not is_root and os.path.basename(folder).lower() in _PREVIEWS
     return Listing(folder, files, folders, frozenset(broken), left_out, unreadable, is_previews)
 
 
