@@ -39,6 +39,7 @@ from evl.collections.copy_video import CopySettings
 from evl.collections.prepare import prepare
 from evl.config import AugmentConfig
 from evl.errors import ConfigError
+from evl.runtime.pages import table
 from evl.types import Preprocessing
 from evl.video.augment import TrainingTransform, draw_crop
 from evl.video.decode import torchcodec
@@ -253,18 +254,17 @@ def as_markdown(results: dict) -> str:
         "Prepared copies stand against the plain way on their sources. At 1080p the plain way of evaluation was left",
         "out: it needs more than 22 GB.",
         "",
-        "| videos | MB | task | way | ms | a second | times the plain way | peak MiB |",
-        "|---|---|---|---|---|---|---|---|",
     ]
+    rows = []
     for case in results["cases"]:
         plain = case["ways"].get("plain", {}).get("ms")
         for way, values in case["ways"].items():
             memory = f"{values['peak_bytes'] / 2**20:.0f}" if "peak_bytes" in values else ""
             ratio = f"**{plain / values['ms']:.1f}**" if plain else "–"
-            cells = [case["videos"], f"{case['bytes'] / 1e6:.1f}", case["task"], way, values["ms"],
-                     values["clips_a_second"], ratio, memory]  # fmt: skip
-            lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines) + "\n"
+            size, speed = f"{case['bytes'] / 1e6:.1f}", values["clips_a_second"]
+            rows.append((case["videos"], size, case["task"], way, values["ms"], speed, ratio, memory))
+    head = ("videos", "MB", "task", "way", "ms", "a second", "times the plain way", "peak MiB")
+    return "\n".join([*lines, *table(head, rows)]) + "\n"
 
 
 if __name__ == "__main__":

@@ -25,10 +25,11 @@ import torch
 from evl._version import __version__
 from evl.bench.measure import describe_machine
 from evl.config import replace
-from evl.demo.compare import Contender, train
+from evl.demo.compare import Contender, train_contenders
 from evl.demo.results import ATTENTIVE, EVL, NO_TEMPORAL
 from evl.demo.run import DEFAULT, NUM_FRAMES, Data, Size, config_of, make_data
 from evl.evaluation import mean_interval
+from evl.runtime.pages import table
 from evl.streams.memory import InMemory, extract, of_frames, threads
 
 RESULTS = Path(__file__).parent / "results"
@@ -109,7 +110,7 @@ def results(controls, data: Data, backbone, features: InMemory, pool: Executor, 
         )
         for name, (variant, changes) in controls.items()
     ]
-    train(contenders, features.of(samples), train_rows, pool)
+    train_contenders(contenders, features.of(samples), train_rows, pool)
     return {one.variant: one.judge(features, test_rows).metrics.top1 for one in contenders}
 
 
@@ -123,10 +124,11 @@ def write(options: argparse.Namespace, size: Size, found: dict[str, list[float]]
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"motions-controls-{options.name}.json"
     path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    lines = ["| control | top-1 on motions, mean of seeds (95 % t-interval) | each |", "|---|---|---|"]
+    rows = []
     for name, each in found.items():
         mean = "{:.1f} ({:.1f}–{:.1f})".format(*mean_interval(each)) if len(each) > 1 else f"{each[0]:.1f}"
-        lines.append(f"| {name} | {mean} | {', '.join(f'{one:.1f}' for one in each)} |")
+        rows.append((name, mean, ", ".join(f"{one:.1f}" for one in each)))
+    lines = table(("control", "top-1 on motions, mean of seeds (95 % t-interval)", "each"), rows)
     path.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from evl.bench import SIZES
+from evl.runtime.pages import table
 
 COLUMNS = (
     (
@@ -75,9 +76,8 @@ def as_markdown(results: list[dict]) -> str:
         "",
         "Seconds; medians. Peak memory in MiB: the decoder's beyond the features, a step's beyond model and clips.",
         "",
-        "| " + " | ".join(COLUMNS) + " |",
-        "|---" * len(COLUMNS) + "|",
     ]
+    rows = []
     for result in results:
         settings, seconds, ratios, peak = (result[k] for k in ("settings", "seconds", "ratios", "peak_bytes"))
         memory = [f"{peak[k] / 2**20:,.0f}" if peak[k] else "?" for k in ("decoder", "twin", "training_step")]
@@ -93,12 +93,13 @@ def as_markdown(results: list[dict]) -> str:
             f"{100 * result['share_of_peak']['training_step']:.0f} % of {result['matmul_peak_gflops']:,.0f} GFLOP/s",
             *memory,
         ]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    lines += ["", "GFLOPs a view (multiply-adds):", "", "| size | evl | plain | plain, by torch's counter | reported |"]
-    lines.append("|---|---|---|---|---|")
+        rows.append(cells)
+    lines += [*table(COLUMNS, rows), "", "GFLOPs a view (multiply-adds):", ""]
+    rows = []
     for result in {result["size"]: result for result in results}.values():
         counts = [result["gflops_a_view"][k] for k in ("fast", "plain", "plain_by_torch", "reported")]
-        lines.append(f"| {result['size']} | " + " | ".join("–" if n is None else f"{n:.1f}" for n in counts) + " |")
+        rows.append((result["size"], *("–" if n is None else f"{n:.1f}" for n in counts)))
+    lines += table(("size", "evl", "plain", "plain, by torch's counter", "reported"), rows)
     return "\n".join(lines) + "\n"
 
 

@@ -37,6 +37,7 @@ from evl.models import Classifier
 from evl.models.crossframe import block_sizes, neighbor_maps, packed_maps
 from evl.runtime.distributed import World
 from evl.runtime.heap import keep_freed_memory
+from evl.runtime.pages import table
 from evl.saving import build_classifier
 from evl.store import FeatureStore, StoredClips, StoreDescription, StoreOptions
 from evl.store.description import bytes_a_clip, clips_a_shard, shard_ranges
@@ -345,31 +346,30 @@ def as_markdown(result: dict) -> str:
         ", ".join(f"{key} {value}" for key, value in machine.items() if key != "device") + f"; {date.today()}", "",
         ", ".join(f"{key} {value}" for key, value in settings.items())
         + f"; {peak['matmul_gflops']:,.0f} GFLOP/s of products, {peak['copy_gb_a_second']:.1f} GB/s of copies.", "",
-        "MB (10^6 bytes) a clip, on disk:", "", "| form | " + " | ".join(dtype for _, dtype in FORMS[:5]) + " |",
-        "|---" * 6 + "|",
+        "MB (10^6 bytes) a clip, on disk:", "",
     ]  # fmt: skip
-    for form in ("tokens", "maps"):
-        cells = (f"{result['bytes_a_clip'][f'{form} {dtype}']['on_disk'] / 1e6:.2f}" for _, dtype in FORMS[:5])
-        lines.append(f"| {form} | " + " | ".join(cells) + " |")
+    dtypes, sizes = [dtype for _, dtype in FORMS[:5]], result["bytes_a_clip"]
+    rows = [
+        (form, *(f"{sizes[f'{form} {dtype}']['on_disk'] / 1e6:.2f}" for dtype in dtypes)) for form in ("tokens", "maps")
+    ]
+    lines += table(("form", *dtypes), rows)
     parts = ("read", "unpack", "unpack and maps", "decoder", "optimizer")
     head = ["step", "seconds", "clips/s", "times live", "floor: GFLOPs, s", "MB moved, s", "clips/s at most", *parts]
-    lines += ["", "A step of a batch, seconds; floors of one clip:", "", "| " + " | ".join(head) + " |"]
-    lines.append("|---" * len(head) + "|")
+    rows = []
     for name, one in result["steps"].items():
         least, inside = one["floor"], one["parts"] or {}
-        cells = [
+        rows.append((
             name, f"{one['seconds']:.3g}", f"{one['clips_a_second']:.2f}", f"**{one['times_live']:.1f}**",
             f"{least['gflops']:.1f}, {least['seconds_of_operations']:.3f}",
             f"{least['mb_moved']:.0f}, {least['seconds_of_bytes']:.3f}", f"{least['clips_a_second_at_most']:.1f}",
             *(f"{inside[part]:.3f}" if part in inside else "" for part in parts),
-        ]  # fmt: skip
-        lines.append("| " + " | ".join(cells) + " |")
+        ))  # fmt: skip
+    lines += ["", "A step of a batch, seconds; floors of one clip:", "", *table(head, rows)]
     columns = list(dict.fromkeys(key for one in result["epochs_a_minute"].values() for key in one))
-    lines += ["", f"Epochs a minute, of {settings['clips']} clips:", "", "| store | " + " | ".join(columns) + " |"]
-    lines.append("|---" * (1 + len(columns)) + "|")
+    rows = []
     for name, one in result["epochs_a_minute"].items():
-        shares = (f"{one[key]:.0%}" if "share" in key else f"{one[key]:.1f}" for key in columns)
-        lines.append(f"| {name} | " + " | ".join(shares) + " |")
+        rows.append((name, *(f"{one[key]:.0%}" if "share" in key else f"{one[key]:.1f}" for key in columns)))
+    lines += ["", f"Epochs a minute, of {settings['clips']} clips:", "", *table(("store", *columns), rows)]
     return "\n".join(lines) + "\n"
 
 

@@ -30,6 +30,7 @@ from evl.demo.results import EVL
 from evl.demo.run import BATCH_SIZE, DEFAULT, config_of
 from evl.evaluation import mean_interval, wilson_interval
 from evl.models.crossframe import packed_maps
+from evl.runtime.pages import table
 from evl.store import FeatureStore, StoreOptions
 from evl.store.description import shard_ranges
 from evl.store.packing import pack_maps, pack_tokens
@@ -134,21 +135,21 @@ def write(options, found: dict[str, list[float]]) -> None:
     content = dict(machine=machine, evl=__version__, **settings, top1=found)
     path.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
     epochs = options.steps * BATCH_SIZE / options.videos
-    lines = [
+    about = (
         f"`motions`, {options.videos} videos to train on, {DEFAULT.test} to judge by; {options.steps} steps of "
         f"{BATCH_SIZE} clips, {epochs:.1f} epochs; stores of {options.clips_per_video} clips a video. "
-        f"{machine['device']}, evl {__version__}, torch {torch.__version__}.",
-        "",
-        "| trained on | top-1, mean over initial values (95 %) | each (95 % over videos) |",
-        "|---|---|---|",
-    ]
+        f"{machine['device']}, evl {__version__}, torch {torch.__version__}."
+    )
+    rows = []
     for name, values in found.items():
         mean, low, high = mean_interval(values) if len(values) > 1 else (values[0], 0, 100)
         each = []
         for top1 in values:
             bounds = wilson_interval(round(top1 * DEFAULT.test / 100), DEFAULT.test)
             each.append(f"{top1:.1f} ({bounds[0]:.1f}–{bounds[1]:.1f})")
-        lines.append(f"| {name} | {mean:.1f} ({low:.1f}–{high:.1f}) | {', '.join(each)} |")
+        rows.append((name, f"{mean:.1f} ({low:.1f}–{high:.1f})", ", ".join(each)))
+    head = ("trained on", "top-1, mean over initial values (95 %)", "each (95 % over videos)")
+    lines = [about, "", *table(head, rows)]
     path.with_suffix(".md").write_text("\n".join(lines) + "\n")
 
 

@@ -16,6 +16,7 @@ from evl.config import BackboneConfig, ModelConfig
 from evl.models import AttentiveProbe, EVLDecoder
 from evl.models.crossframe import block_sizes
 from evl.models.registry import build_decoder
+from evl.runtime.pages import table
 from evl.types import BackboneSpec, LayerFeatures
 
 
@@ -92,7 +93,7 @@ def cost_table(backbone_name: str, num_frames: int) -> list[str]:
         "attentive, 1 block": ModelConfig(decoder="attentive", probe_blocks=1),
         "attentive, 4 blocks": ModelConfig(decoder="attentive", probe_blocks=4),
     }
-    lines = ["| decoder | parameters | GFLOPs, plainly | as evl does it | of the backbone |", "|---|---|---|---|---|"]
+    rows = []
     with torch.device("meta"):
         backbone = create_backbone(BackboneConfig(name=backbone_name, pretrained=False), 4)
         for name, config in decoders.items():
@@ -102,8 +103,8 @@ def cost_table(backbone_name: str, num_frames: int) -> list[str]:
             plain, fast = (total_macs(counts, form) / 1e9 for form in ("plain", "fast"))
             share = 100 * fast * 1e9 / (num_frames * backbone_macs(backbone))
             parameters = sum(p.numel() for p in decoder.parameters()) / 1e6
-            lines.append(f"| {name} | {parameters:.1f} M | {plain:.2f} | {fast:.2f} | {share:.2f} % |")
-    return lines
+            rows.append((name, f"{parameters:.1f} M", f"{plain:.2f}", f"{fast:.2f}", f"{share:.2f} %"))
+    return table(("decoder", "parameters", "GFLOPs, plainly", "as evl does it", "of the backbone"), rows)
 
 
 def total_macs(parts: dict[str, dict[str, int]], name: str) -> int:

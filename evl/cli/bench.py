@@ -30,13 +30,11 @@ def command(
 
     Random weights and pixels; nothing is read or downloaded. Example:  evl bench --size b16-8f --precision bf16
     """
-    import json as json_module
-
     from evl.bench import SIZES, run_bench
     from evl.cli.common import console, output, print_json, start_logging
     from evl.errors import ConfigError, nearest
     from evl.runtime.distributed import pick_device
-    from evl.runtime.files import write_atomically
+    from evl.runtime.files import write_json
 
     start_logging()
     names = size or ["b16-8f"]
@@ -59,8 +57,7 @@ def command(
         if not json:
             output.print(table_of(results[-1]))
     if out is not None:
-        with write_atomically(out, text=True) as file:
-            json_module.dump(results, file, indent=2)
+        write_json(out, results)
     if json:
         print_json(results)
 

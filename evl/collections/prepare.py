@@ -17,14 +17,17 @@ from evl.collections.copies import CopyPlan, Job, plan_copies
 from evl.collections.copy_video import CopySettings, prepare_video
 from evl.collections.loading_speed import LoadingSpeed, measure_loading
 from evl.data.manifests.manifest import write_manifest
-from evl.errors import DataError, RunError, SaveError, VideoError
+from evl.errors import DataError, RunError, VideoError
 from evl.runtime.files import (
+    append_json,
     expand_home,
     is_temporary,
     lock_file,
     make_folder,
+    read_json_lines,
     remove_abandoned,
-    write_atomically,
+    write_file,
+    write_json,
     write_table,
 )
 from evl.runtime.parallel import Crash, each_in_process, time_limit
@@ -88,20 +91,17 @@ def prepare(
     _start_folder(out, plan, settings)
     with _locked(out):
         _remove_unfinished(out)
-        journal = _read_journal(out)
-        made = _finished(out, plan.jobs, journal)
+        made = _finished(out, plan.jobs, _read_journal(out))
         num_kept, damaged = len(made), {}
         total = len(plan.jobs)
         progress(Progress("preparing", num_kept, total, "", num_kept, "files"))
         todo = [(job, out, settings) for job in plan.jobs if job.target not in made]
-        with write_atomically(out / JOURNAL, text=True) as file:  # written again, as its last line may be incomplete
-            file.writelines(map(_line, journal.values()))
         results = each_in_process(_copy_in_process, todo, num_workers or os.cpu_count() or 1)
         try:
             for (job, _, _), result in results:
                 if isinstance(result, MadeCopy):
                     made[job.target] = result
-                    _append(out, result)
+                    append_json(out / JOURNAL, asdict(result))
                 else:
                     damaged[job.source] = result.reason if isinstance(result, Crash) else result
                     (out / job.target).unlink(missing_ok=True)  # a copy of an older version of the source
@@ -194,8 +194,7 @@ def _start_folder(out: Path, plan: CopyPlan, settings: CopySettings) -> None:
 
 def _write_settings(out: Path, plan: CopyPlan, settings: CopySettings, report: PrepareReport | None) -> None:
     document = {"source": plan.source, "settings": asdict(settings), "report": report and report_document(report)}
-    with write_atomically(out / SETTINGS, text=True) as file:
-        file.write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+    write_json(out / SETTINGS, document)
 
 
 @contextmanager
@@ -214,28 +213,12 @@ def _remove_unfinished(out: Path) -> None:
 
 def _read_journal(out: Path) -> dict[str, MadeCopy]:
     """Returns target → its line in the journal."""
-    try:
-        lines = (out / JOURNAL).read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return {}
     journal = {}
-    for line in lines:
-        with contextlib.suppress(ValueError, TypeError):  # a crash left the line incomplete; the copy is made again
-            made = MadeCopy(**json.loads(line))
+    for line in read_json_lines(out / JOURNAL):
+        with contextlib.suppress(TypeError):  # not a line of this evl: the copy is made again
+            made = MadeCopy(**line)
             journal[made.copy] = made
     return journal
-
-
-def _line(made: MadeCopy) -> str:
-    return json.dumps(asdict(made), ensure_ascii=False) + "\n"
-
-
-def _append(out: Path, made: MadeCopy) -> None:
-    try:
-        with open(out / JOURNAL, "a", encoding="utf-8") as file:
-            file.write(_line(made))
-    except OSError as error:
-        raise SaveError(f"{out / JOURNAL} could not be written ({error.strerror or error})") from None
 
 
 def _finished(out: Path, jobs: Sequence[Job], journal: dict[str, MadeCopy]) -> dict[str, MadeCopy]:
@@ -259,8 +242,7 @@ def _copy_list(source: Path, target: Path) -> None:
         content = source.read_bytes()
     except OSError as error:
         raise DataError(f"{source}: cannot be read ({error.strerror or error})") from None
-    with write_atomically(target) as file:
-        file.write(content)
+    write_file(target, content)
     with contextlib.suppress(OSError):
         shutil.copystat(source, target)
 

@@ -1,4 +1,4 @@
-"""Every video's one clip, decoded once and kept."""
+"""The one clip of every video, decoded once and kept in memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from evl.data.loader import read_batches
 from evl.errors import RunError
 from evl.types import Preprocessing, Sample
 
-# 16 bits hold a normalised pixel to a thirtieth of a byte's step, in half the memory
+# half the memory of float32; the rounding error is a thirtieth of the step between two values of a byte
 PIXELS = torch.float16
 
 
@@ -25,9 +25,9 @@ def read_clips(
     num_workers: int,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Tensor:
-    """The view by which each video will be judged: normalised pixels (n,T,3,H,W) of ``PIXELS``, in order.
+    """The view by which each video will be judged: normalized pixels (n,T,3,H,W) of ``PIXELS``, in order.
 
-    By the same sampling, decoding and resizing as ``evl evaluate`` with 1x1 views. Raises RunError for a video that
+    Sampling, decoding and resizing are those of ``evl evaluate`` with 1x1 views. Raises RunError for a video that
     cannot be read.
     """
     files = Files(samples, verify=False)

@@ -1,8 +1,7 @@
 """Decoders of several kinds, trained and judged on the same frozen features.
 
-Features are there already, so training is all there is: every decoder is a learner on the same stream, in a thread of
-its own. Their numbers are those of training alone: the one thing that they would share, torch's random numbers, is not
-used, because nothing here has dropout.
+Every decoder is a learner on the same stream, in its own thread. Each gets the same numbers as if it were trained
+alone: threads share only torch's random numbers, and these are not used, because no decoder here has dropout.
 """
 
 from __future__ import annotations
@@ -35,10 +34,13 @@ ALONE = World(0, 1, torch.device("cpu"))
 
 
 class Contender:
-    """One variant on one task. ``samples``: of all clips there are, those to train on first. ``taps``: the blocks whose
-    features it will be given.
+    """One variant on one task.
 
-    ``learner`` is None where nothing learns (zero-shot). ``seconds``: of training and judging.
+    Args:
+        samples: The videos of all clips; the first ``num_training`` are to train on.
+        taps: The blocks whose features the learner will get.
+
+    ``learner`` is None if the variant is not trained (zero-shot). ``seconds``: time of training and judging.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class Contender:
         return self._judging_seconds + (self.learner.seconds if self.learner is not None else 0.0)
 
     def judge(self, features: InMemory, rows: Sequence[int]) -> Evaluation:
-        """The clips ``rows``, each seen once, by their features."""
+        """Judges the clips ``rows`` by their features, one view each."""
         started = time.perf_counter()
         self.model.eval()
         stream = Subset(features.of(self.samples), rows)
@@ -82,26 +84,26 @@ class Contender:
         return evaluation
 
 
-def train(
+def train_contenders(
     contenders: Sequence[Contender],
     features: InMemory,
     rows: Sequence[int],
     pool: Executor,
     progress: Callable[[int], None] = lambda done: None,
 ) -> None:
-    """Trains all of them on the clips ``rows``, on the same batches: as many as the first one's config says."""
+    """Trains all contenders on the clips ``rows``, on the same batches, for the steps of the first one's config."""
     learners = Learners([one.learner for one in contenders], together=1, pool=pool)
 
-    def tell(report: Progress) -> None:
-        progress(report.step)
+    def report(reached: Progress) -> None:
+        progress(reached.step)
 
-    fit(Subset(features, rows), learners, contenders[0].config.training, ALONE, progress=tell)
+    fit(Subset(features, rows), learners, contenders[0].config.training, ALONE, progress=report)
 
 
 def save_run(
     one: Contender, evaluation: Evaluation, folder: Path, train_rows: Sequence[int], rows: Sequence[int]
 ) -> None:
-    """A run folder like any other: for ``evl predict``, ``evl evaluate``, ``evl.load``, and to read."""
+    """Writes a usual run folder, which ``evl predict``, ``evl evaluate`` and ``evl.load`` take."""
     run = RunFolder(folder)
     train_samples, judged = ([one.samples[row] for row in some] for some in (train_rows, rows))
     run.create(one.config, one.model.class_names, train_samples, judged, {})
@@ -112,7 +114,7 @@ def save_run(
     save_model(one.model, folder, scores=evaluation.to_dict())
 
 
-def outcome(one: Contender, evaluation: Evaluation, folder: Path | None) -> VariantResult:
+def result_of(one: Contender, evaluation: Evaluation, folder: Path | None) -> VariantResult:
     seed = one.config.training.seed
     curve = tuple((step, loss, top1) for step, _, loss, top1 in one.learner.curve) if one.learner is not None else ()
     return VariantResult(one.variant, one.task, seed, evaluation, curve, one.trainable, one.seconds, folder)

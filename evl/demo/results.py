@@ -1,4 +1,4 @@
-"""What the demo found: plain data for the table, the report, and whoever else wants to read it."""
+"""The results of the demo: plain data for the table and the report."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class VariantResult:
     """One variant, trained and judged on one task.
 
     ``curve``: (step, training loss, training top-1 in percent), each a mean since the point before. ``trainable``:
-    parameters of decoder and head. ``seconds``: training and judging, without making the features. ``folder``: a run
-    that ``evl predict`` and ``evl.load`` take, where one was saved.
+    number of trained parameters (decoder and head). ``seconds``: time of training and judging, without the features.
+    ``folder``: the run folder for ``evl predict`` and ``evl.load``, or None if none was saved.
     """
 
     variant: str
@@ -43,11 +43,11 @@ class VariantResult:
 
 @dataclass(frozen=True)
 class Example:
-    """One judged video with what EVL's query looked at.
+    """One test video with the attention of EVL's query token.
 
-    ``frames``: uint8 (T,H,W,3), the frames of the clip. ``attention`` (M,T,h,w): a map a decoder layer, heads averaged,
-    that sums to 1 over T, h, w; ``prefix_share`` (M): the share of the attention that prefix tokens had. ``label``: the
-    true class; ``scores`` (Y): those of ``class_names``.
+    ``frames``: uint8 (T,H,W,3), the frames of the clip. ``attention`` (M,T,h,w): one map per decoder layer, averaged
+    over heads. ``prefix_share`` (M): the share of the attention that went to prefix tokens; with it, the maps of a
+    layer sum to 1. ``label``: the true class; ``scores`` (Y): in the order of ``class_names``.
     """
 
     path: Path
@@ -61,9 +61,9 @@ class Example:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """``outcomes``: every variant × task × seed. ``chance``: task -> percent. ``prediction``: one video through the
-    saved run, from its file; ``class_names``: those of its scores. ``settings`` and ``seconds``: for the foot of the
-    report, in words, and part -> seconds."""
+    """``outcomes``: every variant × task × seed. ``chance``: task -> percent. ``prediction``: of the saved run, for the
+    file of one video; ``class_names``: of its scores. ``settings`` (name -> text) and ``seconds`` (part -> seconds) are
+    shown at the end of the report."""
 
     folder: Path
     outcomes: tuple[VariantResult, ...]
@@ -75,5 +75,5 @@ class DemoResult:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def of(self, variant: str, task: str) -> tuple[VariantResult, ...]:
-        """The outcomes of one variant on one task, a seed each."""
+        """The outcomes of one variant on one task, one per seed."""
         return tuple(one for one in self.outcomes if one.variant == variant and one.task == task)

@@ -1,4 +1,4 @@
-"""The demo: make videos of moving things, store frozen features of them, train and judge five decoders on two tasks."""
+"""The demo: makes videos of moving things, keeps their frozen features, trains and judges decoders on two tasks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from evl.data.loader import default_num_workers
 from evl.data.manifests.manifest import read_manifest
 from evl.datasets.motions.motions import make_motions
 from evl.demo.clips import read_clips
-from evl.demo.compare import Contender, outcome, save_run, train
+from evl.demo.compare import Contender, result_of, save_run, train_contenders
 from evl.demo.report import write_report
 from evl.demo.results import (
     ATTENTIVE,
@@ -37,10 +37,9 @@ from evl.demo.results import (
     Example,
     VariantResult,
 )
-from evl.errors import SaveError
 from evl.inference import explain, predict
 from evl.models import Classifier
-from evl.runtime.files import expand_home
+from evl.runtime.files import expand_home, make_folder
 from evl.saving import load
 from evl.streams.memory import InMemory, extract, pooled, threads
 from evl.types import Sample
@@ -51,7 +50,7 @@ NUM_FRAMES = 8
 BATCH_SIZE = 16
 NUM_EXAMPLES = 8
 POINTS = 40  # of a curve
-# how each variant differs from EVL, by section of a config; chosen on other objects than are judged (docs/evidence.md)
+# how each variant differs from EVL, by section of a config; chosen on objects that are not judged (docs/evidence.md)
 CHANGES: dict[str, dict[str, dict]] = {
     EVL: {},
     NO_TEMPORAL: {"model": {"temporal_conv": False, "temporal_position": False, "cross_frame": False}},
@@ -60,13 +59,13 @@ CHANGES: dict[str, dict[str, dict]] = {
     UNTRAINED: {"backbone": {"pretrained": False}},
     ZERO_SHOT: {"model": {"decoder": "zero_shot", "prompts": ["a {}", "a photo of a {}"]}},
 }
-LINEAR_STEPS = 5  # of the linear probe for each of the others': it costs next to nothing
+LINEAR_STEPS = 5  # the linear probe takes this many times the steps of the others: its steps cost little
 Bar = Callable[[str, int], Callable[[int, str], None]]
 
 
 @dataclass(frozen=True)
 class Size:
-    """Videos to train on and to judge by, steps of training, and how many times all of it is done anew."""
+    """The numbers of training videos, of test videos, of training steps, and of seeds (all is repeated per seed)."""
 
     train: int = 2352
     test: int = 560  # both multiples of 112, the pairs of motion and kind of object
@@ -84,7 +83,7 @@ def config_of(variant: str, task: str, videos: Path, steps: int, seed: int) -> R
         RunConfig(),
         backbone={"name": BACKBONE},
         data={"path": str(videos / f"{task}.csv")},
-        # heads 16 wide: the encoder has two of 64, with which the query needs twice the steps to begin to learn
+        # heads 16 wide: with the encoder's two heads of 64, the query needs twice the steps to begin to learn
         model={"taps": TAPS, "num_heads": 8, "mlp_dropout": 0.0, "head_dropout": 0.0},
         clip={"sampling": "segment", "num_frames": NUM_FRAMES},
         augment={"rand_augment": None, "crop_area": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip": 0.0},
@@ -105,21 +104,19 @@ def run_demo(
     seed: int = 0,
     bar: Bar = lambda description, total: lambda done, note="": None,
 ) -> DemoResult:
-    """Makes, trains, judges and predicts; everything lands below ``folder/<date-time>``.
+    """Makes videos, trains, judges and predicts; all files are written below ``folder/<date-time>``.
 
-    ``seed`` decides videos, initial values and order; with several seeds they are ``seed``, ``seed + 1``, …, all made
-    anew. Runs are saved of the first. ``bar(description, total)`` -> a function that hears of counts.
+    ``seed`` decides videos, initial values and order. With several seeds they are ``seed``, ``seed + 1``, …, each with
+    its own videos; runs are saved for the first seed. ``bar(description, total)`` returns a function that is called
+    with the number of finished items. Raises SaveError if the folder cannot be made.
     """
     folder = expand_home(Path(folder)).absolute() / time.strftime("%Y%m%d-%H%M%S")
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise SaveError(f"{folder}: cannot be made ({error.strerror}); name a folder to write to with --out") from None
+    make_folder(folder)
     clock = Stopwatch()
     outcomes: list[VariantResult] = []
     with unknown_words_on_one_line():  # of both tasks and all seeds
         for number in range(size.seeds):
-            this_bar = _noting(bar, f"seed {number + 1} of {size.seeds}" if size.seeds > 1 else "")
+            this_bar = _with_note(bar, f"seed {number + 1} of {size.seeds}" if size.seeds > 1 else "")
             videos = folder / ("motions" if number == 0 else f"motions-seed-{seed + number}")
             with clock.part("making videos"):
                 data = make_data(videos, size, seed + number, this_bar)
@@ -150,7 +147,7 @@ def run_demo(
     return result
 
 
-def _noting(bar: Bar, note: str) -> Callable[[str, int], Callable[[int], None]]:
+def _with_note(bar: Bar, note: str) -> Callable[[str, int], Callable[[int], None]]:
     def start(description: str, total: int) -> Callable[[int], None]:
         advance = bar(description, total)
         return lambda done: advance(done, note)
@@ -159,9 +156,9 @@ def _noting(bar: Bar, note: str) -> Callable[[str, int], Callable[[int], None]]:
 
 
 class Data:
-    """The videos of one seed. ``samples``: by task, the same videos in the same order, those to train on first.
+    """The videos of one seed. ``samples``: by task, the same videos in the same order, training videos first.
 
-    ``clips`` (n,T,3,H,W) are there once ``decode`` has run.
+    ``clips`` (n,T,3,H,W) is None until ``decode`` has run.
     """
 
     def __init__(self, videos: Path, size: Size, seed: int):
@@ -205,7 +202,10 @@ def make_data(videos: Path, size: Size, seed: int, bar: Bar) -> Data:
 def _compare(
     data: Data, folder: Path | None, pool: Executor, bar: Bar, clock: Stopwatch
 ) -> tuple[list[VariantResult], int]:
-    """Every variant on both tasks, and the bytes that features take at most; runs are saved below ``folder``."""
+    """Trains and judges every variant on both tasks; returns the results and the bytes of the largest features.
+
+    Runs are saved below ``folder``, unless it is None.
+    """
 
     def features_of(backbone: FrozenBackbone, what: str) -> InMemory:
         with clock.part(what):
@@ -215,34 +215,34 @@ def _compare(
         contenders = data.contenders(variants, backbone, features.encoder.taps)
         advance = bar(f"training {', '.join(variants)}", contenders[0].config.training.steps)
         with clock.part("training and judging"):
-            train(contenders, features, data.train_rows, pool, advance)
-            return [_result(one, features, data, folder) for one in contenders]
+            train_contenders(contenders, features, data.train_rows, pool, advance)
+            return [_judge(one, features, data, folder) for one in contenders]
 
     backbone = data.backbone(EVL)
     features = features_of(backbone, "features")
     num_bytes = features.num_bytes
     outcomes = results([EVL, NO_TEMPORAL, ATTENTIVE], backbone, features)
     with clock.part("training and judging"):
-        untaught = data.contenders([ZERO_SHOT], backbone, backbone.taps)
-        outcomes += [outcome(one, one.judge(features, data.test_rows), None) for one in untaught]
+        untrained = data.contenders([ZERO_SHOT], backbone, backbone.taps)
+        outcomes += [result_of(one, one.judge(features, data.test_rows), None) for one in untrained]
     outcomes += results([LINEAR], backbone, pooled(features, backbone.spec.num_prefix_tokens))
-    del features  # before those of the untrained twin are made
+    del features  # frees their memory before the features of the untrained backbone are made
     backbone = data.backbone(UNTRAINED)
     outcomes += results([UNTRAINED], backbone, features_of(backbone, "features, untrained backbone"))
     return outcomes, num_bytes
 
 
-def _result(one: Contender, features: InMemory, data: Data, folder: Path | None) -> VariantResult:
+def _judge(one: Contender, features: InMemory, data: Data, folder: Path | None) -> VariantResult:
     evaluation = one.judge(features, data.test_rows)
     run = None
     if folder is not None:
         run = folder / f"{one.variant}-{one.task}".lower().replace(",", "").replace(" ", "-")
         save_run(one, evaluation, run, data.train_rows, data.test_rows)
-    return outcome(one, evaluation, run)
+    return result_of(one, evaluation, run)
 
 
 def make_examples(model: Classifier, data: Data) -> tuple[Example, ...]:
-    """The first judged videos of ``NUM_EXAMPLES`` classes, whatever the model makes of them, and its attention."""
+    """The first test video of each of ``NUM_EXAMPLES`` classes, named correctly or not, with the model's attention."""
     samples, preprocessing = data.samples["motion"], model.card.preprocessing
     first = {samples[row].label: row for row in reversed(data.test_rows)}
     rows = sorted(first.values())[:NUM_EXAMPLES]
@@ -266,7 +266,7 @@ def make_examples(model: Classifier, data: Data) -> tuple[Example, ...]:
 
 
 class Stopwatch:
-    """``seconds``: part of the work -> time it took, all seeds together."""
+    """``seconds``: part of the work -> its time, all seeds together."""
 
     def __init__(self):
         self.seconds: dict[str, float] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from evl.evaluation.evaluate import Evaluation
 from evl.evaluation.lettering import lettering
 from evl.evaluation.picture import save_picture
 from evl.evaluation.saved_predictions import PREDICTIONS, write_predictions
-from evl.runtime.files import expand_home, remove_file, write_atomically, write_table
+from evl.runtime.files import expand_home, remove_file, write_file, write_json, write_table
 
 log = logging.getLogger("evl")
 
@@ -30,12 +29,9 @@ def write_evaluation(
     folder, names = expand_home(Path(folder)), evaluation.class_names
     if predictions:
         write_predictions(folder / PREDICTIONS, evaluation)
-    with write_atomically(folder / "metrics.json", text=True) as file:
-        per_class = dict(zip(names, evaluation.metrics.class_accuracy(), strict=True))
-        content = {**evaluation.to_dict(), "class_accuracy": per_class, "damaged": evaluation.damaged}
-        if outcome is not None:
-            content["outcome"] = outcome
-        json.dump(content, file, indent=2, ensure_ascii=False)
+    per_class = dict(zip(names, evaluation.metrics.class_accuracy(), strict=True))
+    content = {**evaluation.to_dict(), "class_accuracy": per_class, "damaged": evaluation.damaged}
+    write_json(folder / "metrics.json", content if outcome is None else content | {"outcome": outcome})
     counts = zip(names, evaluation.metrics.confusion.tolist(), strict=True)
     write_table(folder / "confusion.csv", [["label \\ prediction", *names], *([name, *row] for name, row in counts)])
     if picture:
@@ -74,8 +70,7 @@ def _draw_confusion(path: Path, evaluation: Evaluation) -> None:
     if not names.legend:
         remove_file(numbered)  # of an earlier evaluation
         return
-    with write_atomically(numbered, text=True) as file:
-        file.writelines(f"{number}\t{name}\n" for number, name in names.legend.items())
+    write_file(numbered, "".join(f"{number}\t{name}\n" for number, name in names.legend.items()))
     count = len(names.legend)
     log.info(
         "%s: no installed font can show %s, such as %s: %s a number there, listed in %s",

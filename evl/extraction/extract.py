@@ -26,7 +26,7 @@ from evl.extraction.estimate import refuse_full_disk
 from evl.extraction.reading import ClipReader, Clips, clips_at_once, collate, keys_of
 from evl.extraction.work import Extraction, check_store_folder, plan_extraction
 from evl.runtime.distributed import join_world
-from evl.runtime.files import remove_abandoned, remove_file, write_atomically, write_table
+from evl.runtime.files import remove_abandoned, remove_file, write_file, write_table
 from evl.runtime.progress import Progress, Report
 from evl.store.description import SPLITS, ShardRange, StoreOptions, shard_ranges
 from evl.store.packing import Packed
@@ -126,8 +126,7 @@ def begin(work: Extraction) -> None:
     remove_abandoned(folder / SHARDS)
     write_description(folder, work.description)
     if work.description.options.form == "tokens" and not (folder / PROJECTIONS).exists():
-        with write_atomically(folder / PROJECTIONS) as file:
-            file.write(projections_of(work.backbone).to_bytes())
+        write_file(folder / PROJECTIONS, projections_of(work.backbone).to_bytes())
     if missing_shards(folder, work.description):
         for name in (INDEX, DAMAGED):  # the index first: without it the store is not finished, whatever else is there
             remove_file(folder / name)

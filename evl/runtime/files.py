@@ -95,6 +95,45 @@ def lock_file(descriptor: int, *, wait: bool = False) -> bool | None:
         return None
 
 
+def write_file(path: str | Path, content: str | bytes | memoryview, **options: bool) -> None:
+    """Writes text or bytes by ``write_atomically``, with its options."""
+    with write_atomically(path, text=isinstance(content, str), **options) as file:
+        file.write(content)
+
+
+def write_json(path: str | Path, content: object) -> None:
+    """Writes a JSON file that is indented for people. Raises SaveError where the system refuses."""
+    write_file(path, _json(content, indent=2))
+
+
+def append_json(path: str | Path, content: dict) -> None:
+    """Appends one line of JSON to a file. Raises SaveError where the system refuses."""
+    line = _json(content)
+    try:
+        with open(path, "ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                line = line if file.read() == b"\n" else b"\n" + line  # a crash cut the last line off
+            file.write(line)
+    except OSError as error:
+        raise SaveError(f"{path} could not be written ({error.strerror or error})") from error
+
+
+def read_json_lines(path: str | Path) -> list[dict]:
+    """What ``append_json`` wrote, without lines that a crash cut off. No file: nothing."""
+    found = []
+    for line in Path(path).read_bytes().splitlines() if Path(path).is_file() else ():
+        with contextlib.suppress(ValueError, RecursionError):
+            found.append(json.loads(line))
+    return [one for one in found if isinstance(one, dict)]
+
+
+def _json(content: object, indent: int | None = None) -> bytes:
+    """UTF-8, with other bytes of file names as JSON's own ``\\udc..``."""
+    text = json.dumps(content, indent=indent, ensure_ascii=False) + "\n"
+    return text.encode("utf-8", "backslashreplace")
+
+
 def write_table(path: str | Path, rows: Iterable[Sequence]) -> None:
     """Writes a CSV file. Raises SaveError if the system cannot write."""
     with write_atomically(path, text=True) as file:
@@ -123,7 +162,9 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         os.scandir(folder).close()
     except OSError as error:
-        raise SaveError(f"{folder}: no folder can be made here ({error.strerror or error})") from None
+        raise SaveError(
+            f"{folder}: no folder can be made here ({error.strerror or error}); choose another --out"
+        ) from None
 
 
 def nearest_existing(path: Path) -> Path:

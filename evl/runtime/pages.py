@@ -42,5 +42,5 @@ def code(value: object) -> str:
 
 def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> list[str]:
     """The lines of a Markdown table. Cells are Markdown already; None is an empty cell."""
-    lines = [head, ["---"] * len(head), *rows]
-    return ["| " + " | ".join("" if cell is None else str(cell) for cell in line) + " |" for line in lines]
+    lines = ["| " + " | ".join("" if cell is None else str(cell) for cell in row) + " |" for row in (head, *rows)]
+    return [lines[0], "|---" * len(head) + "|", *lines[1:]]

@@ -19,7 +19,7 @@ from evl.errors import CheckpointError, EVLError
 from evl.models import ClassifierHead, EVLDecoder
 from evl.models.card import ModelCard
 from evl.models.decoder import own_key_to_release
-from evl.runtime.files import write_atomically
+from evl.runtime.files import write_file
 from evl.saving.classifier import VideoClassifier
 
 
@@ -223,8 +223,7 @@ def save_release(model: VideoClassifier, path: str | Path) -> None:
     }
     archive = io.BytesIO()  # torch's own writer does not tell a full disk as one
     torch.save(content, archive)
-    with write_atomically(path) as file:
-        file.write(archive.getbuffer())
+    write_file(path, archive.getbuffer())
 
 
 def kinetics400_class_names() -> tuple[str, ...]:

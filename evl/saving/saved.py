@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,7 +21,7 @@ from evl.models import Classifier, ClassifierHead
 from evl.models.card import ModelCard
 from evl.models.registry import form_of, setting_of, taps_of
 from evl.models.resize import resized_state
-from evl.runtime.files import expand_home, write_atomically
+from evl.runtime.files import expand_home, write_file, write_json
 from evl.saving.folder import (
     find_model,
     grid_of,
@@ -89,10 +88,8 @@ def save_model(
     )
     tensors = {name: value.detach().cpu().contiguous() for name, value in trained.items()}
     tensors |= {f"backbone.{name}": _narrowest(value).contiguous() for name, value in state.items()}
-    with write_atomically(folder / WEIGHTS) as file:
-        file.write(safetensors.torch.save(tensors, metadata={"format": "pt", "evl": __version__}))
-    with write_atomically(folder / CARD, text=True) as file:
-        json.dump(TypeAdapter(ModelCard).dump_python(card, mode="json"), file, indent=2, ensure_ascii=False)
+    write_file(folder / WEIGHTS, safetensors.torch.save(tensors, metadata={"format": "pt", "evl": __version__}))
+    write_json(folder / CARD, TypeAdapter(ModelCard).dump_python(card, mode="json"))
 
 
 def scored_card(model: Classifier, scores: dict[str, float | str] | None = None) -> ModelCard:

@@ -12,7 +12,7 @@ import safetensors.torch
 from torch import Tensor
 
 from evl.errors import ExistsError, StoreError
-from evl.runtime.files import write_atomically
+from evl.runtime.files import write_file
 from evl.store.compatibility import conflicts
 from evl.store.description import DESCRIPTION, StoreDescription, clip_tensors, shard_range
 from evl.store.index import INDEX, write_index
@@ -38,8 +38,8 @@ def write_description(folder: str | Path, description: StoreDescription) -> None
     """Begins a store, or does nothing where the same is begun. Raises StoreError where another one is there."""
     path = Path(folder) / DESCRIPTION
     if not path.exists():
-        with suppress(ExistsError), write_atomically(path, text=True, only_new=True) as file:
-            file.write(description.to_json())
+        with suppress(ExistsError):
+            write_file(path, description.to_json(), only_new=True)
     # what is there now, which may be of a process that began at the same moment
     if found := conflicts(read_description(folder), description):
         raise StoreError(f"{folder} is another store of features: {'; '.join(found)}")
@@ -75,8 +75,7 @@ def write_shard(
     listed = [_listed(item, covers.split) for item in items]
     # one entry: safetensors writes several in an order of its own
     text = json.dumps({"fingerprint": description.fingerprint_hash, "items": listed})
-    with write_atomically(shard_path(folder, number)) as file:
-        file.write(safetensors.torch.save(tensors, metadata={ITEMS: text}))
+    write_file(shard_path(folder, number), safetensors.torch.save(tensors, metadata={ITEMS: text}))
 
 
 def _tensors(packed: Mapping[int, Packed], kind: str) -> dict[str, Tensor]:

@@ -16,8 +16,17 @@ import torch
 from evl._version import __version__
 from evl.config import RunConfig
 from evl.data.manifests.manifest import read_class_names, read_manifest, write_manifest
-from evl.errors import DataError, RunError, SaveError
-from evl.runtime.files import expand_home, make_folder, refuse_used, write_atomically, write_table
+from evl.errors import DataError, RunError
+from evl.runtime.files import (
+    append_json,
+    expand_home,
+    make_folder,
+    read_json_lines,
+    refuse_used,
+    write_file,
+    write_json,
+    write_table,
+)
 from evl.store.description import StoreDescription
 from evl.types import Sample
 
@@ -57,7 +66,7 @@ class RunFolder:
         refuse_used(self.path, can_resume=self.exists)
         make_folder(self.path)  # by its own name in an error
         make_folder(self.checkpoints)
-        self._write("class_names.txt", "".join(f"{name}\n" for name in class_names))
+        write_file(self.path / "class_names.txt", "".join(f"{name}\n" for name in class_names))
         write_manifest(self.path / "train.csv", train)
         write_manifest(self.path / "val.csv", val)
         if missing:
@@ -65,15 +74,15 @@ class RunFolder:
             write_table(self.path / "missing.csv", [("path", "label", "split"), *rows])
         if features is not None:
             content = {"hash": features.fingerprint_hash, "fingerprint": features.fingerprint}
-            self._write(FEATURES, json.dumps(content, indent=2))
-        self._write("environment.json", json.dumps(environment(), indent=2))
-        self._write("config.yaml", config.to_yaml())  # last: its presence says that the folder is complete
+            write_json(self.path / FEATURES, content)
+        write_json(self.path / "environment.json", environment())
+        write_file(self.path / "config.yaml", config.to_yaml())  # last: its presence says that the folder is complete
 
     def write_moved(self, config: RunConfig, train: Sequence[Sample], val: Sequence[Sample]) -> None:
         """The same videos, where they lie now."""
         write_manifest(self.path / "train.csv", train)
         write_manifest(self.path / "val.csv", val)
-        self._write("config.yaml", config.to_yaml())
+        write_file(self.path / "config.yaml", config.to_yaml())
 
     def remove_if_unused(self) -> None:
         """Takes back what ``create`` made, where no step was done: the same command can then begin again. What a run
@@ -120,46 +129,24 @@ class RunFolder:
 
     def log(self, values: dict) -> None:
         """A line of ``metrics.jsonl``."""
-        try:
-            with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
-                file.write(json.dumps(values) + "\n")
-        except OSError as error:
-            raise SaveError(
-                f"{self.path / 'metrics.jsonl'} could not be written ({error.strerror or error})"
-            ) from error
+        append_json(self.path / "metrics.jsonl", values)
 
     def curve(self) -> tuple[tuple[int, float, float], ...]:
         """(step, mean loss, percent of hits) of every report in ``metrics.jsonl``."""
-        points, file = [], self.path / "metrics.jsonl"
-        for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
-            try:
-                values = json.loads(line)
-                points.append((int(values["step"]), float(values["loss"]), float(values["train_top1"])))
-            except (ValueError, KeyError, TypeError):  # another kind of line, or one that a crash tore
-                continue
-        return tuple(points)
+        lines = read_json_lines(self.path / "metrics.jsonl")
+        return tuple((one["step"], one["loss"], one["train_top1"]) for one in lines if "train_top1" in one)
 
     def forget_after(self, step: int) -> None:
         """Drops lines of ``metrics.jsonl`` that a resumed run will write again."""
         file = self.path / "metrics.jsonl"
         if file.exists():
-            lines = [line for line in file.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
-            self._write("metrics.jsonl", "".join(f"{line}\n" for line in lines))
+            lines = [
+                one for one in read_json_lines(file) if "final" not in one and one.get("step", sys.maxsize) <= step
+            ]
+            write_file(file, "".join(json.dumps(one) + "\n" for one in lines))
 
     def write_damaged(self, damaged: dict[str, str]) -> None:
         write_table(self.path / "damaged.csv", [("path", "reason"), *sorted(damaged.items())])
-
-    def _write(self, name: str, text: str) -> None:
-        with write_atomically(self.path / name, text=True) as file:
-            file.write(text)
-
-
-def _step_of(line: str) -> int:
-    try:
-        values = json.loads(line)
-        return sys.maxsize if "final" in values else int(values["step"])
-    except (ValueError, KeyError, TypeError):  # a line torn by a crash
-        return sys.maxsize
 
 
 def environment() -> dict:

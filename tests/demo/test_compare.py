@@ -8,7 +8,7 @@ import torch
 from evl.backbones import create_backbone
 from evl.config import RunConfig, replace
 from evl.data.loader import StepSampler
-from evl.demo.compare import Contender, train
+from evl.demo.compare import Contender, train_contenders
 from evl.errors import RunError
 from evl.models import EVLDecoder
 from evl.streams.memory import extract
@@ -53,7 +53,7 @@ def contender(setting, **changes):
 def trained(setting, *changes, workers=2):
     found = [contender(setting, **one) for one in changes]
     with ThreadPoolExecutor(workers) as pool:
-        train(found, setting[2], ROWS, pool)
+        train_contenders(found, setting[2], ROWS, pool)
     return found
 
 

@@ -124,7 +124,7 @@ def test_a_folder_that_cannot_be_made_is_told(capsys, tmp_path):
     (tmp_path / "file").write_text("")
     code, _, err = run_command(capsys, "demo", "--out", tmp_path / "file")
     assert code == 1
-    assert "cannot be made (Not a directory); name a folder to write to with --out" in " ".join(err.split())
+    assert "no folder can be made here (Not a directory); choose another --out" in " ".join(err.split())
 
 
 def test_a_video_that_cannot_be_read_ends_it(tmp_path):

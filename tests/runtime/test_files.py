@@ -1,18 +1,22 @@
 """What stands in one place for all folders: is it used, what is above it, whose lock is it, tables."""
 
+import json
 import os
 
 import pytest
 
 from evl.errors import RunError, SaveError
 from evl.runtime.files import (
+    append_json,
     is_used,
     lock_file,
     make_folder,
     nearest_existing,
+    read_json_lines,
     refuse_used,
     remove_abandoned,
     write_atomically,
+    write_json,
     write_table,
 )
 
@@ -73,3 +77,22 @@ def test_a_lock_is_of_one_until_its_file_is_closed(tmp_path):
     assert lock_file(other) is True
     os.close(other)
     assert lock_file(other) is None  # as where there are no locks
+
+
+def test_lines_of_json_survive_a_crash(tmp_path):
+    file = tmp_path / "lines.jsonl"
+    assert read_json_lines(file) == []
+    append_json(file, {"name": "a\u2028b\udcff", "loss": 0.1})
+    with open(file, "ab") as opened:
+        opened.write(b'{"name": "cut o')
+    append_json(file, {"after": 1})
+    assert read_json_lines(file) == [{"name": "a\u2028b\udcff", "loss": 0.1}, {"after": 1}]
+    file.write_bytes(b'[1]\nNone\n\xff\n{"last": 2}')
+    assert read_json_lines(file) == [{"last": 2}]
+    with pytest.raises(SaveError, match="could not be written"):
+        append_json(tmp_path, {})
+
+
+def test_json_holds_names_that_are_not_utf8(tmp_path):
+    write_json(tmp_path / "a.json", {"damaged": {"\udcff.mp4": "ü"}})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"damaged": {"\udcff.mp4": "ü"}}

@@ -22,4 +22,4 @@ def test_markdown_shows_text_as_it_is(tmp_path):
 
 
 def test_tables():
-    assert table(("a", "b"), [(1, None), ("x", 2.5)]) == ["| a | b |", "| --- | --- |", "| 1 |  |", "| x | 2.5 |"]
+    assert table(("a", "b"), [(1, None), ("x", 2.5)]) == ["| a | b |", "|---|---|", "| 1 |  |", "| x | 2.5 |"]

@@ -22,7 +22,7 @@ from evl.datasets.motions.drawing import draw_frames
 from evl.datasets.motions.objects import SPLITS, Object, category_names, load_objects
 from evl.datasets.motions.templates import SIZE, TEMPLATES, draw_scene, num_objects
 from evl.errors import ConfigError
-from evl.runtime.files import write_atomically
+from evl.runtime.files import write_file
 from evl.runtime.parallel import Crash, each_in_process
 
 RATE = 12  # frames per second
@@ -123,8 +123,7 @@ def _make(job: tuple[Path, str, int, int, list[tuple[str, str]]]) -> int:
     for index, (template, category) in enumerate(pairs, first):
         frames, rate_factor, _ = draw_motion(template, category, split, index, seed)
         data = encode(frames, rate_factor)
-        with write_atomically(folder / f"{index:06d}.mp4", sync=False) as file:
-            file.write(data)
+        write_file(folder / f"{index:06d}.mp4", data, sync=False)
     return len(pairs)
 
 

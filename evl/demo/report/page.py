@@ -15,7 +15,7 @@ from evl._version import __version__
 from evl.demo.report import pictures, words
 from evl.demo.report.scores import score_of
 from evl.demo.results import EVL, NO_TEMPORAL, ROWS, TASKS, VARIANTS, ZERO_SHOT, DemoResult, Example
-from evl.runtime.files import write_atomically
+from evl.runtime.files import write_file
 from evl.runtime.pages import render
 from evl.types import Prediction
 
@@ -32,7 +32,7 @@ def write_report(path: str | Path, result: DemoResult) -> None:
     saved = [(f"{one.variant}, {one.task}", one.folder) for one in result.outcomes if one.folder is not None]
     prediction = replace(result.prediction, class_names=result.class_names)
     label = None if prediction.label is None else result.class_names[prediction.label]
-    text = render(
+    page = render(
         TEMPLATE,
         version=__version__,
         result=result,
@@ -55,8 +55,7 @@ def write_report(path: str | Path, result: DemoResult) -> None:
         times=[(part, words.duration(seconds)) for part, seconds in result.seconds.items()],
         files=[("everything of this run", result.folder), *saved],
     )
-    with write_atomically(path, text=True) as file:
-        file.write(text)
+    write_file(path, page)
 
 
 def _rows(result: DemoResult) -> Iterator[dict]:

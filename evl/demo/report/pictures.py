@@ -11,7 +11,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 LONG_SIDE = 168  # pixels of a picture in the page
-FRAME_MS, LAST_FRAME_MS = 260, 900  # the last stays, so that one sees where a clip ends
+FRAME_MS, LAST_FRAME_MS = 260, 900  # the last frame stays longer, which shows where the clip ends
 COLORS, FIRST = "inferno", 0.5  # from which of its shades: even steps of brightness, readable without colour vision
 BLACK, WHITE = 30, 158  # of the grey frames: dark enough that more attention is brighter, light enough to see things
 GAP = 4  # pixels between frames side by side
@@ -25,9 +25,9 @@ def clip_pictures(frames: np.ndarray) -> list[Image.Image]:
 
 
 def painted_pictures(frames: np.ndarray, attention: np.ndarray) -> list[Image.Image]:
-    """The same with ``attention`` (T,h,w) painted on them: colour 0 is none, 1 the most that a patch of the clip got.
+    """The same pictures with ``attention`` (T,h,w) painted on them, relative to the patch of the clip with the most.
 
-    Smooth between patches. The frames are grey and darker, so that every colour is attention.
+    Colours are smooth between patches. The frames are grey and darker, so that every colour is attention.
     """
     heat = np.stack([_enlarged(one, _size(*frames.shape[1:3])) for one in attention])  # (T,H',W')
     heat = heat / max(float(attention.max()), np.finfo(np.float64).tiny)
@@ -55,7 +55,7 @@ def animated(pictures: list[Image.Image]) -> str:
 
 
 def sheet(pictures: list[Image.Image], columns: int = 4) -> str:
-    """A data URI of all frames side by side, row by row: for paper, and for who wants nothing to move."""
+    """A data URI of all frames side by side, row by row: for paper, and for readers who want no moving pictures."""
     width, height = (side * 2 // 3 for side in pictures[0].size)
     columns = min(columns, len(pictures))
     rows = math.ceil(len(pictures) / columns)

@@ -1,4 +1,4 @@
-"""Numbers of the report: a score with its interval, and whether two differ."""
+"""Scores of the report with their intervals, and whether two scores differ."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ class Score:
 
 
 def score_of(outcomes: Sequence[VariantResult]) -> Score | None:
-    """One seed: Wilson's interval over videos. Several: their mean, with a t-interval over seeds. None: None."""
+    """With one seed its top-1, with Wilson's interval over videos; with several their mean, with a t-interval.
+
+    None without outcomes.
+    """
     if not outcomes:
         return None
     each = tuple(outcome.evaluation.metrics.top1 for outcome in outcomes)
@@ -38,5 +41,5 @@ def score_of(outcomes: Sequence[VariantResult]) -> Score | None:
 
 
 def relation(one: Score, other: Score) -> str:
-    """``ahead``, ``behind``, or ``level`` where the intervals overlap: careful, because the videos are the same."""
+    """``ahead``, ``behind``, or ``level`` if the intervals overlap, a cautious rule where the videos are the same."""
     return "ahead" if one.low > other.high else "behind" if one.high < other.low else "level"

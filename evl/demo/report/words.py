@@ -1,4 +1,4 @@
-"""What the numbers say, in sentences that follow from them and from nothing else."""
+"""Sentences of the report that are computed from its numbers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PARTS = (  # what a difference of two variants stands for
 
 
 def scores_of(result: DemoResult, task: str, variants: Sequence[str] = VARIANTS) -> dict[str, Score]:
-    """Variant -> score, of those that were judged on this task, in the order of the table."""
+    """Variant -> score, for the variants that were judged on this task, in the order of the table."""
     scores = {variant: score_of(result.of(variant, task)) for variant in variants}
     return {variant: score for variant, score in scores.items() if score is not None}
 
@@ -59,9 +59,9 @@ def headline(result: DemoResult) -> tuple[str, str, str]:
 
 
 def difference(result: DemoResult, other: str, task: str) -> tuple[str, str, str] | None:
-    """EVL minus another variant in points, whether the intervals are apart, in words and as a class of the style.
+    """(EVL minus another variant in points, whether their intervals are apart, class of the style sheet for that).
 
-    None where one is missing.
+    None if one of the two was not judged.
     """
     scores = scores_of(result, task)
     if EVL not in scores or other not in scores:
@@ -74,7 +74,7 @@ def difference(result: DemoResult, other: str, task: str) -> tuple[str, str, str
 
 
 def confused(class_names: Sequence[str], counts: np.ndarray, most: int = 3) -> str:
-    """The pairs that are taken for one another most often, as a sentence; '' where nothing is."""
+    """The most frequent wrong predictions as a sentence; '' if there are none. ``counts`` (Y,Y): label, prediction."""
     wrong = np.array(counts)
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from evl.config import RunConfig
 from evl.errors import RunError
-from evl.runtime.files import expand_home, make_folder, refuse_used, write_atomically
+from evl.runtime.files import append_json, expand_home, make_folder, read_json_lines, refuse_used, write_file
 from evl.training.few_shots.report import Shots
 
 _SETTINGS, _ROWS = "few_shot.yaml", "rows.jsonl"
@@ -34,8 +34,7 @@ class FewShotFolder:
         refuse_used(self.path, can_resume=self._is_begun)
         make_folder(self.path)
         content = {"shots": list(shots), "draws": draws, "keep_runs": keep_runs, "config": config.to_dict()}
-        with write_atomically(self.path / _SETTINGS, text=True) as file:
-            yaml.safe_dump(content, file, sort_keys=False)
+        write_file(self.path / _SETTINGS, yaml.safe_dump(content, sort_keys=False))
 
     def read(self) -> tuple[RunConfig, tuple[int, ...], int, bool]:
         """(config, shots, draws, keep_runs) as they were asked for. Raises RunError where there is nothing to go on
@@ -52,16 +51,12 @@ class FewShotFolder:
 
     def add(self, row: Shots) -> None:
         """One more K is done."""
-        with open(self.path / _ROWS, "a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(row)) + "\n")
+        append_json(self.path / _ROWS, asdict(row))
 
     def rows(self) -> list[Shots]:
         """What is done; a line that was cut off does not count."""
         rows = []
-        if (self.path / _ROWS).is_file():
-            for line in (self.path / _ROWS).read_text(encoding="utf-8", errors="replace").splitlines():
-                try:
-                    rows.append(TypeAdapter(Shots).validate_python(json.loads(line)))
-                except (ValueError, ValidationError):
-                    continue
+        for values in read_json_lines(self.path / _ROWS):
+            with contextlib.suppress(ValidationError):
+                rows.append(TypeAdapter(Shots).validate_python(values))
         return rows

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from evl.config import RunConfig
 from evl.evaluation.picture import draw_chance, save_picture
-from evl.runtime.files import write_atomically
+from evl.runtime.files import write_json
 
 LEAST_DRAWS = 3  # of two, Student's interval is so wide that it says nothing
 
@@ -86,8 +85,7 @@ def write_few_shot(result: FewShotResult, config: RunConfig) -> None:
         "damaged": result.damaged,
         "config": config.to_dict(),
     }
-    with write_atomically(result.folder / "shots.json", text=True) as file:
-        json.dump(content, file, indent=2, ensure_ascii=False)
+    write_json(result.folder / "shots.json", content)
     _draw(result)
 
 

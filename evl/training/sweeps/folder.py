@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import yaml
 
 from evl.config import RunConfig
 from evl.errors import RunError
-from evl.runtime.files import expand_home, make_folder, refuse_used, write_atomically, write_table
+from evl.runtime.files import expand_home, make_folder, refuse_used, write_file, write_json, write_table
 from evl.training.run_folder import RunFolder
 from evl.training.sweeps.plot import draw
 from evl.training.sweeps.results import SweepResult
@@ -39,9 +38,8 @@ class SweepFolder:
     def create(self, config: RunConfig, grid: Sequence[str], keep_predictions: bool) -> None:
         make_folder(self.path)  # by its own name in an error
         make_folder(self.run.checkpoints)
-        with write_atomically(self.path / _SETTINGS, text=True) as file:
-            content = {"grid": list(grid), "keep_predictions": keep_predictions, "config": config.to_dict()}
-            yaml.safe_dump(content, file, sort_keys=False)
+        content = {"grid": list(grid), "keep_predictions": keep_predictions, "config": config.to_dict()}
+        write_file(self.path / _SETTINGS, yaml.safe_dump(content, sort_keys=False))
 
     def read(self) -> tuple[RunConfig, list[str], bool]:
         """What was asked for. Raises RunError where there is nothing to go on with."""
@@ -77,5 +75,4 @@ def write_sweep(out: Path, result: SweepResult) -> None:
     names = list(result.rows[0])
     write_table(out / "sweep.csv", [names, *([row[name] for name in names] for row in result.rows)])
     draw(out / "sweep.png", result)
-    with write_atomically(out / "sweep.json", text=True) as file:  # last: its presence says that all is there
-        json.dump(result.to_dict(), file, indent=2, ensure_ascii=False)
+    write_json(out / "sweep.json", result.to_dict())  # last: its presence says that all is there
