@@ -14,12 +14,17 @@ pytestmark = pytest.mark.examples
 
 @pytest.mark.parametrize("name", ["lightning_loop", "hf_trainer"])
 def test_loops_of_others(videos, tmp_path, name, monkeypatch):
-    """Decoder and head learn, the encoder does not, and evl loads what was trained."""
+    """Decoder and head learn, the encoder does not, each epoch has other clips, and evl loads what was trained."""
     example, made = load(name), []
     create = evl.create_model
     monkeypatch.setattr(evl, "create_model", lambda *given, **how: made.append(create(*given, **how)) or made[-1])
+    epochs, set_epoch = [], evl.ClipDataset.set_epoch
+    monkeypatch.setattr(
+        evl.ClipDataset, "set_epoch", lambda data, epoch: epochs.append(epoch) or set_epoch(data, epoch)
+    )
     torch.manual_seed(0)
-    model = example.main(str(videos), str(tmp_path / "model"), epochs=1)
+    model = example.main(str(videos), str(tmp_path / "model"), epochs=2)
+    assert set(epochs) == {0, 1}
     torch.manual_seed(0)
     before = create("evl_clip_tiny", ["bright", "dark"], num_frames=4, stride=4)
     assert not made[0].backbone.training
