@@ -129,9 +129,8 @@ def measure(kind: str, config: RunConfig, backbone, pixels, options) -> dict:
 
 def unpacker_of(backbone, config: RunConfig, form: str, needs_maps: bool) -> Unpacker:
     description = StoreDescription(
-        backbone=config.backbone, backbone_hash=backbone.weights_hash, spec=backbone.spec,
-        preprocessing=backbone.preprocessing, taps=backbone.taps, options=StoreOptions(form=form), precision="fp32",
-        clip=config.clip, augment=config.augment, evaluation=config.evaluation, seed=0, data=config.data,
+        config=config, backbone_hash=backbone.weights_hash, spec=backbone.spec, preprocessing=backbone.preprocessing,
+        options=StoreOptions(form=form), precision="fp32",
         class_names=("a", "b"), splits={"train": 1}, videos_hash="0" * 64, clips_per_shard=1, evl_version="0",
     )  # fmt: skip
     projections = projections_of(backbone) if form == "tokens" else None

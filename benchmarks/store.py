@@ -161,9 +161,8 @@ def write_store(
     tokens, maps = made
     spec, frames = backbone.spec, config.clip.num_frames
     description = StoreDescription(
-        backbone=config.backbone, backbone_hash=backbone.weights_hash, spec=spec, preprocessing=backbone.preprocessing,
-        taps=backbone.taps, options=options, precision="fp32", clip=config.clip, augment=config.augment,
-        evaluation=config.evaluation, seed=config.training.seed, data=config.data, class_names=tuple(CLASSES),
+        config=config, backbone_hash=backbone.weights_hash, spec=spec, preprocessing=backbone.preprocessing,
+        options=options, precision="fp32", class_names=tuple(CLASSES),
         splits={"train": count, "val": 0}, videos_hash="0" * 64, origin=backbone.origin,
         clips_per_shard=clips_a_shard(bytes_a_clip(spec, backbone.taps, options, frames), options),
     )  # fmt: skip

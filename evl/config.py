@@ -90,8 +90,8 @@ class ModelConfig:
             rising = all(a < b for a, b in itertools.pairwise(self.taps))
             _require(rising and self.taps, "taps must be block numbers that rise, for example [3, 6, 9, 12]")
         why_not = find_decoder(self.decoder).why_not
-        always = [name for name in self.settings_set() if name in why_not or name.startswith("probe_")]
-        always += [OPTIONS] if self.options else []
+        always = [name for name in (*why_not, "probe_blocks", "probe_positions", OPTIONS)
+                  if getattr(self, name) != getattr(ModelConfig, name, {})]  # fmt: skip
         problem = foreign_setting(self.decoder, always)
         _require(problem is None, problem)
         told = self.prompts and all("{}" in prompt for prompt in self.prompts)
@@ -100,13 +100,6 @@ class ModelConfig:
             not (self.zero_shot_start and self.decoder == "zero_shot"),
             "zero_shot_start is for decoders that are trained, not for zero_shot itself",
         )
-
-    def settings_set(self) -> list[str]:
-        """Those settings of decoders (``evl.decoders.OWN_SETTINGS``) that are not at their default."""
-        return [name for name in OWN_SETTINGS if getattr(self, name) != _MODEL_DEFAULTS[name]]
-
-
-_MODEL_DEFAULTS = {one.name: {} if one.name == OPTIONS else one.default for one in dataclasses.fields(ModelConfig)}
 
 
 @_checked
@@ -186,7 +179,7 @@ class DataConfig:
             return
         try:
             num_groups = re.compile(self.group_by).groups
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise ValueError(f"group_by must be folder or a regular expression, which this is not: {error}") from None
         _require(
             num_groups == 1,
@@ -241,6 +234,21 @@ class RunConfig:
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
 
+    def without_training(self) -> RunConfig:
+        """What a trained model still is of it: videos, augmentation and training are at their defaults."""
+        data = DataConfig(pixel_aspect=self.data.pixel_aspect)
+        return RunConfig(self.backbone, self.model, self.clip, data=data, evaluation=self.evaluation)
+
+    def without_folders(self) -> RunConfig:
+        """A copy in which every path is the name of its file or folder alone."""
+        changed = self.to_dict()
+        for section in dataclasses.fields(self):
+            for one in dataclasses.fields(getattr(self, section.name)):
+                path = changed[section.name][one.name]
+                if one.type == "FilePath | None" and path is not None:
+                    changed[section.name][one.name] = Path(path).name
+        return RunConfig.from_dict(changed)
+
     def to_dict(self) -> dict[str, Any]:
         return TypeAdapter(RunConfig).dump_python(self, mode="json")
 
@@ -272,65 +280,55 @@ class RunConfig:
             raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
         if not isinstance(settings, Mapping):
             raise ConfigError(f"{path}: expected sections such as 'training:', found {type(settings).__name__}")
-        config, given = cls.from_dict(settings), settings.get("model") or {}
-        is_written_by_hand = any(name not in given for name in OWN_SETTINGS if name != OPTIONS)
-        problem = foreign_setting(config.model.decoder, config.model.settings_set())
-        if strict and is_written_by_hand and problem is not None:
+        config, given = cls.from_dict(settings), settings.get("model", {})
+        if strict and (problem := foreign_setting(config.model.decoder, _chosen(config.model, given))):
             raise ConfigError(f"{path}: model.{problem}")
         return config
 
     def with_settings(self, settings: Iterable[str]) -> RunConfig:
         """A copy with ``section.field=value`` strings applied; values are read as YAML."""
-        changed = self.to_dict()
-        given: dict[str, set[str]] = {}
+        sections = [section.name for section in dataclasses.fields(self)]
+        given: dict[str, dict[str, Any]] = {}
         for setting in settings:
             name, equals, text = setting.partition("=")
             section, dot, field = name.strip().partition(".")
             if not equals or not dot or not field:
                 raise ConfigError(f"{setting!r}: expected section.field=value, for example training.steps=2000")
-            if section not in changed:
-                raise ConfigError(f"{setting!r}: no section {section!r}{nearest(section, changed)}")
+            if section not in sections:
+                raise ConfigError(f"{setting!r}: no section {section!r}{nearest(section, sections)}")
             try:
-                value = yaml.safe_load(text)
+                given.setdefault(section, {})[field.strip()] = yaml.safe_load(text)
             except yaml.YAMLError:
                 raise ConfigError(f"{setting!r}: the value {text!r} is not readable; quote it?") from None
-            changed[section][field.strip()] = value
-            given.setdefault(section, set()).update({field.strip()} if value is not None else ())
-        _refuse_both(given.get("clip", ()))
-        return _with_own_settings(changed, given.get("model", ()))
+        return replace(self, **given)
 
 
 def replace(config: RunConfig, **sections: Mapping[str, Any]) -> RunConfig:
-    """A copy with fields changed: ``replace(config, training={"steps": 10})``. Checked like any other."""
-    changed = config.to_dict()
-    for section, fields in sections.items():
-        if section == "clip":
-            _refuse_both(name for name, value in fields.items() if value is not None)
-        changed[section] = {**changed[section], **fields}
-    return _with_own_settings(changed, sections.get("model", ()))
+    """A copy with fields changed: ``replace(config, training={"steps": 10})``. Checked like any other.
 
-
-def _with_own_settings(changed: dict[str, Any], given: Iterable[str]) -> RunConfig:
-    """A config of ``changed``, in which the fields ``given`` of its model were set just now.
-
-    Raises ConfigError where the decoder does not have one of them. Where the decoder itself was given, settings that
-    it does not have and that only stand there (a recipe's, say) go back to their defaults.
+    Raises ConfigError for settings of the model that its decoder does not have. Where the decoder itself is given,
+    those that only stand there (a recipe's, say) go back to their defaults.
     """
-    config, given = RunConfig.from_dict(changed), set(given)
-    foreign = [name for name in config.model.settings_set() if name not in find_decoder(config.model.decoder).settings]
-    if problem := foreign_setting(config.model.decoder, [name for name in foreign if name in given]):
-        raise ConfigError(f"model.{problem}")
-    if foreign and "decoder" in given:
-        own = {name: value for name, value in changed["model"].items() if name not in foreign}
-        return RunConfig.from_dict({**changed, "model": own})
-    return config
-
-
-def _refuse_both(clip: Iterable[str]) -> None:
-    """``clip``: names of the section's fields that were given together. A stride that is only there, by default or from
-    a recipe, gives way."""
-    if {"stride", "frames_per_second"} <= set(clip):
+    changed, model = config.to_dict(), sections.get("model", {})
+    for section, fields in sections.items():
+        changed[section] = {**changed[section], **fields}
+    if {"stride", "frames_per_second"} <= set(_chosen(config.clip, sections.get("clip", {}))):
         raise ConfigError("give clip.stride (by frames) or clip.frames_per_second (by time), not both")
+    new = RunConfig.from_dict(changed)
+    if problem := foreign_setting(new.model.decoder, _chosen(new.model, model)):
+        raise ConfigError(f"model.{problem}")
+    if "decoder" not in model:
+        return new
+    foreign = set(OWN_SETTINGS) - set(find_decoder(new.model.decoder).settings)
+    own = {name: value for name, value in changed["model"].items() if name not in foreign}
+    return RunConfig.from_dict({**changed, "model": own})
+
+
+def _chosen(part: ModelConfig | ClipConfig, given: Mapping[str, Any]) -> list[str]:
+    """Those of the fields ``given`` of a section that have a value: None and {} are none. [] where all are given, as in
+    what ``to_yaml`` writes: nobody chose each of these."""
+    chosen = [name for name, value in given.items() if value is not None and value != {}]
+    return chosen if len(given) < len(dataclasses.fields(part)) else []
 
 
 def _require(condition: bool, sentence: str) -> None:

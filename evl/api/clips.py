@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from evl.api.judging import choose_split
 from evl.api.settings import config_for, sections_of
 from evl.backbones import FrozenBackbone, create_backbone
-from evl.config import BackboneConfig, RunConfig, replace
+from evl.config import BackboneConfig, RunConfig
 from evl.data.dataset import EvaluationViews, TrainingClips
 from evl.data.manifests.labels import sort_labels
 from evl.data.manifests.manifest import Manifest
@@ -90,8 +90,7 @@ class ClipDataset(Dataset):
         if isinstance(model, VideoClassifier):
             card, names = model.card, model.class_names
             if config is None:
-                config = RunConfig(backbone=card.backbone, model=card.model, clip=card.clip, evaluation=card.evaluation)
-                config = replace(config, data={"pixel_aspect": card.preprocessing.pixel_aspect})
+                config = card.config.without_training()
             preprocessing = card.preprocessing
         elif isinstance(model, FrozenBackbone):
             config = config or RunConfig(backbone=BackboneConfig(model.spec.name))
@@ -107,7 +106,9 @@ class ClipDataset(Dataset):
         if preprocessing is None:
             preprocessing = create_backbone(self.config.backbone, 1).preprocessing
         own, preprocessing = preprocessing, preprocessing_of(self.config, preprocessing)
-        if isinstance(model, VideoClassifier) and (preprocessing != own or self.config.backbone != model.card.backbone):
+        if isinstance(model, VideoClassifier) and (
+            preprocessing != own or self.config.backbone != model.card.config.backbone
+        ):
             raise ConfigError(
                 "a model's encoder and pixels are its own: leave out settings of backbone, and interpolation, "
                 "antialias and pixel_aspect"

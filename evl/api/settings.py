@@ -16,7 +16,6 @@ from evl.errors import ConfigError, nearest
 from evl.recipes import get_recipe
 from evl.runtime.files import expand_home
 from evl.saving import find_model, read_card, weights_file
-from evl.store.compatibility import config_of
 from evl.store.description import DESCRIPTION
 from evl.store.store import FeatureStore
 
@@ -47,15 +46,14 @@ def make_config(
     start = _start(recipe, config)
     is_said = bool(recipe or config)
     if features and not is_said:
-        start = config_of(FeatureStore(features).description)
+        start = FeatureStore(features).description.config
     if init is not None:
         folder = find_model(init)
         card = read_card(folder)
         if features and not is_said:
-            start = replace(start, model=dataclasses.asdict(card.model))
+            start = dataclasses.replace(start, model=card.config.model)
         elif not is_said:  # what is not said is as it was there
-            start = RunConfig(backbone=card.backbone, model=card.model, clip=card.clip, evaluation=card.evaluation)
-            start = replace(start, backbone={"weights": weights_file(folder, card)})
+            start = replace(card.config.without_training(), backbone={"weights": weights_file(folder, card)})
         start = replace(start, training={"init": str(folder.absolute())})
     if isinstance(backbone, BackboneConfig):
         start = replace(start, backbone=dataclasses.asdict(backbone))

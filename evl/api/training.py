@@ -86,7 +86,7 @@ def train(
 
 def _with_encoder(model: VideoClassifier, folder: Path) -> VideoClassifier:
     """The model of a run from a store with its encoder, if that is on this machine; else ``model`` itself."""
-    backbone = model.card.backbone
+    backbone = model.card.config.backbone
     is_here = backbone.weights is not None or backbone.name == EMBEDDED or not backbone.pretrained
     if not is_here and weights_on_disk(backbone.name) is None:
         log.info("the weights of %s are not on this machine: the model takes features only", backbone.name)

@@ -33,7 +33,6 @@ from evl.runtime.distributed import pick_device
 from evl.runtime.progress import Report, counting, showing
 from evl.saving import VideoClassifier, build_classifier, load
 from evl.saving.hub import is_hub_id
-from evl.store.compatibility import config_of
 from evl.store.store import FeatureStore
 from evl.types import Sample
 
@@ -201,7 +200,7 @@ def _model(model, store: FeatureStore | None, device: str | None, sizes: dict) -
         return bare_model(model, **sizes).to(pick_device(device)), False
     if model is not None:
         raise ConfigError("a store has its own encoder: give None instead of one, or a model that was trained on it")
-    config = replace_settings(config_of(store.description), model={"decoder": "linear"})
+    config = replace_settings(store.description.config, model={"decoder": "linear"})
     found = build_classifier(config, NO_CLASSES, backbone=encoder_for(config.model, store))
     return found.to(pick_device(device)).eval(), False
 

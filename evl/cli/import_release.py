@@ -36,7 +36,7 @@ def command(
     evl import-release k400_vitb16_8f.pth --backbone ViT-B-16.pt --classes kinetics400 --out runs/k400
     """
     from evl.cli.common import output, start_logging
-    from evl.config import RunConfig, replace
+    from evl.config import replace
     from evl.data.manifests.manifest import read_class_names
     from evl.errors import CheckpointError
     from evl.saving import kinetics400_class_names, load_release, save_model
@@ -49,8 +49,7 @@ def command(
     model = load_release(checkpoint, backbone, class_names=names, num_frames=num_frames, stride=stride)
     if model.card is None:
         raise CheckpointError(f"{checkpoint} has no temporal positions that tell its frames; give --num-frames")
-    card = model.card
-    config = RunConfig(backbone=card.backbone, model=card.model, clip=card.clip, evaluation=card.evaluation)
+    config = model.card.config
     if config.backbone.weights is not None:
         config = replace(config, backbone={"weights": str(Path(config.backbone.weights).absolute())})
     RunFolder(out).create(config, model.class_names, (), (), {})
@@ -60,7 +59,7 @@ def command(
         shutil.rmtree(out, ignore_errors=True)  # it was made just now, and half a run would be taken for one
         raise
     output.print(
-        f"{out}: {len(model.class_names)} classes, {card.clip.num_frames} frames, {card.model.taps} blocks of "
+        f"{out}: {len(model.class_names)} classes, {config.clip.num_frames} frames, {config.model.taps} blocks of "
         f"{model.backbone.spec.name}; next: evl predict {out} VIDEO",
         highlight=False, markup=False, soft_wrap=True,
     )  # fmt: skip

@@ -14,7 +14,7 @@ from evl.inference.reading import device_of, judging_precision
 from evl.models.card import ModelCard
 from evl.models.registry import reads_query_key, taps_of
 from evl.saving import VideoClassifier, find_model, load, read_card
-from evl.store.compatibility import config_of, differences
+from evl.store.compatibility import differences
 from evl.store.store import FeatureStore
 from evl.store.unpacker import encoder_of, open_unpacker
 from evl.streams.stored import Stored, stored_views
@@ -50,14 +50,15 @@ def load_for_store(run: str | Path, store: FeatureStore, device: str | torch.dev
     features than the store holds."""
     card = read_card(find_model(run))
     refuse_other_features(store, card, str(run))
-    return load(run, device=device, backbone=encoder_for(card.model, store))
+    return load(run, device=device, backbone=encoder_for(card.config.model, store))
 
 
 def refuse_other_features(store: FeatureStore, card: ModelCard, model_name: str) -> None:
     """StoreError where a model of ``card`` was trained on other features than the store holds."""
     description = store.description
-    backbone = replace(card.backbone, weights=description.backbone.weights)  # the hashes are compared
-    refuse_differences(store, replace(config_of(description), backbone=backbone, model=card.model, clip=card.clip))
+    stored, own = description.config, card.config
+    backbone = replace(own.backbone, weights=stored.backbone.weights)  # the hashes are compared
+    refuse_differences(store, replace(stored, backbone=backbone, model=own.model, clip=own.clip))
     if card.preprocessing != description.preprocessing:
         raise StoreError(
             f"{store.path} was made of pixels prepared otherwise than for {model_name}: {description.preprocessing}, "
@@ -86,7 +87,7 @@ def views_of_store(
         store,
         split,
         unpacker,
-        model.card.clip,
+        model.card.config.clip,
         labels,
         device=device_of(model),
         precision=judging_precision(model, precision),

@@ -40,19 +40,19 @@ class ClipReader(Dataset):
     """
 
     def __init__(self, description: StoreDescription, split: str, files: Files):
-        self.clips_a_video = description.clips_a_video(split)
+        config, self.clips_a_video = description.config, description.clips_a_video(split)
         self.is_training = split == "train"
         self.samples = files.samples
         index_of = {name: y for y, name in enumerate(description.class_names)}
         labels = [index_of[sample.label] for sample in files.samples]
         if self.is_training:
-            clip = replace(description.clip, num_frames=description.num_frames(split))
+            clip = replace(config.clip, num_frames=description.num_frames(split))
             pixels = dict(square_pixels=description.preprocessing.pixel_aspect)
-            transform = TrainingTransform(description.augment, description.preprocessing, description.class_names)
-            self.dataset = TrainingClips(files, labels, clip, transform, description.seed, **pixels)
+            transform = TrainingTransform(config.augment, description.preprocessing, description.class_names)
+            self.dataset = TrainingClips(files, labels, clip, transform, config.training.seed, **pixels)
         else:
-            views = dict(num_clips=description.evaluation.num_clips, num_crops=description.evaluation.num_crops)
-            self.dataset = EvaluationViews(files, labels, description.clip, description.preprocessing, **views)
+            views = dict(num_clips=config.evaluation.num_clips, num_crops=config.evaluation.num_crops)
+            self.dataset = EvaluationViews(files, labels, config.clip, description.preprocessing, **views)
 
     def key_of(self, pair: tuple[int, int]):
         return pair if self.is_training else pair[0]

@@ -19,7 +19,6 @@ from evl.extraction.reading import ClipReader, collate
 from evl.extraction.work import Extraction
 from evl.runtime.distributed import pick_device
 from evl.runtime.progress import Progress, Report
-from evl.store.compatibility import config_of
 from evl.store.packing import Packed
 from evl.store.store import FeatureStore, StoredSplit
 from evl.video.transforms import preprocessing_of
@@ -83,7 +82,7 @@ def verify(
 def _again(store: FeatureStore, device: str | None) -> Extraction:
     """What made the store, from its description."""
     description = store.description
-    config = replace_settings(config_of(description), training={"precision": description.precision})
+    config = replace_settings(description.config, training={"precision": description.precision})
     backbone = create_backbone(config.backbone, description.taps).to(pick_device(device))
     now = replace(
         description,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -105,19 +105,12 @@ def plan_extraction(
     size = bytes_a_clip(backbone.spec, backbone.taps, options, num_frames)
     try:
         description = StoreDescription(
-            backbone=config.backbone,
+            config=config,
             backbone_hash=backbone.weights_hash,
             spec=backbone.spec,
             preprocessing=preprocessing_of(config, backbone.preprocessing),
-            taps=backbone.taps,
             options=options,
             precision=resolve_precision(config.training.precision, device),
-            clip=config.clip,
-            augment=config.augment,
-            evaluation=config.evaluation,
-            seed=config.training.seed,
-            # how many processes read them is no part of what they are
-            data=replace(config.data, num_workers=None),
             class_names=found.class_names,
             splits={split: len(samples) for split, samples in found.splits.items()},
             videos_hash=hash_videos(found.splits),

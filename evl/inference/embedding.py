@@ -49,7 +49,7 @@ def embed(
         (vectors,), damaged = read(
             stream,
             [reader],
-            batch_size=batch_size or card_of(model).evaluation.batch_size,
+            batch_size=batch_size or card_of(model).config.evaluation.batch_size,
             world=World(0, 1, stream.device),
             progress=progress,
         )
@@ -78,7 +78,7 @@ def vectors_of(model: Classifier, features: Sequence[LayerFeatures], pool: Pool)
     with torch.no_grad(), without_autocast(features[0].tokens.device):
         if pool == "mean":
             return MeanPool(model.encoder.spec.width, model.encoder.spec.num_prefix_tokens)(features)
-        if model.card is not None and model.card.model.decoder == "zero_shot":
+        if model.card is not None and model.card.config.model.decoder == "zero_shot":
             return model.decoder.embed(features)
         return model.decoder(features)
 

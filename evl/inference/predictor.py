@@ -103,11 +103,11 @@ def views_for(
     model has no backbone.
     """
     card = card_of(model)
-    counts = num_clips or card.evaluation.num_clips, num_crops or card.evaluation.num_crops
+    counts = num_clips or card.config.evaluation.num_clips, num_crops or card.config.evaluation.num_crops
     views = Views(*counts, judging_precision(model, precision))
     files = files or Files(samples, verify=labels is not None)
     return video_views(
-        model.require_backbone(), files, labels, card.clip, card.preprocessing, views, num_workers=num_workers
+        model.require_backbone(), files, labels, card.config.clip, card.preprocessing, views, num_workers=num_workers
     )
 
 
@@ -116,15 +116,15 @@ def read_views_of(
 ) -> Tensor:
     """Reads the views of one file for ``model``: normalized float32 (V,T,C,H,W). Raises VideoError."""
     card = card_of(model)
-    clip, pixels = card.clip, card.preprocessing
+    clip, pixels = card.config.clip, card.preprocessing
     return read_views(
         path,
         num_frames=clip.num_frames,
         stride=clip.stride,
         frames_per_second=clip.frames_per_second,
         sampling=clip.sampling,
-        num_clips=num_clips or card.evaluation.num_clips,
-        num_crops=num_crops or card.evaluation.num_crops,
+        num_clips=num_clips or card.config.evaluation.num_clips,
+        num_crops=num_crops or card.config.evaluation.num_crops,
         size=pixels.image_size,
         mean=pixels.mean,
         std=pixels.std,
@@ -152,7 +152,7 @@ def predict_views(
         scores_per_model, damaged = read(
             stream,
             [scores_of(model) for model in models],
-            batch_size=batch_size or card_of(models[0]).evaluation.batch_size,
+            batch_size=batch_size or card_of(models[0]).config.evaluation.batch_size,
             world=world or World(0, 1, device_of(models[0])),
             progress=progress,
         )

@@ -6,21 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from evl.config import BackboneConfig, ClipConfig, EvaluationConfig, ModelConfig
+from evl.config import RunConfig
 from evl.types import Preprocessing, WeightsOrigin
 
-FORMAT_VERSION = 2  # of ``model.json``: rises when an older evl would misread it
+FORMAT_VERSION = 3  # of ``model.json``: rises when an older evl would misread it
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """All that a saved model is besides its tensors; ``model.json``."""
+    """All that a saved model is besides its tensors; ``model.json``.
 
-    backbone: BackboneConfig
+    ``config`` is that of its training, with later changes of encoder file, clips and image size.
+    """
+
+    config: RunConfig
     backbone_hash: str
-    model: ModelConfig
-    clip: ClipConfig
-    evaluation: EvaluationConfig
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
     origin: WeightsOrigin | None = None  # of the backbone's weights; None: not known
@@ -39,19 +39,19 @@ class ModelCard:
         self, num_videos: int, num_clips: int | None = None, num_crops: int | None = None, precision: str | None = None
     ) -> str:
         """How a score was measured, on one line: no score is printed without it."""
-        clip, pre = self.clip, self.preprocessing
+        config, clip, pre = self.config, self.config.clip, self.preprocessing
         frames = f"{clip.num_frames}x{clip.stride} frames"
         if clip.sampling == "segment":
             frames = f"{clip.num_frames} segment frames"
         elif clip.frames_per_second is not None:
             frames = f"{clip.num_frames} frames, {clip.spacing}"
-        views = f"{num_clips or self.evaluation.num_clips}x{num_crops or self.evaluation.num_crops} views"
+        views = f"{num_clips or config.evaluation.num_clips}x{num_crops or config.evaluation.num_crops} views"
         height, width = pre.image_size
         size = f"{height}px" if height == width else f"{height}×{width}px"
         kind = f"{pre.interpolation}{', antialiased' if pre.antialias else ''}"
-        name = self.backbone.name
-        if self.backbone.weights is not None:
-            name += f" ({Path(self.backbone.weights).name})"
-        if self.model.decoder == "zero_shot":
+        name = config.backbone.name
+        if config.backbone.weights is not None:
+            name += f" ({Path(config.backbone.weights).name})"
+        if config.model.decoder == "zero_shot":
             name += ", zero-shot"
         return f"{frames}, {views}, {size} ({kind}), {name}, {precision or self.precision}, {num_videos} videos"

@@ -76,11 +76,8 @@ def build_parts(
             nn.init.zeros_(head.linear.weight)  # so that the first step scores what zero-shot scores
             nn.init.zeros_(head.linear.bias)
     card = ModelCard(
-        backbone=config.backbone,
+        config=config,
         backbone_hash=backbone.weights_hash,
-        model=config.model,
-        clip=config.clip,
-        evaluation=config.evaluation,
         preprocessing=preprocessing_of(config, backbone.preprocessing),
         class_names=class_names,
         origin=backbone.origin,

@@ -250,8 +250,9 @@ def load(
     path = find_model(path, revision)
     card = read_card(path)
     state = read_tensors(path / WEIGHTS)
-    clip = _other_clip(card.clip, num_frames=num_frames, stride=stride, frames_per_second=frames_per_second)
-    sized = card.backbone if image_size is None else changed(card.backbone, image_size=image_size)
+    clip = _other_clip(card.config.clip, num_frames=num_frames, stride=stride, frames_per_second=frames_per_second)
+    sized = card.config.backbone if image_size is None else changed(card.config.backbone, image_size=image_size)
+    config = replace(card.config, backbone=sized, clip=clip)
     if backbone is None:
         backbone, weights = open_backbone(path, card, state, backbone_weights=backbone_weights, image_size=image_size)
     elif backbone.weights_hash != card.backbone_hash:
@@ -263,15 +264,13 @@ def load(
     if image_size is None and card.preprocessing.image_size != backbone.spec.image_size:
         claimed, taken = card.preprocessing.image_size, backbone.spec.image_size
         raise CheckpointError(f"{path / CARD}: images of {claimed} for a backbone that takes {taken}")
-    config = RunConfig(backbone=sized, model=card.model, clip=clip, evaluation=card.evaluation)
     width = embedding_width(card, state, path)
     model = build_classifier(config, card.class_names, backbone=backbone, embedding_width=width)
-    if card.model.decoder != "zero_shot":
+    if card.config.model.decoder != "zero_shot":
         model.head = head_of(state, model.head)
     model.card = replace(
         card,
-        backbone=replace(sized, weights=weights),
-        clip=clip,
+        config=replace(config, backbone=replace(sized, weights=weights)),
         preprocessing=replace(card.preprocessing, image_size=backbone.spec.image_size),
         origin=card.origin or backbone.origin,
     )

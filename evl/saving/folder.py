@@ -52,7 +52,7 @@ def read_card(folder: str | Path) -> ModelCard:
         raise CheckpointError(f"{path}: damaged ({error})") from None
     if wrong := what_cannot_be(card):
         raise CheckpointError(f"{path}: {'; '.join(wrong)}")
-    refuse_code_inside(folder, card.model.decoder, card.backbone.name)
+    refuse_code_inside(folder, card.config.model.decoder, card.config.backbone.name)
     return replace(card, class_names=clean_names(card.class_names))
 
 
@@ -89,7 +89,7 @@ def is_loadable(value: Tensor) -> bool:
 
 def weights_file(folder: Path, card: ModelCard) -> str | None:
     """Where the backbone's file is, if it is made of one: where it was when the model was saved, else beside it."""
-    weights = card.backbone.weights
+    weights = card.config.backbone.weights
     if weights is not None and not os.path.isfile(weights) and (folder / Path(weights).name).is_file():
         return str(folder / Path(weights).name)
     return weights
@@ -110,7 +110,7 @@ def open_backbone(
     ``image_size``: for another one than it was saved with. ``taps``: None for those its decoder reads. Raises
     CheckpointError where it cannot be made, or is not the one the model was trained on.
     """
-    config, taps = card.backbone, taps_of(card.model) if taps is None else taps
+    config, taps = card.config.backbone, taps_of(card.config.model) if taps is None else taps
     weights = expand_home(str(backbone_weights)) if backbone_weights else weights_file(folder, card)
     config = replace(config, weights=weights)
     inside = {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
@@ -142,15 +142,15 @@ def refuse_other_shapes(
 ) -> None:
     """Before anything is made of the sizes that a card claims: the tensors beside it must have them."""
     expected = grid_of(card, backbone.spec)
-    if card.model.decoder == "zero_shot":
+    if card.config.model.decoder == "zero_shot":
         return
     try:
         with torch.device("meta"):
             spec = replace(backbone.spec, grid=expected)
-            num_maps = card.clip.num_frames // backbone.frames_per_map
-            decoder = build_decoder(card.model, spec, len(backbone.taps), num_maps)
+            num_maps = card.config.clip.num_frames // backbone.frames_per_map
+            decoder = build_decoder(card.config.model, spec, len(backbone.taps), num_maps)
     except (RuntimeError, ValueError, OverflowError, TypeError) as error:
-        if is_import_path(card.model.decoder):
+        if is_import_path(card.config.model.decoder):
             # its constructor may need real tensors; loading compares the shapes once it is made
             return
         reason = str(error).split("\n")[0]
@@ -164,9 +164,9 @@ def refuse_other_shapes(
 
 def embedding_width(card: ModelCard, state: dict[str, Tensor], path: Path) -> int | None:
     """E of the class vectors (Y,E) of a model that has some: with it no text tower is asked."""
-    if card.model.decoder != "zero_shot" and not card.model.zero_shot_start:
+    if card.config.model.decoder != "zero_shot" and not card.config.model.zero_shot_start:
         return None
-    name = "decoder.text" if card.model.decoder == "zero_shot" else "zero_shot.text"
+    name = "decoder.text" if card.config.model.decoder == "zero_shot" else "zero_shot.text"
     if name not in state or state[name].ndim != 2:
         raise CheckpointError(f"{path / WEIGHTS}: does not fit this model: no class vectors ({name})")
     return state[name].shape[1]

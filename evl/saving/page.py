@@ -34,6 +34,6 @@ def readme(card: ModelCard, repo_id: str | None = None) -> Readme:
     )
     given = {name: value for name, value in (card.scores or {}).items() if isinstance(value, int | float)}
     rows = [(text, f"{given[name]:.2f}") for name, text in _SCORES.items() if name in given]
-    scores, decoder = table(("", ""), rows) if rows else (), find_decoder(card.model.decoder).described
+    scores, decoder = table(("", ""), rows) if rows else (), find_decoder(card.config.model.decoder).described
     values = {"data": data.to_yaml(), "scores": scores, "decoder": decoder, "repo_id": repo_id, "made": MADE}
     return Readme(render(_TEMPLATE, card=card, origin=card.origin, **values))

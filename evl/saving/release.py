@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,13 +13,14 @@ from torch import Tensor
 from evl.backbones import FrozenBackbone, create_backbone, named
 from evl.backbones.weights.files import load_torch_file
 from evl.backbones.weights.openai_clip import HEAD_WIDTH
-from evl.config import BackboneConfig, ClipConfig, EvaluationConfig, ModelConfig
+from evl.config import BackboneConfig, ClipConfig, DataConfig, EvaluationConfig, ModelConfig, RunConfig
 from evl.errors import CheckpointError, EVLError
 from evl.models import ClassifierHead, EVLDecoder
 from evl.models.card import ModelCard
 from evl.models.decoder import own_key_to_release
 from evl.runtime.files import write_file
 from evl.saving.classifier import VideoClassifier
+from evl.video.transforms import preprocessing_of
 
 
 def load_release(
@@ -129,9 +129,8 @@ def _card(
     model: VideoClassifier, backbone: BackboneConfig, num_frames: int, stride: int | None, qkv_width: int
 ) -> ModelCard:
     temporal, mlp = model.decoder.layers[0].temporal, model.decoder.layers[0].mlp
-    return ModelCard(
+    config = RunConfig(
         backbone=backbone,
-        backbone_hash=model.backbone.weights_hash,
         model=ModelConfig(
             taps=f"last {len(model.decoder.layers)}",
             num_heads=qkv_width // HEAD_WIDTH,
@@ -148,8 +147,13 @@ def _card(
             interpolation="bilinear",
             antialias=False,
         ),
+        data=DataConfig(pixel_aspect=False),
         evaluation=EvaluationConfig(3, 1) if num_frames <= 8 else EvaluationConfig(1, 3),
-        preprocessing=replace(model.backbone.preprocessing, interpolation="bilinear", antialias=False),
+    )
+    return ModelCard(
+        config=config,
+        backbone_hash=model.backbone.weights_hash,
+        preprocessing=preprocessing_of(config, model.backbone.preprocessing),
         class_names=model.class_names,
         origin=model.backbone.origin,
         data="as the authors released it",

@@ -51,9 +51,9 @@ def save_model(
     as it came, where it was loaded.
 
     ``scores``: None keeps what the card says, unless the trained weights have changed since: then the saved card has
-    none, which is logged. ``full_path``: whether the card tells where the backbone's file is on this machine, or only
-    its name. Raises CheckpointError for a model that could not be loaded again, SaveError if the disk refuses; old
-    files then remain.
+    none, which is logged. ``full_path``: whether the card says where files are on this machine, or only their names.
+    Raises CheckpointError for a model that could not be loaded again, SaveError if the disk refuses; old files then
+    remain.
     """
     folder = expand_home(Path(folder))
     if model.card is None:
@@ -67,9 +67,10 @@ def save_model(
         with_backbone = model.card.with_backbone and model.backbone is not None
     if with_backbone and model.backbone is None:
         raise CheckpointError("this model was trained on stored features, and has no encoder to save; load it first")
-    weights = model.card.backbone.weights
-    if weights is not None:
-        weights = str(Path(weights).absolute()) if full_path else Path(weights).name
+    config = model.card.config
+    if config.backbone.weights is not None:
+        weights = str(Path(config.backbone.weights).absolute())
+        config = replace(config, backbone=replace(config.backbone, weights=weights))
     state = {name: value.detach().cpu() for name, value in model.backbone.state_dict().items()} if with_backbone else {}
     card = scored_card(model, scores)
     if model.card.scores and not card.scores:
@@ -79,7 +80,7 @@ def save_model(
         )  # fmt: skip
     card = replace(
         card,
-        backbone=replace(model.card.backbone, weights=weights),
+        config=config if full_path else config.without_folders(),
         backbone_hash=model.encoder.weights_hash,
         with_backbone=with_backbone,
         inside_hash=hash_weights(state) if with_backbone else None,
@@ -120,7 +121,7 @@ def _refuse_unloadable(model: Classifier, trained: dict[str, Tensor], folder: Pa
             f"not saved: the head has {outputs} outputs, but training started from the zero-shot scores of "
             f"{len(model.zero_shot.text)} classes; start a new training for other classes"
         )
-    if card.model.decoder == "zero_shot":
+    if card.config.model.decoder == "zero_shot":
         return
     for name, value in trained.items():
         if not is_loadable(value):
@@ -178,17 +179,16 @@ def changed(config, **values):
 
 def differences(trained: ModelCard, now: ModelCard) -> list[str]:
     """What is not as it was trained, in words."""
-    notices = []
-    if now.clip.num_frames != trained.clip.num_frames:
-        how = " (temporal positions are interpolated)" if setting_of(trained.model, "temporal_position") else ""
-        notices.append(f"clips of {now.clip.num_frames} frames, not {trained.clip.num_frames}{how}")
-    if now.clip.sampling == "dense" and now.clip.spacing != trained.clip.spacing:
-        was = trained.clip.spacing
-        both = now.clip.frames_per_second is None and trained.clip.frames_per_second is None
-        notices.append(f"{now.clip.spacing}, not {was.removeprefix('stride ') if both else was}")
+    notices, clip, was, model = [], now.config.clip, trained.config.clip, trained.config.model
+    if clip.num_frames != was.num_frames:
+        how = " (temporal positions are interpolated)" if setting_of(model, "temporal_position") else ""
+        notices.append(f"clips of {clip.num_frames} frames, not {was.num_frames}{how}")
+    if clip.sampling == "dense" and clip.spacing != was.spacing:
+        both = clip.frames_per_second is None and was.frames_per_second is None
+        notices.append(f"{clip.spacing}, not {was.spacing.removeprefix('stride ') if both else was.spacing}")
     size, trained_size = ("×".join(map(str, card.preprocessing.image_size)) for card in (now, trained))
     if size != trained_size:
-        tables = " and the tables of relative positions" if setting_of(trained.model, "cross_frame") else ""
+        tables = " and the tables of relative positions" if setting_of(model, "cross_frame") else ""
         notices.append(
             f"images of {size} pixels, not {trained_size} (the backbone's positions{tables} are interpolated)"
         )
@@ -207,7 +207,7 @@ def backbone_to_start(config: RunConfig, taps: Taps | None = None) -> FrozenBack
     if not (path / CARD).is_file():  # gone since: a run that has a checkpoint can do without
         return None
     card = read_card(path)
-    own, theirs = config.backbone, card.backbone
+    own, theirs = config.backbone, card.config.backbone
     if replace(own, image_size=None, weights=None) != replace(theirs, image_size=None, weights=None):
         return None
     if Path(own.weights or "").name != Path(theirs.weights or "").name:
@@ -229,8 +229,9 @@ def start_from(model: Classifier, path: str | Path) -> None:
     path = find_model(path)
     card, own = read_card(path), model.card
     if card.backbone_hash != model.encoder.weights_hash:
-        raise CheckpointError(f"{path} stands on another backbone, {card.backbone.name}: it cannot be the start here")
-    here, there = (_form(one.model, model.encoder.spec) for one in (own, card))
+        other = card.config.backbone.name
+        raise CheckpointError(f"{path} stands on another backbone, {other}: it cannot be the start here")
+    here, there = (_form(one.config.model, model.encoder.spec) for one in (own, card))
     differing = [
         f"model.{name} is {there.get(name)} there and {here.get(name)} here"
         for name in here | there

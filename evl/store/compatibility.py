@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 
 from evl.backbones import create_backbone
 from evl.backbones.base import tapped_blocks
-from evl.config import BackboneConfig, ModelConfig, RunConfig, TrainingConfig
+from evl.config import BackboneConfig, ModelConfig, RunConfig
 from evl.errors import BackboneError
 from evl.models.registry import taps_of
 from evl.store.description import StoreDescription
@@ -24,7 +24,7 @@ def differences(description: StoreDescription, config: RunConfig) -> list[str]:
     """
     found = []
     for section in ("backbone", "clip", "augment", "evaluation"):
-        stored, wanted = getattr(description, section), getattr(config, section)
+        stored, wanted = getattr(description.config, section), getattr(config, section)
         for field in fields(stored):
             here, there = getattr(wanted, field.name), getattr(stored, field.name)
             name = f"{section}.{field.name}"
@@ -34,12 +34,12 @@ def differences(description: StoreDescription, config: RunConfig) -> list[str]:
                 here, there = _side(here), _side(there)
             if here == there or name == "evaluation.batch_size":
                 continue
-            if name == "clip.stride" and config.clip.spacing == description.clip.spacing:
+            if name == "clip.stride" and config.clip.spacing == description.config.clip.spacing:
                 continue  # which it then does not decide
             if name == "clip.interpolation" and here == description.preprocessing.interpolation:
                 continue  # what auto stands for
             found.append(f"{name} is {_text(here)} in the run and {_text(there)} in the store")
-    here, there = config.data.pixel_aspect, description.preprocessing.pixel_aspect
+    here, there = config.data.pixel_aspect, description.config.data.pixel_aspect
     found += [] if here == there else [f"data.pixel_aspect is {here} in the run and {there} in the store"]
     is_same_kind = not any(sentence.startswith("backbone.") for sentence in found)
     found += _weights_difference(description, config.backbone) if is_same_kind else []
@@ -48,7 +48,7 @@ def differences(description: StoreDescription, config: RunConfig) -> list[str]:
 
 def _weights_difference(description: StoreDescription, backbone: BackboneConfig) -> list[str]:
     """By the hash where the run has a file of its own, which may lie anywhere; else by the file's name."""
-    here, there = backbone.weights, description.backbone.weights
+    here, there = backbone.weights, description.config.backbone.weights
     if here == there:
         return []
     if here is None or not os.path.isfile(here):
@@ -111,19 +111,3 @@ def _all_of(description: StoreDescription) -> dict[str, object]:
     """All that decides the bytes of the shards."""
     also = ("format_version", "class_names", "clips_per_shard", "splits")
     return description.fingerprint | {name: getattr(description, name) for name in also}
-
-
-def config_of(description: StoreDescription) -> RunConfig:
-    """A run that can use the store: backbone, ``model.taps``, clip, augment, evaluation, data and seed are its own."""
-    taps, depth = description.taps, description.spec.depth
-    is_last = taps == tuple(range(depth - len(taps) + 1, depth + 1))
-    return RunConfig(
-        backbone=description.backbone,
-        model=ModelConfig(taps=f"last {len(taps)}" if is_last else taps),
-        clip=description.clip,
-        augment=description.augment,
-        # a store from before the setting has none, and its default there
-        data=replace(description.data, pixel_aspect=description.preprocessing.pixel_aspect),
-        training=TrainingConfig(seed=description.seed),
-        evaluation=description.evaluation,
-    )

@@ -10,24 +10,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_type_hints
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from evl.config import AugmentConfig, BackboneConfig, ClipConfig, DataConfig, EvaluationConfig
+from evl.backbones.base import tapped_blocks
+from evl.config import ModelConfig, RunConfig, TrainingConfig
 from evl.errors import ConfigError, StoreError, nearest
 from evl.runtime.files import strict_json
 from evl.types import BackboneSpec, Preprocessing, Sample, WeightsOrigin
 
 FEATURE_VERSION = 1  # rises when the same pixels would give other features, or the same features other numbers
-FORMAT_VERSION = 1  # rises when the layout of files changes
+FORMAT_VERSION = 2  # rises when the layout of files changes
 DESCRIPTION = "store.json"
 SPLITS = ("train", "val", "test")  # in the order of their shards
 MOST_ITEMS = 10**8  # of a store: its index is in memory
-# the parts of a description that decide the numbers of a stored feature (not all fields of each)
-_DECIDES = (
-    "feature_version", "backbone", "backbone_hash", "spec", "taps", "preprocessing", "precision", "options", "clip",
-    "augment", "evaluation", "seed", "videos_hash",
-)  # fmt: skip
+# the parts of a description, and of its config, that decide the numbers of a stored feature (not all fields of each)
+_DECIDES = ("feature_version", "backbone_hash", "spec", "preprocessing", "precision", "options", "videos_hash")
+_SECTIONS = ("backbone", "clip", "augment", "evaluation")
 
 _checked = dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 Positive = Annotated[int, Field(gt=0)]
@@ -62,26 +61,31 @@ class StoreOptions:
                 raise ConfigError(f"{name} of a store is {value!r:.50}; expected a number from 1 to {most}")
 
 
+def _of_store(config: RunConfig) -> RunConfig:
+    """What a store decides of a run, whatever else a file claims; how many processes read videos decides nothing."""
+    return dataclasses.replace(
+        config,
+        model=ModelConfig(taps=config.model.taps),
+        training=TrainingConfig(seed=config.training.seed),
+        data=dataclasses.replace(config.data, num_workers=None),
+    )
+
+
 @_checked
 class StoreDescription:
-    """``store.json``. ``splits``: number of videos a split, damaged ones too. ``taps``: block numbers from 1.
+    """``store.json``. ``splits``: number of videos a split, damaged ones too.
 
-    ``preprocessing`` is that of the run (interpolation and antialias as ``clip`` has them); ``seed`` draws the training
-    clips; ``videos_hash`` (``hash_videos``) names the list of videos. ``clips_per_shard``: see ``shard_ranges``.
+    ``config`` is a run that can use the store: backbone, ``model.taps``, clip, augment, evaluation, data and the seed
+    are the store's, all else is at its default. ``preprocessing`` is that of the run. ``videos_hash`` (``hash_videos``)
+    names the list of videos. ``clips_per_shard``: see ``shard_ranges``.
     """
 
-    backbone: BackboneConfig
+    config: Annotated[RunConfig, AfterValidator(_of_store)]
     backbone_hash: str
     spec: BackboneSpec
     preprocessing: Preprocessing
-    taps: tuple[Positive, ...]
     options: StoreOptions
     precision: Literal["fp32", "bf16", "fp16"]
-    clip: ClipConfig
-    augment: AugmentConfig
-    evaluation: EvaluationConfig
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
-    data: DataConfig
     class_names: tuple[str, ...]
     splits: dict[str, Annotated[int, Field(ge=0, lt=2**31)]]
     videos_hash: str
@@ -90,6 +94,11 @@ class StoreDescription:
     format_version: int = FORMAT_VERSION
     feature_version: int = FEATURE_VERSION
     evl_version: str = ""
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """The tapped blocks, counted from 1, rising."""
+        return tapped_blocks(self.config.model.taps, self.spec.depth)
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -101,15 +110,17 @@ class StoreDescription:
         for wrong, is_wrong in _what_cannot_be(self).items():
             if is_wrong:
                 raise ValueError(wrong)  # pydantic turns it into a ValidationError
+        tapped_blocks(self.config.model.taps, self.spec.depth)  # as here, where there are no such blocks
 
     @property
     def fingerprint(self) -> dict[str, object]:
         """All that decides a stored feature: names with dots, as ``store.json`` has them -> JSON values."""
         content = TypeAdapter(StoreDescription).dump_python(self, mode="json")
-        weights = content["backbone"]["weights"]
-        content["backbone"]["weights"] = None if weights is None else Path(weights).name  # wherever it lies
-        chosen = {name: content[name] for name in _DECIDES}
-        chosen["data"] = {"decoder": content["data"]["decoder"]}
+        config, weights = content["config"], self.config.backbone.weights
+        config["backbone"]["weights"] = None if weights is None else Path(weights).name  # wherever it lies
+        chosen = {name: content[name] for name in _DECIDES} | {name: config[name] for name in _SECTIONS}
+        chosen |= {"taps": list(self.taps), "data": {"decoder": config["data"]["decoder"]}}
+        chosen["training"] = {"seed": config["training"]["seed"]}
         for section, field in (("evaluation", "batch_size"), ("options", "shard_megabytes")):
             del chosen[section][field]
         return _flat(chosen)
@@ -121,13 +132,13 @@ class StoreDescription:
 
     def num_frames(self, split: str) -> int:
         """Frames of a stored clip: ``options.frames`` in training, if set, else ``clip.num_frames``."""
-        return self.options.frames or self.clip.num_frames if split == "train" else self.clip.num_frames
+        whole = self.config.clip.num_frames
+        return self.options.frames or whole if split == "train" else whole
 
     def clips_a_video(self, split: str) -> int:
         """Stored clips of a whole video: ``clips_per_video`` of training, all views else."""
-        return (
-            self.options.clips_per_video if split == "train" else self.evaluation.num_clips * self.evaluation.num_crops
-        )
+        views = self.config.evaluation
+        return self.options.clips_per_video if split == "train" else views.num_clips * views.num_crops
 
     def to_json(self) -> str:
         """The text of ``store.json``: the same bytes for the same description."""
@@ -160,7 +171,7 @@ class StoreDescription:
 
 def _what_cannot_be(it: StoreDescription) -> dict[str, bool]:
     """What is said of a store whose parts do not fit each other -> whether it is so."""
-    spec, clip, frames = it.spec, it.clip, it.options.frames
+    spec, clip, frames = it.spec, it.config.clip, it.options.frames
     numbers = (spec.width, spec.depth, spec.num_heads, spec.head_width, *spec.grid, *spec.image_size, *spec.patch_size)
     pre = it.preprocessing
     is_segment = clip.sampling == "segment"
@@ -176,9 +187,7 @@ def _what_cannot_be(it: StoreDescription) -> dict[str, bool]:
         "preprocessing: mean and std must be finite, std above 0": not all(map(math.isfinite, (*pre.mean, *pre.std)))
         or min(pre.std) <= 0,
         "preprocessing: interpolation must be bilinear or bicubic": pre.interpolation not in ("bilinear", "bicubic"),
-        "taps must be block numbers that rise, of the backbone's": not it.taps
-        or list(it.taps) != sorted(set(it.taps))
-        or it.taps[-1] > spec.depth,
+        "spec: more than 9,999 blocks": spec.depth > 9_999,
         "splits must be among train, val and test": not set(it.splits) <= set(SPLITS) or not any(it.splits.values()),
         f"more than {MOST_ITEMS:,} clips": sum(n * it.clips_a_video(split) for split, n in it.splits.items())
         > MOST_ITEMS,

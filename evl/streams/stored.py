@@ -74,7 +74,7 @@ def stored_views(
     dtype: torch.dtype = torch.float32,
 ) -> Stored:
     """A stream of all stored clips of each video of the split ``name``; keys are indices."""
-    split, stored, options = store.splits[name], store.description.evaluation, store.description.options
+    split, stored, options = store.splits[name], store.description.config.evaluation, store.description.options
     views = Views(stored.num_clips, stored.num_crops, precision, f", from a store ({options.form}, {options.dtype})")
     reader = StoredViews(split, labels, unpacker.encoder.taps, clip)
     return Stored(unpacker, split, reader.read, device=device, precision=precision, dtype=dtype, views=views)

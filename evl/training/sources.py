@@ -128,7 +128,7 @@ def open_store(config: RunConfig) -> tuple[RunConfig, FeatureStore]:
     if "train" not in store.splits:
         raise StoreError(f"{path} has no training clips, only {', '.join(store.splits)}")
     # which videos there are is decided; how much damage is tolerated is not
-    data = store.description.data
+    data = store.description.config.data
     own = {"features": str(path), "max_damaged_share": config.data.max_damaged_share}
     videos = {name: getattr(data, name) for name in _VIDEOS}
     return replace_settings(config, data={**videos, **own}), store

@@ -18,9 +18,8 @@ from evl.store.unpacker import Unpacker
 
 def describe(backbone: FrozenBackbone, config: RunConfig, options: StoreOptions, precision: str) -> StoreDescription:
     return StoreDescription(
-        backbone=config.backbone, backbone_hash="0" * 64, spec=backbone.spec, preprocessing=backbone.preprocessing,
-        taps=backbone.taps, options=options, precision=precision, clip=config.clip, augment=config.augment,
-        evaluation=config.evaluation, seed=0, data=config.data, class_names=("a", "b"), splits={"train": 1},
+        config=config, backbone_hash="0" * 64, spec=backbone.spec, preprocessing=backbone.preprocessing,
+        options=options, precision=precision, class_names=("a", "b"), splits={"train": 1},
         videos_hash="0" * 64, clips_per_shard=1, evl_version="0",
     )  # fmt: skip
 

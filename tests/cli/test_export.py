@@ -72,7 +72,7 @@ def test_import_and_export_of_a_release(run, videos, tmp_path):
     assert not ours
     code, _, err = run("import-release", FILES[0], "--backbone", FILES[1], "--out", tmp_path / "run")
     assert code == 1
-    assert "is there already" in err
+    assert "exists already" in err
     code, _, err = run(
         "import-release", FILES[0], "--backbone", FILES[1], "--classes", "kinetics400", "--out", tmp_path / "k"
     )
@@ -89,8 +89,8 @@ def test_training_goes_on_from_a_saved_model(run, finished_run, videos, tmp_path
     assert code == 0, err
     assert "temporal positions are interpolated" in " ".join(err.split())
     before, after = (evl.load(path) for path in (finished_run, tmp_path / "more"))
-    assert after.card.clip.num_frames == 5
-    assert after.card.model == before.card.model  # what was not said is as it was
+    assert after.card.config.clip.num_frames == 5
+    assert after.card.config.model == before.card.config.model  # what was not said is as it was
     change = (after.decoder.query_token - before.decoder.query_token).abs().max()
     assert change < 0.01  # two steps away, not a new start
 

@@ -41,7 +41,7 @@ def test_a_store_is_made_and_verified(capsys, tmp_path, videos, config):
     assert (made["clips_written"], made["complete"], made["damaged"]) == (8 * 2 + 4 * 2, True, [])
     assert "24 clips (8 train videos × 2, 4 val videos × 2), tokens of blocks 0, 1, 2, int8" in messages
     description = FeatureStore(out).description
-    assert (description.clip.stride, description.taps, description.options.scale) == (1, (1, 2), "token")
+    assert (description.config.clip.stride, description.taps, description.options.scale) == (1, (1, 2), "token")
     assert made["bytes"] == sum(map(len, files_of(out).values()))
     code, text, _ = run_command(capsys, "extract", "--verify", out, "--sample", 5, "--workers", 0)
     assert code == 0

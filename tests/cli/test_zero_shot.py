@@ -102,7 +102,7 @@ def test_a_saved_model_is_the_same(archive, tmp_path, monkeypatch):
     clips = torch.randn(2, 4, 3, 32, 32)
     loaded = evl.load(tmp_path)
     assert torch.equal(loaded(clips), model(clips))
-    assert loaded.card.model.decoder == "zero_shot"
+    assert loaded.card.config.model.decoder == "zero_shot"
     assert not list(loaded.trainable_parameters())
 
 

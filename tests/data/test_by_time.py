@@ -168,14 +168,14 @@ def test_a_run_by_time_is_saved_loaded_and_judged_by_time(run, config, mixed_rat
     folder, result = run
     assert "3 frames, 4 a second, " in result.evaluation.protocol
     model = evl.load(folder)
-    assert model.card.clip == config.clip
+    assert model.card.config.clip == config.clip
     path = str(mixed_rates / "light" / "1.mp4")
     pre = model.card.preprocessing
     views = evl.read_views(
         path, num_frames=3, frames_per_second=4, num_clips=2, num_crops=1, size=pre.image_size, mean=pre.mean,
         std=pre.std, interpolation=pre.interpolation, antialias=pre.antialias,
     )  # fmt: skip
-    files = EvaluationViews(Files([Sample(path)]), None, model.card.clip, pre, num_clips=2, num_crops=1)
+    files = EvaluationViews(Files([Sample(path)]), None, model.card.config.clip, pre, num_clips=2, num_crops=1)
     assert torch.equal(files[0].pixels, views)
     code, out, _ = run_command(capsys, "evaluate", folder, "--data", mixed_rates, "--workers", "0", "--json")
     assert code == 0
@@ -188,9 +188,9 @@ def test_a_run_by_time_is_saved_loaded_and_judged_by_time(run, config, mixed_rat
 def test_a_saved_model_takes_a_stride_in_its_place_or_another_rate(run):
     folder, _ = run
     other = evl.load(folder, stride=3)
-    assert (other.card.clip.stride, other.card.clip.frames_per_second) == (3, None)
+    assert (other.card.config.clip.stride, other.card.config.clip.frames_per_second) == (3, None)
     assert other.card.used_otherwise == ("stride 3, not 4 a second",)
-    assert evl.load(folder, frames_per_second=12.5).card.clip.frames_per_second == 12.5
+    assert evl.load(folder, frames_per_second=12.5).card.config.clip.frames_per_second == 12.5
     with pytest.raises(ConfigError, match="not both"):
         evl.load(folder, stride=3, frames_per_second=4)
     with pytest.raises(ConfigError, match="frames_per_second"):

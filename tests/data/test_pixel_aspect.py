@@ -153,7 +153,7 @@ def test_it_is_saved_with_the_model(runs, videos):
     for square, (folder, _) in runs.items():
         model = evl.load(folder)
         assert model.card.preprocessing.pixel_aspect is square
-        pre, clip = model.card.preprocessing, model.card.clip
+        pre, clip = model.card.preprocessing, model.card.config.clip
         views = evl.read_views(
             path, num_frames=clip.num_frames, stride=clip.stride, num_clips=2, num_crops=1, size=pre.image_size,
             mean=pre.mean, std=pre.std, interpolation=pre.interpolation, antialias=pre.antialias, pixel_aspect=square,

@@ -151,7 +151,7 @@ def test_what_is_there_is_not_touched(tiny_config, tmp_path):
         "options.dtype is int8 now and float16 in the store": (tiny_config, StoreOptions(dtype="int8")),
         "clip.stride is 1 now and 2 in the store": (replace(tiny_config, clip={"stride": 1}), None),
         "taps": (replace(tiny_config, model={"taps": "last 1"}), None),
-        "seed is 5 now and 0 in the store": (replace(tiny_config, training={"seed": 5}), None),
+        "training.seed is 5 now and 0 in the store": (replace(tiny_config, training={"seed": 5}), None),
         "backbone_hash": (replace(tiny_config, backbone={"pretrained": False}), None),
     }
     for sentence, (config, options) in changed.items():

@@ -45,7 +45,8 @@ def test_a_vector_is_the_mean_over_views(videos, pool):
     got = embed(model, views_for(model, samples), pool=pool, batch_size=3)
     assert got.samples == tuple(samples)
     assert got.vectors.dtype == np.float32
-    dataset = EvaluationViews(Files(samples), None, model.card.clip, model.card.preprocessing, num_clips=2, num_crops=3)
+    clip, pixels = model.card.config.clip, model.card.preprocessing
+    dataset = EvaluationViews(Files(samples), None, clip, pixels, num_clips=2, num_crops=3)
     for index, vector in enumerate(got.vectors):
         features = model.features(dataset[index].pixels)
         with torch.no_grad():
@@ -86,7 +87,7 @@ def test_from_a_store_they_are_the_same(videos, tmp_path, capsys):
         "path,label,split\na/1.mp4,a,train\nb/3.mp4,b,train\na/2.mp4,a,val\nb/4.mp4,b,val\n"
     )
     config = replace(
-        RunConfig(clip=model.card.clip, evaluation=model.card.evaluation, model=model.card.model),
+        model.card.config,
         data={"path": str(videos / "list.csv"), "num_workers": 0},
     )
     extract(config, tmp_path / "store", StoreOptions(dtype="float32"))
@@ -116,7 +117,7 @@ def test_the_middle_of_longer_runs(videos, tmp_path):
     """A store with runs of six frames, for a model of clips of two."""
     model = make()
     config = replace(
-        RunConfig(clip=model.card.clip, evaluation=model.card.evaluation, model=model.card.model),
+        model.card.config,
         data={"path": str(videos), "num_workers": 0, "val_fraction": 0.5},
     )
     extract(config, tmp_path / "store", StoreOptions(dtype="float32", frames=6))

@@ -13,7 +13,6 @@ from evl.errors import CheckpointError, ConfigError
 from evl.evaluation.stored import encoder_for
 from evl.models.registry import build_decoder, form_of, reads_maps, taps_of
 from evl.saving import build_classifier, read_card, save_model
-from evl.store.compatibility import config_of as config_of_store
 from evl.store.store import FeatureStore
 from evl.training.sweeps.sweep import sweep
 from evl.types import BackboneSpec
@@ -124,6 +123,9 @@ def test_the_list_agrees_with_the_config():
             "EVL decoder's and the attentive probe's; set decoder=evl or attentive",
         ),
         ("linear", "probe_blocks=2", "the attentive probe's"),
+        ("linear", "cross_frame=true", "cross_frame is the EVL decoder's"),  # also where that is the default
+        ("attentive", "num_queries=1", "one query"),
+        ("my_decoders:Mean", "mlp_ratio=4.0", "EVL decoder's and the attentive probe's"),
         ("attentive", "query_init=zero", "query_init is the EVL decoder's"),
         ("attentive", "cross_frame=false", "cross_frame is the EVL decoder's"),
         ("attentive", "num_queries=2", "one query"),
@@ -168,6 +170,7 @@ def test_what_only_stands_there_gives_way(tmp_path):
     for strict in (False, True):
         assert RunConfig.from_yaml(tmp_path / "config.yaml", strict=strict) == old
     assert replace(old, training={"steps": 3}).model == old.model
+    assert replace(RunConfig(), **old.to_dict()).model == ModelConfig(decoder="linear")  # a whole section
 
 
 def test_names_that_mean_nothing():
@@ -248,7 +251,7 @@ def test_there_and_back(outside, tmp_path, name):
     clips = torch.randn(2, 3, 3, 24, 24)
     loaded = evl.load(tmp_path)
     assert torch.equal(loaded(clips), model(clips))
-    assert loaded.card.model == model.card.model
+    assert loaded.card.config.model == model.card.config.model
     assert f"my_decoders:{name}" in evl.load(tmp_path).generate_model_card().content
 
 
@@ -271,7 +274,7 @@ def test_nothing_in_a_models_folder_is_executed(outside, tmp_path, monkeypatch):
     save_model(tiny("Mean"), tmp_path)
     (tmp_path / "evil_one.py").write_text("raise SystemExit('executed')")
     card = json.loads((tmp_path / "model.json").read_text())
-    card["model"]["decoder"] = "evil_one:Mean"
+    card["config"]["model"]["decoder"] = "evil_one:Mean"
     (tmp_path / "model.json").write_text(json.dumps(card))
     with pytest.raises(ConfigError, match="Python finds no module evil_one"):
         evl.load(tmp_path)
@@ -285,12 +288,12 @@ def test_swept_beside_others(outside, tmp_path):
     make_store(tmp_path / "store", describe(form="maps", splits={"train": 6, "val": 3}))
     store = FeatureStore(tmp_path / "store")
     data = {"features": str(tmp_path / "store")}
-    config = replace(config_of_store(store.description), data=data, training={"batch_size": 4, "steps": 2})
+    config = replace(store.description.config, data=data, training={"batch_size": 4, "steps": 2})
     grid = ["model.decoder=evl,my_decoders:Mean", "model.taps=[3],[2,5]"]
     found = sweep(config, grid, tmp_path / "out")
     assert len(found.ranked) == 4
     assert all(head.problem is None for head in found.ranked)
-    heads = [read_card(tmp_path / "out/heads" / f"{n:03d}").model for n in range(4)]
+    heads = [read_card(tmp_path / "out/heads" / f"{n:03d}").config.model for n in range(4)]
     assert [(head.decoder, head.taps) for head in heads] == [
         ("evl", (3,)), ("evl", (2, 5)), ("my_decoders:Mean", (3,)), ("my_decoders:Mean", (2, 5)),
     ]  # fmt: skip

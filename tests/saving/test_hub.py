@@ -158,10 +158,20 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(hub, monkeypatch):
 
 
 def test_a_pushed_card_says_nothing_of_this_machine(hub, tmp_path):
-    model = make(backbone={"name": "openai_clip", "weights": str(GOLDEN / "openai_clip_tiny.pt")})
+    backbone = {"name": "openai_clip", "weights": str(GOLDEN / "openai_clip_tiny.pt")}
+    files = {"path": str(tmp_path / "videos"), "features": str(tmp_path / "store")}
+    model = make(backbone=backbone, data=files, training={"init": str(tmp_path / "start")})
     with model._saving(False, "someone/doors"):
         model.save_pretrained(tmp_path / "pushed")
-    assert json.loads((tmp_path / "pushed" / "model.json").read_text())["backbone"]["weights"] == "openai_clip_tiny.pt"
-    assert str(GOLDEN.parent) not in (tmp_path / "pushed" / "model.json").read_text()
+    text = (tmp_path / "pushed" / "model.json").read_text()
+    config = json.loads(text)["config"]
+    assert config["backbone"]["weights"] == "openai_clip_tiny.pt"
+    assert (config["data"]["path"], config["data"]["features"], config["training"]["init"]) == (
+        "videos",
+        "store",
+        "start",
+    )
+    assert str(GOLDEN.parent) not in text
+    assert str(tmp_path) not in text
     shutil.copy(GOLDEN / "openai_clip_tiny.pt", tmp_path / "pushed")
     assert torch.equal(evl.load(tmp_path / "pushed")(clips_for(model)), model(clips_for(model)))

@@ -210,7 +210,7 @@ def test_without_positions_the_frames_must_be_told(tmp_path):
     torch.save(whole, tmp_path / "no_positions.pth")
     assert evl.load_release(tmp_path / "no_positions.pth", FILES[1]).card is None
     model = evl.load_release(tmp_path / "no_positions.pth", FILES[1], num_frames=5, stride=3)
-    assert (model.card.clip.num_frames, model.card.clip.stride) == (5, 3)
+    assert (model.card.config.clip.num_frames, model.card.config.clip.stride) == (5, 3)
     save_model(model, tmp_path / "run")
     clips = torch.randn(1, 5, 3, 32, 32)
     assert torch.equal(evl.load(tmp_path / "run")(clips), model(clips))

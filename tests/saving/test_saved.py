@@ -37,7 +37,7 @@ def make(decoder="evl", names=NAMES, **sections):
 
 def clips_for(model, num_frames=None):
     torch.manual_seed(1)
-    return torch.randn(2, num_frames or model.card.clip.num_frames, 3, *model.card.preprocessing.image_size)
+    return torch.randn(2, num_frames or model.card.config.clip.num_frames, 3, *model.card.preprocessing.image_size)
 
 
 @pytest.mark.parametrize("with_backbone", [False, True])
@@ -108,7 +108,7 @@ def test_another_size_on_purpose(tmp_path, caplog, with_backbone):
     assert len(caplog.messages) == 1
     for part in ("clips of 5 frames, not 3", "stride 1, not 2", "images of 48×64 pixels, not 32×32", "interpolated"):
         assert part in caplog.messages[0]
-    assert (larger.card.clip.num_frames, larger.card.clip.stride) == (5, 1)
+    assert (larger.card.config.clip.num_frames, larger.card.config.clip.stride) == (5, 1)
     assert larger.card.preprocessing.image_size == larger.backbone.preprocessing.image_size == (48, 64)
     assert larger.card.scores is None  # they were measured on another one
     old, new = model.trainable_state(), larger.trainable_state()

@@ -30,19 +30,25 @@ def test_changed_backbone_weights_inside_are_refused(tmp_path):
         evl.load(tmp_path)
 
 
+def of_config(card, section, fields):
+    return card | {"config": card["config"] | {section: card["config"][section] | fields}}
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
         (lambda card: card | {"format_version": FORMAT_VERSION + 1}, f"reads up to {FORMAT_VERSION}; upgrade evl"),
-        (lambda card: card | {"format_version": 1}, f"format_version is 1, expected {FORMAT_VERSION}"),
+        (lambda card: card | {"format_version": 2}, f"format_version is 2, expected {FORMAT_VERSION}"),
         (lambda card: card | {"format_version": 0}, "format_version is 0"),
-        (lambda card: card | {"format_version": "2"}, "format_version is '2'"),
+        (lambda card: card | {"format_version": "3"}, "format_version is '3'"),
         (lambda card: {k: v for k, v in card.items() if k != "format_version"}, "format_version is None"),
         (lambda card: [card], "found list"),
-        (lambda card: card | {"model": card["model"] | {"taps": "first 2"}}, "model.taps"),
-        (lambda card: card | {"model": card["model"] | {"new": 1}}, "model.new"),
-        (lambda card: card | {"model": card["model"] | {"zero_shot_start": True}}, "no class vectors (zero_shot.text)"),
-        (lambda card: card | {"model": card["model"] | {"decoder": "zero_shot"}}, "no class vectors (decoder.text)"),
+        (lambda card: of_config(card, "model", {"taps": "first 2"}), "model.taps"),
+        (lambda card: of_config(card, "model", {"new": 1}), "model.new"),
+        (lambda card: of_config(card, "data", {"group_by": "(" * 10_000}), "group_by must be"),
+        (lambda card: of_config(card, "data", {"group_by": "(a{99999999999})"}), "group_by must be"),
+        (lambda card: of_config(card, "model", {"zero_shot_start": True}), "no class vectors (zero_shot.text)"),
+        (lambda card: of_config(card, "model", {"decoder": "zero_shot"}), "no class vectors (decoder.text)"),
         (lambda card: card | {"class_names": ["a", "a", "b"]}, "stands there twice"),
         (lambda card: card | {"class_names": ["a", "b"]}, "does not fit this model"),
         (lambda card: card | {"backbone_hash": "0"}, "other backbone weights"),
@@ -87,7 +93,7 @@ def test_files_that_are_none(tmp_path):
 def test_claimed_sizes_are_not_believed(tmp_path, section, field, value):
     save_model(make(), tmp_path)
     card = json.loads((tmp_path / "model.json").read_text())
-    card[section][field] = value
+    (card if section == "preprocessing" else card["config"])[section][field] = value
     (tmp_path / "model.json").write_text(json.dumps(card))
     with pytest.raises(CheckpointError):
         evl.load(tmp_path)

@@ -2,7 +2,15 @@
 
 import torch
 
-from evl.config import AugmentConfig, BackboneConfig, ClipConfig, DataConfig, EvaluationConfig
+from evl.config import (
+    BackboneConfig,
+    ClipConfig,
+    DataConfig,
+    EvaluationConfig,
+    ModelConfig,
+    RunConfig,
+    TrainingConfig,
+)  # fmt: skip
 from evl.store.description import StoreDescription, StoreOptions, hash_videos, shard_ranges, stored_blocks
 from evl.store.packing import pack_maps, pack_tokens
 from evl.store.writing import ShardItem, write_description, write_index, write_shard
@@ -23,18 +31,19 @@ def describe(*, splits=None, taps=(2, 3, 5), grid=(2, 3), num_frames=4, clip=Non
     size = (grid[0] * 16, grid[1] * 16)
     options = StoreOptions(**options)
     return StoreDescription(
-        backbone=BackboneConfig(name="some_vit"),
+        config=RunConfig(
+            backbone=BackboneConfig(name="some_vit"),
+            model=ModelConfig(taps=taps),
+            clip=clip or ClipConfig(num_frames=num_frames),
+            data=DataConfig(path="videos", pixel_aspect=False),
+            training=TrainingConfig(seed=7),
+            evaluation=EvaluationConfig(num_clips=2, num_crops=1),
+        ),
         backbone_hash="0" * 64,
         spec=BackboneSpec("some_vit", 8, 6, 2, 4, grid, 1, size, (16, 16)),
         preprocessing=Preprocessing(size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", True),
-        taps=taps,
         options=options,
         precision="fp32",
-        clip=clip or ClipConfig(num_frames=num_frames),
-        augment=AugmentConfig(),
-        evaluation=EvaluationConfig(num_clips=2, num_crops=1),
-        seed=7,
-        data=DataConfig(path="videos"),
         class_names=CLASSES,
         splits=splits,
         videos_hash=hash_videos({split: samples_of(split, count) for split, count in splits.items()}),

@@ -273,9 +273,9 @@ def test_store_json_that_lies(store):
     path = store / "store.json"
     text = path.read_text()
     for name, value, reason in (
-        ("format_version", 2, "newer evl"),
-        ("taps", [2, 3, 6], "a shard of another store"),
-        ("seed", 8, "a shard of another store"),
+        ("format_version", 3, "newer evl"),
+        ("config", {"model": {"taps": [2, 3, 6]}}, "a shard of another store"),
+        ("config", {"training": {"seed": 8}}, "a shard of another store"),
         ("clips_per_shard", 1, "not finished, 4 of 8 shards"),
         ("clips_per_shard", 5, "a clip in the wrong shard"),
         ("splits", {"train": 5}, "more rows"),
@@ -283,7 +283,10 @@ def test_store_json_that_lies(store):
         ("splits", {"train": 5, "test": 3}, "its videos are not 0 to 2, each once, in split test"),
         ("class_names", ["left", "right"], "a class 'über'"),
     ):
-        path.write_text(json.dumps(json.loads(text) | {name: value}))
+        content = json.loads(text)
+        if name == "config":
+            value = content[name] | {section: content[name][section] | fields for section, fields in value.items()}
+        path.write_text(json.dumps(content | {name: value}))
         refused(store, reason)
     for content in (b"", b"\xff\xfe", b"nothing", b"[" * 100_000):
         path.write_bytes(content)

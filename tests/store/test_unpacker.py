@@ -26,18 +26,12 @@ CONFIG = replace(RunConfig(), clip={"num_frames": 3}, model={"taps": "last 2"})
 
 def described(backbone, config=CONFIG, **options):
     return StoreDescription(
-        backbone=config.backbone,
+        config=replace(config, model={"taps": backbone.taps}),
         backbone_hash=backbone.weights_hash,
         spec=backbone.spec,
         preprocessing=backbone.preprocessing,
-        taps=backbone.taps,
         options=StoreOptions(**options),
         precision="fp32",
-        clip=config.clip,
-        augment=config.augment,
-        evaluation=config.evaluation,
-        seed=0,
-        data=config.data,
         class_names=("a", "b", "c"),
         splits={"train": 1, "val": 1},
         videos_hash="0" * 64,
@@ -173,7 +167,7 @@ def test_a_classifier_on_it_is_saved_as_one_on_the_encoder(form, model, tmp_path
     loaded = evl.load(tmp_path / "run")
     assert loaded.backbone.weights_hash == live.weights_hash == classifier.encoder.weights_hash
     live_card = build_classifier(config, ["a", "b", "c"]).card
-    for part in ("backbone", "preprocessing", "model", "clip", "origin", "with_backbone"):
+    for part in ("config", "preprocessing", "origin", "with_backbone"):
         assert getattr(loaded.card, part) == getattr(live_card, part)
     with torch.no_grad():
         assert_close(classifier.eval().classify(stands(features)), loaded(clips), relative=1e-5)

@@ -47,7 +47,7 @@ def test_the_hash_of_a_weights_file_decides_not_its_name(config, tmp_path):
         train(on(with_weights("elsewhere.pth"), tmp_path / "store"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     train(on(with_weights("renamed.pth"), tmp_path / "store"), tmp_path / "run")
-    assert evl.load(tmp_path / "run").card.backbone.weights == str(tmp_path / "renamed.pth")
+    assert evl.load(tmp_path / "run").card.config.backbone.weights == str(tmp_path / "renamed.pth")
     store = FeatureStore(tmp_path / "store")
     assert load_for_store(tmp_path / "run", store).encoder.weights_hash == store.description.backbone_hash
 

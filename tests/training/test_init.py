@@ -20,10 +20,11 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def starting(config, model, **sections):
     """The config with backbone, decoder and clip of a saved model, and one step that changes next to nothing."""
     card = evl.load(model).card
-    clip = {"num_frames": card.clip.num_frames, "stride": card.clip.stride}
+    clip = {"num_frames": card.config.clip.num_frames, "stride": card.config.clip.stride}
     settings = {"init": str(model), "steps": 1, "lr": 1e-9, "eval_every": 0}
-    backbone = {"name": card.backbone.name, "weights": card.backbone.weights, "image_size": card.backbone.image_size}
-    own = {"taps": card.model.taps, "mlp_ratio": card.model.mlp_ratio}
+    encoder = card.config.backbone
+    backbone = {"name": encoder.name, "weights": encoder.weights, "image_size": encoder.image_size}
+    own = {"taps": card.config.model.taps, "mlp_ratio": card.config.model.mlp_ratio}
     config = replace(config, training=settings, clip=clip, backbone=backbone, model=own)
     return replace(config, **sections)
 

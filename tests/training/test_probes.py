@@ -37,7 +37,7 @@ def test_the_whole_way(tiny_config, videos, tmp_path, capsys, model, precision):
     one, other = evl.load(run), evl.load(run / "best")
     clips = torch.randn(2, 3, 3, 32, 32)
     assert torch.equal(one(clips), evl.load(run)(clips))
-    assert one.card.model.decoder == model["decoder"] == other.card.model.decoder
+    assert one.card.config.model.decoder == model["decoder"] == other.card.config.model.decoder
     code, stdout, _ = run_command(capsys, "evaluate", run, "--data", videos, "--json")
     assert code == 0
     assert json.loads(stdout)["num_videos"] == 12

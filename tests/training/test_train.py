@@ -42,7 +42,7 @@ def test_a_run_folder_holds_everything(finished_run):
     assert not any(name.endswith(".tmp") for name in names)
     card = json.loads((finished_run / "model.json").read_text())
     assert card["class_names"] == ["bright", "dark"]
-    assert card["backbone"]["name"] == "evl_clip_tiny"
+    assert card["config"]["backbone"]["name"] == "evl_clip_tiny"
     assert len(card["backbone_hash"]) == 64
     assert card["preprocessing"]["image_size"] == [32, 32]
     assert card["scores"]["top1"] == 100
@@ -238,7 +238,7 @@ def test_another_backbone_is_refused(finished_run, tmp_path, tiny_config):
         ("{", "damaged"),
         ('{"format_version": 99}', "upgrade evl"),
         ("{}", "format_version is None"),
-        ('{"format_version": 2}', "Field required|missing"),
+        ('{"format_version": 3}', "Field required|missing"),
     ):
         (copy / "model.json").write_text(content)
         with pytest.raises(EVLError, match=sentence):

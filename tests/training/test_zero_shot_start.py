@@ -112,5 +112,5 @@ def test_prompts_are_part_of_the_model(config, tmp_path):
     other = evl.zero_shot(BackboneConfig(**vars(config.backbone)), ("bright", "dark"), prompts=prompts)
     assert torch.equal(one.zero_shot.text, other.decoder.text)
     assert not torch.equal(one.zero_shot.text, build_classifier(config, ("bright", "dark")).zero_shot.text)
-    assert one.card.model.prompts == prompts
+    assert one.card.config.model.prompts == prompts
     assert ModelConfig().prompts != prompts
