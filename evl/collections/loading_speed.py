@@ -12,11 +12,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from evl.errors import VideoError
-from evl.video.decode.reader import read_frames
-from evl.video.sampling import random_clip_indices
-from evl.video.views import frame_range
+from evl.video.decode.reader import read_clip
+from evl.video.plans import Numbered, RandomClip, Spacing
 
-NUM_FRAMES, STRIDE = 8, 16  # the clips of most recipes
+SPACING = Spacing(num_frames=8, stride=16, past_end="last_video_frame")  # the clips of most recipes
 CLIPS_PER_FILE = 2
 
 
@@ -78,27 +77,20 @@ class _Clips(Dataset):
         return len(self.pairs)
 
     def __getitem__(self, place: int) -> tuple[float, float] | None:
-        spent = [0.0, 0.0]
+        source, copy = self.pairs[place]
+        source_seconds = copy_seconds = 0.0
         try:
-            for clip in range(CLIPS_PER_FILE):
-                generator = np.random.default_rng([place, clip])
-                indices: list[int] = []
-                for side, path in enumerate(self.pairs[place]):
-                    started = time.perf_counter()
-                    first, count = frame_range(path, None, None)
-                    if side == 0:
-                        indices = random_clip_indices(
-                            count,
-                            num_frames=NUM_FRAMES,
-                            stride=STRIDE,
-                            past_end="last_video_frame",
-                            generator=generator,
-                        )
-                    read_frames(path, [first + index // (self.every if side else 1) for index in indices])
-                    spent[side] += time.perf_counter() - started
+            for number in range(CLIPS_PER_FILE):
+                plan = RandomClip(SPACING, (place, number))
+                started = time.perf_counter()
+                clip = read_clip(source, plan)
+                between = time.perf_counter()
+                read_clip(copy, Numbered(copy, tuple(index // self.every for index in plan.indices(clip.known))))
+                source_seconds += between - started
+                copy_seconds += time.perf_counter() - between
         except VideoError:
             return None
-        return spent[0], spent[1]
+        return source_seconds, copy_seconds
 
 
 def _start_worker(worker: int) -> None:

@@ -129,8 +129,8 @@ def _survive(guarded: _Guarded, running: Iterator, batches, num_workers: int, de
         unexplained += not blamed
         if unexplained > MAX_TRIES:
             raise RunError(
-                "the worker processes that read videos die again and again, and not at one certain video. Perhaps "
-                "there is too little memory: set data.num_workers to a smaller number, or to 0 for no workers"
+                "the worker processes that read videos die again and again, at no particular video. Perhaps there is "
+                "too little memory: set data.num_workers to a smaller number, or to 0 for no workers"
             )
         where = f" at {', '.join(blamed)}" if blamed else ""
         log.warning("a worker process that reads videos died%s; new workers go on", where)

@@ -25,7 +25,7 @@ _MAX_SHARE_ERROR = 0.05  # a notice appears if the validation share is further t
 
 
 def manifest_notices(manifest: Manifest) -> tuple[str, ...]:
-    """Returns all notices that need no look into a video."""
+    """Returns all notices that can be found without opening a video."""
     return (*manifest.notices, *twin_classes(manifest.class_names), *mixed_kinds(manifest.samples))
 
 

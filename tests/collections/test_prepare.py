@@ -17,7 +17,7 @@ from evl.collections.loading_speed import measure_loading
 from evl.collections.prepare import _copy_in_process, prepare
 from evl.data.manifests.manifest import read_manifest
 from evl.errors import DataError, RunError, SaveError
-from evl.video.decode.reader import probe, read_frames
+from evl.video.decode.reader import probe, read_clip, read_frames
 from evl.video.views import frame_range
 from tests.helpers import number_of, numbered_frames, write_video
 
@@ -285,7 +285,13 @@ def test_speed_is_measured_on_the_same_moments(tmp_path, monkeypatch):
     assert measure_loading(pairs, 4, max_files=2).num_files == 2
     assert measure_loading(pairs, 4, max_seconds=0).num_files == 1
     seen = []
-    monkeypatch.setattr(loading_speed, "read_frames", lambda path, wanted: seen.append(read_frames(path, wanted)))
+
+    def read(path, plan):
+        clip = read_clip(path, plan)
+        seen.append(clip.frames)
+        return clip
+
+    monkeypatch.setattr(loading_speed, "read_clip", read)
     loading_speed._Clips(pairs, 4)[0]
     for before, after in zip(seen[::2], seen[1::2], strict=True):
         before, after = ([number_of(frame) for frame in frames] for frames in (before, after))

@@ -29,8 +29,9 @@ class FoundLayout:
 class Row:
     """One video of an annotation.
 
-    ``file``: its published name, or its path below the folder of videos. ``uncut``: the name, without ending, of the
-    longer video that it is a part of. If ``file`` is missing, the part between the two times is read from ``uncut``.
+    ``label``: its class, which is cleaned here, or None. ``file``: its published name, or its path below the folder of
+    videos. ``uncut``: the name, without ending, of the longer video that it is a part of. If ``file`` is missing, the
+    part between the two times is read from ``uncut``.
     """
 
     split: str

@@ -105,15 +105,15 @@ def read_folder(folder: Path, *, class_names: Sequence[str] = (), only_classes: 
 def _splits(folder: Path, folders: Sequence[_Folder], class_names: Sequence[str]) -> dict[str, str] | None:
     """Returns folder → split for the folders in ``folder`` that hold videos; None if they are classes."""
     inner: dict[str, set[str]] = defaultdict(set)
-    for below in folders:
-        if below.has_videos:
-            inner[below.parts[0]].update(below.parts[1:2])
+    for current in folders:
+        if current.has_videos:
+            inner[current.parts[0]].update(current.parts[1:2])
     if class_names and all(clean_label(name) in class_names for name in inner):
-        below = {clean_label(name) for names in inner.values() for name in names}
-        if not below or not below <= set(class_names):
+        inner_labels = {clean_label(name) for names in inner.values() for name in names}
+        if not inner_labels or not inner_labels <= set(class_names):
             return None
-    with_files = {below.parts[0] for below in folders if len(below.parts) == 1 and below.has_files}
-    with_frames = {below.parts[0] for below in folders if len(below.parts) == 2 and below.is_frames}
+    with_files = {current.parts[0] for current in folders if len(current.parts) == 1 and current.has_files}
+    with_frames = {current.parts[0] for current in folders if len(current.parts) == 2 and current.is_frames}
     try:
         splits = folder_splits({name: name in with_files for name in inner}, with_frames)
     except DataError as error:

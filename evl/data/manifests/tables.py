@@ -71,7 +71,7 @@ def _rows_to_splits(path: Path, rows: Rows, root: Path) -> dict[str, tuple[Sampl
         if is_video_name(label):
             raise DataError(
                 f"{path}, row {number}: the label {label!r} is a video's name, and the path is {_text(row['path'])!r}; "
-                "are the columns swapped, or has a path with a comma no double quotes around it?"
+                "the columns may be swapped, or a path with a comma may need double quotes around it"
             )
         split = "all" if is_empty_cell(row.get("split")) else meaning[clean_label(row["split"])]
         sample = Sample(file, clean_label(label), start, end, _group(row.get("group")))
