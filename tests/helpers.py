@@ -9,6 +9,14 @@ import torch
 GOLDEN = Path(__file__).parent / "golden"
 
 
+def frame_range(path, start_seconds, end_seconds):
+    """(first frame, number of frames) of the part [start, end) of a file."""
+    from evl.video.decode.index import frame_index
+    from evl.video.decode.reader import find_part
+
+    return find_part(str(path), frame_index(str(path)), start_seconds, end_seconds)
+
+
 def assert_close(got, wanted, *, relative=1e-5, floor=0.0):
     """Largest difference within ``relative`` of the largest wanted value (or within ``floor``)."""
     assert got.shape == wanted.shape, f"{tuple(got.shape)} != {tuple(wanted.shape)}"

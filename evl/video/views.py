@@ -9,8 +9,7 @@ from torch import Tensor
 
 from evl.runtime.files import expand_home
 from evl.types import Preprocessing
-from evl.video.decode.index import frame_index
-from evl.video.decode.reader import find_part, read_clip
+from evl.video.decode.reader import read_clip
 from evl.video.decode.torchcodec import Decoder
 from evl.video.plans import EvenClips, Spacing
 from evl.video.transforms import evaluation_views
@@ -79,9 +78,3 @@ def read_views(
     times = dict(start_seconds=start_seconds, end_seconds=end_seconds)
     clip = read_clip(path, plan, **times, verify=verify, decoder=decoder, square_pixels=pixel_aspect)
     return evaluation_views(clip.frames, plan.places(clip.known), num_crops, preprocessing)
-
-
-def frame_range(path: AnyPath, start_seconds: float | None, end_seconds: float | None) -> tuple[int, int]:
-    """(first frame, number of frames) of the part [start, end) of a file, in seconds from its first frame."""
-    path = os.fsdecode(path)
-    return find_part(path, frame_index(path), start_seconds, end_seconds)

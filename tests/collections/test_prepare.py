@@ -18,8 +18,7 @@ from evl.collections.prepare import _copy_in_process, prepare
 from evl.data.manifests.manifest import read_manifest
 from evl.errors import DataError, RunError, SaveError
 from evl.video.decode.reader import probe, read_clip, read_frames
-from evl.video.views import frame_range
-from tests.helpers import number_of, numbered_frames, write_video
+from tests.helpers import frame_range, number_of, numbered_frames, write_video
 
 SETTINGS = CopySettings(short_side=48)
 
