@@ -81,8 +81,8 @@ def confused(class_names: Sequence[str], counts: np.ndarray, most: int = 3) -> s
     pairs = [(*divmod(int(place), len(class_names)),) for place in order if wrong.flat[place]]
     if not pairs:
         return ""
-    said = [f"“{class_names[y]}” for “{class_names[z]}” ({wrong[y, z]} of {counts[y].sum()})" for y, z in pairs]
-    return f"Taken most often: {listed(said)}."
+    said = [f"“{class_names[y]}” named “{class_names[z]}” ({wrong[y, z]} of {counts[y].sum()})" for y, z in pairs]
+    return f"Most frequent mistakes: {listed(said)}."
 
 
 def listed(parts: Sequence[str]) -> str:
