@@ -244,8 +244,7 @@ def time_epochs(path: Path, model: Classifier, unpacker: Unpacker, config: RunCo
             if where == "disk":
                 drop_from_cache(path)
             store = FeatureStore(path)
-            labels, frames = store.splits["train"].labels, config.clip.num_frames
-            reader = StoredTrainingClips(store.splits["train"], labels, config.clip, frames, seed=0)
+            reader = StoredTrainingClips(store.splits["train"], config.clip, seed=0)
             order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).split(training.batch_size)
             before, started = bytes_from_disk(), time.perf_counter()
             for batch in read_ahead(reader.read, [[(0, i) for i in keys.tolist()] for keys in order], CPU):

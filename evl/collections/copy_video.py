@@ -21,7 +21,7 @@ from evl.errors import ConfigError, VideoError
 from evl.runtime.files import write_atomically
 from evl.types import VideoInfo
 from evl.video.decode.container import decode, open_video, refuse_corrupt
-from evl.video.decode.frame_folder import read_folder
+from evl.video.decode.frame_folder import read_pictures
 from evl.video.decode.hdr import is_hdr
 from evl.video.decode.orientation import UPRIGHT, Orientation, Orientations
 from evl.video.decode.reader import probe
@@ -167,7 +167,7 @@ def _pictures(path: str, info: VideoInfo, settings: CopySettings) -> Iterator[_P
     width, height = copy_size(info.width, info.height, settings.short_side)
     if os.path.isdir(path):
         for number in range(0, info.num_frames, settings.every):
-            picture = np.ascontiguousarray(read_folder(path, [number])[0].permute(1, 2, 0).numpy())
+            picture = read_pictures(path, [number])[number]
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             yield _Picture(_small(frame, width, height), Fraction(1, 90_000), None)
         return

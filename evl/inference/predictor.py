@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from evl.data.dataset import Files
+from evl.data.dataset import EvaluationViews, Files
 from evl.data.manifests.paths import AnyPath, videos_at
+from evl.errors import VideoError
 from evl.inference.reading import card_of, device_of, evaluating, judging_precision, read, scores_of
 from evl.inference.waiting import wait_until_complete
 from evl.models import Classifier
 from evl.runtime.distributed import World
+from evl.runtime.files import expand_home
 from evl.runtime.progress import Report, counting, showing
 from evl.streams import Stream, Views
 from evl.streams.live import Live, video_views
 from evl.types import Prediction, Sample
-from evl.video.views import read_views
 
 
 @dataclass(frozen=True)
@@ -115,23 +117,14 @@ def read_views_of(
     model: Classifier, path: AnyPath, *, num_clips: int | None = None, num_crops: int | None = None
 ) -> Tensor:
     """Reads the views of one file for ``model``: normalized float32 (V,T,C,H,W). Raises VideoError."""
-    card = card_of(model)
-    clip, pixels = card.config.clip, card.preprocessing
-    return read_views(
-        path,
-        num_frames=clip.num_frames,
-        stride=clip.stride,
-        frames_per_second=clip.frames_per_second,
-        sampling=clip.sampling,
-        num_clips=num_clips or card.config.evaluation.num_clips,
-        num_crops=num_crops or card.config.evaluation.num_crops,
-        size=pixels.image_size,
-        mean=pixels.mean,
-        std=pixels.std,
-        interpolation=pixels.interpolation,
-        antialias=pixels.antialias,
-        pixel_aspect=pixels.pixel_aspect,
-    )
+    card, path = card_of(model), expand_home(os.fsdecode(path))
+    views = card.config.evaluation
+    counts = dict(num_clips=num_clips or views.num_clips, num_crops=num_crops or views.num_crops)
+    files = Files([Sample(path)], verify=False)
+    item = EvaluationViews(files, None, card.config.clip, card.preprocessing, **counts)[0]
+    if item.problem is not None:
+        raise VideoError(path, item.problem)
+    return item.pixels
 
 
 def predict_views(

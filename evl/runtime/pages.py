@@ -1,4 +1,4 @@
-"""Pages of HTML and Markdown from jinja2 templates, and Markdown tables."""
+"""HTML and Markdown pages from jinja2 templates, and Markdown tables."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 def render(template: Path, **values) -> str:
-    """The text of a template, which may include others of its folder.
+    """Renders a template, which may include other templates of its folder.
 
-    In ``.html.j2`` every value is escaped; a ``.md.j2`` has the filters ``plain`` and ``code`` for that. A name that
-    the template uses and nobody gave is an error. Bytes of a file name that are not UTF-8 are written as ``\\udc..``.
+    In ``.html.j2`` all values are escaped; a ``.md.j2`` has the filters ``plain`` and ``code`` for that. It is an error
+    if the template uses a name that is not in ``values``. Bytes of file names that are not UTF-8 become ``\\udc..``.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
@@ -29,18 +29,18 @@ def render(template: Path, **values) -> str:
 
 
 def plain(value: object) -> str:
-    """Text as Markdown that shows it as it is: on one line, its special characters escaped."""
+    """Escapes text for Markdown, so that a page shows it unchanged, on one line."""
     text = " ".join(str(value).split())
     text = re.sub(r"([\\`*_{}\[\]<>#|&!~$])", r"\\\1", text)
-    return re.sub(r"^(\d*)([-+=.)])", r"\1\\\2", text)  # no list inside a list, no underlined heading
+    return re.sub(r"^(\d*)([-+=.)])", r"\1\\\2", text)  # prevents lists and underlined headings
 
 
 def code(value: object) -> str:
-    """Text as Markdown's inline code, on one line and without backticks."""
+    """Text as Markdown's inline code, on one line, without backticks."""
     return f"`{' '.join(str(value).replace('`', '').split())}`"
 
 
 def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> list[str]:
-    """The lines of a Markdown table. Cells are Markdown already; None is an empty cell."""
+    """The lines of a Markdown table. Cells must be Markdown already; None is an empty cell."""
     lines = ["| " + " | ".join("" if cell is None else str(cell) for cell in row) + " |" for row in (head, *rows)]
     return [lines[0], "|---" * len(head) + "|", *lines[1:]]

@@ -1,4 +1,4 @@
-"""How far work is: reports, and bars that show them on a terminal and in a notebook."""
+"""Progress of work: reports, and bars that show them on a terminal and in a notebook."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ from rich.text import Text
 
 from evl.runtime.time_left import TimeLeft, duration
 
-console = Console(stderr=True, emoji=False)  # messages and progress
+console = Console(stderr=True, emoji=False)  # for messages and progress
 if not (console.is_terminal or console.is_jupyter):
-    console.width = 200  # in a file or pipe, lines are not broken at 80 columns
-QUICK = 1.0  # seconds; work that is done by then shows no bar
-BETWEEN_LINES = 10.0  # seconds, where there are no bars
-BETWEEN_PICTURES = 0.3  # seconds, of a bar in a notebook
+    console.width = 200  # so that rich does not break lines at 80 columns in a file or pipe
+QUICK = 1.0  # seconds; work that takes less time shows no bar
+BETWEEN_LINES = 10.0  # seconds between two lines, where there are no bars
+BETWEEN_PICTURES = 0.3  # seconds between two updates of a bar in a notebook
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far work is: ``step`` of ``steps``, counted in ``unit``. ``phase`` is what is done, such as ``training`` (in
-    steps) or ``evaluating`` (in videos of this process). ``started_at``: the step that resumed work began with."""
+    """A report that ``step`` of ``steps`` are done, counted in ``unit``.
+
+    ``phase`` names the work, such as ``training`` (in steps) or ``evaluating`` (in videos of this process).
+    ``started_at``: the step at which resumed work began.
+    """
 
     phase: str
     step: int
@@ -40,7 +43,7 @@ Report = Callable[[Progress], None]
 
 
 def counting(report: Report, phase: str, total: int, unit: str = "videos") -> Callable[[int], None]:
-    """A function ``count(n)``, to be called with the number of newly finished parts, which reports their sum."""
+    """Returns a function ``count(n)``: call it with the number of newly finished parts, and it reports their sum."""
     done = 0
 
     def count(more: int) -> None:
@@ -53,8 +56,11 @@ def counting(report: Report, phase: str, total: int, unit: str = "videos") -> Ca
 
 @contextmanager
 def showing(progress: bool | Report) -> Iterator[Report]:
-    """Where reports go. True: to bars, and what evl logs is shown too, unless the program has handlers of its own for
-    that; False: nowhere; else to ``progress`` itself."""
+    """Yields the function to call with reports.
+
+    For True, it shows bars; evl's log is shown, too, unless the program has log handlers already. For False, it does
+    nothing. Otherwise it is ``progress`` itself.
+    """
     if callable(progress):
         yield progress
     elif not progress:
@@ -65,8 +71,10 @@ def showing(progress: bool | Report) -> Iterator[Report]:
 
 
 def start_logging() -> logging.Handler | None:
-    """Shows what evl logs, from INFO on, on stderr, of the first process only. The handler that was added, None where
-    there was one already."""
+    """Shows evl's log on stderr: from INFO on in the first process, only errors in the others.
+
+    Returns the new handler, or None if the logger has one already.
+    """
     logger = logging.getLogger("evl")
     logger.setLevel(logging.INFO if is_main_process() else logging.ERROR)
     if logger.handlers:
@@ -93,13 +101,15 @@ def is_main_process() -> bool:
 
 
 class Bars:
-    """Shows reports with count, share and time left: by bars on a terminal and in a notebook, elsewhere by a line every
-    ten seconds. ``with Bars() as report: report(Progress("evaluating", 3, 100, unit="videos"))``"""
+    """Shows reports as bars on a terminal and in a notebook, elsewhere as one line every ten seconds.
+
+    ``with Bars() as report: report(Progress("evaluating", 3, 100, unit="videos"))``
+    """
 
     def __init__(self):
         self.lines: dict[str, _Line] = {}  # by phase
-        self.bars = None  # rich's
-        self.picture = None  # of a notebook
+        self.bars = None  # a rich.progress.Progress, if bars can be shown
+        self.picture = None  # the display of the bars in a notebook
         self.started = self.shown = time.monotonic()
         self.is_shown = False
 
@@ -110,7 +120,7 @@ class Bars:
 
     def __call__(self, report: Progress) -> None:
         line = self.lines.get(report.phase)
-        if line is None or report.step <= line.report.step:  # the first of this kind, or a new evaluation
+        if line is None or report.step <= line.report.step:  # the first report of a phase, or of its next run
             line = self.lines[report.phase] = _Line(self, report, line)
         line.left.report(report.step)
         line.report = report
@@ -147,7 +157,7 @@ class Bars:
 
 
 def _bars():
-    """rich's. Where there is little room, the bar and the note become shorter, and nothing else."""
+    """Makes rich's progress bars. If the terminal is narrow, only the bar and the note become shorter."""
     from rich import progress
     from rich.table import Column
 
@@ -168,7 +178,7 @@ def _bars():
 
 
 class _Line:
-    """One line of ``Bars``: of ``report``'s phase, in the place of the line ``before``, if there is one."""
+    """The line of one phase in ``Bars``; it replaces the line ``before`` of that phase, if there is one."""
 
     def __init__(self, bars: Bars, report: Progress, before: _Line | None):
         self.report = report
@@ -182,7 +192,7 @@ class _Line:
 
     @property
     def time_left(self) -> str:
-        """'' where it cannot be known yet."""
+        """The estimated time left in words, or '' without an estimate."""
         seconds = self.left.seconds
         return "" if seconds is None or self.report.step >= self.report.steps else f"{duration(seconds)} left"
 

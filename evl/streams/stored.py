@@ -57,8 +57,8 @@ class Stored:
 
 def stored_training_clips(store: FeatureStore, unpacker: Unpacker, config: RunConfig, device: torch.device) -> Stored:
     """A stream of the store's training clips; keys are (epoch, index)."""
-    split, frames = store.splits["train"], store.description.num_frames("train")
-    reader = StoredTrainingClips(split, split.labels, config.clip, frames, config.training.seed, unpacker.encoder.taps)
+    split = store.splits["train"]
+    reader = StoredTrainingClips(split, config.clip, config.training.seed, unpacker.encoder.taps)
     return Stored(unpacker, split, reader.read, device=device, precision=config.training.precision)
 
 
@@ -76,7 +76,7 @@ def stored_views(
     """A stream of all stored clips of each video of the split ``name``; keys are indices."""
     split, stored, options = store.splits[name], store.description.config.evaluation, store.description.options
     views = Views(stored.num_clips, stored.num_crops, precision, f", from a store ({options.form}, {options.dtype})")
-    reader = StoredViews(split, labels, unpacker.encoder.taps, clip)
+    reader = StoredViews(split, labels, clip, unpacker.encoder.taps)
     return Stored(unpacker, split, reader.read, device=device, precision=precision, dtype=dtype, views=views)
 
 
@@ -87,16 +87,8 @@ class StoredTrainingClips:
     frames, the ``clip.num_frames`` frames are drawn by a generator with the seed (seed, epoch, index).
     """
 
-    def __init__(
-        self,
-        split: StoredSplit,
-        labels: Sequence[int],
-        clip: ClipConfig,
-        stored_frames: int,
-        seed: int,
-        blocks: Sequence[int] | None = None,
-    ):
-        self.split, self.labels, self.clip, self.stored_frames, self.seed = split, labels, clip, stored_frames, seed
+    def __init__(self, split: StoredSplit, clip: ClipConfig, seed: int, blocks: Sequence[int] | None = None):
+        self.split, self.clip, self.seed = split, clip, seed
         self.blocks = blocks  # the tapped blocks to read; None for all
 
     def read(self, keys: Sequence[tuple[int, int]], out: StoredClips | None = None) -> ClipBatch:
@@ -104,21 +96,19 @@ class StoredTrainingClips:
         good = [(epoch, index) for epoch, index in keys if index not in split.damaged]
         pairs = [(index, epoch % split.num_clips(index)) for epoch, index in good]
         frames = None
-        if self.stored_frames != self.clip.num_frames:
+        if split.num_frames != self.clip.num_frames:
             frames = [self._draw_frames(epoch, *pair) for (epoch, _), pair in zip(good, pairs, strict=True)]
         return ClipBatch(
             split.read(pairs, self.blocks, frames, out) if pairs else None,
-            torch.tensor([self.labels[index] for _, index in good], dtype=torch.long),
+            torch.tensor([split.labels[index] for _, index in good], dtype=torch.long),
             tuple(index for _, index in good),
             {index: split.damaged[index] for _, index in keys if index in split.damaged},
         )
 
     def _draw_frames(self, epoch: int, video: int, clip: int) -> list[int]:
-        num_valid = self.split.num_valid(video, clip)
-        return drawn_frames(
-            self.stored_frames, num_valid, self.clip.num_frames, self.clip.sampling,
-            seed=self.seed, epoch=epoch, video=video,
-        )  # fmt: skip
+        stored, num_valid = self.split.num_frames, self.split.num_valid(video, clip)
+        draw = dict(seed=self.seed, epoch=epoch, video=video)
+        return drawn_frames(stored, num_valid, self.clip.num_frames, self.clip.sampling, **draw)
 
 
 class StoredViews:
@@ -129,14 +119,8 @@ class StoredViews:
     group (segment).
     """
 
-    def __init__(
-        self,
-        split: StoredSplit,
-        labels: Sequence[int] | None,
-        blocks: Sequence[int] | None = None,
-        clip: ClipConfig | None = None,
-    ):
-        self.split, self.labels, self.blocks, self.clip = split, labels, blocks, clip
+    def __init__(self, split: StoredSplit, labels: Sequence[int] | None, clip: ClipConfig, blocks: Sequence[int]):
+        self.split, self.labels, self.clip, self.blocks = split, labels, clip, blocks
 
     def read(self, indices: Sequence[int], out: StoredClips | None = None) -> ClipBatch:
         split = self.split
@@ -144,7 +128,7 @@ class StoredViews:
         pairs = [(index, clip) for index in good for clip in range(split.num_clips(index))]
         labels = [-1 if self.labels is None else self.labels[index] for index in good]
         frames = None
-        if self.clip is not None and split.num_frames != self.clip.num_frames:
+        if split.num_frames != self.clip.num_frames:
             frames = [self._middle_frames(*pair) for pair in pairs]
         return ClipBatch(
             split.read(pairs, self.blocks, frames, out) if pairs else None,

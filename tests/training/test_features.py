@@ -270,8 +270,7 @@ def test_from_the_command_line(config, stores, videos, tmp_path, capsys):
 def stored_batches(config, store, first=0):
     """The batches of a run, as they are read."""
     world, split = World(0, 1, torch.device("cpu")), store.splits["train"]
-    frames = store.description.num_frames("train")
-    reader = StoredTrainingClips(split, split.labels, config.clip, frames, config.training.seed)
+    reader = StoredTrainingClips(split, config.clip, config.training.seed)
     return read_ahead(reader.read, make_sampler(config.training, len(split), first, world), world.device)
 
 

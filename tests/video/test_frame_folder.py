@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from evl.errors import VideoError
-from evl.video.decode.frame_folder import check_frames, frame_files, probe_folder, read_folder
+from evl.video.decode.frame_folder import check_frames, frame_files, probe_folder
+from evl.video.decode.reader import read_frames
 
 
 def picture(path, value, size=(8, 6), **options):
@@ -28,7 +29,7 @@ def test_frames_come_in_the_order_of_their_numbers(tmp_path):
     assert (info.num_frames, info.width, info.height, info.codec) == (6, 8, 6, "frames")
     assert info.times_seconds == (0, 0.04, 0.08, 0.12, 0.16, 0.2)
     for _ in range(2):
-        frames = read_folder(tmp_path, [5, 0, 0, 3])
+        frames = read_frames(tmp_path, [5, 0, 0, 3])
         assert frames.shape == (4, 3, 6, 8)
         assert frames.dtype == torch.uint8
         assert frames[:, 0, 0, 0].tolist() == [100, 1, 1, 10]
@@ -46,9 +47,9 @@ def test_other_sizes_and_modes_become_rgb_of_the_first_size(tmp_path):
     picture(tmp_path / "2.png", (40, 50, 60), (16, 12))
     Image.fromarray(np.full((6, 8), 77, np.uint8)).save(tmp_path / "3.png")
     Image.fromarray(np.full((6, 8), 200 * 256 + 9, np.uint16)).save(tmp_path / "4.png")
-    frames = read_folder(tmp_path, [0, 1, 2, 3])
+    frames = read_frames(tmp_path, [0, 1, 2, 3])
     assert frames[:, :, 3, 4].tolist() == [[10, 20, 30], [40, 50, 60], [77] * 3, [200] * 3]
-    assert read_folder(tmp_path, [2, 1]).shape == (2, 3, 12, 16)  # 1 is the first of them
+    assert read_frames(tmp_path, [2, 1]).shape == (2, 3, 12, 16)  # 1 is the first of them
 
 
 def test_pictures_are_turned_upright(tmp_path):
@@ -57,7 +58,7 @@ def test_pictures_are_turned_upright(tmp_path):
     picture(tmp_path / "1.jpg", 9, (8, 6), exif=exif)
     info = probe_folder(tmp_path)
     assert (info.width, info.height) == (6, 8)
-    assert read_folder(tmp_path, [0]).shape == (1, 3, 8, 6)
+    assert read_frames(tmp_path, [0]).shape == (1, 3, 8, 6)
 
 
 def bomb(width, height):
@@ -87,21 +88,21 @@ def test_damaged_pictures_are_named(tmp_path, content, reason):
     damaged = tmp_path / "2.jpg"
     damaged.write_bytes(content(damaged.read_bytes()))
     with pytest.raises(VideoError, match=reason) as caught:
-        read_folder(tmp_path, [0, 1])
+        read_frames(tmp_path, [0, 1])
     assert caught.value.path == str(tmp_path)
     with pytest.raises(VideoError, match=reason):
         check_frames(tmp_path, 1, 2)
     check_frames(tmp_path, 2, 1)
-    assert read_folder(tmp_path, [2]).shape == (1, 3, 60, 80)
+    assert read_frames(tmp_path, [2]).shape == (1, 3, 60, 80)
 
 
 def test_wrong_numbers(tmp_path):
     picture(tmp_path / "1.png", 1)
     with pytest.raises(VideoError, match="has 1 frames, but frame 4 was wanted"):
-        read_folder(tmp_path, [0, 4, 7])
+        read_frames(tmp_path, [0, 4, 7])
     with pytest.raises(VideoError, match="has 1 frames, but frame 1 was wanted"):
         check_frames(tmp_path, 0, 2)
     with pytest.raises(ValueError, match="no frame indices"):
-        read_folder(tmp_path, [])
+        read_frames(tmp_path, [])
     with pytest.raises(ValueError, match="negative"):
-        read_folder(tmp_path, [-1])
+        read_frames(tmp_path, [-1])

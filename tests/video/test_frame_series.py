@@ -12,7 +12,7 @@ from evl.collections.check import check_file
 from evl.collections.copy_video import prepare_video
 from evl.errors import VideoError
 from evl.types import Sample
-from evl.video.decode.frame_folder import frame_files, probe_folder, read_folder
+from evl.video.decode.frame_folder import frame_files, probe_folder
 from evl.video.decode.frame_series import UnclearError, frames_among, gaps
 from evl.video.decode.reader import read_frames
 from tests.helpers import run_command
@@ -167,7 +167,7 @@ def test_every_reader_takes_the_frames_only(flow_folder, tmp_path):
     assert [file.name for file in frame_files(flow_folder)] == numbered("img_{:05d}.png")
     assert probe_folder(flow_folder).num_frames == 6
     values = [10, 20, 30, 40, 50, 60]
-    assert read_folder(flow_folder, range(6))[:, 0, 0, 0].tolist() == values
+    assert read_frames(flow_folder, range(6))[:, 0, 0, 0].tolist() == values
     assert read_frames(flow_folder, [5, 0])[:, 0, 0, 0].tolist() == [60, 10]
     assert prepare_video(flow_folder, tmp_path / "copy.mp4").num_frames == 6
     copied = read_frames(tmp_path / "copy.mp4", range(6))[:, 0].float().mean((1, 2))

@@ -8,9 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
-from torch import Tensor
 
 from evl.errors import VideoError
 from evl.types import VideoInfo
@@ -68,35 +66,26 @@ def probe_folder(path: str | Path) -> VideoInfo:
     return VideoInfo(str(path), times, width, height, "frames")
 
 
-def read_folder(path: str | Path, indices: Sequence[int]) -> Tensor:
-    """Reads frames by number: uint8 (len(indices), 3, H, W), RGB, turned upright. Opens only the wanted files.
+def read_pictures(path: str | Path, numbers: Sequence[int]) -> dict[int, np.ndarray]:
+    """Reads frames by number: number → (H,W,3) uint8, RGB, upright. Opens only the wanted files.
 
-    Indices may repeat and be in any order. A frame with another size than the first wanted one is resized to that size.
-    Raises VideoError, which names the picture, if one is missing or cannot be decoded.
+    A frame with another size than the first of ``numbers`` is resized to that size. Raises VideoError, which names the
+    picture, if one is missing or cannot be decoded.
     """
-    wanted = sorted(set(indices))
-    if not wanted:
-        raise ValueError("no frame indices given")
-    if wanted[0] < 0:
-        raise ValueError(f"negative frame index {wanted[0]}")
-    files = _files(path)
-    if wanted[-1] >= len(files):
-        lacking = next(index for index in wanted if index >= len(files))
-        raise VideoError(path, f"has {len(files)} frames, but frame {lacking} was wanted")
-    pictures: list[np.ndarray] = []
-    for index in wanted:
-        pictures.append(_decode(path, files[index], pictures[0].shape if pictures else None))
-    frames = torch.from_numpy(np.stack(pictures))
-    place = {index: i for i, index in enumerate(wanted)}
-    return frames[[place[index] for index in indices]].permute(0, 3, 1, 2).contiguous()
+    files, shape = _files(path), None
+    _require_frames(path, files, max(numbers) + 1)
+    pictures: dict[int, np.ndarray] = {}
+    for number in numbers:
+        pictures[number] = _decode(path, files[number], shape)
+        shape = pictures[number].shape
+    return pictures
 
 
 def check_frames(path: str | Path, first: int = 0, count: int | None = None) -> None:
     """Decodes the pictures first … first+count−1, by default all. Raises VideoError about the first damaged one."""
     files = _files(path)
     last = len(files) if count is None else first + count
-    if last > len(files):
-        raise VideoError(path, f"has {len(files)} frames, but frame {last - 1} was wanted")
+    _require_frames(path, files, last)
     for file in files[first:last]:
         _decode(path, file, None)
 
@@ -106,6 +95,11 @@ def _files(path: str | Path) -> list[Path]:
     if not files:
         raise VideoError(path, "is a folder without JPEG or PNG frames")
     return files
+
+
+def _require_frames(path: str | Path, files: list[Path], count: int) -> None:
+    if count > len(files):
+        raise VideoError(path, f"has {len(files)} frames, but frame {count - 1} was wanted")
 
 
 def _decode(path: str | Path, file: Path, shape: tuple[int, ...] | None) -> np.ndarray:

@@ -23,7 +23,7 @@ from evl.errors import VideoError
 from evl.types import VideoInfo
 from evl.video.decode import torchcodec
 from evl.video.decode.container import decode, demux, open_video, refuse_corrupt
-from evl.video.decode.frame_folder import check_frames, read_folder
+from evl.video.decode.frame_folder import check_frames, read_pictures
 from evl.video.decode.index import FrameIndex, counted_index, decode_everything, frame_index
 from evl.video.decode.orientation import Orientations
 from evl.video.decode.rgb import ToRGB, pixel_shape
@@ -134,7 +134,7 @@ def _read(path: str, index: FrameIndex, wanted: list[int], verify: range, square
     if os.path.isdir(path):
         if verify:
             check_frames(path, verify.start, len(verify))
-        return dict(zip(wanted, read_folder(path, wanted).permute(0, 2, 3, 1).numpy(), strict=True))
+        return read_pictures(path, wanted)
     if index.is_counted:  # then the whole file was decoded and verified when the index was made
         with open_video(path, one_thread=True) as (container, stream):
             to_rgb = ToRGB(pixel_shape(stream) if square_pixels else None)
