@@ -10,7 +10,6 @@ from evl.datasets.motions.templates import (
     HALF_TURN,
     LOG_ZOOM,
     NUM_FRAMES,
-    REVERSIBLE,
     SIZE,
     TEMPLATES,
     draw_scene,
@@ -18,6 +17,12 @@ from evl.datasets.motions.templates import (
 )
 
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
+REVERSIBLE = [
+    (one, other)
+    for one, (kind, sign) in TEMPLATES.items()
+    for other, opposite in TEMPLATES.items()
+    if sign == 1 and opposite == (kind, -1)
+]
 
 
 def scenes(template, count, seed=0):

@@ -112,6 +112,7 @@ def test_where_reports_go(monkeypatch, clock):
         assert lines == ["training 1/2 steps"] * number
 
     monkeypatch.setattr(logger, "propagate", False)  # pytest's own handlers
+    monkeypatch.setattr(logger, "handlers", [])  # a command that ran before leaves one
     assert not logger.hasHandlers()
     level = logger.level
     with showing(True), showing(True):

@@ -238,12 +238,6 @@ TEMPLATES: dict[str, tuple[str, int]] = {
     "pushing something so that it slides": ("push", 0),
     "two somethings swapping places": ("swap", 0),
 }
-REVERSIBLE: tuple[tuple[str, str], ...] = tuple(
-    (one, other)
-    for one, (kind, sign) in TEMPLATES.items()
-    for other, opposite in TEMPLATES.items()
-    if sign == 1 and opposite == (kind, -1)
-)
 
 
 def _into_frame(places, room: Sequence[float], rng: Generator):
