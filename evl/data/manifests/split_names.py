@@ -80,7 +80,7 @@ def folder_splits(holds_files: Mapping[str, bool], holds_frames: Collection[str]
     if others:
         one_class = len(splits) == 1 and (direct or splits <= set(holds_frames))
         if one_class and not any(_NO_CLASSES.intersection(_words(name)) for name in others):
-            return None  # one class among others, perhaps "train" as on rails
+            return None  # one class among others, perhaps the vehicle "train"
         look = "looks like a split" if len(splits) == 1 else "look like splits"
         raise DataError(f"{_join(splits)} {look}, but {_join(others)} {'does' if len(others) == 1 else 'do'} not")
     if direct and len(splits) == 1:
