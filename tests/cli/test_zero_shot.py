@@ -114,7 +114,7 @@ def test_a_saved_model_is_the_same(archive, tmp_path, monkeypatch):
         (["predict", "--zero-shot", "dog, qwrtz", "{videos}"], 1, "knows no word of the class name"),
         (["predict", "{run}", "{videos}", "--backbone", "x"], 2, "go with --zero-shot"),
         (["predict", "--zero-shot", "a", "--backbone", "{archive}", "{videos}"], 1, "at least two class names"),
-        (["predict", "--zero-shot", "@none.txt", "--backbone", "{archive}", "{videos}"], 1, "cannot read class names"),
+        (["predict", "--zero-shot", "@none.txt", "--backbone", "{archive}", "{videos}"], 1, "none.txt: cannot be read"),
         (["predict", "--zero-shot", "a, b", "--backbone", "test_vit", "{videos}"], 1, "has no text tower"),
         (
             ["predict", "--zero-shot", "a, b", "--prompt", "x", "--backbone", "{archive}", "{videos}"],

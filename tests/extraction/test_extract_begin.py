@@ -37,13 +37,13 @@ def test_nothing_takes_the_place_of_a_file_that_came_first(tmp_path, monkeypatch
 def test_of_two_stores_begun_at_the_same_moment_one_is_refused(tmp_path, monkeypatch):
     """Both see an empty folder."""
     both = threading.Barrier(2)
-    write = evl.store.writing.write_atomically
+    write = evl.store.writing.write_file
 
     def waiting(*arguments, **options):
         both.wait(30)
         return write(*arguments, **options)
 
-    monkeypatch.setattr(evl.store.writing, "write_atomically", waiting)
+    monkeypatch.setattr(evl.store.writing, "write_file", waiting)
     problems = {}
 
     def begin(dtype):
