@@ -1,9 +1,9 @@
 """What storing features costs in accuracy: python benchmarks/store_accuracy.py; writes results/store-accuracy-NAME.*
 
-The demo's task (`motions`: 14 motions; its encoder, sizes and settings), several initial values each. `evl train
---heads` on the videos, whose frames are drawn anew in every epoch; and `evl extract` in float32, then `evl sweep
---features` on what it stored, and on the same clips in every other type: packed anew from float32, which is what `evl
-extract` packs too. A store has --clips-per-video training clips, which later epochs see again.
+The demo's task (`motions`: 14 motions; its encoder, sizes and settings), several initial values each. `evl sweep`
+on the videos, whose frames are drawn anew in every epoch; and `evl extract` in float32, then `evl sweep --features` on
+what it stored, and on the same clips in every other type: packed anew from float32, which is what `evl extract` packs
+too. A store has --clips-per-video training clips, which later epochs see again.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def main() -> None:
             write(options, found)
 
         def live() -> None:
-            run("train", "--config", config, "--out", folder / "live", "--heads", seeds)
+            run("sweep", "--config", config, "--out", folder / "live", "--set", seeds)
             note("live", folder / "live")
 
         def from_store(name: str) -> None:

@@ -29,38 +29,47 @@ _HOMES = {
     "create_model": "evl.api.clips",
     "embed": "evl.api.vectors",
     "embed_videos": "evl.api.vectors",
+    "estimate_extraction": "evl.api.stores",
+    "estimate_training": "evl.api.training",
     "evaluate": "evl.api.judging",
     "explain": "evl.inference",
-    "extract": "evl.api.training",
+    "export": "evl.api.models",
+    "extract": "evl.api.stores",
+    "few_shot": "evl.api.training",
+    "import_release": "evl.api.models",
     "list_backbones": "evl.backbones",
     "load": "evl.saving",
     "load_release": "evl.saving",
     "models": "evl.models",
-    "open_store": "evl.api.settings",
-    "predict": "evl.inference",
+    "open_store": "evl.api.stores",
+    "predict": "evl.api.predicting",
+    "prepare": "evl.api.checking",
     "read_manifest": "evl.data.manifests.manifest",
     "read_predictions": "evl.evaluation",
     "read_views": "evl.video.views",
     "sweep": "evl.api.training",
     "train": "evl.api.training",
+    "verify_store": "evl.api.stores",
     "zero_shot": "evl.saving",
 }
 __all__ = ["__version__", *sorted(_HOMES)]
 
 if TYPE_CHECKING:
     from evl import models
-    from evl.api.checking import check
+    from evl.api.checking import check, prepare
     from evl.api.clips import ClipDataset, create_model
     from evl.api.judging import evaluate
-    from evl.api.settings import open_store
-    from evl.api.training import extract, sweep, train
+    from evl.api.models import export, import_release
+    from evl.api.predicting import predict
+    from evl.api.stores import estimate_extraction, extract, open_store, verify_store
+    from evl.api.training import estimate_training, few_shot, sweep, train
     from evl.api.vectors import embed, embed_videos
     from evl.backbones import create_backbone, list_backbones
     from evl.config import RunConfig
     from evl.data.manifests.manifest import read_manifest
     from evl.errors import EVLError
     from evl.evaluation import read_predictions
-    from evl.inference import explain, predict
+    from evl.inference import explain
     from evl.models.decoder import EVLDecoder
     from evl.saving import VideoClassifier, load, load_release, zero_shot
     from evl.types import BackboneSpec, LayerFeatures, Prediction

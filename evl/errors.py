@@ -24,6 +24,17 @@ class ConfigError(EVLError, ValueError):
     """A setting does not exist, has the wrong type, or conflicts with another."""
 
 
+class ArgumentError(ConfigError):
+    """Arguments that cannot be given here: "``reason``: leave out ``names``". A command prints them as its options."""
+
+    def __init__(self, reason: str, names: Iterable[str]):
+        self.reason, self.names = reason, tuple(names)
+        super().__init__(f"{reason}: leave out {', '.join(self.names)}")
+
+    def __reduce__(self):
+        return type(self), (self.reason, self.names)
+
+
 class DataError(EVLError, ValueError):
     """A manifest or folder cannot be read as labeled videos."""
 

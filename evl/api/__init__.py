@@ -1,5 +1,5 @@
 """What users call: one function for each thing that a command does.
 
-settings (keywords → RunConfig), training (train, sweep, extract), judging (evaluate), vectors (embed), clips (a dataset
-for other training loops)
+settings (keywords → RunConfig), checking (check, prepare), stores (extract), training (train, sweep, few_shot), judging
+(evaluate), predicting, vectors (embed), models (export), clips (a dataset for other training loops)
 """

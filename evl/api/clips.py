@@ -50,7 +50,7 @@ def create_model(
     """
     if others := sections_of(fields).keys() - {"backbone", "model", "clip", "evaluation"}:
         raise ConfigError(f"a model has no settings of {' and '.join(sorted(others))}: leave them out")
-    chosen = config_for(backbone=backbone, recipe=recipe, config=config, settings=settings, fields=fields)
+    chosen = config_for(backbone=backbone, recipe=recipe, config=config, settings=settings, **fields)
     return build_classifier(chosen, tuple(class_names))
 
 
@@ -100,7 +100,7 @@ class ClipDataset(Dataset):
         is_list = not isinstance(data, str | os.PathLike | Mapping | Manifest)
         path = None if is_list or isinstance(data, Manifest) else data
         chosen = dict(backbone=backbone, config=config, settings=settings, is_made=preprocessing is not None)
-        self.config = config_for(path, fields=fields, **chosen)
+        self.config = config_for(path, **chosen, **fields)
         if self.config.data.features is not None:
             raise ConfigError("a store holds features, not clips: give the videos")
         if preprocessing is None:

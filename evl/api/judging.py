@@ -7,30 +7,27 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from evl.api.settings import is_store
+from evl.api.models import open_model, refuse_beside_store, store_in, workers_for
 from evl.config import RunConfig
 from evl.data.dataset import Files
 from evl.data.groups import with_groups
-from evl.data.loader import default_num_workers
 from evl.data.manifests.labels import clean_label
 from evl.data.manifests.manifest import Manifest, read_manifest
 from evl.data.moved import describe_gone, gone_samples, moved_samples, old_root
 from evl.data.splits import announce_notices
 from evl.errors import ConfigError, DataError, StoreError
-from evl.evaluation import Evaluation, evaluate_views, load_for_store, views_of_store, write_evaluation
+from evl.evaluation import Evaluation, evaluate_views, views_of_store, write_evaluation
 from evl.evaluation import evaluate as evaluate_samples
-from evl.evaluation.stored import refuse_other_features
 from evl.inference.reading import device_of
 from evl.runtime.distributed import join_world
 from evl.runtime.progress import Report, counting, showing
-from evl.saving import VideoClassifier, load
+from evl.saving import VideoClassifier
 from evl.store.store import FeatureStore
 from evl.training.run_folder import RunFolder
 from evl.types import Sample
 
 log = logging.getLogger("evl")
 AnyPath = str | os.PathLike
-FEW_VIDEOS = 16  # for fewer, starting processes to read them takes longer than it saves
 
 
 def evaluate(
@@ -76,17 +73,12 @@ def evaluate(
     run = _run_of(model)
     wanted = device or (str(device_of(model)) if isinstance(model, VideoClassifier) else None)
     with join_world(wanted) as world, showing(progress) as report:
-        store = data if isinstance(data, FeatureStore) else FeatureStore(os.fspath(data)) if is_store(data) else None
-        given = dict(root=root, num_clips=num_clips, num_crops=num_crops, num_workers=num_workers, files=files)
-        if store is not None and (others := [name for name, value in {**given, **sizes}.items() if value is not None]):
-            raise ConfigError(f"a store has its own videos, views and sizes: leave out {', '.join(others)}")
-        if not isinstance(model, VideoClassifier):
-            model = load(model, device=world.device, **sizes) if store is None else load_for_store(model, store)
-            model.to(world.device)
-        elif sizes:
-            raise ConfigError(f"{', '.join(sizes)} go with the folder of a run; this model is loaded already")
-        elif store is not None:
-            refuse_other_features(store, model.card, "this model")
+        store = store_in(data)
+        if store is not None:
+            of_videos = {"layout": None if layout == "auto" else layout, "split_number": split_number - 1 or None}
+            views = dict(num_clips=num_clips, num_crops=num_crops, num_workers=num_workers, files=files)
+            refuse_beside_store(root=root, **of_videos, **views, **sizes)
+        model = open_model(model, str(world.device), sizes, store)
         if trained_on is None:
             trained_on = run.samples("train") if run is not None and run.exists else ()
         if store is not None:
@@ -102,10 +94,9 @@ def evaluate(
             stream = views_of_store(model, store, split, precision=precision)
             result = evaluate_views([model], stream, **how)[0]
         else:
-            if num_workers is None:
-                num_workers = 0 if len(samples) < FEW_VIDEOS else default_num_workers()
+            workers = workers_for(len(samples), num_workers)
             views = dict(num_clips=num_clips, num_crops=num_crops, precision=precision, files=files)
-            result = evaluate_samples(model, samples, num_workers=num_workers, **views, **how)
+            result = evaluate_samples(model, samples, num_workers=workers, **views, **how)
         if out is not None and world.is_main:
             write_evaluation(out, result)
     return result

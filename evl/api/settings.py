@@ -20,69 +20,6 @@ from evl.store.description import DESCRIPTION
 from evl.store.store import FeatureStore
 
 log = logging.getLogger("evl")
-Sections = Mapping[str, Mapping[str, Any]]
-
-
-def make_config(
-    data: str | Path | None,
-    backbone: str | BackboneConfig | None,
-    recipe: str | None,
-    config: RunConfig | str | Path | None,
-    settings: Iterable[str] = (),
-    init: str | Path | None = None,
-    features: str | Path | None = None,
-    sections: Sections | None = None,
-    *,
-    is_made: bool = False,
-) -> RunConfig:
-    """The config that all of this describes: recipe, config, model or store first, then backbone and data, then single
-    settings: ``sections``, such as {"training": {"steps": 10}}, and ``settings``, such as "training.steps=10".
-
-    ``is_made``: the encoder is there already, so there is no warning about the choice of it."""
-    if recipe and config:
-        raise ConfigError("give --recipe or --config, not both")
-    if features and data:
-        raise ConfigError("a store lists its own videos: leave out --data, or --features")
-    start = _start(recipe, config)
-    is_said = bool(recipe or config)
-    if features and not is_said:
-        start = FeatureStore(features).description.config
-    if init is not None:
-        folder = find_model(init)
-        card = read_card(folder)
-        if features and not is_said:
-            start = dataclasses.replace(start, model=card.config.model)
-        elif not is_said:  # what is not said is as it was there
-            start = replace(card.config.without_training(), backbone={"weights": weights_file(folder, card)})
-        start = replace(start, training={"init": str(folder.absolute())})
-    if isinstance(backbone, BackboneConfig):
-        start = replace(start, backbone=dataclasses.asdict(backbone))
-    elif backbone is not None:
-        chosen = named(os.fspath(backbone))
-        start = replace(start, backbone={"name": chosen.name, "weights": chosen.weights})
-    if data is not None:
-        start = replace(start, data={"path": str(data)})
-    if features is not None:
-        start = replace(start, data={"features": str(features)})
-    start = replace(start, **(sections or {})).with_settings(settings)
-    if start.backbone.name == EMBEDDED and not is_made:
-        trained = start.backbone.pretrained
-        log.warning(
-            "backbone: %s, very small, made for first steps: %s. For real scores take a large one, such as "
-            "vit_base_patch16_clip_quickgelu_224.openai",
-            start.backbone.name, "it knows drawings, not the world" if trained else "it is not trained at all",
-        )  # fmt: skip
-    return start
-
-
-def _start(recipe: str | None, config: RunConfig | str | Path | None) -> RunConfig:
-    if isinstance(config, RunConfig):
-        return config
-    if config is not None and not isinstance(config, str | os.PathLike):
-        raise ConfigError(f"config {config!r:.60}: expected an evl.RunConfig, or the path of a config.yaml")
-    if config is not None and os.path.isdir(expand_home(config)):
-        raise ConfigError(f"config {config} is a folder: expected a config.yaml; give videos as data={str(config)!r}")
-    return get_recipe(recipe) if recipe else RunConfig.from_yaml(config, strict=True) if config else RunConfig()
 
 
 def config_for(
@@ -92,12 +29,15 @@ def config_for(
     recipe: str | None = None,
     config: RunConfig | str | Path | None = None,
     settings: Iterable[str] = (),
-    fields: Mapping[str, Any],
     is_made: bool = False,
+    **fields: Any,
 ) -> RunConfig:
-    """``make_config`` for functions with keywords: ``fields`` are theirs (``sections_of``). ``data``: videos, or a
-    store, which then takes the place of the videos; also the section as a dict, as ``backbone`` may be."""
-    fields = dict(fields)
+    """The config that all of this describes: recipe, config, model or store first, then backbone and data, then single
+    settings: ``fields`` (``sections_of``) and ``settings``, such as "training.steps=10".
+
+    ``data``: videos, or a store, which then takes the place of the videos; also the section as a dict, as ``backbone``
+    may be. ``is_made``: the encoder is there already, so there is no warning about the choice of it.
+    """
     if isinstance(data, Mapping):
         data, fields["data"] = None, data
     if isinstance(backbone, Mapping):
@@ -110,25 +50,70 @@ def config_for(
         raise ConfigError(
             f"data {data!r:.60}: expected the path of a folder of videos, of a list of them, or of a store of features"
         )
-    if features is not None and (videos := _videos_of(sections, settings)):
-        raise ConfigError(f"a store has its own videos, decoded and split: leave out {', '.join(videos)}")
-    if isinstance(settings, str):
-        settings = (settings,)
-    features = None if features is None else os.fspath(features)
-    return make_config(data, backbone, recipe, config, tuple(settings), init, features, sections, is_made=is_made)
+    if recipe and config:
+        raise ConfigError("give --recipe or --config, not both")
+    if features is not None and data is not None:
+        raise ConfigError("a store lists its own videos: leave out --data, or --features")
+    settings = (settings,) if isinstance(settings, str) else tuple(settings)
+    start = _start(recipe, config, init, None if features is None else os.fspath(features))
+    if isinstance(backbone, BackboneConfig):
+        start = replace(start, backbone=dataclasses.asdict(backbone))
+    elif backbone is not None:
+        chosen = named(os.fspath(backbone))
+        start = replace(start, backbone={"name": chosen.name, "weights": chosen.weights})
+    if data is not None:
+        start = replace(start, data={"path": str(data)})
+    start = replace(start, **sections).with_settings(settings)
+    said = [setting.partition("=")[0] for setting in settings]
+    refuse_other_videos(start, data, (*said, *(f"data.{field}" for field in sections.get("data", {}))))
+    if start.backbone.name == EMBEDDED and not is_made:
+        trained = start.backbone.pretrained
+        log.warning(
+            "backbone: %s, very small, made for first steps: %s. For real scores take a large one, such as "
+            "vit_base_patch16_clip_quickgelu_224.openai",
+            start.backbone.name, "it knows drawings, not the world" if trained else "it is not trained at all",
+        )  # fmt: skip
+    return start
 
 
-def _videos_of(sections: Sections, settings: Iterable[str]) -> list[str]:
-    """Settings of ``data`` that a run from a store does not read."""
-    said = [setting.partition("=")[0].strip() for setting in settings]
-    said += [f"data.{field}" for field in sections.get("data", {})]
+def _start(recipe: str | None, config: Any, init: str | Path | None, features: str | None) -> RunConfig:
+    """A recipe, a config, or the defaults; where neither is given, the settings of a store and of a model instead."""
+    start, is_said = _recipe_or_config(recipe, config), bool(recipe or config)
+    if features is not None and not is_said:
+        start = FeatureStore(features).description.config
+    if init is not None:
+        folder = find_model(init)
+        card = read_card(folder)
+        if features is not None and not is_said:
+            start = dataclasses.replace(start, model=card.config.model)
+        elif not is_said:
+            start = replace(card.config.without_training(), backbone={"weights": weights_file(folder, card)})
+        start = replace(start, training={"init": str(folder.absolute())})
+    return start if features is None else replace(start, data={"features": features})
+
+
+def _recipe_or_config(recipe: str | None, config: RunConfig | str | Path | None) -> RunConfig:
+    if isinstance(config, RunConfig):
+        return config
+    if config is not None and not isinstance(config, str | os.PathLike):
+        raise ConfigError(f"config {config!r:.60}: expected an evl.RunConfig, or the path of a config.yaml")
+    if config is not None and os.path.isdir(expand_home(config)):
+        raise ConfigError(f"config {config} is a folder: expected a config.yaml; give videos as data={str(config)!r}")
+    return get_recipe(recipe) if recipe else RunConfig.from_yaml(config, strict=True) if config else RunConfig()
+
+
+def refuse_other_videos(config: RunConfig, data: Any, said: Iterable[str]) -> None:
+    """ConfigError where a run from a store is also given videos, which it would not read: ``data``, or settings in
+    ``said``, such as "data.path"."""
+    if config.data.features is None:
+        return
+    if data is not None:
+        raise ConfigError(f"a store lists its own videos: leave out --data, or data.features={config.data.features}")
     own = {"data.features", "data.max_damaged_share"}
-    return [name for name in dict.fromkeys(said) if name.startswith("data.") and name not in own]
-
-
-def open_store(path: str | Path) -> FeatureStore:
-    """The finished store of features in a folder: ``splits``, ``class_names``, ``description``. Raises StoreError."""
-    return FeatureStore(os.fspath(path))
+    if names := [name for name in dict.fromkeys(map(str.strip, said)) if name.startswith("data.") and name not in own]:
+        raise ConfigError(
+            f"a store has its own videos, decoded and split: leave out {', '.join(names)}, or go without --features"
+        )
 
 
 def is_store(data: Any) -> bool:

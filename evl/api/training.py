@@ -1,4 +1,4 @@
-"""Train, sweep and extract, in one call each."""
+"""Train a classifier, many on few videos, or a grid of them: one call each."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from evl.api.settings import config_for, place_of
+from evl.api.settings import config_for, place_of, refuse_other_videos
 from evl.backbones.embedded import EMBEDDED
 from evl.backbones.weights.fetch import weights_on_disk
 from evl.config import BackboneConfig, RunConfig
-from evl.errors import ConfigError, EVLError
-from evl.extraction.extract import ExtractResult
-from evl.extraction.extract import extract as extract_features
+from evl.errors import ArgumentError, ConfigError, EVLError
 from evl.inference.reading import device_of
 from evl.runtime.progress import Report, showing
 from evl.saving import VideoClassifier, load
-from evl.store.description import StoreOptions
+from evl.training.estimate import estimate_training as estimate_run
+from evl.training.few_shots.few_shot import few_shot as few_shot_runs
+from evl.training.few_shots.report import FewShotResult
 from evl.training.pace import RunTime, say
 from evl.training.run import train as train_run
 from evl.training.sweeps.results import SweepResult
@@ -39,6 +39,7 @@ def train(
     settings: Iterable[str] = (),
     resume: bool = False,
     device: str | None = None,
+    with_encoder: bool = True,
     progress: bool | Report = True,
     on_pace: Callable[[RunTime], None] = say,
     **fields: Any,
@@ -54,34 +55,40 @@ def train(
         backbone: the frozen encoder: a name, a file, or its section.
         recipe: where to start from instead of ``config``, by name.
         settings: single settings as on the command line, such as ``"training.steps=2000"``.
-        resume: go on with the run in ``out`` from its newest checkpoint; of the others only ``settings`` may be given.
+        resume: go on with the run in ``out`` from its newest checkpoint; of the arguments above only ``settings`` may
+            be given.
+        with_encoder: whether a model that was trained from a store gets its encoder, where the encoder's weights are
+            on this machine. Without an encoder it takes features only.
         progress: True: bars with the time left, and what evl logs; False: nothing; or a function that is called with an
             ``evl.training.Progress``.
         fields: settings by name (``steps=2000``), by section (``training={"steps": 2000}``), or by both in one
             (``**{"training.steps": 2000}``). A name that several sections have needs its section.
 
-    ``model.run`` is the ``evl.training.RunResult``. A model that was trained from a store gets its encoder where the
-    encoder's weights are on this machine; else it takes features only, which is logged. After Ctrl-C a checkpoint is
-    saved and ``evl.training.Interrupted`` raised. Raises errors of ``evl.errors``.
+    ``model.run`` is the ``evl.training.RunResult``. After Ctrl-C a checkpoint is saved and
+    ``evl.training.Interrupted`` raised. Raises errors of ``evl.errors``.
     """
-    if out is None:
-        raise ConfigError('where to? Give out="runs/mine", the folder of the run')
     settings = (settings,) if isinstance(settings, str) else tuple(settings)
-    if resume:
-        begin = {"config": config, "data": data, "backbone": backbone, "recipe": recipe, **fields}
-        if given := [name for name, value in begin.items() if value is not None]:
-            raise ConfigError(
-                f"resume=True goes on with what {out} was told: leave out {', '.join(given)}; what may change is given "
-                'as settings=["data.root=…"]'
-            )
-    given = dict(backbone=backbone, recipe=recipe, config=config, settings=settings, fields=fields)
+    start = {"config": config, "data": data, "backbone": backbone, "recipe": recipe, **fields}
     with showing(progress) as report:
-        chosen, settings = (None, settings) if resume else (config_for(data, **given), ())
-        how = dict(resume=resume, settings=settings, device=device, progress=report, on_pace=on_pace)
+        chosen = _config(out, resume, start if resume else {**start, "settings": settings})
+        how = dict(resume=resume, settings=settings if resume else (), device=device, progress=report, on_pace=on_pace)
         result = train_run(chosen, out, **how)
-        model = result.model if result.model.backbone is not None else _with_encoder(result.model, result.folder)
+        model = result.model
+        if with_encoder and model.backbone is None:
+            model = _with_encoder(model, result.folder)
     model.run = result
     return model
+
+
+def _config(out: AnyPath | None, resume: bool, given: Mapping[str, Any]) -> RunConfig | None:
+    """The config of the arguments ``given``; None where a run goes on, which takes none of them."""
+    if out is None:
+        raise ConfigError('where to? Give out="runs/mine", a new folder')
+    if not resume:
+        return config_for(**given)
+    if names := [name for name, value in given.items() if value is not None and value not in ((), [])]:
+        raise ArgumentError(f"resume goes on with the settings in {out}", names)
+    return None
 
 
 def _with_encoder(model: VideoClassifier, folder: Path) -> VideoClassifier:
@@ -98,6 +105,54 @@ def _with_encoder(model: VideoClassifier, folder: Path) -> VideoClassifier:
         return model
 
 
+def estimate_training(
+    config: RunConfig | AnyPath | None = None,
+    *,
+    data: AnyPath | Mapping[str, Any] | None = None,
+    device: str | None = None,
+    **start: Any,
+) -> RunTime:
+    """How long ``evl.train`` of the same arguments will take: ``.seconds`` and ``.sentence``.
+
+    Its first steps are done, for up to about a minute, and thrown away. Raises what ``evl.train`` does.
+    """
+    return estimate_run(config_for(data, config=config, **start), device=device)
+
+
+def few_shot(
+    config: RunConfig | AnyPath | None = None,
+    out: AnyPath | None = None,
+    *,
+    data: AnyPath | Mapping[str, Any] | None = None,
+    shots: Sequence[int] = (),
+    draws: int | None = None,
+    keep_runs: bool = False,
+    resume: bool = False,
+    device: str | None = None,
+    progress: bool | Report = True,
+    **start: Any,
+) -> FewShotResult:
+    """Trains heads on a few videos of each class, again and again, and judges them: how many labels are enough?
+
+        evl.few_shot(data="store", out="runs/few", shots=[1, 2, 4, 8, 16]).rows[0].mean
+
+    Args:
+        data: a store of features with validation videos.
+        shots: numbers of training videos of each class.
+        draws: for each of ``shots``, how many times the videos are drawn, 2 to 20; None: 5.
+        keep_runs: keep every head and its predictions.
+        resume: go on in ``out`` with those of ``shots`` that are not done; no argument above may be given.
+
+    The other arguments are those of ``evl.train``. Raises errors of ``evl.errors``.
+    """
+    given = {"config": config, "data": data, **start}
+    drawn = {"shots": tuple(shots), "draws": draws, "keep_runs": keep_runs or None}
+    with showing(progress) as report:
+        chosen = _config(out, resume, {**given, **drawn} if resume else given)
+        how = dict(keep_runs=keep_runs, resume=resume, device=device, progress=report)
+        return few_shot_runs(chosen, out, shots=drawn["shots"], draws=5 if draws is None else draws, **how)
+
+
 def sweep(
     config: RunConfig | AnyPath | None = None,
     out: AnyPath | None = None,
@@ -105,13 +160,11 @@ def sweep(
     grid: Mapping[str, Sequence[Any]] | Iterable[str] = (),
     data: AnyPath | Mapping[str, Any] | None = None,
     backbone: str | BackboneConfig | Mapping[str, Any] | None = None,
-    recipe: str | None = None,
-    settings: Iterable[str] = (),
+    keep_predictions: bool = False,
     resume: bool = False,
     device: str | None = None,
-    keep_predictions: bool = False,
     progress: bool | Report = True,
-    **fields: Any,
+    **start: Any,
 ) -> SweepResult:
     """Trains a head for every combination of ``grid`` in one pass over the data, and chooses by the validation videos.
 
@@ -122,18 +175,13 @@ def sweep(
     other arguments are those of ``evl.train``. Every head is saved as a run in ``out``. Raises errors of
     ``evl.errors``.
     """
-    if out is None:
-        raise ConfigError('where to? Give out="sweeps/mine", the folder of the sweep')
     grid = [grid] if isinstance(grid, str) else grid
     texts = [_texts(*pair) for pair in grid.items()] if isinstance(grid, Mapping) else list(grid)
-    if resume:
-        begin = {"config": config, "data": data, "backbone": backbone, "recipe": recipe, **fields}
-        begin |= {"grid": texts or None, "settings": list(settings) or None}
-        if given := [name for name, value in begin.items() if value is not None]:
-            raise ConfigError(f"resume=True goes on with what {out} was told: leave out {', '.join(given)}")
-    given = dict(backbone=backbone, recipe=recipe, config=config, settings=settings, fields=fields)
+    given = {"config": config, "data": data, "backbone": backbone, **start}
     with showing(progress) as report:
-        chosen = None if resume else config_for(data, **given)
+        chosen = _config(out, resume, {**given, "grid": texts} if resume else given)
+        if chosen is not None:
+            refuse_other_videos(chosen, None, [text.partition("=")[0] for text in texts])
         how = dict(resume=resume, device=device, keep_predictions=keep_predictions, progress=report)
         return sweep_grid(chosen, texts, out, **how)
 
@@ -147,52 +195,3 @@ def _texts(name: str, values: Sequence[Any]) -> str:
         return f"{place_of(name)}={','.join(json.dumps(value, ensure_ascii=False) for value in values)}"
     except TypeError as error:
         raise ConfigError(f"grid: {name}: {error}") from None
-
-
-def extract(
-    data: AnyPath | Mapping[str, Any] | None = None,
-    out: AnyPath | None = None,
-    *,
-    backbone: str | BackboneConfig | Mapping[str, Any] | None = None,
-    config: RunConfig | AnyPath | None = None,
-    recipe: str | None = None,
-    settings: Iterable[str] = (),
-    clips_per_video: int = 1,
-    frames: int | None = None,
-    form: str = "tokens",
-    dtype: str = "float16",
-    scale: str = "channel",
-    shard_megabytes: int = 128,
-    part: tuple[int, int] = (1, 1),
-    device: str | None = None,
-    yes: bool = False,
-    progress: bool | Report = True,
-    **fields: Any,
-) -> ExtractResult:
-    """Writes what the frozen encoder says of every video into a store, the folder ``out``, or goes on with one.
-
-        evl.extract("videos/", out="store", backbone="vit_base_patch16_clip_quickgelu_224.openai")
-        model = evl.train(data="store", out="runs/mine", lr=1e-3)
-
-    Args:
-        clips_per_video: augmented clips of each training video.
-        frames: None, or longer runs of frames, of which training draws its clips.
-        form, dtype, scale, shard_megabytes: how they are stored (docs/store.md).
-        part: (i, n), the i-th of n parts from 1, for n processes side by side.
-        yes: go on where the disk seems too small.
-
-    The other arguments are those of ``evl.train``. The result may be given as ``data`` to whatever reads a store;
-    its ``damaged`` are the videos that could not be read. Raises errors of ``evl.errors``.
-    """
-    if out is None:
-        raise ConfigError('where to? Give out="store", the folder of the store')
-    options = StoreOptions(
-        form=form, dtype=dtype, scale=scale, clips_per_video=clips_per_video, frames=frames,
-        shard_megabytes=shard_megabytes,
-    )  # fmt: skip
-    given = dict(backbone=backbone, recipe=recipe, config=config, settings=settings, fields=fields)
-    with showing(progress) as report:
-        chosen = config_for(data, **given)
-        if chosen.data.features is not None:
-            raise ConfigError("data is a store of features already; give the videos")
-        return extract_features(chosen, out, options, device=device, part=part, yes=yes, progress=report)

@@ -5,33 +5,31 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from evl.api.judging import FEW_VIDEOS
-from evl.api.settings import is_store
+from evl.api.models import open_model, refuse_beside_store, store_in, workers_for
 from evl.backbones import FrozenBackbone, named
 from evl.config import BackboneConfig, RunConfig
 from evl.config import replace as replace_settings
-from evl.data.loader import default_num_workers
 from evl.data.manifests.manifest import Manifest, read_manifest
 from evl.data.manifests.paths import AnyPath, videos_at
-from evl.errors import ConfigError, DataError, plural
+from evl.errors import ConfigError, DataError, SaveError, plural
 from evl.evaluation import (
     NeighborScores,
     encoder_for,
-    load_for_store,
     neighbor_scores,
     protocol_of,
     views_of_store,
 )
-from evl.evaluation.stored import refuse_other_features
 from evl.inference import views_for
-from evl.inference.embedding import Embeddings, Pool, joined
+from evl.inference.embedding import Embeddings, Pool, joined, require_ending, write_embeddings
 from evl.inference.embedding import embed as embed_views
 from evl.runtime.distributed import pick_device
 from evl.runtime.progress import Report, counting, showing
-from evl.saving import VideoClassifier, build_classifier, load
+from evl.saving import VideoClassifier, build_classifier
 from evl.saving.hub import is_hub_id
 from evl.store.store import FeatureStore
 from evl.types import Sample
@@ -102,6 +100,7 @@ def embed_videos(
     batch_size: int | None = None,
     num_workers: int | None = None,
     device: str | None = None,
+    out: AnyPath | None = None,
     progress: bool | Report = True,
     **sizes,
 ) -> VideoVectors:
@@ -114,17 +113,18 @@ def embed_videos(
         labeled: ``data`` is a folder per class, a data set, or a list with labels, below ``root``.
         num_clips, num_crops, batch_size: None for the model's own.
         device: None: that of a model, else CUDA if there is one.
+        out: FILE.parquet, or FILE.npy with the rest beside it in FILE.videos.csv, which is written; None: nothing is.
         progress: as for ``evl.train``.
         sizes: ``num_frames``, ``stride``, ``frames_per_second`` and ``image_size``, as for ``evl.load``.
 
     Raises DataError where not one video could be read.
     """
     sizes = {name: value for name, value in sizes.items() if value is not None}
-    store = data if isinstance(data, FeatureStore) else FeatureStore(os.fspath(data)) if is_store(data) else None
+    store = store_in(data)
+    if out is not None:
+        _refuse_out(require_ending(out), data)
     if store is not None:
-        given = dict(root=root, num_clips=num_clips, num_crops=num_crops, num_workers=num_workers, **sizes)
-        if others := [name for name, value in given.items() if value is not None]:
-            raise ConfigError(f"a store has its own videos, views and sizes: leave out {', '.join(others)}")
+        refuse_beside_store(root=root, num_clips=num_clips, num_crops=num_crops, num_workers=num_workers, **sizes)
         if split is not None and split not in store.splits:
             raise DataError(f"{store.path} has no split {split!r}, only {', '.join(store.splits)}")
         chosen = [one for name, one in store.splits.items() if split in (None, name)]
@@ -144,7 +144,7 @@ def embed_videos(
     if store is not None:
         streams = [views_of_store(model, store, one.name, labeled=False) for one in chosen]
     else:
-        workers = (0 if len(samples) < FEW_VIDEOS else default_num_workers()) if num_workers is None else num_workers
+        workers = workers_for(len(samples), num_workers)
         streams = [views_for(model, samples, num_clips=num_clips, num_crops=num_crops, num_workers=workers)]
     with showing(progress) as report:
         how = dict(pool=pool, batch_size=batch_size, progress=counting(report, "embedding", len(samples)))
@@ -161,7 +161,17 @@ def embed_videos(
     if store is not None and "train" in splits:
         protocol += "; training videos by their stored training clips"
     kept = tuple(split_of[sample.name] for sample in found.samples)
-    return VideoVectors(found.samples, found.vectors, found.damaged, kept, pool, protocol)
+    result = VideoVectors(found.samples, found.vectors, found.damaged, kept, pool, protocol)
+    if out is not None:
+        write_embeddings(out, result, kept)
+    return result
+
+
+def _refuse_out(out: Path, data: Any) -> None:
+    """SaveError where the vectors would replace the list of videos."""
+    written = {out.resolve(), out.with_suffix(".videos.csv").resolve()}
+    if isinstance(data, str | os.PathLike) and Path(data).resolve() in written:
+        raise SaveError(f"{out}: would be written over the list of videos; choose another --out")
 
 
 def _given(data) -> Sequence[Sample]:
@@ -186,16 +196,10 @@ def _listed(data, root, split: str | None):
 def _model(model, store: FeatureStore | None, device: str | None, sizes: dict) -> tuple[VideoClassifier, bool]:
     """(the model on its device, whether it was trained)."""
     if isinstance(model, VideoClassifier):
-        if sizes:
-            raise ConfigError(f"{', '.join(sizes)} go with the folder of a run; this model is loaded already")
-        if store is not None:
-            refuse_other_features(store, model.card, "this model")
-        return model if device is None else model.to(pick_device(device)), True
+        return open_model(model, device, sizes, store), True
     is_path = isinstance(model, os.PathLike) and not os.path.isfile(model)  # a Path that is not there was to be a run
     if is_path or (isinstance(model, str) and (os.path.isdir(model) or is_hub_id(model))):
-        chosen = pick_device(device)
-        found = load(model, device=chosen, **sizes) if store is None else load_for_store(model, store, chosen)
-        return found, True
+        return open_model(model, device, sizes, store), True
     if store is None:
         return bare_model(model, **sizes).to(pick_device(device)), False
     if model is not None:

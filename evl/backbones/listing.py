@@ -46,6 +46,20 @@ class Listed:
         """Whether it can be used without a network."""
         return self.file is not None or self.source == "evl"
 
+    def to_dict(self) -> dict:
+        fields = ("width", "depth", "num_heads", "grid", "num_prefix_tokens", "image_size", "patch_size")
+        return {
+            "name": self.name,
+            "family": self.family,
+            **{field: getattr(self.spec, field) for field in fields},
+            "parameters": self.parameters,
+            "gflops": round(self.macs / 1e9, 3),  # a multiply-add counted once
+            "license": self.license,
+            "source": self.source,
+            "file": self.file,
+            "weights_here": self.is_here,
+        }
+
 
 def list_backbones(word: str = "") -> list[Listed]:
     """All that work here whose name contains ``word`` (or matches it, with * and ?) or whose family does.
@@ -93,6 +107,21 @@ def refuse(name: str) -> None:
     refuse_by_name(name)
     refuse_wrong_activation(name)
     _sizes(name.partition(".")[0])
+
+
+def why_none(word: str) -> str:
+    """A sentence on a ``word`` that lists nothing, with the reason where it names an architecture that cannot work."""
+    sentence = f"no backbone that works here has {word!r} in its name or family; 'evl backbones' lists all"
+    if any(sign in word for sign in "*?["):
+        return sentence
+    architecture = word.partition(".")[0]
+    known = [word] if timm.is_model(architecture) else timm.list_models(f"{word}*") + timm.list_models(f"*{word}*")
+    try:
+        for name in known[:20]:
+            refuse(name)
+    except BackboneError as refusal:
+        return f"{sentence}. {refusal}"
+    return sentence
 
 
 @cache

@@ -13,8 +13,9 @@ from evl.bench.counts import backbone_macs, counted_by_torch, decoder_macs, tota
 from evl.bench.measure import describe_machine, matmul_peak, peak_bytes, time_together
 from evl.bench.twin import plain_decoder
 from evl.config import BackboneConfig, RunConfig, replace
+from evl.errors import ConfigError, nearest
 from evl.models import Classifier, ClassifierHead, EVLDecoder
-from evl.runtime.distributed import World
+from evl.runtime.distributed import World, pick_device
 from evl.runtime.precision import autocast, resolve_precision
 from evl.streams import Batch
 from evl.training.learner import Learner
@@ -49,10 +50,17 @@ SIZES = {
 }
 
 
+def find_size(name: str) -> BenchSize:
+    """One of ``SIZES``. Raises ConfigError where there is none of this name."""
+    if name not in SIZES:
+        raise ConfigError(f"no size {name!r}{nearest(name, SIZES)}")
+    return SIZES[name]
+
+
 def run_bench(
     size: str,
     *,
-    device: torch.device,
+    device: torch.device | str | None = None,
     precision: str = "auto",
     batch_size: int | None = None,
     repeats: int = 5,
@@ -62,10 +70,13 @@ def run_bench(
 ) -> dict:
     """Measures one of ``SIZES`` and returns a JSON-able document; see docs/performance.md for its fields.
 
-    Weights are random: nothing is downloaded, and time does not depend on them. ``twin``: whether the plain decoder is
-    measured too; without it its numbers, and the ratios to it, are None.
+    Weights are random: nothing is downloaded, and time does not depend on them. ``device``: None: CUDA if there is one.
+    ``twin``: whether the plain decoder is measured too; without it its numbers, and the ratios to it, are None.
     """
-    chosen = SIZES[size]
+    chosen = find_size(size)
+    if precision not in ("auto", "fp32", "bf16", "fp16"):
+        raise ConfigError(f"precision {precision!r}; expected auto, fp32, bf16 or fp16")
+    device = device if isinstance(device, torch.device) else pick_device(device)
     precision = resolve_precision(precision, device)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     batch = batch_size or (chosen.cuda_batch_size if device.type == "cuda" else chosen.batch_size)

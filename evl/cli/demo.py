@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -24,68 +23,7 @@ def command(
 ) -> None:
     """Make videos of things that move, train five decoders on one frozen image model, and compare: in minutes, without
     downloads."""
-    from dataclasses import replace
+    from evl.cli.show_demo import print_result
+    from evl.demo.run import run_demo
 
-    from evl.cli.common import Bars, start_logging
-    from evl.demo.run import DEFAULT, FULL, run_demo
-    from evl.runtime.progress import Progress
-
-    start_logging()
-    size = FULL if full else DEFAULT
-    if videos is not None:
-        size = replace(size, train=videos, test=max(1, videos // 3))
-    if steps is not None:
-        size = replace(size, steps=steps)
-    with Bars() as bars:
-
-        def bar(description, total):
-            return lambda done, note="": bars(Progress(description, done, total, note))
-
-        result = run_demo(out, size=size, seed=seed, bar=bar)
-    print_result(result)
-
-
-def print_result(result) -> None:
-    """The table of scores, a prediction, and what to do next."""
-    from rich.table import Table
-
-    from evl.cli.common import output
-    from evl.demo.report.scores import score_of
-    from evl.demo.results import EVL, ROWS, TASKS
-
-    table = Table("", *(f"which {task}" for task in TASKS), "trainable parameters", "seconds")
-    for variant in ROWS:
-        found = [result.of(variant, task) for task in TASKS]
-        if not all(found):
-            continue
-        cells = [f"{score.percent}  ({score.interval})" for score in map(score_of, found)]
-        seconds = sum(one.seconds for outcomes in found for one in outcomes)
-        bold = "bold" if variant == EVL else None
-        table.add_row(variant, *cells, f"{found[0][0].trainable:,}", f"{seconds:.0f}", style=bold)
-    table.add_row("chance", *(f"{result.chance[task]:.1f} %" for task in TASKS), "", "")
-    output.print(table)
-    (first, *_), (other, *_) = (result.of(EVL, task) for task in TASKS)
-    num_seeds = len(result.of(EVL, "motion"))
-    intervals = f"t-intervals over {num_seeds} seeds" if num_seeds > 1 else "Wilson's, over videos; one seed"
-    prediction, folder = result.prediction, _shown(result.folder)
-    best, video, run = prediction.best(1)[0], _shown(prediction.path), _shown(first.folder)
-    lines = [
-        "top-1 on test videos, whose objects and artist no decoder was trained on, with 95 % intervals "
-        f"({intervals}); seconds: training and judging, both tasks",
-        f"({first.evaluation.protocol})",
-        "",
-        f"predicted  {video}: {result.class_names[best]} ({100 * prediction.scores[best]:.1f} %)",
-        f"report     {folder / 'report.html'}",
-        f"videos     {folder / 'motions'}  (motion.csv, object.csv)",
-        f"runs       {run}, {other.folder.name}, …",
-        "",
-        f"try        evl predict {shlex.quote(str(run))} {shlex.quote(str(video))}",
-        "your own   evl train --data FOLDER_WITH_A_FOLDER_PER_CLASS --out runs/mine",
-    ]
-    output.print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)
-
-
-def _shown(path: str | Path) -> Path:
-    """Relative to where the user is, if it is below."""
-    path, here = Path(path), Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
+    print_result(run_demo(out, full=full, seed=seed, videos=videos, steps=steps))

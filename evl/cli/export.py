@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from evl.cli.options import FramesPerSecond, ImageSize, NumFrames, Stride, sizes
+from evl.cli.options import FramesPerSecond, ImageSize, NumFrames, Stride
 
 NAME = "export"
 
@@ -27,7 +27,7 @@ def command(
         Format, typer.Option(help="evl: a folder that evl.load reads; release: a checkpoint as the original EVL has.")
     ] = Format.evl,
     with_backbone: Annotated[
-        bool, typer.Option("--with-backbone", help="Put the frozen encoder's weights inside; mind their licence.")
+        bool, typer.Option("--with-backbone", help="Put the frozen encoder's weights inside; mind their license.")
     ] = False,
     push: Annotated[
         str | None, typer.Option(metavar="OWNER/NAME", help="Push to the Hugging Face Hub; log in by: hf auth login")
@@ -38,32 +38,20 @@ def command(
     frames_per_second: FramesPerSecond = None,
     image_size: ImageSize = None,
 ) -> None:
-    """Make a model that travels: weights, all that belongs to them, and a page for whoever gets it.
+    """Write a model that can be given away: its weights, all that belongs to them, and a page about it.
 
     evl export runs/mine --out doors                   a folder with model.safetensors, model.json, README.md
     evl export runs/mine --out doors --with-backbone   the same, and nothing else is needed to load it
     evl export runs/mine --push you/doors              to the hub; anyone then has evl.load("you/doors")
     evl export runs/mine --format release --out x.pth  for the original code
     """
-    from evl.cli.common import output, start_logging
-    from evl.errors import ConfigError, SaveError
-    from evl.runtime.files import is_used
-    from evl.saving import load, save_release
+    from evl.api.models import export
+    from evl.cli.common import say
 
-    start_logging()
-    if out is None and push is None:
-        raise ConfigError("nowhere to export to: give --out, or --push OWNER/NAME")
-    if format is Format.release and (with_backbone or push):
-        raise ConfigError("--format release is one file without a backbone; leave out --with-backbone and --push")
-    if out is not None and out.exists() and (format is not Format.evl or is_used(out)):
-        raise SaveError(f"{out} is there already; choose another --out")
-    model = load(run, **sizes(num_frames, stride, image_size, frames_per_second))
-    if format is Format.release:
-        save_release(model, out)
-    elif out is not None:
-        model.save_pretrained(out, with_backbone=with_backbone or None)
-    if push is not None:
-        url = model.push_to_hub(push, with_backbone=with_backbone or None, private=private or None)
-        output.print(f"pushed to {url}", highlight=False, markup=False, soft_wrap=True)
+    sizes = dict(num_frames=num_frames, stride=stride, frames_per_second=frames_per_second, image_size=image_size)
+    where = dict(push=push, private=private or None)
+    url = export(run, out, format=format.value, with_backbone=with_backbone or None, **where, **sizes)
+    if url is not None:
+        say(f"pushed to {url}")
     if out is not None:
-        output.print(f"exported to {out}", highlight=False, markup=False, soft_wrap=True)
+        say(f"exported to {out}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -19,10 +18,10 @@ def command(
     out: Annotated[Path, typer.Option(help="Folder of the run that is made.")],
     classes: Annotated[
         str | None,
-        typer.Option(help="kinetics400, or a file with one class name a line; default: the classes' numbers."),
+        typer.Option(help="kinetics400, or a file with one class name per line; default: the classes' numbers."),
     ] = None,
     num_frames: Annotated[
-        int | None, typer.Option(min=1, help="Only for a checkpoint without temporal positions, which would tell.")
+        int | None, typer.Option(min=1, help="Only for a checkpoint without temporal positions.")
     ] = None,
     stride: Annotated[
         int | None, typer.Option(min=1, help="Frames between neighbors; default: 16, or 8 for 32 frames.")
@@ -35,31 +34,13 @@ def command(
 
     evl import-release k400_vitb16_8f.pth --backbone ViT-B-16.pt --classes kinetics400 --out runs/k400
     """
-    from evl.cli.common import output, start_logging
-    from evl.config import replace
-    from evl.data.manifests.manifest import read_class_names
-    from evl.errors import CheckpointError
-    from evl.saving import kinetics400_class_names, load_release, save_model
-    from evl.training.run_folder import RunFolder
+    from evl.api.models import import_release
+    from evl.cli.common import say
 
-    start_logging()
-    names = None
-    if classes is not None:
-        names = kinetics400_class_names() if classes == "kinetics400" else read_class_names(classes)
-    model = load_release(checkpoint, backbone, class_names=names, num_frames=num_frames, stride=stride)
-    if model.card is None:
-        raise CheckpointError(f"{checkpoint} has no temporal positions that tell its frames; give --num-frames")
+    how = dict(classes=classes, num_frames=num_frames, stride=stride, with_backbone=with_backbone)
+    model = import_release(checkpoint, backbone, out, **how)
     config = model.card.config
-    if config.backbone.weights is not None:
-        config = replace(config, backbone={"weights": str(Path(config.backbone.weights).absolute())})
-    RunFolder(out).create(config, model.class_names, (), (), {})
-    try:
-        save_model(model, out, with_backbone=with_backbone)
-    except BaseException:
-        shutil.rmtree(out, ignore_errors=True)  # it was made just now, and half a run would be taken for one
-        raise
-    output.print(
+    say(
         f"{out}: {len(model.class_names)} classes, {config.clip.num_frames} frames, {config.model.taps} blocks of "
-        f"{model.backbone.spec.name}; next: evl predict {out} VIDEO",
-        highlight=False, markup=False, soft_wrap=True,
-    )  # fmt: skip
+        f"{model.backbone.spec.name}; next: evl predict {out} VIDEO"
+    )

@@ -24,9 +24,10 @@ from evl.cli import (
     sweep,
     train,
 )
-from evl.cli.common import console, error
+from evl.cli.common import error, tell
 from evl.errors import EVLError
 from evl.runtime.files import expand_home
+from evl.runtime.progress import start_logging
 
 app = typer.Typer(
     name="evl",
@@ -37,21 +38,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_COMMANDS = (
+COMMANDS = (
     demo, check, prepare, extract, train, sweep, evaluate, predict, embed, export, import_release, backbones, bench,
 )  # fmt: skip
 
 
 def _telling(command: Callable) -> Callable:
-    """The command, with ``~`` in its paths replaced. It says that it was stopped, or what its Ctrl-C says: typer would
-    say nothing."""
+    """The command, with ``~`` in its paths replaced, and with what evl logs on stderr. Where Ctrl-C stops it, a message
+    says so, which typer alone would not print."""
 
     @wraps(command)
     def told(*arguments, **options):
+        start_logging()
         try:
             return command(*arguments, **{name: _at_home(value) for name, value in options.items()})
         except KeyboardInterrupt as stop:
-            console.print(str(stop) or "stopped", style="yellow", highlight=False, markup=False, soft_wrap=True)
+            tell(str(stop) or "stopped", style="yellow")
             raise typer.Exit(130) from None
 
     return told
@@ -64,7 +66,7 @@ def _at_home(value):
     return expand_home(value) if isinstance(value, Path) else value
 
 
-for module in _COMMANDS:
+for module in COMMANDS:
     app.command(module.NAME)(_telling(module.command))
 
 
@@ -87,12 +89,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _spread_set(arguments: list[str]) -> list[str]:
-    """``--set a=1 b=2`` means ``--set a=1 --set b=2``; so does ``--heads``."""
+    """``--set a=1 b=2`` means ``--set a=1 --set b=2``."""
     spread: list[str] = []
     inside = None
     for argument in arguments:
         if argument.startswith("-"):
-            inside = argument if argument in ("--set", "--heads") else None
+            inside = argument if argument == "--set" else None
         elif inside is not None and spread[-1] != inside:
             if "=" in argument and "." in argument.partition("=")[0]:
                 spread.append(inside)

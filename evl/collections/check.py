@@ -60,6 +60,12 @@ class CheckReport:
         return tuple(file for file in self.files if file.info is not None)
 
     @property
+    def whole_files(self) -> tuple[FileReport, ...]:
+        """The good ones that are no part of a file, each file once."""
+        whole = {file.sample.path: file for file in self.good if file.sample.name == file.sample.path}
+        return tuple(whole.values())
+
+    @property
     def damaged(self) -> tuple[FileReport, ...]:
         return tuple(file for file in self.files if file.problem is not None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import platform
 import time
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from evl._version import __version__
+from evl.api.predicting import predict
 from evl.backbones import FrozenBackbone, create_backbone
 from evl.backbones.embedded import unknown_words_on_one_line
 from evl.config import RunConfig, replace
@@ -37,9 +39,10 @@ from evl.demo.results import (
     Example,
     VariantResult,
 )
-from evl.inference import explain, predict
+from evl.inference import explain
 from evl.models import Classifier
 from evl.runtime.files import expand_home, make_folder
+from evl.runtime.progress import Progress, Report, showing
 from evl.saving import load
 from evl.streams.memory import InMemory, extract, pooled, threads
 from evl.types import Sample
@@ -60,7 +63,7 @@ CHANGES: dict[str, dict[str, dict]] = {
     ZERO_SHOT: {"model": {"decoder": "zero_shot", "prompts": ["a {}", "a photo of a {}"]}},
 }
 LINEAR_STEPS = 5  # the linear probe takes this many times the steps of the others: its steps cost little
-Bar = Callable[[str, int], Callable[[int, str], None]]
+Bar = Callable[[str, int], Callable[[int], None]]  # what is done, number of parts → called with how many are done
 
 
 @dataclass(frozen=True)
@@ -98,25 +101,42 @@ def config_of(variant: str, task: str, videos: Path, steps: int, seed: int) -> R
 
 
 def run_demo(
-    folder: str | Path,
+    out: str | Path = "demo",
     *,
-    size: Size = DEFAULT,
+    full: bool = False,
     seed: int = 0,
-    bar: Bar = lambda description, total: lambda done, note="": None,
+    videos: int | None = None,
+    steps: int | None = None,
+    progress: bool | Report = True,
 ) -> DemoResult:
-    """Makes videos, trains, judges and predicts; all files are written below ``folder/<date-time>``.
+    """Makes videos, trains, judges and predicts; all files are written below ``out/<date-time>``.
 
-    ``seed`` decides videos, initial values and order. With several seeds they are ``seed``, ``seed + 1``, …, each with
-    its own videos; runs are saved for the first seed. ``bar(description, total)`` returns a function that is called
-    with the number of finished items. Raises SaveError if the folder cannot be made.
+    Args:
+        full: more videos, more steps, five seeds: ``seed``, ``seed + 1``, …, each with its own videos.
+        seed: decides videos, initial values and order; runs are saved for the first seed.
+        videos: how many to train on; a third as many are made to judge by. None: those of the size.
+        steps: of training; None: those of the size.
+        progress: as for ``evl.train``.
+
+    Raises SaveError if the folder cannot be made.
     """
+    size = FULL if full else DEFAULT
+    if videos is not None:
+        size = dataclasses.replace(size, train=videos, test=max(1, videos // 3))
+    if steps is not None:
+        size = dataclasses.replace(size, steps=steps)
+    with showing(progress) as report:
+        return _run(out, size, seed, report)
+
+
+def _run(folder: str | Path, size: Size, seed: int, report: Report) -> DemoResult:
     folder = expand_home(Path(folder)).absolute() / time.strftime("%Y%m%d-%H%M%S")
     make_folder(folder)
     clock = Stopwatch()
     outcomes: list[VariantResult] = []
     with unknown_words_on_one_line():  # of both tasks and all seeds
         for number in range(size.seeds):
-            this_bar = _with_note(bar, f"seed {number + 1} of {size.seeds}" if size.seeds > 1 else "")
+            this_bar = _bar(report, f"seed {number + 1} of {size.seeds}" if size.seeds > 1 else "")
             videos = folder / ("motions" if number == 0 else f"motions-seed-{seed + number}")
             with clock.part("making videos"):
                 data = make_data(videos, size, seed + number, this_bar)
@@ -130,7 +150,7 @@ def run_demo(
                     model = load(next(one.folder for one in made if (one.variant, one.task) == (EVL, "motion")))
                     examples = make_examples(model, data)
                     # from the file, as 'evl predict' does
-                    (prediction,) = predict(model, [examples[0].path]).predictions
+                    (prediction,) = predict(model, [examples[0].path], progress=False).predictions
     chance = {one.task: 100 / len(one.evaluation.class_names) for one in outcomes}
     outcomes.sort(key=lambda one: (ROWS.index(one.variant), TASKS.index(one.task), one.seed))
     result = DemoResult(
@@ -147,10 +167,9 @@ def run_demo(
     return result
 
 
-def _with_note(bar: Bar, note: str) -> Callable[[str, int], Callable[[int], None]]:
+def _bar(report: Report, note: str) -> Bar:
     def start(description: str, total: int) -> Callable[[int], None]:
-        advance = bar(description, total)
-        return lambda done: advance(done, note)
+        return lambda done: report(Progress(description, done, total, note))
 
     return start
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import mean
 
 from torch import Tensor
@@ -15,6 +15,7 @@ from evl.errors import RunError
 from evl.extraction.reading import ClipReader, clips_at_once, collate
 from evl.extraction.work import Extraction
 from evl.runtime.files import nearest_existing
+from evl.runtime.time_left import duration
 from evl.store.description import SPLITS, bytes_a_clip, shard_ranges
 from evl.store.writing import missing_shards
 
@@ -28,6 +29,7 @@ class Estimate:
     there yet, by all processes; ``free_bytes``: on that disk.
 
     ``clips_to_do`` and ``seconds``: this process's part of what is missing; None if nothing could be read, or measured.
+    ``lines``: the same in words.
     """
 
     num_clips: int
@@ -36,10 +38,14 @@ class Estimate:
     free_bytes: int
     clips_to_do: int
     seconds: float | None = None
+    lines: tuple[str, ...] = ()
 
     @property
     def fits(self) -> bool:
         return self.bytes_to_write * FILES_SHARE < self.free_bytes
+
+    def to_dict(self) -> dict:
+        return {**{name: value for name, value in asdict(self).items() if name != "lines"}, "fits": self.fits}
 
 
 def estimate(work: Extraction, *, measure: bool = True) -> Estimate:
@@ -53,7 +59,7 @@ def estimate(work: Extraction, *, measure: bool = True) -> Estimate:
     shards = shard_ranges(description)
     to_do = {split: sum(one.count for one in work.mine() if one.split == split and one.number in missing)
              for split in SPLITS}  # fmt: skip
-    return Estimate(
+    found = Estimate(
         num_clips=sum(one.count for one in shards),
         num_bytes=sum(one.count * sizes[one.split] for one in shards),
         bytes_to_write=sum(one.count * sizes[one.split] for one in shards if one.number in missing),
@@ -61,6 +67,31 @@ def estimate(work: Extraction, *, measure: bool = True) -> Estimate:
         clips_to_do=sum(to_do.values()),
         seconds=_seconds(work, to_do) if measure else None,
     )
+    return replace(found, lines=_lines(work, found))
+
+
+def _lines(work: Extraction, found: Estimate) -> tuple[str, str]:
+    description, options = work.description, work.description.options
+    videos = ", ".join(f"{count} {split} videos × {description.clips_a_video(split)}"
+                       for split, count in description.splits.items() if count)  # fmt: skip
+    blocks = ", ".join(map(str, description.blocks))
+    size = f"{options.dtype}, {found.num_bytes / max(1, found.num_clips) / 1e6:.2f} MB per clip"
+    whole = (
+        f"{found.num_clips} clips ({videos}), {options.form} of blocks {blocks}, {size}: {in_bytes(found.num_bytes)}; "
+        f"{in_bytes(found.free_bytes)} are free"
+    )
+    share = f" (part {work.part[0]}/{work.part[1]})" if work.part[1] > 1 else ""
+    if not found.clips_to_do:
+        return whole, f"nothing is left to do{share}"
+    left = f"{found.clips_to_do} clips to do{share}"
+    if found.seconds is None:
+        return whole, f"{left}; no video that was tried could be read, so no time"
+    return whole, f"{left}, about {duration(found.seconds)} on {work.device}"
+
+
+def in_bytes(count: int) -> str:
+    """``1.25 GB``, ``12.00 MB``."""
+    return f"{count / 1e9:,.2f} GB" if count >= 1e8 else f"{count / 1e6:,.2f} MB"
 
 
 def refuse_full_disk(work: Extraction) -> None:

@@ -18,11 +18,10 @@ from torch import Tensor
 from evl.backbones.projections import projections_of
 from evl.collections.material import announce_material
 from evl.config import RunConfig
-from evl.config import replace as replace_settings
 from evl.data.loader import read_batches
 from evl.data.splits import make_files, stop_if_too_many
 from evl.data.splits import num_workers as workers_of
-from evl.extraction.estimate import refuse_full_disk
+from evl.extraction.estimate import Estimate, estimate, refuse_full_disk
 from evl.extraction.reading import ClipReader, Clips, clips_at_once, collate, keys_of
 from evl.extraction.work import Extraction, check_store_folder, plan_extraction
 from evl.runtime.distributed import join_world
@@ -76,28 +75,28 @@ def extract(
     *,
     device: str | None = None,
     part: tuple[int, int] = (1, 1),
-    num_workers: int | None = None,
     yes: bool = False,
-    before: Callable[[Extraction], None] | None = None,
+    on_estimate: Callable[[Estimate], None] | None = None,
     progress: Report = lambda report: None,
 ) -> ExtractResult:
     """Writes the features of all videos of ``config`` to the folder ``out``, or goes on with what is there.
 
     ``part``: which of how many processes that are started side by side this one is, from 1; under torchrun its
-    processes share that part. ``before`` is called by the first process when all is decided and nothing is written;
-    without it, RunError where the disk is too small, unless ``yes``. ``num_workers``: None for the config's.
+    processes share that part. ``on_estimate`` is called by the first process with what it will cost, before
+    anything is written; without it, RunError where the disk is too small, unless ``yes``.
 
     Raises StoreError where something else is in ``out``, RunError if too many videos are damaged, and others of
     ``evl.errors``.
     """
-    if num_workers is not None:
-        config = replace_settings(config, data={"num_workers": num_workers})
     with join_world(device) as world:
         number, count = part
         shared = ((number - 1) * world.size + world.rank + 1, count * world.size)
         work = plan_extraction(config, out, options or StoreOptions(), device=world.device, part=shared)
         world.only_main(lambda: check_store_folder(work))
-        world.only_main(lambda: before(work) if before is not None else None if yes else refuse_full_disk(work))
+        if on_estimate is not None:
+            world.only_main(lambda: on_estimate(estimate(work)))
+        elif not yes:
+            world.only_main(lambda: refuse_full_disk(work))
         world.only_main(lambda: begin(work))
         everything = [sample for samples in work.splits.values() for sample in samples]
         world.only_main(lambda: announce_material(everything, work.config))

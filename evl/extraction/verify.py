@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import secrets
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -48,6 +48,19 @@ class Checked:
         return self.problem is None and self.difference <= 1
 
 
+@dataclass(frozen=True)
+class Verification:
+    """The ``clips`` of a store that were computed again, drawn by ``seed``."""
+
+    store: Path
+    seed: int
+    clips: tuple[Checked, ...]
+
+    @property
+    def different(self) -> tuple[Checked, ...]:
+        return tuple(one for one in self.clips if not one.is_equal)
+
+
 def verify(
     path: str | Path,
     *,
@@ -56,12 +69,13 @@ def verify(
     device: str | None = None,
     workers: int | None = None,
     progress: Report = lambda report: None,
-) -> tuple[Checked, ...]:
+) -> Verification:
     """Computes ``sample`` clips of a finished store again, drawn from all of them by ``seed``; None: others each time.
 
     Raises StoreError where it is none, or was made with other weights than there are now.
     """
     store = FeatureStore(path)
+    seed = secrets.randbelow(2**32) if seed is None else seed
     work = _again(store, device)
     chosen = _drawn(store, sample, seed)
     results: list[Checked] = []
@@ -76,7 +90,7 @@ def verify(
         for (video, clip), read in zip(pairs, stream, strict=True):
             results.append(_compared(work, split, video, clip, read))
             progress(Progress("computing again", len(results), len(chosen), unit="clips"))
-    return tuple(results)
+    return Verification(Path(path), seed, tuple(results))
 
 
 def _again(store: FeatureStore, device: str | None) -> Extraction:
@@ -98,7 +112,7 @@ def _again(store: FeatureStore, device: str | None) -> Extraction:
     return Extraction(store.path, config, description, splits, {}, backbone)
 
 
-def _drawn(store: FeatureStore, count: int, seed: int | None) -> list[tuple[str, int, int]]:
+def _drawn(store: FeatureStore, count: int, seed: int) -> list[tuple[str, int, int]]:
     """(split, video, clip), in order, of stored clips, each as likely as any other."""
     videos = [(name, video, split.num_clips(video)) for name, split in store.splits.items()
               for video in range(len(split)) if split.num_clips(video)]  # fmt: skip
@@ -142,8 +156,3 @@ def difference(stored: Packed, made: Packed, dtype: str, precision: str) -> floa
 def _largest(found: Tensor, allowed: Tensor) -> float:
     shares = torch.where(found > 0, found / allowed, 0.0)  # nothing is allowed where all is zero
     return float("inf") if shares.isnan().any() else shares.max().item()
-
-
-def different(results: Sequence[Checked]) -> list[Checked]:
-    """Those that are not equal."""
-    return [one for one in results if not one.is_equal]

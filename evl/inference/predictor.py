@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from evl.data.dataset import EvaluationViews, Files
-from evl.data.manifests.paths import AnyPath, videos_at
+from evl.data.manifests.paths import AnyPath
 from evl.errors import VideoError
 from evl.inference.reading import card_of, device_of, evaluating, judging_precision, read, scores_of
 from evl.inference.waiting import wait_until_complete
 from evl.models import Classifier
 from evl.runtime.distributed import World
 from evl.runtime.files import expand_home
-from evl.runtime.progress import Report, counting, showing
 from evl.streams import Stream, Views
 from evl.streams.live import Live, video_views
 from evl.types import Prediction, Sample
@@ -27,31 +26,18 @@ class Predictions:
     """The predictions of the videos that could be read, and ``damaged``: index → reason for the others.
 
     ``predictions`` are in the order of ``samples``, which are all videos. ``notices``: what is unusual about them, one
-    line each.
+    line each. ``protocol``: how they were shown to the model, on one line.
     """
 
     predictions: tuple[Prediction, ...]
     damaged: dict[int, str]
     samples: tuple[Sample, ...] = ()
     notices: tuple[str, ...] = ()
+    protocol: str = ""
 
     @property
     def paths(self) -> tuple[str, ...]:
         return tuple(sample.path for sample in self.samples)
-
-
-def predict(
-    model: Classifier, paths: AnyPath | Iterable[AnyPath], *, progress: bool | Report = True, **options
-) -> Predictions:
-    """Predicts videos without labels, on the model's device.
-
-    ``paths`` is one path or an iterable of paths. Of a folder, all videos are predicted; of a manifest, all rows, which
-    are files or parts of files. ``progress``: as for ``evl.train``. ``options`` are those of ``predict_videos``. Raises
-    PathTypeError for values that are not paths, DataError for a folder or manifest without videos.
-    """
-    samples = videos_at(paths)
-    with showing(progress) as report:
-        return predict_videos(model, samples, progress=counting(report, "predicting", len(samples)), **options)
 
 
 def predict_videos(
@@ -84,7 +70,9 @@ def predict_videos(
     (result,) = predict_views([model], stream, None, batch_size=batch_size, progress=progress)
     damaged = {index: incomplete[sample.path] for index, sample in enumerate(samples) if sample.path in incomplete}
     damaged |= {ready[place]: reason for place, reason in result.damaged.items()}
-    return Predictions(result.predictions, dict(sorted(damaged.items())), tuple(samples), stream.notices())
+    protocol = card_of(model).protocol(len(result.predictions), precision=judging_precision(model))
+    damaged = dict(sorted(damaged.items()))
+    return Predictions(result.predictions, damaged, tuple(samples), stream.notices(), protocol)
 
 
 def views_for(

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 import evl
 from evl.data.dataset import TrainingClips
 from evl.data.splits import find_splits, make_files
-from evl.errors import ConfigError, DataError, VideoError
+from evl.errors import ConfigError, DataError, SaveError, VideoError
 from evl.evaluation import evaluate as evaluate_samples
 from evl.inference import views_for
 from evl.inference.embedding import embed as embed_views
@@ -45,6 +45,19 @@ def test_predict_one_or_several(model, files, videos):
     assert [one.scores for one in several] == [one.scores for one in wanted]
     assert [one.path for one in model.predict([files[1]])] == [str(files[1])]
     assert len(model.predict(videos / "dark")) == 6  # a folder holds several, be it one
+
+
+def test_the_folder_of_a_run_predicts_and_is_exported(model, finished_run, files, tmp_path):
+    found, wanted = evl.predict(finished_run, files, device="cpu"), evl.predict(model, files)
+    assert found.predictions == wanted.predictions
+    assert found.protocol == wanted.protocol == model.card.protocol(len(files), precision="fp32")
+    assert evl.predict(finished_run, files[0], num_frames=5).protocol.startswith("5x")
+    with pytest.raises(ConfigError, match="num_frames go with the folder of a run"):
+        evl.predict(model, files, num_frames=5)
+    assert evl.export(finished_run, tmp_path / "model", with_backbone=True) is None
+    assert evl.predict(tmp_path / "model", files).predictions == wanted.predictions
+    with pytest.raises(SaveError, match="is there already"):
+        evl.export(model, tmp_path / "model")
 
 
 def test_a_list_of_one_video_is_a_list(model, files, tmp_path):

@@ -1,5 +1,6 @@
 """Training, extraction and sweeps in one call each."""
 
+import pickle
 import re
 import shutil
 
@@ -10,7 +11,7 @@ import torch
 import evl
 from evl.api.settings import config_for, sections_of
 from evl.config import RunConfig
-from evl.errors import ConfigError, EVLError
+from evl.errors import ArgumentError, ConfigError, EVLError
 from evl.training.run import train as train_run
 from tests.conftest import TINY
 
@@ -82,11 +83,34 @@ def test_sweep_takes_values_by_name(store, tmp_path):
     assert evl.load(tmp_path / "sweep/best").class_names == ("bright", "dark")
 
 
+def test_few_videos_a_class(store, tmp_path):
+    small = {"training": {"steps": 2, "batch_size": 4}, "model.decoder": "linear"}
+    result = evl.few_shot(data=store, out=tmp_path / "few", shots=[1, 2], draws=2, progress=False, **small)
+    assert [(row.shots, len(row.top1), row.num_videos) for row in result.rows] == [(1, 2, 2), (2, 2, 4)]
+    with pytest.raises(ArgumentError, match="leave out data, shots, draws") as error:
+        evl.few_shot(data=store, out=tmp_path / "few", shots=[1], draws=2, resume=True)
+    assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value)
+
+
+def test_what_it_will_cost_writes_nothing(store, videos, tmp_path):
+    found = evl.estimate_extraction(videos, out=tmp_path / "other", num_workers=0, val_fraction=0.34, **STORED)
+    assert (found.num_clips, found.clips_to_do, found.fits) == (16, 16, True)
+    assert found.lines[0].startswith("16 clips (8 train videos × 1, 4 val videos × 2)")
+    took = evl.estimate_training(data=store, training={"steps": 2, "batch_size": 4})
+    assert (took.num_steps, took.measured) == (2, True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_store_is_verified_by_a_sample(store):
+    result = evl.verify_store(store, sample=3, seed=5, num_workers=0, progress=False)
+    assert (len(result.clips), result.different, result.seed) == (3, (), 5)
+
+
 def test_resume_goes_on(tiny_config, tmp_path):
     evl.train(tiny_config, tmp_path / "run")
     again = evl.train(out=tmp_path / "run", resume=True, settings=["training.log_every=1"])
     assert again.run.evaluation.metrics.num_videos == 4
-    with pytest.raises(ConfigError, match=r"resume=True goes on with .*: leave out data, steps"):
+    with pytest.raises(ConfigError, match=r"resume goes on with .*: leave out data, steps"):
         evl.train(out=tmp_path / "run", resume=True, data="videos", steps=3)
 
 
@@ -112,7 +136,7 @@ def test_names_of_settings():
 )
 def test_wrong_settings_are_named(given, part):
     with pytest.raises(ConfigError) as error:
-        config_for(fields=given)
+        config_for(**given)
     assert part in str(error.value)
 
 

@@ -298,6 +298,6 @@ def test_every_command_says_that_it_was_stopped(capsys, monkeypatch, tmp_path, s
     def stopping(*_, **__):
         raise stop
 
-    monkeypatch.setattr("evl.api.settings.make_config", stopping)
+    monkeypatch.setattr("evl.api.training.config_for", stopping)
     code, text, messages = run_command(capsys, "train", "--data", tmp_path, "--out", tmp_path / "run", "--shots", "1")
     assert (code, text, messages.strip()) == (130, "", wanted)

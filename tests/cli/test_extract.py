@@ -112,7 +112,7 @@ def test_another_sample_is_verified_each_time_unless_a_seed_is_given(capsys, tmp
         capsys, "extract", "--verify", out, "--sample", 2, "--seed", 7, "--workers", 0, "--device", "cpu"
     )
     assert (code, "(sample --seed 7)" in text) == (0, True)
-    drawn = {tuple((one.path, one.clip) for one in verify(out, sample=3, workers=0)) for _ in range(2)}
+    drawn = {tuple((one.path, one.clip) for one in verify(out, sample=3, workers=0).clips) for _ in range(2)}
     assert len(drawn) == 2
 
 

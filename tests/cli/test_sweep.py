@@ -1,4 +1,4 @@
-"""evl sweep, and evl train --heads."""
+"""evl sweep."""
 
 import json
 
@@ -48,9 +48,9 @@ def test_json_is_what_the_file_holds(capsys, store, tmp_path):
 
 def test_many_heads_on_live_features(capsys, tiny_config, tmp_path):
     (tmp_path / "config.yaml").write_text(tiny_config.to_yaml())
-    options = ("--config", tmp_path / "config.yaml", "--set", "training.steps=2", "training.eval_every=0")
-    grid = ("--heads", "training.lr=1e-3,1e-4", "model.decoder=evl,linear")
-    code, out, err = run_command(capsys, "train", *options, *grid, "--out", tmp_path / "out")
+    grid = ("--set", "training.steps=2", "training.eval_every=0", "training.lr=1e-3,1e-4", "model.decoder=evl,linear")
+    options = ("--config", tmp_path / "config.yaml", *grid, "--out", tmp_path / "out")
+    code, out, err = run_command(capsys, "sweep", *options)
     assert code == 0, err
     assert "4 heads, 2 steps" in out
     assert "optimistic" in out
@@ -59,9 +59,9 @@ def test_many_heads_on_live_features(capsys, tiny_config, tmp_path):
 
 def test_refusals(capsys, store, tmp_path):
     out = ("--out", tmp_path / "out")
-    code, _, err = run_command(capsys, "train", "--resume", "--heads", "training.lr=1,2", *out)
+    code, _, err = run_command(capsys, "sweep", "--resume", "--features", store, "--set", "training.lr=1,2", *out)
     assert code == 1
-    assert "leave out --heads and --shots" in err
+    assert "leave out --features, --set" in err
     code, _, err = run_command(capsys, "sweep", "--features", store, "--set", "clip.stride=1,2", *out)
     assert code == 1
     assert "cannot vary in a sweep" in err
@@ -72,6 +72,6 @@ def test_refusals(capsys, store, tmp_path):
 
 
 def test_settings_may_follow_each_other():
-    assert _spread_set(["train", "--heads", "a.b=1,2", "c.d=3", "--out", "x", "--set", "e.f=1", "g.h=2"]) == [
-        "train", "--heads", "a.b=1,2", "--heads", "c.d=3", "--out", "x", "--set", "e.f=1", "--set", "g.h=2",
+    assert _spread_set(["sweep", "--set", "a.b=1,2", "c.d=3", "--out", "x", "--set", "e.f=1", "g.h=2"]) == [
+        "sweep", "--set", "a.b=1,2", "--set", "c.d=3", "--out", "x", "--set", "e.f=1", "--set", "g.h=2",
     ]  # fmt: skip

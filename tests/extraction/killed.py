@@ -21,7 +21,7 @@ import torch
 import evl.extraction.extract
 import evl.extraction.work
 import evl.runtime.files
-from evl.config import RunConfig
+from evl.config import RunConfig, replace
 from evl.store.description import StoreOptions
 
 SHARD = 6  # clips
@@ -31,7 +31,8 @@ OPTIONS = dict(clips_per_video=2, dtype="int8")
 def extract_here(config: RunConfig, out: Path, part=(1, 1), **options) -> None:
     """Small shards, of a few clips, as a description would have them of larger ones."""
     evl.extraction.work.clips_a_shard = lambda size, options: SHARD
-    evl.extraction.extract.extract(config, out, StoreOptions(**OPTIONS, **options), part=part, num_workers=0)
+    config = replace(config, data={"num_workers": 0})
+    evl.extraction.extract.extract(config, out, StoreOptions(**OPTIONS, **options), part=part)
 
 
 def start(action) -> int:

@@ -66,12 +66,12 @@ def test_a_folder_that_cannot_be_made_is_told_before_anything_is_measured(tiny_c
     (tmp_path / "afile").write_text("mine")
     measured = []
     with pytest.raises(SaveError, match="afile is no folder; choose another --out"):
-        extract(tiny_config, tmp_path / "afile/deep/store", before=measured.append)
+        extract(tiny_config, tmp_path / "afile/deep/store", on_estimate=measured.append)
     closed = tmp_path / "closed"
     closed.mkdir()
     monkeypatch.setattr(evl.extraction.work.os, "access", lambda path, mode: path != closed)  # root may write anywhere
     with pytest.raises(SaveError, match="closed may not be written to"):
-        extract(tiny_config, closed / "store", before=measured.append)
+        extract(tiny_config, closed / "store", on_estimate=measured.append)
     assert measured == []
     check_store_folder(
         plan_extraction(tiny_config, tmp_path / "new/deep/store", StoreOptions(), device=torch.device("cpu"))
@@ -87,6 +87,6 @@ def test_a_backbone_that_cannot_be_taken_apart_leaves_the_folder_to_another_form
         monkeypatch.setattr(module, "projections_of", cannot)
     measured = []
     with pytest.raises(BackboneError, match="form=maps"):
-        extract(tiny_config, tmp_path / "store", before=measured.append)
+        extract(tiny_config, tmp_path / "store", on_estimate=measured.append)
     assert (measured, (tmp_path / "store").exists()) == ([], False)
     assert extract(tiny_config, tmp_path / "store", StoreOptions(form="maps")).is_complete

@@ -260,7 +260,7 @@ def test_from_the_command_line(config, stores, videos, tmp_path, capsys):
         (("train", "--features", store, "--data", videos, "--out", tmp_path / "c"), "leave out --data"),
         (("train", "--features", store, "--resume", "--out", run), "leave out --features"),
         (("evaluate", run, "--features", store, "--split", "train"), "no views of a split 'train'"),
-        (("evaluate", run, "--features", store, "--clips", "1"), "leave out --zero-shot"),
+        (("evaluate", run, "--features", store, "--clips", "1"), "leave out --clips"),
     ):
         code, _, said = run_command(capsys, *arguments)
         assert code != 0

@@ -85,24 +85,18 @@ def test_options_that_a_store_would_ignore_are_refused(config, tmp_path, capsys)
     train(on(config, store), run)
     from_store = ("train", "--features", store, "--out", out)
     for arguments, wanted in (
-        ((*from_store, "--shots", "1", "--heads", "training.lr=1,2"), "leave out --heads, or --shots"),
         ((*from_store, "--draws", "7"), "--draws goes with --shots"),
         ((*from_store, "--keep-runs"), "--keep-runs goes with --shots"),
         (
             (*from_store, "--set", "data.path=/nonexistent", "data.val_fraction=0.9", "training.steps=1"),
             "leave out data.path, data.val_fraction, or go without --features",
         ),
-        ((*from_store, "--heads", "data.class_names=/nope"), "leave out data.class_names"),
         (("sweep", *from_store[1:], "--set", "data.layout=folder"), "leave out data.layout"),
         (
             ("train", "--data", "videos", "--out", out, "--set", f"data.features={store}"),
             "leave out --data, or data.features=",
         ),
-        (
-            ("train", "--data", "videos", "--resume", "--heads", "training.lr=1,2", "--out", out),
-            "leave out --heads and --shots",
-        ),
-        (("train", "--data", "videos", "--resume", "--shots", "1", "--out", out), "leave out --heads and --shots"),
+        (("train", "--data", "videos", "--resume", "--shots", "1", "--out", out), "leave out --data, --shots"),
         (("evaluate", run, "--features", store, "--layout", "ucf101"), "--layout"),
         (("evaluate", run, "--features", store, "--split-number", "3"), "--split-number"),
     ):

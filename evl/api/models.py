@@ -1,0 +1,139 @@
+"""Models: found, made of a released checkpoint, exported."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+from evl.api.settings import is_store
+from evl.config import replace
+from evl.data.loader import default_num_workers
+from evl.data.manifests.manifest import read_class_names
+from evl.errors import ArgumentError, CheckpointError, ConfigError, SaveError
+from evl.evaluation import load_for_store
+from evl.evaluation.stored import refuse_other_features
+from evl.runtime.distributed import pick_device
+from evl.runtime.files import expand_home, is_used
+from evl.saving import VideoClassifier, kinetics400_class_names, load, load_release, save_model, save_release
+from evl.store.store import FeatureStore
+from evl.training.run_folder import RunFolder
+
+AnyPath = str | os.PathLike
+FEW_VIDEOS = 16  # for fewer, starting processes to read them takes longer than it saves
+
+
+def open_model(
+    model: VideoClassifier | AnyPath, device: str | None, sizes: dict[str, Any], store: FeatureStore | None = None
+) -> VideoClassifier:
+    """A model, or the one in the folder of a run (or owner/name on the hub), which ``evl.load`` loads with ``sizes``;
+    with ``store`` one that takes the store's features.
+
+    ``device``: None: that of a model, else CUDA if there is one. Raises errors of ``evl.errors``.
+    """
+    sizes = {name: value for name, value in sizes.items() if value is not None}
+    if not isinstance(model, VideoClassifier):
+        chosen = pick_device(device)
+        return load(model, device=chosen, **sizes) if store is None else load_for_store(model, store, chosen)
+    if sizes:
+        raise ConfigError(f"{', '.join(sizes)} go with the folder of a run; this model is loaded already")
+    if store is not None:
+        refuse_other_features(store, model.card, "this model")
+    return model if device is None else model.to(pick_device(device))
+
+
+def store_in(data: Any) -> FeatureStore | None:
+    """The store of features that ``data`` is, or is the folder of."""
+    return data if isinstance(data, FeatureStore) else FeatureStore(os.fspath(data)) if is_store(data) else None
+
+
+def refuse_beside_store(**given: Any) -> None:
+    if names := [name for name, value in given.items() if value is not None]:
+        raise ArgumentError("a store has its own videos, views and sizes", names)
+
+
+def workers_for(num_videos: int, wanted: int | None) -> int:
+    """Processes that read so many videos: ``wanted``, or one a core, but none for a few videos."""
+    return wanted if wanted is not None else 0 if num_videos < FEW_VIDEOS else default_num_workers()
+
+
+def export(
+    model: VideoClassifier | AnyPath,
+    out: AnyPath | None = None,
+    *,
+    format: Literal["evl", "release"] = "evl",
+    with_backbone: bool | None = None,
+    push: str | None = None,
+    private: bool | None = None,
+    **sizes: Any,
+) -> str | None:
+    """Writes a model that can be given away, and pushes it to the Hugging Face Hub; the address there, if it is pushed.
+
+    Args:
+        model: a model, or the folder of a run (or owner/name on the hub), which ``evl.load`` loads with ``sizes``.
+        out: a new folder, or a new file for ``format="release"``; None: it is only pushed.
+        format: ``evl``: a folder that ``evl.load`` reads; ``release``: a checkpoint like those of the original EVL.
+        with_backbone: the frozen encoder's weights too (mind their licence); None: as the model came.
+        push: owner/name, after ``hf auth login``.
+        private: make a new model there private.
+
+    Raises ConfigError where there is nowhere to export to, SaveError where something is there already.
+    """
+    if out is None and push is None:
+        raise ConfigError("nowhere to export to: give --out, or --push OWNER/NAME")
+    if format not in ("evl", "release"):
+        raise ConfigError(f"format {format!r}: expected evl or release")
+    if format == "release" and (with_backbone or push):
+        raise ConfigError("--format release is one file without a backbone; leave out --with-backbone and --push")
+    out = None if out is None else expand_home(Path(out))
+    if out is not None and out.exists() and (format != "evl" or is_used(out)):
+        raise SaveError(f"{out} is there already; choose another --out")
+    if not isinstance(model, VideoClassifier):
+        model = open_model(model, "cpu", sizes)
+    if format == "release":
+        save_release(model, out)
+    elif out is not None:
+        model.save_pretrained(out, with_backbone=with_backbone)
+    return None if push is None else model.push_to_hub(push, with_backbone=with_backbone, private=private)
+
+
+def import_release(
+    checkpoint: AnyPath,
+    backbone: AnyPath,
+    out: AnyPath,
+    *,
+    classes: AnyPath | None = None,
+    num_frames: int | None = None,
+    stride: int | None = None,
+    with_backbone: bool = False,
+) -> VideoClassifier:
+    """Makes a run, the folder ``out``, of a checkpoint of the original EVL release; its model.
+
+    Args:
+        backbone: the CLIP that it was trained on: OpenAI's archive, or a name.
+        classes: ``kinetics400``, or a file with a class name on each line; None: the numbers of the classes.
+        num_frames: only for a checkpoint without temporal positions.
+        stride: frames between neighbors; None: 16, or 8 for 32 frames.
+        with_backbone: keep the encoder's weights in the run too.
+
+    Raises errors of ``evl.errors``.
+    """
+    names = None
+    if classes is not None:
+        names = kinetics400_class_names() if os.fspath(classes) == "kinetics400" else read_class_names(classes)
+    backbone = os.fspath(backbone)
+    model = load_release(checkpoint, backbone, class_names=names, num_frames=num_frames, stride=stride)
+    if model.card is None:
+        raise CheckpointError(f"{checkpoint} has no temporal positions that tell its frames; give --num-frames")
+    config = model.card.config
+    if config.backbone.weights is not None:
+        config = replace(config, backbone={"weights": str(Path(config.backbone.weights).absolute())})
+    folder = RunFolder(out)
+    folder.create(config, model.class_names, (), (), {})
+    try:
+        save_model(model, folder.path, with_backbone=with_backbone)
+    except BaseException:
+        shutil.rmtree(folder.path, ignore_errors=True)  # half a run would be taken for a whole one
+        raise
+    return model

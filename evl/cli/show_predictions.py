@@ -1,0 +1,60 @@
+"""What predictions print."""
+
+from __future__ import annotations
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from evl.cli.common import output, print_json, tell
+
+
+def show_predictions(result, as_json: bool, top: int) -> None:
+    """Exit code 1 where videos cannot be used."""
+    for notice in result.notices:
+        tell(notice, style="yellow")
+    if as_json:
+        print_json(_document(result))
+    else:
+        _print(result, top)
+    if result.damaged:
+        raise typer.Exit(1)
+
+
+def _document(result) -> dict:
+    predictions = [
+        {
+            **_place(one),
+            "class": one.class_name,
+            "scores": {name: round(score, 6) for name, score in one.top(len(one.scores))},
+        }
+        for one in result.predictions
+    ]
+    failed = [{**_place(result.samples[index]), "error": reason} for index, reason in result.damaged.items()]
+    return {
+        "protocol": result.protocol,
+        "predictions": predictions,
+        "failed": failed,
+        "notices": list(result.notices),
+    }
+
+
+def _place(video) -> dict:
+    """The path of a prediction or sample, and its times if it is a part of the file."""
+    times = {key: getattr(video, key) for key in ("start_seconds", "end_seconds")}
+    return {"path": video.path, **{key: time for key, time in times.items() if time is not None}}
+
+
+def _print(result, top: int) -> None:
+    if result.predictions:
+        table = Table("video", "class", "score")
+        for prediction in result.predictions:
+            for place, (name, score) in enumerate(prediction.top(top)):
+                name, percent = escape(name), f"{100 * score:.1f} %"
+                if place == 0:
+                    table.add_row(escape(prediction.name), f"[bold]{name}[/bold]", percent)
+                else:
+                    table.add_row("", name, percent)
+        output.print(table)
+    for index, reason in result.damaged.items():
+        tell(f"{result.samples[index].name}: {reason}", label="failed")

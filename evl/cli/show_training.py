@@ -1,0 +1,99 @@
+"""What training, a sweep and few-shot runs print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from evl.cli.common import output, print_json, say, tell
+from evl.cli.show_evaluation import print_evaluation
+from evl.errors import plural
+from evl.runtime.progress import is_main_process
+
+
+def show_run(result, out: Path) -> None:
+    if not is_main_process():
+        return
+    if result.missing:
+        tell(f"left out: {plural(len(result.missing), 'missing video')}, listed in {out}/missing.csv", style="yellow")
+    _tell_damaged(result, out)
+    if result.evaluation is not None:
+        print_evaluation(result.evaluation)
+    if result.outcome is not None:
+        say(result.outcome.sentence)
+    say(f"the run is in {out}; next: evl predict {out} VIDEO")
+
+
+def _tell_damaged(result, out: Path) -> None:
+    if result.damaged:
+        tell(f"skipped: {plural(len(result.damaged), 'damaged video')}, listed in {out}/damaged.csv", style="yellow")
+
+
+def show_few_shot(result) -> None:
+    """Exit code 1 where validation videos are damaged."""
+    if not is_main_process():
+        return
+    table = Table("videos a class", "in all", "top-1", "95 % interval", "seconds a run")
+    for row in result.rows:
+        seconds = sum(row.seconds) / len(row.seconds)
+        table.add_row(str(row.shots), str(row.num_videos), f"{row.mean:.2f} %", row.interval, f"{seconds:.1f}")
+    output.print(table)
+    say(result.what_the_interval_is)
+    say(result.protocol)
+    say(f"numbers and picture: {result.folder}/shots.json, {result.folder}/shots.png")
+    if result.damaged:
+        raise typer.Exit(1)
+
+
+def show_sweep(result, out: Path, as_json: bool) -> None:
+    _tell_damaged(result, out)
+    if dropped := len(result.ranked) - len(result.judged):
+        problem = result.ranked[-1].problem
+        tell(f"{dropped} of {len(result.ranked)} heads were dropped, such as one with {problem}", style="yellow")
+    if as_json:
+        print_json(result.to_dict())
+        return
+    output.print(table_of(result))
+    say(f"by {result.best.evaluation.protocol}")
+    if result.as_good > 1:
+        say(
+            f"{result.as_good - 1} other heads of {len(result.judged)} cannot be told from the chosen one: "
+            "their 95 % intervals overlap with its"
+        )
+    say(result.verdict)
+    if result.outcome is not None:
+        say(result.outcome.sentence)
+    say(
+        f"{len(result.ranked)} heads, {result.steps} steps: {result.training_seconds:.0f} s of training, "
+        f"{result.judging_seconds:.0f} s of judging; all of it is in {out} (sweep.png shows it); next: "
+        f"evl predict {out / 'best'} VIDEO"
+    )
+
+
+def table_of(result) -> Table:
+    """A row per head, best first."""
+    table = Table(box=box.SIMPLE_HEAD)
+    keys = list(result.best.settings)
+    table.add_column("head", justify="right")
+    for key in keys:
+        table.add_column(escape(key.partition(".")[2]), justify="right")
+    has_top5 = result.has_top5
+    for name in ("val top-1", "95 %", *["top-5"] * has_top5, "val loss", "train top-1", "parameters"):
+        table.add_column(name, justify="right")
+    for head in result.ranked:
+        values = [f"{head.number:03d}", *(escape(head.settings[key]) for key in keys)]
+        if head.evaluation is None:
+            table.add_row(*values, "dropped", *[""] * (3 + has_top5), f"{head.trainable:,}", style="yellow")
+            continue
+        metrics = head.evaluation.metrics
+        low, high = metrics.top1_interval
+        table.add_row(
+            *values, f"{metrics.top1:.1f}", f"{low:.1f}–{high:.1f}", *([f"{metrics.top5:.1f}"] if has_top5 else []),
+            f"{head.val_loss:.3f}", f"{head.curve[-1][3]:.1f}" if head.curve else "", f"{head.trainable:,}",
+            style="bold" if head is result.best else None,
+        )  # fmt: skip
+    return table
