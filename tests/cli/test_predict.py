@@ -100,7 +100,7 @@ def test_lists_that_are_wrong_are_refused_by_row(predict, two, tmp_path):
         assert said in err, (text, err)
     code, _, err = predict(tmp_path / "nothing.csv")
     assert code == 1
-    assert "no such list" in err
+    assert "cannot be read (No such file" in err
 
 
 def test_mixed_arguments_keep_their_order(predict, videos, two, tmp_path):
