@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from evl.decoders import OPTIONS, OWN_SETTINGS, find_decoder, foreign_setting
@@ -36,6 +36,7 @@ def _known_decoder(name: str) -> str:
 
 
 DecoderName = Annotated[str, AfterValidator(_known_decoder)]
+ImportPaths = Annotated[tuple[str, ...], BeforeValidator(lambda paths: (paths,) if isinstance(paths, str) else paths)]
 FilePath = Annotated[str, AfterValidator(expand_home)]  # ~ is the home folder
 
 
@@ -204,6 +205,7 @@ class TrainingConfig:
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     init: FilePath | None = None  # a saved model whose trained weights are the start; sizes may differ
     eval_every: NotNegative = 500  # steps; 0: only at the end
+    select_by: str = "top1"  # the metric of the validation videos that best/ and a sweep are chosen by
     save_every: Positive = 500  # steps
     keep_last: Positive = 2  # checkpoints
     log_every: Positive = 20  # steps
@@ -220,6 +222,7 @@ class EvaluationConfig:
     num_clips: Positive = 3
     num_crops: Literal[1, 3] = 1
     batch_size: Positive = 8  # videos at a time
+    metrics: ImportPaths = ()  # of your own, besides evl's: my_module:my_metric (docs/adding-a-metric.md)
 
 
 @_checked

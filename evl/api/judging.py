@@ -44,6 +44,7 @@ def evaluate(
     num_workers: int | None = None,
     precision: str | None = None,
     files: Files | None = None,
+    metrics: Sequence[str] | None = None,
     trained_on: Sequence[Sample] | None = None,
     out: AnyPath | None = None,
     device: str | None = None,
@@ -62,13 +63,15 @@ def evaluate(
         root, layout, split_number: as for ``evl.read_manifest``.
         num_clips, num_crops, batch_size, precision: None for the model's own; a store has its own views.
         num_workers: processes that read videos; None: one a core, but 0 for a few videos.
+        metrics: your own, ``["my_module:my_metric"]``, besides evl's; None: those that the model was trained with.
         trained_on: samples; None: the run's training videos. The protocol says whether groups are shared with them.
         out: where predictions, scores and pictures are written; None: nowhere.
         device: None: the model's own, for a run CUDA if there is one.
         progress: as for ``evl.train``.
 
     Damaged videos are in ``.damaged`` and part of no score. Under torchrun all processes share the work and get the
-    whole result. Raises DataError where a label is none of the model's class names, or no video could be read.
+    whole result. Raises DataError where a label is none of the model's class names, no video could be read, or a metric
+    fails; ConfigError for a metric that cannot be imported.
     """
     run = _run_of(model)
     wanted = device or (str(device_of(model)) if isinstance(model, VideoClassifier) else None)
@@ -89,7 +92,7 @@ def evaluate(
         if data is not None and world.is_main:
             _warn_if_trained_on(trained_on, samples)
         count = counting(report, "evaluating", len(range(world.rank, len(samples), world.size)))
-        how = dict(batch_size=batch_size, world=world, progress=count, trained_on=trained_on)
+        how = dict(batch_size=batch_size, world=world, progress=count, trained_on=trained_on, metrics=metrics)
         if store is not None:
             stream = views_of_store(model, store, split, precision=precision)
             result = evaluate_views([model], stream, **how)[0]

@@ -49,6 +49,14 @@ def command(
     clips: opt.Clips = None,
     crops: opt.Crops = None,
     workers: opt.Workers = None,
+    metrics: Annotated[
+        list[str],
+        typer.Option(
+            "--metric",
+            metavar="MODULE:NAME",
+            help="Your own metric besides evl's (may be given again); default: those that the run was trained with.",
+        ),
+    ] = [],  # noqa: B006
     out: Annotated[
         Path | None,
         typer.Option(
@@ -64,7 +72,7 @@ def command(
     frames_per_second: opt.FramesPerSecond = None,
     image_size: opt.ImageSize = None,
 ) -> None:
-    """Judge a model on labelled videos: top-1, mean class accuracy, confusion matrix; top-5 of more than five classes.
+    """Judge a model on labelled videos: top-1 and other metrics, and the confusion matrix.
 
     evl evaluate runs/mine --data videos/    ·    evl evaluate --zero-shot --backbone
     vit_base_patch16_clip_quickgelu_224.openai --data videos/
@@ -82,6 +90,7 @@ def command(
     refuse_mixed(zero_shot, (backbone, weights, prompts), (stride, frames_per_second, image_size))
     videos = dict(root=root, layout=layout, split_number=split_number)
     how = dict(split=split, num_clips=clips, num_crops=crops, num_workers=workers, batch_size=batch_size)
+    how |= dict(metrics=metrics or None)
     if zero_shot:
         manifest = read_manifest(data, **videos)
         model = zero_shot_model(manifest.class_names, backbone, weights, prompts, num_frames, device)

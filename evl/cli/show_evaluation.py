@@ -32,9 +32,7 @@ def show_evaluation(result, out: Path | None, as_json: bool, model=None) -> None
 
 def print_evaluation(result) -> None:
     """Scores with their protocol, the hardest classes, and what was damaged."""
-    metrics = result.metrics
-    top5 = "" if metrics.top5 is None else f"   top-5 {metrics.top5:.2f} %"
-    say(f"top-1 {metrics.top1:.2f} %{top5}   mean class {metrics.mean_class_accuracy:.2f} %")
+    say("   ".join(f"{one.metric.title} {one.text(2)}" for one in result.metrics.scores.values()))
     say(result.protocol)
     output.print(result.table())
     for path, reason in result.damaged.items():

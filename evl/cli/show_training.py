@@ -37,10 +37,13 @@ def show_few_shot(result) -> None:
     """Exit code 1 where validation videos are damaged."""
     if not is_main_process():
         return
-    table = Table("videos a class", "in all", "top-1", "95 % interval", "seconds a run")
+    others = {name: metric for name, metric in result.metrics.items() if name != "top1"}
+    titles = [metric.title for metric in others.values()]
+    table = Table("videos a class", "in all", "top-1", "95 % interval", *titles, "seconds a run")
     for row in result.rows:
         seconds = sum(row.seconds) / len(row.seconds)
-        table.add_row(str(row.shots), str(row.num_videos), f"{row.mean:.2f} %", row.interval, f"{seconds:.1f}")
+        means = [metric.text(row.mean_of(name), 2) for name, metric in others.items()]
+        table.add_row(str(row.shots), str(row.num_videos), f"{row.mean:.2f} %", row.interval, *means, f"{seconds:.1f}")
     output.print(table)
     say(result.what_the_interval_is)
     say(result.protocol)
@@ -59,7 +62,7 @@ def show_sweep(result, out: Path, as_json: bool) -> None:
         return
     output.print(table_of(result))
     say(f"by {result.best.evaluation.protocol}")
-    if result.as_good > 1:
+    if (result.as_good or 0) > 1:
         say(
             f"{result.as_good - 1} other heads of {len(result.judged)} cannot be told from the chosen one: "
             "their 95 % intervals overlap with its"
@@ -81,19 +84,23 @@ def table_of(result) -> Table:
     table.add_column("head", justify="right")
     for key in keys:
         table.add_column(escape(key.partition(".")[2]), justify="right")
-    has_top5 = result.has_top5
-    for name in ("val top-1", "95 %", *["top-5"] * has_top5, "val loss", "train top-1", "parameters"):
+    by = result.config.training.select_by
+    shown = dict(sorted(result.best.evaluation.metrics.comparable.items(), key=lambda pair: pair[0] != by))
+    titles = [f"val {one.metric.title}" for one in shown.values()]
+    has_interval = shown[by].metric.interval is not None
+    for name in (titles[0], *["95 %"] * has_interval, *titles[1:], "train top-1", "parameters"):
         table.add_column(name, justify="right")
     for head in result.ranked:
         values = [f"{head.number:03d}", *(escape(head.settings[key]) for key in keys)]
         if head.evaluation is None:
-            table.add_row(*values, "dropped", *[""] * (3 + has_top5), f"{head.trainable:,}", style="yellow")
+            empty = [""] * (len(titles) + has_interval)
+            table.add_row(*values, "dropped", *empty, f"{head.trainable:,}", style="yellow")
             continue
-        metrics = head.evaluation.metrics
-        low, high = metrics.top1_interval
+        scores = [head.evaluation.metrics.scores[name] for name in shown]
+        texts = [one.text().removesuffix(" %") for one in scores]
+        interval = ["–".join(f"{end:.1f}" for end in scores[0].interval or ())] if has_interval else []
         table.add_row(
-            *values, f"{metrics.top1:.1f}", f"{low:.1f}–{high:.1f}", *([f"{metrics.top5:.1f}"] if has_top5 else []),
-            f"{head.val_loss:.3f}", f"{head.curve[-1][3]:.1f}" if head.curve else "", f"{head.trainable:,}",
-            style="bold" if head is result.best else None,
+            *values, texts[0], *interval, *texts[1:], f"{head.curve[-1][3]:.1f}" if head.curve else "",
+            f"{head.trainable:,}", style="bold" if head is result.best else None,
         )  # fmt: skip
     return table

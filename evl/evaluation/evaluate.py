@@ -7,15 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
+from evl.config import RunConfig
 from evl.data.dataset import Files
 from evl.data.groups import describe_groups
 from evl.data.manifests.labels import clean_label
 from evl.data.moved import NO_FILE
 from evl.errors import DataError
-from evl.evaluation.metrics import Metrics, compute_metrics
+from evl.evaluation.metrics import METRICS, Judged, Metric, Metrics, compute_metrics, find_metrics, require_metric
 from evl.inference.predictor import Predictions, predict_views, views_for
 from evl.models import Classifier
 from evl.runtime.distributed import World
@@ -67,6 +69,7 @@ def evaluate(
     num_workers: int = 0,
     precision: str | None = None,
     files: Files | None = None,
+    metrics: Sequence[str] | None = None,
     trained_on: Sequence[Sample] = (),
     world: World | None = None,
     progress: Callable[[int], None] = lambda count: None,
@@ -74,8 +77,8 @@ def evaluate(
     """Predicts every sample once and counts. Raises DataError where a label is none of the model's class
     names.
 
-    Views are the model's own unless given; ``files``: the samples', if they were read before. ``trained_on``: the
-    protocol then says whether groups of ``samples`` are among theirs.
+    Views are the model's own unless given; ``files``: the samples', if they were read before. ``metrics``: see
+    ``evaluate_views``. ``trained_on``: the protocol then says whether groups of ``samples`` are among theirs.
     Under torchrun every process gets the same, whole result.
     """
     samples = samples if isinstance(samples, str | bytes) else tuple(samples)
@@ -95,34 +98,53 @@ def evaluate(
         files=files,
     )
     how = dict(batch_size=batch_size, world=world, progress=progress)
-    return evaluate_views([model], stream, trained_on=trained_on, **how)[0]
+    return evaluate_views([model], stream, metrics=metrics, trained_on=trained_on, **how)[0]
 
 
 def evaluate_views(
     models: Sequence[Classifier],
     stream: Stream,
     *,
+    metrics: Sequence[str] | None = None,
     trained_on: Sequence[Sample] = (),
     batch_size: int | None = None,
     world: World | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> list[Evaluation]:
-    """Models of the same classes on every video of a stream of views, in one pass over it. ``trained_on``: see
-    ``evaluate``. Raises DataError where there is not one prediction, so no score."""
+    """Models of the same classes on every video of a stream of views, in one pass over it.
+
+    ``metrics``: own ones besides evl's (``find_metrics``); None: those that each model was trained with.
+    ``trained_on``: see ``evaluate``. Raises DataError where there is not one prediction, so no score, or a metric
+    fails; ConfigError for a metric that cannot be imported.
+    """
+    found = [find_metrics(model.card.config.evaluation.metrics if metrics is None else metrics) for model in models]
     labels = labels_of(stream.samples, models[0].class_names)
     results = predict_views(models, stream, labels, batch_size=batch_size, world=world, progress=progress)
     evaluations = []
-    for model, result in zip(models, results, strict=True):
+    for model, result, wanted in zip(models, results, found, strict=True):
         if not result.predictions:
             _refuse_to_score_nothing(result, stream.samples)
         protocol = protocol_of(model, stream, len(result.predictions))
         judged = [sample for index, sample in enumerate(stream.samples) if index not in result.damaged]
         if groups := describe_groups(trained_on, judged):
             protocol = f"{protocol}, {groups}"
-        metrics = compute_metrics(result.predictions, len(model.class_names))
+        scores = compute_metrics(Judged.of(result.predictions, model.class_names), wanted)
         damaged = {stream.samples[index].name: reason for index, reason in result.damaged.items()}
-        evaluations.append(Evaluation(metrics, result.predictions, damaged, protocol, model.class_names))
+        evaluations.append(Evaluation(scores, result.predictions, damaged, protocol, model.class_names))
     return evaluations
+
+
+def selecting_metric(config: RunConfig, class_names: Sequence[str], samples: Sequence[Sample]) -> Metric:
+    """What ``training.select_by`` names, after own metrics were tried on made-up scores of the videos ``samples``, so
+    that what cannot be computed is refused before anything is trained. Raises ConfigError or DataError."""
+    metrics = find_metrics(config.evaluation.metrics)
+    metric = require_metric(config.training.select_by, metrics, len(class_names))
+    if samples and len(metrics) > len(METRICS):
+        labels = np.array(labels_of(samples, class_names))
+        scores = np.random.default_rng(0).dirichlet(np.ones(len(class_names)), len(samples))
+        paths = tuple(sample.path for sample in samples)
+        compute_metrics(Judged(paths, labels, scores.argmax(1), scores, tuple(class_names)), metrics)
+    return metric
 
 
 def protocol_of(model: Classifier, stream: Stream, num_videos: int) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evl.errors import DataError
+from evl.evaluation.metrics import Judged
 from evl.runtime.files import expand_home, strict_json, write_atomically
 from evl.types import Prediction
 
@@ -28,25 +29,17 @@ PREDICTIONS = "predictions.parquet"
 
 
 @dataclass(frozen=True)
-class SavedPredictions:
-    """Of n labelled videos: ``scores`` (n,Y) float32 in the order of ``class_names``; ``labels`` and ``predicted`` (n)
-    are numbers of classes. Times are None where the whole file was looked at. ``protocol``: how it was measured."""
+class SavedPredictions(Judged):
+    """Judged videos as they were written, for ``compute_metrics`` and every metric. ``scores`` (n,Y) are float32. Times
+    are None where the whole file was looked at. ``protocol``: how it was measured."""
 
-    paths: tuple[str, ...]
-    labels: np.ndarray
-    predicted: np.ndarray
-    scores: np.ndarray
     start_seconds: tuple[float | None, ...]
     end_seconds: tuple[float | None, ...]
-    class_names: tuple[str, ...]
     protocol: str
-
-    def __len__(self) -> int:
-        return len(self.paths)
 
     @property
     def predictions(self) -> tuple[Prediction, ...]:
-        """One a video, as ``Evaluation.predictions``: what ``compute_metrics`` takes."""
+        """One a video, as ``Evaluation.predictions``."""
         columns = (self.paths, self.scores.tolist(), self.labels.tolist(), self.start_seconds, self.end_seconds)
         return tuple(
             Prediction(path, tuple(scores), label, start, end, self.class_names)
@@ -136,5 +129,5 @@ def _checked(table: pyarrow.Table, names: tuple[str, ...], protocol: str) -> Sav
     start, end = (tuple(table[name].to_pylist()) for name in ("start_seconds", "end_seconds"))
     return SavedPredictions(
         tuple(table["path"].to_pylist()), np.array(labels, np.int64), np.array(predicted, np.int64),
-        values.reshape(len(table), len(names)), start, end, names, protocol,
+        values.reshape(len(table), len(names)), names, start, end, protocol,
     )  # fmt: skip

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pydantic import JsonValue
+
 from evl.config import RunConfig
 from evl.types import Preprocessing, WeightsOrigin
 
@@ -24,7 +26,7 @@ class ModelCard:
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
     origin: WeightsOrigin | None = None  # of the backbone's weights; None: not known
-    scores: dict[str, int | float | str] | None = None  # with their protocol
+    scores: dict[str, JsonValue] | None = None  # ``Evaluation.to_dict``: numbers, their titles and protocol
     scored_hash: str | None = None  # of the trained weights when they were scored
     data: str | None = None  # what it was trained on, in words
     used_otherwise: tuple[str, ...] = ()  # than it was trained, in words: more frames, other pixels

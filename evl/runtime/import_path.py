@@ -1,4 +1,4 @@
-"""Decoders and encoders from outside the package, named by their import path: ``my_module:MyClass``.
+"""Decoders, encoders and metrics from outside the package, named by their import path: ``my_module:my_name``.
 
 Importing a module executes it. So evl imports only from where Python searches anyway (installed packages, PYTHONPATH).
 It adds nothing to that path, and never executes code from the folder of a saved model.
@@ -22,16 +22,16 @@ def is_import_path(name: str) -> bool:
     return _IMPORT_PATH.fullmatch(name) is not None
 
 
-def import_class(name: str, setting: str, kind: type) -> type:
-    """Imports the class that ``my_module:MyClass`` names; it must be a subclass of ``kind``.
+def import_object(name: str, setting: str) -> object:
+    """Imports what ``my_module:my_name`` names.
 
     Errors name the ``setting``. Raises ConfigError if there is no such module, if its import fails, or if it has no
-    such class.
+    such name.
     """
-    module_name, _, class_name = name.partition(":")
+    module_name, _, own_name = name.partition(":")
     prefix = f"{setting}={name}"
     if module_name.split(".")[0] in sys.stdlib_module_names - {"__main__"}:
-        raise ConfigError(f"{prefix}: {module_name} is a module of Python itself and has no {kind.__name__}")
+        raise ConfigError(f"{prefix}: {module_name} is a module of Python itself; name one of your own")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -43,13 +43,22 @@ def import_class(name: str, setting: str, kind: type) -> type:
         ) from None
     except Exception as error:  # the module's own code can raise anything
         raise ConfigError(f"{prefix}: importing {module_name} failed: {type(error).__name__}: {error}") from error
-    found = getattr(module, class_name, None)
+    found = getattr(module, own_name, None)
     if found is None:
         public = [one for one in vars(module) if not one.startswith("_")]
-        raise ConfigError(f"{prefix}: {module_name} has no {class_name}{nearest(class_name, public)}")
+        raise ConfigError(f"{prefix}: {module_name} has no {own_name}{nearest(own_name, public)}")
+    return found
+
+
+def import_class(name: str, setting: str, kind: type) -> type:
+    """Imports the class that ``my_module:MyClass`` names; it must be a subclass of ``kind``.
+
+    Raises ConfigError as ``import_object`` does, and for anything but such a class.
+    """
+    found = import_object(name, setting)
     if not (isinstance(found, type) and issubclass(found, kind)):
-        base = f"{kind.__module__}.{kind.__name__}"
-        raise ConfigError(f"{prefix}: {class_name} is not a subclass of {base}, but {found!r}")
+        base, own_name = f"{kind.__module__}.{kind.__name__}", name.partition(":")[2]
+        raise ConfigError(f"{setting}={name}: {own_name} is not a subclass of {base}, but {found!r}")
     return found
 
 

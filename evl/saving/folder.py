@@ -52,7 +52,8 @@ def read_card(folder: str | Path) -> ModelCard:
         raise CheckpointError(f"{path}: damaged ({error})") from None
     if wrong := what_cannot_be(card):
         raise CheckpointError(f"{path}: {'; '.join(wrong)}")
-    refuse_code_inside(folder, card.config.model.decoder, card.config.backbone.name)
+    config = card.config
+    refuse_code_inside(folder, config.model.decoder, config.backbone.name, *config.evaluation.metrics)
     return replace(card, class_names=clean_names(card.class_names))
 
 

@@ -9,19 +9,13 @@ from huggingface_hub import ModelCard as Readme
 from huggingface_hub import ModelCardData
 
 from evl.decoders import find_decoder
-from evl.runtime.pages import render, table
+from evl.runtime.pages import plain, render, table
 from evl.saving.formats import MADE
 
 if TYPE_CHECKING:
     from evl.models.card import ModelCard
 
 _TEMPLATE = Path(__file__).with_name("readme.md.j2")
-_SCORES = {
-    "top1": "top-1 (% of videos)",
-    "chance": "chance (% of videos: always the most frequent class)",
-    "top5": "top-5 (% of videos)",
-    "mean_class_accuracy": "mean class accuracy (%)",
-}
 
 
 def readme(card: ModelCard, repo_id: str | None = None) -> Readme:
@@ -33,7 +27,9 @@ def readme(card: ModelCard, repo_id: str | None = None) -> Readme:
         base_model=card.origin.source if card.origin and card.origin.kind == "hub" else None,
     )
     given = {name: value for name, value in (card.scores or {}).items() if isinstance(value, int | float)}
-    rows = [(text, f"{given[name]:.2f}") for name, text in _SCORES.items() if name in given]
+    titles = (card.scores or {}).get("titles")
+    titles = titles if isinstance(titles, dict) else {name: name for name in given}
+    rows = [(plain(titles[name]), f"{value:.2f}") for name, value in given.items() if name in titles]
     scores, decoder = table(("", ""), rows) if rows else (), find_decoder(card.config.model.decoder).described
     values = {"data": data.to_yaml(), "scores": scores, "decoder": decoder, "repo_id": repo_id, "made": MADE}
     return Readme(render(_TEMPLATE, card=card, origin=card.origin, **values))

@@ -20,7 +20,8 @@ def differences(description: StoreDescription, config: RunConfig) -> list[str]:
 
     Not compared: ``data`` (the store has its own list of videos), ``training`` (the stored clips are those that the
     store's seed draws; a run with another seed starts from other values and takes videos in another order, on the same
-    clips), and ``evaluation.batch_size``. A weights file of the run's own, if it is there, is loaded for its hash.
+    clips), ``evaluation.batch_size`` and ``evaluation.metrics``. A weights file of the run's own, if it is there, is
+    loaded for its hash.
     """
     found = []
     for section in ("backbone", "clip", "augment", "evaluation"):
@@ -32,7 +33,7 @@ def differences(description: StoreDescription, config: RunConfig) -> list[str]:
                 continue  # below
             if name == "backbone.image_size":
                 here, there = _side(here), _side(there)
-            if here == there or name == "evaluation.batch_size":
+            if here == there or name in ("evaluation.batch_size", "evaluation.metrics"):
                 continue
             if name == "clip.stride" and config.clip.spacing == description.config.clip.spacing:
                 continue  # which it then does not decide

@@ -121,7 +121,7 @@ class StoreDescription:
         chosen = {name: content[name] for name in _DECIDES} | {name: config[name] for name in _SECTIONS}
         chosen |= {"taps": list(self.taps), "data": {"decoder": config["data"]["decoder"]}}
         chosen["training"] = {"seed": config["training"]["seed"]}
-        for section, field in (("evaluation", "batch_size"), ("options", "shard_megabytes")):
+        for section, field in (("evaluation", "batch_size"), ("evaluation", "metrics"), ("options", "shard_megabytes")):
             del chosen[section][field]
         return _flat(chosen)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -54,7 +55,8 @@ class RunKeeper(Keeper):
     ):
         self.folder, self.config, self.stream, self.world = folder, config, stream, world
         self.damaged, self.resumes, self.judge, self.progress = damaged, resume, judge, progress
-        self.log_curve, self.best, self._writer = log_curve, -1.0, None
+        self.log_curve, self._writer = log_curve, None
+        self.best, self.selected = math.inf, None  # ``Score.rank`` of the best model so far, and which it is, in words
         self._has_told = False
         self.moved, self.keep_last = moved or {}, keep_last
         self.where = f": see {folder.path / 'damaged.csv'}"
@@ -67,7 +69,7 @@ class RunKeeper(Keeper):
         first = 0
         if saved := list_checkpoints(self.folder.checkpoints):
             state = load_checkpoint(saved[-1], learners, self.world)
-            first, self.best = state["step"], state["best"]
+            first, self.best, self.selected = state["step"], state["best"], state["selected"]
             # what is gone is known from now, not from then
             then = {self.moved.get(path, path): why for path, why in state["damaged"].items() if why != NO_FILE}
             self.damaged.update(then)
@@ -123,12 +125,16 @@ class RunKeeper(Keeper):
         except DataError as error:
             log.warning("the validation of step %d has no score: %s", done, error)
             return
-        scores = result.metrics.to_dict()
-        self._log({"step": done, **{f"val_{name}": score for name, score in scores.items()}})
-        log.info("step %d: val top-1 %.2f %% (%s)", done, result.metrics.top1, result.protocol)
-        if result.metrics.top1 > self.best and self.world.is_main:
-            save_model(learners.all[0].model, self.folder.path / "best", scores=result.to_dict())
-        self.best = max(self.best, result.metrics.top1)
+        self._log({"step": done, **{f"val_{name}": value for name, value in result.metrics.values().items()}})
+        score = result.metrics.scores[self.config.training.select_by]
+        log.info("step %d: val %s %s (%s)", done, score.metric.title, score.text(2), result.protocol)
+        if math.isinf(score.rank):
+            log.warning("step %d cannot be best/: it has no %s", done, score.metric.title)
+        if score.rank < self.best:
+            self.best, self.selected = score.rank, f"step {done}, the best by {score.metric.title} of these videos"
+            if self.world.is_main:
+                scores = {**result.to_dict(), "protocol": f"{result.protocol}, {self.selected}"}
+                save_model(learners.all[0].model, self.folder.path / "best", scores=scores)
 
     def save(self, learners: Learners, done: int) -> None:
         self._gather_damage()
@@ -136,7 +142,7 @@ class RunKeeper(Keeper):
             raise RunError(f"weights are not finite after step {done}, not saved; lower training.lr")
         if self.world.is_main:
             keep_last = self.keep_last or self.config.training.keep_last
-            more = dict(best=self.best, damaged=self.damaged)
+            more = dict(best=self.best, selected=self.selected, damaged=self.damaged)
             save_checkpoint(self.folder.checkpoints, done, learners, keep_last=keep_last, **more)
 
     def close(self) -> None:
@@ -154,7 +160,7 @@ class RunKeeper(Keeper):
         if self._writer is None:
             self._writer = _tensorboard(self.folder.path, purge_step=None)
         for name, value in values.items():
-            if name != "step":
+            if name != "step" and value is not None:
                 self._writer.add_scalar(name, value, values["step"])
 
 

@@ -33,7 +33,8 @@ _WORDS = {
 class Outcome:
     """Scores are percents of top-1: ``train_top1`` of augmented training clips over the last tenth of the steps,
     ``val_top1`` of the last evaluation, with its 95 % interval, and ``chance`` as ``Metrics.chance`` of the same videos
-    (of the training videos where none were judged). ``advice``: what to try next."""
+    (of the training videos where none were judged). ``advice``: what to try next. ``selected``: what was chosen by the
+    validation videos, and by which metric."""
 
     kind: Literal["memorized", "not_learned", "partly_learned", "learned", "not_judged"]
     chance: float
@@ -42,6 +43,7 @@ class Outcome:
     val_top1: float | None
     val_top1_interval: tuple[float, float] | None
     advice: tuple[str, ...]
+    selected: str | None = None
 
     @property
     def sentence(self) -> str:
@@ -49,7 +51,7 @@ class Outcome:
         if self.val_top1 is not None:
             low, high = self.val_top1_interval
             scores += f", validation {self.val_top1:.1f} % (95 % interval {low:.1f} to {high:.1f})"
-        line = f"{_WORDS[self.kind]}: {scores}"
+        line = f"{_WORDS[self.kind]}: {scores}" + (f"; {self.selected}" if self.selected else "")
         return f"{line}; try {', '.join(self.advice)}; see {PAGE}" if self.advice else line
 
     def to_dict(self) -> dict:
@@ -63,10 +65,11 @@ def outcome_of(
     metrics: Metrics | None,
     stored_clips: int | None = None,
     is_swept: bool = False,
+    selected: str | None = None,
 ) -> Outcome | None:
     """``curve``: (step, mean loss, percent of hits) since the step before; ``metrics``: of the validation videos, None
     if there are none; ``stored_clips``: of each training video, in a run from a store; ``is_swept``: chosen from a
-    sweep. None for a curve without points."""
+    sweep; ``selected``: see ``Outcome``. None for a curve without points."""
     if not curve:
         return None
     loss, top1 = _at_the_end(curve)
@@ -75,7 +78,7 @@ def outcome_of(
         return Outcome("not_judged", train_chance, top1, loss, None, None, ())
     kind = _kind(_lift(top1, train_chance), metrics)
     advice = _advice(kind, config, len(train), stored_clips, is_swept)
-    return Outcome(kind, metrics.chance, top1, loss, metrics.top1, metrics.top1_interval, advice)
+    return Outcome(kind, metrics.chance, top1, loss, metrics.top1, metrics.top1_interval, advice, selected)
 
 
 def _at_the_end(curve: Sequence[tuple[int, float, float]]) -> tuple[float, float]:

@@ -17,6 +17,7 @@ from evl.data.moved import NO_FILE, describe_gone, gone_samples, moved_samples, 
 from evl.data.splits import find_splits, stop_if_too_many
 from evl.errors import ConfigError, DataError, RunError, StoreError
 from evl.evaluation import Evaluation, write_evaluation
+from evl.evaluation.evaluate import selecting_metric
 from evl.evaluation.stored import encoder_for
 from evl.models import Classifier
 from evl.runtime.distributed import World, join_world
@@ -82,6 +83,7 @@ def train(
         config = data.config
         model = _make_model(data, world, from_init=not (resume and list_checkpoints(folder.checkpoints)))
         # whatever can be refused is refused before there is a folder
+        selecting_metric(config, data.class_names, data.val)
         damaged = {sample.path: NO_FILE for sample in data.gone}
         stop_if_too_many(damaged, data.train, config)
         streams = _open_streams(data, model, world)
@@ -115,7 +117,7 @@ def train(
                 evaluation = judged(progress)[0]
             except DataError as error:  # what was trained is saved first
                 unjudged = error
-        outcome = world.gather(_save(folder, data, model, evaluation) if world.is_main else None)[0]
+        outcome = world.gather(_save(folder, data, model, evaluation, keeper.selected) if world.is_main else None)[0]
         if unjudged is not None:
             raise RunError(f"the model is trained and saved in {folder.path}, but it has no score: {unjudged}")
     absent = tuple(sample for group in data.missing.values() for sample in group)
@@ -239,11 +241,14 @@ def _write_folder(folder: RunFolder, data: _RunData, features: StoreDescription 
         folder.write_moved(now, data.train, data.val)
 
 
-def _save(folder: RunFolder, data: _RunData, model: Classifier, evaluation: Evaluation | None) -> Outcome | None:
-    """Writes what came of a training; its outcome."""
+def _save(
+    folder: RunFolder, data: _RunData, model: Classifier, evaluation: Evaluation | None, best: str | None
+) -> Outcome | None:
+    """Writes what came of a training; its outcome. ``best``: which step is ``best/``, in words."""
     metrics = evaluation.metrics if evaluation is not None else None
     stored_clips = None if data.store is None else data.store.description.options.clips_per_video
-    outcome = outcome_of(data.config, folder.curve(), data.train, metrics, stored_clips)
+    selected = None if best is None else f"best/ is {best}"
+    outcome = outcome_of(data.config, folder.curve(), data.train, metrics, stored_clips, selected=selected)
     if evaluation is not None:
         write_evaluation(folder.path, evaluation, outcome=outcome and outcome.to_dict())
         folder.log({"step": data.config.training.steps, "final": evaluation.to_dict()})

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from evl.demo.results import EVL, TASKS, VARIANTS, DemoResult, Example, VariantResult
-from evl.evaluation import Evaluation, compute_metrics
+from evl.evaluation import Evaluation, Judged, compute_metrics
 from evl.types import Prediction
 
 MOTIONS = (
@@ -64,7 +64,7 @@ def fake_outcome(generator, variant, task, seed, share, num_videos, names, train
         best = label if draw < share else near if draw < share + 0.6 * (1 - share) else generator.integers(len(names))
         scores = fake_scores(generator, label, best, len(names))
         predictions.append(Prediction(f"videos/test/{index:06d}.mp4", scores, label))
-    metrics = compute_metrics(predictions, len(names))
+    metrics = compute_metrics(Judged.of(predictions, names))
     steps = np.arange(20, 701, 20)
     rise = 1 - np.exp(-steps / (120 + 60 * VARIANTS.index(variant)))
     losses = np.log(len(names)) * (1 - 0.95 * share * rise) + generator.normal(0, 0.04, len(steps))

@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from evl.config import RunConfig
-from evl.evaluation import Evaluation, Metrics, lettering, write_evaluation
+from evl.evaluation import Evaluation, lettering, write_evaluation
 from evl.training.sweeps import plot as sweep_plot
 from evl.training.sweeps.results import LearnerResult, SweepResult
+from tests.helpers import metrics_of
 
 DOOR = "开门"
 
@@ -60,7 +61,7 @@ def a_font(monkeypatch, tmp_path):
 
 
 def evaluation(*names):
-    return Evaluation(Metrics(np.eye(len(names), dtype=int), 0), (), {}, "8x16 frames, 模型", names)
+    return Evaluation(metrics_of(np.eye(len(names), dtype=int)), (), {}, "8x16 frames, 模型", names)
 
 
 @pytest.mark.usefixtures("no_fonts")
@@ -128,7 +129,7 @@ def test_long_names_leave_room_for_the_counts(tmp_path, monkeypatch, count):
 @pytest.mark.usefixtures("no_fonts")
 def test_a_sweep_shows_values_of_any_script(tmp_path):
     heads = [
-        LearnerResult(n, {"training.init": value}, 10, ((1, 1e-3, 2.0, 50.0),), evaluation("a", "b"), 0.5, None)
+        LearnerResult(n, {"training.init": value}, 10, ((1, 1e-3, 2.0, 50.0),), evaluation("a", "b"), None)
         for n, value in enumerate((f"/{DOOR}/$x$", "/run"))
     ]
     sweep_plot.draw(tmp_path / "sweep.png", SweepResult(tmp_path, RunConfig(), tuple(heads)))

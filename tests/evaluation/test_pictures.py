@@ -6,9 +6,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from evl.config import RunConfig
-from evl.evaluation import Evaluation, Metrics, write_evaluation
+from evl.evaluation import Evaluation, write_evaluation
 from evl.training.sweeps import plot as sweep_plot
 from evl.training.sweeps.results import LearnerResult, SweepResult
+from tests.helpers import metrics_of
 
 PROTOCOL = (
     "evl on vit_base_patch16_clip_quickgelu_224.openai, 8x16 frames, 3x1 views, 224x224, bf16, softmax averaged, "
@@ -26,7 +27,7 @@ def drawn(monkeypatch):
 
 def evaluation(*rows):
     names = tuple(f"class {y}" for y in range(len(rows)))
-    return Evaluation(Metrics(np.array(rows), 0), (), {}, PROTOCOL, names)
+    return Evaluation(metrics_of(np.array(rows)), (), {}, PROTOCOL, names)
 
 
 def test_confusion_has_a_short_title_and_its_protocol_below(tmp_path, drawn):
@@ -47,7 +48,7 @@ def test_confusion_has_a_short_title_and_its_protocol_below(tmp_path, drawn):
 def test_a_sweep_shows_chance_and_whole_steps(tmp_path, drawn, steps):
     curve = tuple((step, 1e-3, 2.0 / step, 50.0) for step in steps)
     heads = [
-        LearnerResult(n, {"training.lr": lr}, 10, curve, evaluation([3, 1 + n], [5, 3]), 0.5, None)
+        LearnerResult(n, {"training.lr": lr}, 10, curve, evaluation([3, 1 + n], [5, 3]), None)
         for n, lr in enumerate(("1e-3", "1e-4"))
     ]
     sweep_plot.draw(tmp_path / "sweep.png", SweepResult(tmp_path, RunConfig(), tuple(heads)))

@@ -10,14 +10,15 @@ from pyarrow import parquet
 
 import evl
 from evl.errors import DataError
-from evl.evaluation import Evaluation, compute_metrics, write_evaluation, write_predictions
+from evl.evaluation import Evaluation, Judged, compute_metrics, write_evaluation, write_predictions
 from evl.types import Prediction
 
 NAMES = ("öffnen", "开门", "a, b", "never")
 
 
 def evaluation(predictions, names=NAMES):
-    return Evaluation(compute_metrics(predictions, len(names)), tuple(predictions), {}, "8x16 frames", tuple(names))
+    metrics = compute_metrics(Judged.of(predictions, names))
+    return Evaluation(metrics, tuple(predictions), {}, "8x16 frames", tuple(names))
 
 
 @pytest.fixture
@@ -45,8 +46,9 @@ def test_what_was_written_comes_back(judged, tmp_path):
         assert np.array_equal(found.scores, np.float32([one.scores for one in judged.predictions]))
         assert found.start_seconds == (None, None, 1.5, None, None)
         assert found.end_seconds == (None, None, 3.25, None, None)
-    again = compute_metrics(found.predictions, len(found.class_names))
-    assert np.array_equal(again.confusion, judged.metrics.confusion)
+    for again in (found, Judged.of(found.predictions, found.class_names)):  # the scores are those of what was written
+        assert np.array_equal(compute_metrics(again).confusion, judged.metrics.confusion)
+        assert compute_metrics(again).values() == pytest.approx(judged.metrics.values(), rel=1e-6)
     assert [(one.path, one.label, one.end_seconds) for one in found.predictions] == [
         (one.path, one.label, one.end_seconds) for one in judged.predictions
     ]

@@ -78,3 +78,37 @@ def test_a_new_encoder(videos, tmp_path, monkeypatch):
     assert whole.card.origin.source == "new_encoder:TubeletEncoder"
     with pytest.raises(ValueError, match=r"5 frames came; .* takes multiples of 2"):
         model(clips[:, :5])
+
+
+def test_a_new_metric(videos, tmp_path, monkeypatch):
+    """Trained and selected by, judged later by another, and refused where it cannot be imported."""
+    own = ("evaluation.metrics=new_metric:calibration_error", "training.select_by=calibration_error")
+    settings = [one for one in SMALL if not one.startswith("training.eval_every")] + ["training.eval_every=2"]
+    said = run("train", "--data", videos, "--out", tmp_path / "run", "--set", *settings, *own)
+    assert "calibration error" in said
+    assert "the best by calibration error of these videos" in said
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    errors = [line["val_calibration_error"] for line in lines if "val_calibration_error" in line]
+    assert len(errors) == 2
+    best = json.loads((tmp_path / "run/best/model.json").read_text())["scores"]
+    assert best["calibration_error"] == min(errors)
+    judged = ("evaluate", tmp_path / "run", "--out", tmp_path / "judged", "--json")
+    wrong = run(*judged, path=tmp_path, code=1)
+    assert "evaluation.metrics=new_metric:calibration_error: Python finds no module new_metric" in wrong
+    assert "worst_class" not in json.loads(run(*judged, "--metric", "top1", path=tmp_path))  # the way out
+    found = json.loads(run(*judged, "--metric", "new_metric:worst_class"))
+
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    from new_metric import calibration_error, worst_class
+
+    evl.load(tmp_path / "run").save_pretrained(tmp_path / "shared")
+    assert "| calibration error (%) |" in (tmp_path / "shared/README.md").read_text()
+    saved = evl.read_predictions(tmp_path / "judged")
+    assert found["worst_class"] == worst_class(saved)
+    sure, right = saved.scores.max(1), saved.predicted == saved.labels
+    gaps = {int(min(9, score * 10)): 0.0 for score in sure}
+    for score, hit in zip(sure, right, strict=True):
+        gaps[int(min(9, score * 10))] += score - hit
+    assert calibration_error.compute(saved) == pytest.approx(100 * sum(map(abs, gaps.values())) / len(saved), rel=1e-5)
+    with pytest.raises(ConfigError, match="did you mean worst_class"):
+        evl.evaluate(tmp_path / "run", metrics=["new_metric:worst_clas"])

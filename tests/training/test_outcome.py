@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from evl.config import RunConfig, replace
-from evl.evaluation import Metrics
 from evl.training import train
 from evl.training.outcome import outcome_of
 from evl.training.run_folder import RunFolder
 from evl.types import Sample
-from tests.helpers import run_command
+from tests.helpers import metrics_of, run_command
 
 CLIP = "vit_base_patch16_clip_quickgelu_224.openai"
 
@@ -25,7 +24,7 @@ def metrics(hits, *counts):
         wrong = min(count, sum(counts) - hits - int(confusion.sum() - confusion.trace()))
         confusion[y, y] -= wrong
         confusion[y, (y + 1) % len(counts)] += wrong
-    return Metrics(confusion, 0)
+    return metrics_of(confusion)
 
 
 def outcome(top1, judged, *, loss=0.1, classes=4, **settings):
@@ -50,7 +49,7 @@ def outcome(top1, judged, *, loss=0.1, classes=4, **settings):
         ("not_learned", 26.0, metrics(54, 54, 2, 2, 2)),  # 90 %, by one class that nearly all are of
         ("learned", 100.0, metrics(60, 60)),  # a single class
         ("not_judged", 98.0, None),
-        ("not_judged", 98.0, Metrics(np.zeros((4, 4), int), 0)),
+        ("not_judged", 98.0, metrics_of(np.zeros((4, 4), int))),
     ],
 )
 def test_kinds(kind, top1, judged):

@@ -20,7 +20,8 @@ from evl.config import replace as replace_settings
 from evl.data.manifests.manifest import write_manifest
 from evl.errors import ConfigError
 from evl.evaluation import Evaluation, encoder_for, mean_interval, write_evaluation
-from evl.evaluation.evaluate import labels_of
+from evl.evaluation.evaluate import labels_of, selecting_metric
+from evl.evaluation.metrics import find_metrics
 from evl.models import Classifier
 from evl.models.registry import reads_maps
 from evl.runtime.distributed import World, join_world
@@ -85,15 +86,18 @@ def few_shot(
             evaluations = heads.judge(models, progress) if models else []
             for draw, model, evaluation in zip(mine, models, evaluations, strict=True) if keep_runs else ():
                 heads.keep(folder.path / "runs" / f"{k:02d}_shots_draw_{draw + 1}", k, draw, model, evaluation)
-            found = dict(zip(mine, zip((one.metrics.top1 for one in evaluations), seconds, strict=True), strict=True))
+            scores = [one.metrics.values() for one in evaluations]
+            found = dict(zip(mine, zip(scores, seconds, strict=True), strict=True))
             for others in world.gather(found):
                 found |= others
-            top1, seconds = zip(*(found[draw] for draw in range(draws)), strict=True)
-            training, count = heads.settings(k).training, len(heads.draw(k, 0))
             judged = world.gather(evaluations[:1])[0][0]
+            scores, seconds = zip(*(found[draw] for draw in range(draws)), strict=True)
+            scores = {name: tuple(one[name] for one in scores) for name in judged.metrics.comparable}
+            top1 = scores["top1"]
+            training, count = heads.settings(k).training, len(heads.draw(k, 0))
             row = Shots(
                 k, top1, *mean_interval(top1), count, training.steps, training.batch_size, seconds,
-                judged.protocol, judged.damaged, judged.metrics.chance,
+                judged.protocol, judged.damaged, judged.metrics.chance, scores,
             )  # fmt: skip
             spread = f"95 % interval of the mean {row.interval}" if row.has_interval else row.interval
             log.info("%d videos a class: top-1 %.2f %%, %s", k, row.mean, spread)
@@ -101,7 +105,8 @@ def few_shot(
             world.only_main(lambda row=row: folder.add(row))
         rows.sort(key=lambda row: row.shots)
         last = rows[-1]
-        result = FewShotResult(tuple(rows), draws, last.protocol, last.damaged, folder.path, last.chance)
+        metrics = {name: one for name, one in find_metrics(config.evaluation.metrics).items() if name in last.scores}
+        result = FewShotResult(tuple(rows), draws, last.protocol, last.damaged, folder.path, last.chance, metrics)
         world.only_main(lambda: write_few_shot(result, config))
     return result
 
@@ -208,4 +213,5 @@ def _checked(config: RunConfig, shots: Sequence[int], draws: int) -> tuple[RunCo
     config, store = open_store(config)
     if "val" not in store.splits:
         raise ConfigError(f"{store.path} has no validation videos to judge few-shot runs by")
+    selecting_metric(config, store.class_names, store.splits["val"].samples)
     return config, store

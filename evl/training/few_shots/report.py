@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from evl.config import RunConfig
+from evl.evaluation import Metric
 from evl.evaluation.picture import draw_chance, save_picture
 from evl.runtime.files import write_json
 
@@ -15,7 +16,8 @@ LEAST_DRAWS = 3  # of two, Student's interval is so wide that it says nothing
 @dataclass(frozen=True)
 class Shots:
     """Heads trained on ``shots`` videos a class: top-1 percent of each draw, its mean, and Student's 95 % interval of
-    the mean over draws (``mean_interval``). ``num_videos``: trained on, in each draw."""
+    the mean over draws (``mean_interval``). ``num_videos``: trained on, in each draw. ``scores``: all metrics of each
+    draw, None where there is no number."""
 
     shots: int
     top1: tuple[float, ...]
@@ -29,6 +31,12 @@ class Shots:
     protocol: str = ""  # how all were judged
     damaged: dict[str, str] = field(default_factory=dict)  # validation videos that could not be judged, path → reason
     chance: float | None = None  # ``Metrics.chance`` of the others
+    scores: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
+
+    def mean_of(self, name: str) -> float | None:
+        """Of a metric over the draws; None where one of them has no number."""
+        values = self.scores[name]
+        return None if None in values else sum(values) / len(values)
 
     @property
     def are_equal(self) -> bool:
@@ -59,6 +67,7 @@ class FewShotResult:
     damaged: dict[str, str]
     folder: Path
     chance: float | None = None
+    metrics: dict[str, Metric] = field(default_factory=dict)  # that are in the rows' ``scores``
 
     @property
     def what_the_interval_is(self) -> str:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from evl.evaluation.lettering import lettered
 from evl.evaluation.picture import draw_chance, save_picture
-from evl.training.sweeps.results import LearnerResult, SweepResult
+from evl.training.sweeps.results import SweepResult
 
 CHOSEN, OTHERS, MEAN = "#d1495b", "#30638e", "#9aa5b1"
 MAX_PANELS = 5  # of settings; more would be too small to read
 
 
 def draw(path: Path, result: SweepResult) -> None:
-    """A panel for each setting that varies, with val top-1 of every head at its value, and one of the losses."""
+    """A panel for each setting that varies, with the score of every head at its value, and one of the losses."""
     from matplotlib.figure import Figure  # without pyplot: no global state, no display
 
     keys = list(result.best.settings)[:MAX_PANELS]
@@ -33,37 +33,44 @@ def draw(path: Path, result: SweepResult) -> None:
     for panel in panels[len(keys) + 1 :]:
         panel.set_axis_off()
     title, protocol = _titles(result)
-    legend = "star: the chosen head; band: 95 % interval of its top-1; bar: mean of the heads at a value"
+    has_band = result.score(result.best.evaluation).interval is not None
+    band = f"band: 95 % interval of its {result.title}; " if has_band else ""
+    legend = f"star: the chosen head; {band}bar: mean of the heads at a value"
     save_picture(path, figure, title=title, caption=f"{legend}\n{protocol}")
 
 
 def _titles(result: SweepResult) -> tuple[str, str]:
     best = result.best
-    low, high = best.evaluation.metrics.top1_interval
+    score = result.score(best.evaluation).text(interval=True)
     name = ", ".join(f"{key.partition('.')[2]} {text}" for key, text in best.settings.items()) or "one head"
-    test = "" if result.test is None else f"  ·  its test top-1 {result.test.metrics.top1:.1f} %"
-    chosen = f"chosen: {name}  ·  val top-1 {best.evaluation.metrics.top1:.1f} % ({low:.1f} to {high:.1f}){test}"
-    return chosen, f"{len(result.ranked)} heads  ·  {best.evaluation.protocol}"
+    test = "" if result.test is None else f"  ·  its test {result.title} {result.score(result.test).text()}"
+    return (
+        f"chosen: {name}  ·  val {result.title} {score}{test}",
+        f"{len(result.ranked)} heads  ·  {best.evaluation.protocol}",
+    )
 
 
 def _setting(panel, result: SweepResult, key: str) -> None:
     """Heads by their value of a setting, in the order in which values were given; a bar at the mean of each."""
     in_order = sorted(result.ranked, key=lambda head: head.number)
     values = list(dict.fromkeys(head.settings[key] for head in in_order))
-    low, high = result.best.evaluation.metrics.top1_interval
-    panel.axhspan(low, high, color=CHOSEN, alpha=0.07, lw=0)
-    draw_chance(panel, result.best.evaluation.metrics.chance)
+    best = result.score(result.best.evaluation)
+    if best.interval is not None:
+        panel.axhspan(*best.interval, color=CHOSEN, alpha=0.07, lw=0)
+    if result.config.training.select_by == "top1":
+        draw_chance(panel, result.best.evaluation.metrics.chance)
     for place, value in enumerate(values):
         heads = [head for head in in_order if head.settings[key] == value]
         judged = [head for head in heads if head.evaluation is not None]
+        scores = [result.score(head.evaluation).value for head in judged]
         if judged:
-            mean = sum(_top1(head) for head in judged) / len(judged)
+            mean = sum(scores) / len(judged)
             panel.plot([place - 0.28, place + 0.28], [mean, mean], color=MEAN, lw=2.5, zorder=1)
         for rank, head in enumerate(judged):
             is_best = head is result.best
             x = place + (0.36 * ((rank + 0.5) / len(judged) - 0.5) if len(judged) > 1 else 0)
             style = dict(marker="*", s=190, color=CHOSEN, zorder=3) if is_best else dict(s=34, color=OTHERS, zorder=2)
-            panel.scatter([x], [_top1(head)], edgecolors="white", linewidths=0.7, **style)
+            panel.scatter([x], [scores[rank]], edgecolors="white", linewidths=0.7, **style)
         if dropped := len(heads) - len(judged):
             where = panel.get_xaxis_transform()
             panel.text(place, 0.02, f"{dropped} dropped", transform=where, ha="center", fontsize=8, color="#777777")
@@ -74,7 +81,7 @@ def _setting(panel, result: SweepResult, key: str) -> None:
     if len(values) > 4:
         panel.tick_params(axis="x", rotation=30)
     panel.set_xlim(-0.6, len(values) - 0.4)
-    panel.set(xlabel=key, ylabel="val top-1, %")
+    panel.set(xlabel=key, ylabel=", ".join(part for part in (f"val {best.metric.title}", best.metric.unit) if part))
     _plain(panel)
 
 
@@ -103,7 +110,3 @@ def _plain(panel) -> None:
         panel.spines[side].set_visible(False)
     panel.grid(axis="y", alpha=0.25, lw=0.6)
     panel.set_axisbelow(True)
-
-
-def _top1(head: LearnerResult) -> float:
-    return head.evaluation.metrics.top1

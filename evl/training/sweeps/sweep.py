@@ -20,6 +20,7 @@ from evl.data.groups import describe_split
 from evl.data.splits import find_splits
 from evl.errors import ConfigError, DataError, RunError
 from evl.evaluation import Evaluation
+from evl.evaluation.evaluate import selecting_metric
 from evl.evaluation.stored import encoder_for
 from evl.models.registry import reads_maps, taps_of
 from evl.runtime.distributed import World, join_world
@@ -147,7 +148,8 @@ def _outcome(learners: Sequence[Learner], result: SweepResult, data: _Data) -> O
     stored_clips = None if data.source.features is None else data.source.features.options.clips_per_video
     curve = [(step, loss, hits) for step, _, loss, hits in best.curve]
     metrics = best.evaluation.metrics
-    return outcome_of(config, curve, data.source.samples["train"], metrics, stored_clips, is_swept=True)
+    how = dict(is_swept=True, selected=result.selected)
+    return outcome_of(config, curve, data.source.samples["train"], metrics, stored_clips, **how)
 
 
 def _prepare(grid: Grid, world: World) -> tuple[_Data, list[Point]]:
@@ -163,6 +165,7 @@ def _prepare(grid: Grid, world: World) -> tuple[_Data, list[Point]]:
         shared, names, samples, missing = found.config, found.class_names, found.splits, found.missing
     if not samples.get("val"):
         raise ConfigError("a sweep chooses by validation videos, and there are none: give it a val split")
+    selecting_metric(shared, names, samples["val"])
     steps = max(with_steps(point.config, len(samples["train"])).training.steps for point in grid.points)
     fixed = dict(data=shared.to_dict()["data"], training={"steps": steps})
     points = [Point(point.settings, replace_settings(point.config, **fixed)) for point in grid.points]
