@@ -118,7 +118,7 @@ def measure(kind: str, config: RunConfig, backbone, pixels, options) -> dict:
         "kind": kind,
         "heads": count,
         "batch": batch,
-        "seconds_a_clip": seconds,
+        "seconds_per_clip": seconds,
         "in_one_call": in_one_call,
         "live: heads in one pass / one run": many["live"] / single["live"],
         **{f"{form}: heads in one pass / that many runs": many[form] / (count * single[form]) for form in stored},

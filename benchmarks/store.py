@@ -40,7 +40,7 @@ from evl.runtime.heap import keep_freed_memory
 from evl.runtime.pages import table
 from evl.saving import build_classifier
 from evl.store import FeatureStore, StoredClips, StoreDescription, StoreOptions
-from evl.store.description import bytes_a_clip, clips_a_shard, shard_ranges
+from evl.store.description import bytes_per_clip, clips_per_shard, shard_ranges
 from evl.store.packing import Packed, pack_maps, pack_tokens
 from evl.store.unpacker import Unpacker, open_unpacker
 from evl.store.writing import PROJECTIONS, ShardItem, write_description, write_index, write_shard
@@ -129,9 +129,9 @@ def measure(config: RunConfig, folder: Path, num_clips: int, repeats: int) -> di
         "settings": {"backbone": config.backbone.name, "num_frames": frames, "taps": list(backbone.taps),
                      "batch_size": batch, "clips": num_clips, "repeats": repeats},
         "peak": peak,
-        "bytes_a_clip": {f"{form} {dtype}": {
+        "bytes_per_clip": {f"{form} {dtype}": {
             "on_disk": on_disk[form, dtype],
-            "tensors": bytes_a_clip(backbone.spec, backbone.taps, StoreOptions(form=form, dtype=dtype), frames),
+            "tensors": bytes_per_clip(backbone.spec, backbone.taps, StoreOptions(form=form, dtype=dtype), frames),
         } for form, dtype in FORMS},
         "steps": {name: {
             "seconds": seconds[name], "clips_a_second": batch / seconds[name],
@@ -164,7 +164,7 @@ def write_store(
         config=config, backbone_hash=backbone.weights_hash, spec=spec, preprocessing=backbone.preprocessing,
         options=options, precision="fp32", class_names=tuple(CLASSES),
         splits={"train": count, "val": 0}, videos_hash="0" * 64, origin=backbone.origin,
-        clips_per_shard=clips_a_shard(bytes_a_clip(spec, backbone.taps, options, frames), options),
+        clips_per_shard=clips_per_shard(bytes_per_clip(spec, backbone.taps, options, frames), options),
     )  # fmt: skip
     path.mkdir()
     write_description(path, description)
@@ -346,7 +346,7 @@ def as_markdown(result: dict) -> str:
         + f"; {peak['matmul_gflops']:,.0f} GFLOP/s of products, {peak['copy_gb_a_second']:.1f} GB/s of copies.", "",
         "MB (10^6 bytes) a clip, on disk:", "",
     ]  # fmt: skip
-    dtypes, sizes = [dtype for _, dtype in FORMS[:5]], result["bytes_a_clip"]
+    dtypes, sizes = [dtype for _, dtype in FORMS[:5]], result["bytes_per_clip"]
     rows = [
         (form, *(f"{sizes[f'{form} {dtype}']['on_disk'] / 1e6:.2f}" for dtype in dtypes)) for form in ("tokens", "maps")
     ]

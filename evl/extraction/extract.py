@@ -1,7 +1,8 @@
-"""Features of every video, computed once and written: resumable after any death, by many processes side by side.
+"""Computes the features of every video once and writes them to a store.
 
-Which clips a shard holds, and which of them go through the backbone together, is decided by the store's description
-alone, so the bytes are the same whoever writes a shard, and when.
+An extraction that was killed can be resumed, and many processes can share one. The store's description alone decides
+which clips a shard holds and which of them go through the backbone together. So a shard has the same bytes, whichever
+process writes it.
 """
 
 from __future__ import annotations
@@ -46,10 +47,15 @@ DAMAGED, MISSING = "damaged.csv", "missing.csv"
 
 @dataclass(frozen=True)
 class ExtractResult:
-    """``num_clips`` were stored now, by all processes of torchrun, in ``seconds``; ``num_bytes`` are there in all.
+    """What ``extract`` did.
 
-    ``is_complete``: no shard is missing any more. ``damaged``: split -> path -> reason, of the whole store if it is
-    complete, else of what this process met. ``missing``: listed videos that were not there.
+    Attributes:
+        num_clips: clips that were stored in this call, by all processes of torchrun.
+        num_bytes: size of all files of the store.
+        seconds: duration of this call.
+        is_complete: whether all shards are there.
+        damaged: split -> path -> reason, for the whole store if it is complete, else for the videos that were read now.
+        missing: videos that are listed but do not exist.
     """
 
     folder: Path
@@ -79,13 +85,21 @@ def extract(
     on_estimate: Callable[[Estimate], None] | None = None,
     progress: Report = lambda report: None,
 ) -> ExtractResult:
-    """Writes the features of all videos of ``config`` to the folder ``out``, or goes on with what is there.
+    """Writes the features of all videos of ``config`` to the folder ``out``. An unfinished store there is continued.
 
-    ``part``: which of how many processes that are started side by side this one is, from 1; under torchrun its
-    processes share that part. ``on_estimate`` is called by the first process with what it will cost, before
-    anything is written; without it, RunError where the disk is too small, unless ``yes``.
+    Args:
+        config: the videos, the backbone and the clips.
+        out: folder of the store.
+        options: what is stored per clip, and in which type.
+        device: of the backbone; None: as ``pick_device`` chooses.
+        part: (number from 1, count) of this process, if several are started side by side. Under torchrun, its
+            processes share this part.
+        yes: extract even if the disk seems too small. Otherwise this raises RunError.
+        on_estimate: the first process calls it with the Estimate before anything is written. It then replaces the
+            check of the disk.
+        progress: called after every batch.
 
-    Raises StoreError where something else is in ``out``, RunError if too many videos are damaged, and others of
+    Raises StoreError if ``out`` holds something else, RunError if too many videos are damaged, and other errors of
     ``evl.errors``.
     """
     with join_world(device) as world:
@@ -107,19 +121,19 @@ def extract(
         num_clips = sum(world.gather(num_clips))
         is_complete = (work.folder / INDEX).exists()
         for other in world.gather(damaged):
-            for split, found in other.items():
-                damaged[split] = damaged.get(split, {}) | found
+            for split, reasons in other.items():
+                damaged[split] = damaged.get(split, {}) | reasons
     if is_complete:
         damaged = _damaged(work)
     size = sum(path.stat().st_size for path in work.folder.rglob("*") if path.is_file())
     missing = tuple(sample for group in work.missing.values() for sample in group)
     seconds = time.monotonic() - started
-    return ExtractResult(work.folder, num_clips, size, seconds, is_complete, _named(work, damaged), missing)
+    return ExtractResult(work.folder, num_clips, size, seconds, is_complete, _by_name(work, damaged), missing)
 
 
 def begin(work: Extraction) -> None:
-    """The files that stand beside the shards; what a killed process left half written goes away, and so does what
-    was made of all shards, if one of them is not there (any more)."""
+    """Writes the files beside the shards. Removes temporary files of a killed process, and the index if a shard is
+    missing."""
     folder = work.folder
     remove_abandoned(folder)
     remove_abandoned(folder / SHARDS)
@@ -127,17 +141,17 @@ def begin(work: Extraction) -> None:
     if work.description.options.form == "tokens" and not (folder / PROJECTIONS).exists():
         write_file(folder / PROJECTIONS, projections_of(work.backbone).to_bytes())
     if missing_shards(folder, work.description):
-        for name in (INDEX, DAMAGED):  # the index first: without it the store is not finished, whatever else is there
+        for name in (INDEX, DAMAGED):  # the index first: a store without it counts as unfinished
             remove_file(folder / name)
     if work.missing and not (folder / MISSING).exists():
-        rows = [(one.path, one.label, split) for split, group in work.missing.items() for one in group]
+        rows = [(sample.path, sample.label, split) for split, group in work.missing.items() for sample in group]
         write_table(folder / MISSING, [("path", "label", "split"), *rows])
 
 
 def finish(work: Extraction) -> None:
-    """The index and the list of damaged videos, if all shards are there: by whoever finds them so.
+    """Writes the index and the list of damaged videos, once all shards are there.
 
-    RunError if too many training videos are damaged.
+    Raises RunError if too many training videos are damaged.
     """
     folder = work.folder
     if missing_shards(folder, work.description):
@@ -145,14 +159,14 @@ def finish(work: Extraction) -> None:
     damaged = _damaged(work)
     _stop_if_too_many(work, damaged.get("train", {}))
     if damaged and not (folder / DAMAGED).exists():
-        rows = [(name, split, why) for split, group in _named(work, damaged).items() for name, why in group.items()]
+        rows = [(name, split, why) for split, group in _by_name(work, damaged).items() for name, why in group.items()]
         write_table(folder / DAMAGED, [("path", "split", "reason"), *rows])
     if not (folder / INDEX).exists():
         write_index(folder)
 
 
 def _damaged(work: Extraction) -> dict[str, dict[int, str]]:
-    """As all shards list them: split -> video -> why it is not in the store."""
+    """The damaged videos that the shards list: split -> video -> reason."""
     damaged: dict[str, dict[int, str]] = {}
     for covers in shard_ranges(work.description):
         for item in open_shard(work.folder, work.description, covers).items:
@@ -161,19 +175,19 @@ def _damaged(work: Extraction) -> dict[str, dict[int, str]]:
     return damaged
 
 
-def _named(work: Extraction, damaged: dict[str, dict[int, str]]) -> dict[str, dict[str, str]]:
-    return {split: {work.splits[split][video].name: why for video, why in found.items()}
-            for split, found in damaged.items()}  # fmt: skip
+def _by_name(work: Extraction, damaged: dict[str, dict[int, str]]) -> dict[str, dict[str, str]]:
+    return {split: {work.splits[split][video].name: why for video, why in reasons.items()}
+            for split, reasons in damaged.items()}  # fmt: skip
 
 
 def _stop_if_too_many(work: Extraction, damaged: dict[int, str]) -> None:
-    """Counts files, as live training does, not the videos (with times) that are cut out of them."""
+    """Counts damaged files, as live training does. Several videos (with times) may be cut out of one file."""
     samples = work.splits["train"]
     stop_if_too_many({samples[video].path: why for video, why in damaged.items()}, samples, work.config)
 
 
 class _Shard:
-    """One shard, gathered in memory."""
+    """The features of one shard, collected in memory until they are written."""
 
     def __init__(self, work: Extraction, covers: ShardRange):
         self.work, self.covers = work, covers
@@ -205,18 +219,18 @@ class _Shard:
 
 
 def _write_shards(work: Extraction, progress: Report) -> tuple[int, dict[str, dict[int, str]]]:
-    """This process's part of what is missing: (number of clips stored, split -> video -> reason)."""
+    """Writes this process's missing shards -> (number of stored clips, split -> video -> reason of its damage)."""
     todo, mine = set(missing_shards(work.folder, work.description)), work.mine()
-    done = before = sum(one.count for one in mine if one.number not in todo)
-    total, stored = sum(one.count for one in mine), 0
+    done = before = sum(shard.count for shard in mine if shard.number not in todo)
+    total, stored = sum(shard.count for shard in mine), 0
     damaged: dict[str, dict[int, str]] = {}
     for split in SPLITS:
-        shards = [one for one in mine if one.split == split and one.number in todo]
+        shards = [shard for shard in mine if shard.split == split and shard.number in todo]
         if not shards:
             continue
         samples = work.splits[split]
         reader = ClipReader(work.description, split, make_files(samples, work.config))
-        batches = [keys_of(reader, one, work.description.num_frames(split)) for one in shards]
+        batches = [keys_of(reader, shard, work.description.num_frames(split)) for shard in shards]
         flat = [batch for group in batches for batch in group]
         workers = min(workers_of(work.config), len(flat))
         stream = read_batches(reader, flat, num_workers=workers, device=work.device, collate=collate)
@@ -225,10 +239,10 @@ def _write_shards(work: Extraction, progress: Report) -> tuple[int, dict[str, di
             for clips in islice(stream, len(group)):
                 shard.add(clips)
                 if clips.damaged:
-                    found = damaged.setdefault(split, {})
-                    found |= {video: why for (video, _), why in clips.damaged.items()}
+                    reasons = damaged.setdefault(split, {})
+                    reasons |= {video: why for (video, _), why in clips.damaged.items()}
                     if split == "train":
-                        _stop_if_too_many(work, found)
+                        _stop_if_too_many(work, reasons)
                 done += len(clips.pairs) + len(clips.damaged)
                 note = f"damaged {count}" if (count := sum(map(len, damaged.values()))) else ""
                 progress(Progress("extracting", done, total, note, before, "clips"))
@@ -240,13 +254,13 @@ def _write_shards(work: Extraction, progress: Report) -> tuple[int, dict[str, di
 def _joined(parts: Sequence[Packed]) -> Packed:
     if len(parts) == 1:
         return parts[0]
-    scales = [one.scale for one in parts if one.scale is not None]
-    return Packed(_cat([one.values for one in parts]), torch.cat(scales) if scales else None)
+    scales = [part.scale for part in parts if part.scale is not None]
+    return Packed(_cat([part.values for part in parts]), torch.cat(scales) if scales else None)
 
 
 def _cat(tensors: Sequence[Tensor]) -> Tensor:
-    """``torch.cat``, which does not know all types of 8 bits on all devices."""
+    """As ``torch.cat``, which does not support every 8-bit type on every device."""
     dtype = tensors[0].dtype
     if dtype.itemsize > 1:
         return torch.cat(list(tensors))
-    return torch.cat([one.view(torch.uint8) for one in tensors]).view(dtype)
+    return torch.cat([tensor.view(torch.uint8) for tensor in tensors]).view(dtype)

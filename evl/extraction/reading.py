@@ -1,4 +1,4 @@
-"""Videos → the clips that are stored, exactly as training and evaluation read them."""
+"""Reads the clips that are stored from the videos, exactly as training and evaluation read them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,22 @@ from evl.data.dataset import EvaluationViews, Files, TrainingClips
 from evl.store.description import ShardRange, StoreDescription
 from evl.video.augment import TrainingTransform
 
-FRAMES_AT_ONCE = 64  # through the backbone, in whole clips; never changed by memory, device or what was done before
+# frames that go through the backbone together, in whole clips. Always the same, whatever the memory, the device, or the
+# shards that are already written: another number would change the stored bytes
+FRAMES_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
 class Clips:
-    """``pixels`` (n,T,C,H,W) of all clips that could be read, ``pairs`` (video, clip) and ``num_valid`` (frames inside
-    the video) of each, and why others could not. ``seconds``: spent reading each key."""
+    """Clips that were read from videos.
+
+    Attributes:
+        pixels: (n,T,C,H,W) of all clips that could be read; None if there are none.
+        pairs: (video, clip) of each of them.
+        num_valid: how many frames of each lie inside the video.
+        damaged: (video, clip) -> reason, for the clips that could not be read.
+        seconds: time spent reading each key.
+    """
 
     pixels: Tensor | None
     pairs: tuple[tuple[int, int], ...]
@@ -33,14 +42,14 @@ class Clips:
 
 
 class ClipReader(Dataset):
-    """What ``evl.data.loader.read_batches`` takes, for one split of a store.
+    """Reads the clips of one split of a store; a data set for ``evl.data.loader.read_batches``.
 
-    A key is (video, clip) in training: clip k is live training's of epoch k; it is the video alone in other splits,
-    whose clips are its evaluation views.
+    In training a key is (video, clip), and clip k is the one that live training reads in epoch k. In other splits a
+    key is a video, and its clips are the evaluation views.
     """
 
     def __init__(self, description: StoreDescription, split: str, files: Files):
-        config, self.clips_a_video = description.config, description.clips_a_video(split)
+        config, self.clips_per_video = description.config, description.clips_per_video(split)
         self.is_training = split == "train"
         self.samples = files.samples
         index_of = {name: y for y, name in enumerate(description.class_names)}
@@ -58,7 +67,7 @@ class ClipReader(Dataset):
         return pair if self.is_training else pair[0]
 
     def pairs_of(self, key) -> list[tuple[int, int]]:
-        return [key] if self.is_training else [(key, view) for view in range(self.clips_a_video)]
+        return [key] if self.is_training else [(key, view) for view in range(self.clips_per_video)]
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -82,7 +91,7 @@ class ClipReader(Dataset):
 
 
 def collate(items: Sequence[Clips]) -> Clips:
-    """Many keys, in order."""
+    """The clips of many keys in one Clips, in the same order."""
     good = [item.pixels for item in items if item.pixels is not None]
     damaged: dict[tuple[int, int], str] = {}
     for item in items:
@@ -97,12 +106,12 @@ def collate(items: Sequence[Clips]) -> Clips:
 
 
 def clips_at_once(num_frames: int) -> int:
-    """Clips of so many frames that go through the backbone together."""
+    """How many clips of ``num_frames`` frames go through the backbone together."""
     return max(1, FRAMES_AT_ONCE // num_frames)
 
 
 def keys_of(reader: ClipReader, shard: ShardRange, num_frames: int) -> list[list]:
-    """What is read of a shard, in batches: clips of training, whole videos of other splits."""
+    """The keys of a shard, in batches: clips in training, whole videos in other splits."""
     keys = list(dict.fromkeys(map(reader.key_of, shard.pairs)))
-    size = max(1, clips_at_once(num_frames) // (1 if reader.is_training else reader.clips_a_video))
+    size = max(1, clips_at_once(num_frames) // (1 if reader.is_training else reader.clips_per_video))
     return [keys[start : start + size] for start in range(0, len(keys), size)]

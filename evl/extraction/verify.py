@@ -1,4 +1,4 @@
-"""A sample of a store computed again, from the videos, and compared."""
+"""Computes some clips of a store again from the videos, and compares."""
 
 from __future__ import annotations
 
@@ -23,19 +23,24 @@ from evl.store.packing import Packed
 from evl.store.store import FeatureStore, StoredSplit
 from evl.video.transforms import preprocessing_of
 
-# how far the same computation may come out otherwise, in other batches and on another machine, as a share of a map's
-# largest number
+# how much the same computation may differ in other batches or on another machine, as a share of the largest number of
+# a map
 COMPUTING = {"fp32": 1e-4, "fp16": 2**-7, "bf16": 2**-5}
-# two steps of a rounding that half a step is lost in, one each side: as a share of the number itself ...
+# rounding changes each of the two compared numbers by up to half a step, so one step is allowed: as a share of the
+# number ...
 ROUNDING = {"float32": 0.0, "float16": 2**-10, "bfloat16": 2**-7, "int8": 0.0, "uint8": 0.0, "float8": 2**-3}
-# ... and of the scale
+# ... and for types with a scale, as a share of the scale
 STEP = {"int8": 1.0, "uint8": 1.0, "float8": 2**-9}
 
 
 @dataclass(frozen=True)
 class Checked:
-    """One stored clip. ``difference``: the largest, as a share of what is allowed (1 and less: equal); ``problem``:
-    why it could not be computed again."""
+    """The comparison of one stored clip.
+
+    Attributes:
+        difference: the largest difference, as a share of the allowed one. Up to 1 the clips count as equal.
+        problem: why the clip could not be computed again, or None.
+    """
 
     split: str
     path: str
@@ -50,7 +55,7 @@ class Checked:
 
 @dataclass(frozen=True)
 class Verification:
-    """The ``clips`` of a store that were computed again, drawn by ``seed``."""
+    """The result of ``verify``: the clips that were computed again, which ``seed`` drew."""
 
     store: Path
     seed: int
@@ -58,7 +63,8 @@ class Verification:
 
     @property
     def different(self) -> tuple[Checked, ...]:
-        return tuple(one for one in self.clips if not one.is_equal)
+        """The clips that are not equal."""
+        return tuple(clip for clip in self.clips if not clip.is_equal)
 
 
 def verify(
@@ -70,13 +76,14 @@ def verify(
     workers: int | None = None,
     progress: Report = lambda report: None,
 ) -> Verification:
-    """Computes ``sample`` clips of a finished store again, drawn from all of them by ``seed``; None: others each time.
+    """Computes ``sample`` clips of a finished store again and compares them with the stored ones.
 
-    Raises StoreError where it is none, or was made with other weights than there are now.
+    ``seed`` decides which clips are drawn; None draws others each time. Raises StoreError if ``path`` is no finished
+    store, or if the present weights or settings are not those that made it.
     """
     store = FeatureStore(path)
     seed = secrets.randbelow(2**32) if seed is None else seed
-    work = _again(store, device)
+    work = _extraction_of(store, device)
     chosen = _drawn(store, sample, seed)
     results: list[Checked] = []
     for name, split in store.splits.items():
@@ -93,8 +100,8 @@ def verify(
     return Verification(Path(path), seed, tuple(results))
 
 
-def _again(store: FeatureStore, device: str | None) -> Extraction:
-    """What made the store, from its description."""
+def _extraction_of(store: FeatureStore, device: str | None) -> Extraction:
+    """The extraction that made the store, from its description."""
     description = store.description
     config = replace_settings(description.config, training={"precision": description.precision})
     backbone = create_backbone(config.backbone, description.taps).to(pick_device(device))
@@ -113,7 +120,7 @@ def _again(store: FeatureStore, device: str | None) -> Extraction:
 
 
 def _drawn(store: FeatureStore, count: int, seed: int) -> list[tuple[str, int, int]]:
-    """(split, video, clip), in order, of stored clips, each as likely as any other."""
+    """(split, video, clip) of stored clips, in order. Each stored clip is equally likely."""
     videos = [(name, video, split.num_clips(video)) for name, split in store.splits.items()
               for video in range(len(split)) if split.num_clips(video)]  # fmt: skip
     ends = np.cumsum([clips for _, _, clips in videos])
@@ -131,7 +138,7 @@ def _compared(work: Extraction, split: StoredSplit, video: int, clip: int, read)
     name = split.samples[video].name
     if read.pixels is None:
         return Checked(split.name, name, clip, problem=next(iter(read.damaged.values())))
-    place = [pair for pair in read.pairs].index((video, clip))
+    place = read.pairs.index((video, clip))
     made = work.features_of(read.pixels[place : place + 1])
     stored = split.read([(video, clip)])
     description = work.description
@@ -144,15 +151,15 @@ def _compared(work: Extraction, split: StoredSplit, video: int, clip: int, read)
 
 
 def difference(stored: Packed, made: Packed, dtype: str, precision: str) -> float:
-    """The largest difference between two maps of a clip, as a share of what is allowed there."""
+    """The largest difference between two maps of a clip, as a share of the allowed one."""
     here, there = made.unpack(), stored.unpack()
     kind = "uint8" if stored.values.dtype == torch.uint8 else dtype
     allowed = ROUNDING[kind] * there.abs() + COMPUTING[precision] * there.abs().max()
     if stored.scale is not None:
         allowed = allowed + STEP[kind] * stored.scale
-    return _largest((here - there).abs(), allowed)
+    return _largest_share((here - there).abs(), allowed)
 
 
-def _largest(found: Tensor, allowed: Tensor) -> float:
-    shares = torch.where(found > 0, found / allowed, 0.0)  # nothing is allowed where all is zero
+def _largest_share(differences: Tensor, allowed: Tensor) -> float:
+    shares = torch.where(differences > 0, differences / allowed, 0.0)  # where all is zero, ``allowed`` is zero too
     return float("inf") if shares.isnan().any() else shares.max().item()

@@ -1,4 +1,4 @@
-"""What an extraction is to do, decided before the first video is read; and how clips become what is stored of them."""
+"""Plans an extraction before the first video is read, and computes the stored features of clips."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from evl.store.description import (
     ShardRange,
     StoreDescription,
     StoreOptions,
-    bytes_a_clip,
-    clips_a_shard,
+    bytes_per_clip,
+    clips_per_shard,
     hash_videos,
     shard_ranges,
 )
@@ -39,9 +39,16 @@ from evl.video.transforms import normalize, preprocessing_of
 
 @dataclass(frozen=True)
 class Extraction:
-    """All that is decided before the first video is read. ``config`` has absolute paths, ``backbone`` is on its device;
-    ``missing``: listed videos that are not there, by split, and not in ``splits``. ``part`` is (number from 1, of how
-    many): this process takes each shard whose number + 1 is ``part[0]`` modulo ``part[1]``."""
+    """The plan of an extraction.
+
+    Attributes:
+        config: with absolute paths.
+        splits: the videos of each split.
+        missing: for each split, videos that are listed but do not exist. They are not in ``splits``.
+        backbone: on its device.
+        part: (number from 1, count) of this process. It writes each shard whose number + 1 is ``part[0]`` modulo
+            ``part[1]``.
+    """
 
     folder: Path
     config: RunConfig
@@ -56,16 +63,18 @@ class Extraction:
         return next(self.backbone.parameters()).device
 
     def mine(self) -> list[ShardRange]:
-        """This process's shards."""
+        """The shards that this process writes."""
         number, count = self.part
-        return [one for one in shard_ranges(self.description) if one.number % count == number - 1]
+        return [shard for shard in shard_ranges(self.description) if shard.number % count == number - 1]
 
     def features_of(self, pixels: Tensor) -> tuple[dict[int, Packed], dict[int, Packed]]:
-        """Pixels (n,T,C,H,W), bytes or normalised -> (token maps, neighbor maps) by block, packed, on the CPU: those
-        that training would compute."""
+        """Pixels (n,T,C,H,W), uint8 or normalised -> (token maps, neighbor maps), each block -> Packed, on the CPU.
+
+        The features are those that live training computes.
+        """
         description, backbone, pre = self.description, self.backbone, self.description.preprocessing
         options, pixels = description.options, pixels.to(self.device, non_blocking=True)
-        # views, and clips with random erasing, are normalised already
+        # views, and clips with random erasing, are already normalised
         clips = normalize(pixels, pre.mean, pre.std) if pixels.dtype == torch.uint8 else pixels
         with torch.no_grad():
             with autocast(description.precision, clips.device):
@@ -73,11 +82,11 @@ class Extraction:
                     tokens, features = backbone.token_maps(clips)[0], []
                 else:
                     features = backbone(clips)
-                    tokens = {tap: one.tokens for tap, one in zip(backbone.taps, features, strict=True)}
+                    tokens = {tap: layer.tokens for tap, layer in zip(backbone.taps, features, strict=True)}
             maps = {}
-            for tap, one in zip(backbone.taps, features, strict=False):
-                dtype = one.tokens.dtype
-                whole = packed_maps(neighbor_maps(one.query, one.key, backbone.spec.grid, dtype), dtype)
+            for tap, layer in zip(backbone.taps, features, strict=False):
+                dtype = layer.tokens.dtype
+                whole = packed_maps(neighbor_maps(layer.query, layer.key, backbone.spec.grid, dtype), dtype)
                 maps[tap] = pack_maps(whole, options.dtype).to("cpu")
             packed = {
                 block: pack_tokens(tokens[block], options.dtype, options.scale).to("cpu") for block in sorted(tokens)
@@ -88,7 +97,7 @@ class Extraction:
 def plan_extraction(
     config: RunConfig, out: str | Path, options: StoreOptions, *, device: torch.device, part: tuple[int, int] = (1, 1)
 ) -> Extraction:
-    """Finds the videos and makes the backbone; writes nothing. Raises errors of ``evl.errors``."""
+    """Finds the videos and makes the backbone. Writes nothing. Raises errors of ``evl.errors``."""
     number, count = part
     if not 1 <= number <= count:
         raise ConfigError(f"part {number}/{count}: expected a number from 1 to {max(1, count)}")
@@ -102,7 +111,7 @@ def plan_extraction(
             "each frame: train on the videos, without --features"
         )
     num_frames = max(options.frames or 0, config.clip.num_frames)
-    size = bytes_a_clip(backbone.spec, backbone.taps, options, num_frames)
+    size = bytes_per_clip(backbone.spec, backbone.taps, options, num_frames)
     try:
         description = StoreDescription(
             config=config,
@@ -114,19 +123,22 @@ def plan_extraction(
             class_names=found.class_names,
             splits={split: len(samples) for split, samples in found.splits.items()},
             videos_hash=hash_videos(found.splits),
-            clips_per_shard=clips_a_shard(size, options),
+            clips_per_shard=clips_per_shard(size, options),
             origin=backbone.origin,
             evl_version=__version__,
         )
     except ValidationError as error:
         raise ConfigError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
-    TrainingTransform(config.augment, description.preprocessing, found.class_names)  # which may refuse the config
+    TrainingTransform(config.augment, description.preprocessing, found.class_names)  # raises if the config is wrong
     return Extraction(expand_home(Path(out)), config, description, found.splits, found.missing, backbone, part)
 
 
 def check_store_folder(work: Extraction) -> None:
-    """Refuses what ends in an error later: StoreError, if the folder holds something else than this store's beginning,
-    or nothing; SaveError where nothing can be written; BackboneError for blocks that the form cannot take apart."""
+    """Raises now what would be an error later.
+
+    StoreError if the folder is neither empty nor a store of the same description; SaveError if it cannot be written to;
+    BackboneError if the backbone's blocks cannot be stored in this form.
+    """
     folder = work.folder
     if work.description.options.form == "tokens" and not (folder / PROJECTIONS).exists():
         projections_of(work.backbone)
@@ -135,6 +147,6 @@ def check_store_folder(work: Extraction) -> None:
         why = "may not be written to" if nearest.is_dir() else "is no folder"
         raise SaveError(f"{folder} cannot be made: {nearest} {why}; choose another --out")
     if (folder / DESCRIPTION).exists():
-        write_description(folder, work.description)  # which does nothing, or tells the difference
+        write_description(folder, work.description)  # raises if the descriptions differ, else does nothing
     elif is_used(folder):
-        raise StoreError(f"{folder} is there already, is not empty, and is no store of features; choose another --out")
+        raise StoreError(f"{folder} already exists, is not empty, and is no store of features; choose another --out")

@@ -1,4 +1,4 @@
-"""Features on disk: what the frozen backbone says of every clip, computed once (docs/store.md)."""
+"""A store: the features of every clip, computed once by the frozen backbone and kept on disk (docs/store.md)."""
 
 from evl.store.description import StoreDescription, StoreOptions
 from evl.store.packing import Packed

@@ -1,4 +1,4 @@
-"""Whether a run can use a store, and what a store's run is."""
+"""Compares a store with the config of a run, and with the description of another store."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ from evl.store.description import StoreDescription
 
 
 def differences(description: StoreDescription, config: RunConfig) -> list[str]:
-    """Why a run with ``config`` cannot use the store, one sentence each; [] where it can.
+    """The reasons why a run with ``config`` cannot use the store, one sentence each; [] if it can.
 
-    Not compared: ``data`` (the store has its own list of videos), ``training`` (the stored clips are those that the
-    store's seed draws; a run with another seed starts from other values and takes videos in another order, on the same
-    clips), ``evaluation.batch_size`` and ``evaluation.metrics``. A weights file of the run's own, if it is there, is
-    loaded for its hash.
+    Not compared: ``data``, because the store has its own list of videos; ``evaluation.batch_size`` and
+    ``evaluation.metrics``; and ``training``. The store's seed drew the stored clips; a run with another seed only has other initial values and another order of
+    videos. If the run has its own weights file, the file is loaded to compare its hash.
     """
     found = []
     for section in ("backbone", "clip", "augment", "evaluation"):
@@ -30,15 +29,15 @@ def differences(description: StoreDescription, config: RunConfig) -> list[str]:
             here, there = getattr(wanted, field.name), getattr(stored, field.name)
             name = f"{section}.{field.name}"
             if name == "backbone.weights":
-                continue  # below
+                continue  # compared by _weights_difference
             if name == "backbone.image_size":
                 here, there = _side(here), _side(there)
             if here == there or name in ("evaluation.batch_size", "evaluation.metrics"):
                 continue
             if name == "clip.stride" and config.clip.spacing == description.config.clip.spacing:
-                continue  # which it then does not decide
+                continue  # then the stride has no effect
             if name == "clip.interpolation" and here == description.preprocessing.interpolation:
-                continue  # what auto stands for
+                continue  # the store has "auto", which meant this value
             found.append(f"{name} is {_text(here)} in the run and {_text(there)} in the store")
     here, there = config.data.pixel_aspect, description.config.data.pixel_aspect
     found += [] if here == there else [f"data.pixel_aspect is {here} in the run and {there} in the store"]
@@ -48,7 +47,7 @@ def differences(description: StoreDescription, config: RunConfig) -> list[str]:
 
 
 def _weights_difference(description: StoreDescription, backbone: BackboneConfig) -> list[str]:
-    """By the hash where the run has a file of its own, which may lie anywhere; else by the file's name."""
+    """Compares the hash if the run has a weights file that exists, else the names of the two files."""
     here, there = backbone.weights, description.config.backbone.weights
     if here == there:
         return []
@@ -89,8 +88,8 @@ def _text(value) -> str:
 
 
 def conflicts(description: StoreDescription, other: StoreDescription) -> list[str]:
-    """Why extraction as ``other`` describes it cannot go on in a store of ``description``, one sentence each."""
-    stored, wanted = (_all_of(one) for one in (description, other))
+    """The reasons why an extraction as in ``other`` cannot continue a store of ``description``, one sentence each."""
+    stored, wanted = _decisive(description), _decisive(other)
     return [
         f"{name} is {_text(wanted.get(name))} now and {_text(stored.get(name))} in the store"
         for name in stored | wanted
@@ -99,8 +98,11 @@ def conflicts(description: StoreDescription, other: StoreDescription) -> list[st
 
 
 def changes(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
-    """Why a run that was begun on features of one ``fingerprint`` cannot go on with those of another, one sentence
-    each. Not compared: names of weights files (their hash is), and the list of videos (the run has its own)."""
+    """Why a run cannot go on with features of the fingerprint ``now`` after those of ``before``, one sentence each.
+
+    Not compared: the name of the weights file, because its hash is compared, and the list of videos, because the run
+    has its own.
+    """
     return [
         f"{name} is {_text(now.get(name))} in the store and was {_text(before.get(name))}"
         for name in before | now
@@ -108,7 +110,7 @@ def changes(before: Mapping[str, object], now: Mapping[str, object]) -> list[str
     ]
 
 
-def _all_of(description: StoreDescription) -> dict[str, object]:
-    """All that decides the bytes of the shards."""
-    also = ("format_version", "class_names", "clips_per_shard", "splits")
-    return description.fingerprint | {name: getattr(description, name) for name in also}
+def _decisive(description: StoreDescription) -> dict[str, object]:
+    """Everything that decides the bytes of the shards: name -> value."""
+    names = ("format_version", "class_names", "clips_per_shard", "splits")
+    return description.fingerprint | {name: getattr(description, name) for name in names}

@@ -1,4 +1,4 @@
-"""What a store of features is: everything that decides the numbers in it, and what a run must share with it."""
+"""The description of a store: everything that decides its numbers, and the clips that each shard holds."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from evl.errors import ConfigError, StoreError, nearest
 from evl.runtime.files import strict_json
 from evl.types import BackboneSpec, Preprocessing, Sample, WeightsOrigin
 
-FEATURE_VERSION = 1  # rises when the same pixels would give other features, or the same features other numbers
-FORMAT_VERSION = 2  # rises when the layout of files changes
+FEATURE_VERSION = 1  # rises when the same pixels would be stored as other numbers
+FORMAT_VERSION = 2  # rises when the layout of the files changes
 DESCRIPTION = "store.json"
 SPLITS = ("train", "val", "test")  # in the order of their shards
-MOST_ITEMS = 10**8  # of a store: its index is in memory
-# the parts of a description, and of its config, that decide the numbers of a stored feature (not all fields of each)
+MOST_ITEMS = 10**8  # clips per store, because its index is read into memory
+# the parts of a description, and of its config, that decide the stored numbers (``fingerprint`` leaves out some fields)
 _DECIDES = ("feature_version", "backbone_hash", "spec", "preprocessing", "precision", "options", "videos_hash")
 _SECTIONS = ("backbone", "clip", "augment", "evaluation")
 
@@ -34,12 +34,17 @@ Positive = Annotated[int, Field(gt=0)]
 
 @dataclasses.dataclass(frozen=True)
 class StoreOptions:
-    """What is stored of a clip, and how.
+    """What is stored per clip, and in which type. Raises ConfigError for unknown or impossible values.
 
-    ``form``: ``tokens`` (M+1 token maps; query and key are made of them when they are read) or ``maps`` (M token maps
-    and the attention maps between neighboring frames). ``scale``: of 8-bit token maps, one a clip and channel, or one
-    a token. ``frames``: a longer run of frames a training clip, of which training draws its clips; None: just a clip.
-    Made with what cannot be: ConfigError.
+    Attributes:
+        form: ``tokens`` stores M+1 token maps, and reading makes query and key from them; ``maps`` stores M token maps
+            and the neighbor maps.
+        dtype: of the stored numbers.
+        scale: of 8-bit token maps: one per clip and channel, or one per token.
+        clips_per_video: training clips that are stored per video.
+        frames: frames per stored training clip. If it is longer than ``clip.num_frames``, training draws its clips
+            from these frames. None: ``clip.num_frames``.
+        shard_megabytes: largest size of a shard in 10^6 bytes. A shard has at least one clip.
     """
 
     form: Literal["tokens", "maps"] = "tokens"
@@ -47,7 +52,7 @@ class StoreOptions:
     scale: Literal["channel", "token"] = "channel"
     clips_per_video: int = 1
     frames: int | None = None
-    shard_megabytes: int = 128  # 10^6 bytes; a shard has one clip at least
+    shard_megabytes: int = 128
 
     def __post_init__(self):
         hints = get_type_hints(type(self))
@@ -61,8 +66,8 @@ class StoreOptions:
                 raise ConfigError(f"{name} of a store is {value!r:.50}; expected a number from 1 to {most}")
 
 
-def _of_store(config: RunConfig) -> RunConfig:
-    """What a store decides of a run, whatever else a file claims; how many processes read videos decides nothing."""
+def _only_decisive(config: RunConfig) -> RunConfig:
+    """``config`` with the default value of each setting that a store does not decide."""
     return dataclasses.replace(
         config,
         model=ModelConfig(taps=config.model.taps),
@@ -73,14 +78,18 @@ def _of_store(config: RunConfig) -> RunConfig:
 
 @_checked
 class StoreDescription:
-    """``store.json``. ``splits``: number of videos a split, damaged ones too.
+    """The content of ``store.json``.
 
-    ``config`` is a run that can use the store: backbone, ``model.taps``, clip, augment, evaluation, data and the seed
-    are the store's, all else is at its default. ``preprocessing`` is that of the run. ``videos_hash`` (``hash_videos``)
-    names the list of videos. ``clips_per_shard``: see ``shard_ranges``.
+    Attributes:
+        config: the config of a run that can use the store. Backbone, ``model.taps``, clip, augment, evaluation, data
+            and the seed are those of the extraction; all else has its default value.
+        preprocessing: of that run.
+        splits: number of videos per split, damaged ones included.
+        videos_hash: identifies the list of videos (``hash_videos``).
+        clips_per_shard: see ``items_per_shard``.
     """
 
-    config: Annotated[RunConfig, AfterValidator(_of_store)]
+    config: Annotated[RunConfig, AfterValidator(_only_decisive)]
     backbone_hash: str
     spec: BackboneSpec
     preprocessing: Preprocessing
@@ -97,27 +106,26 @@ class StoreDescription:
 
     @property
     def taps(self) -> tuple[int, ...]:
-        """The tapped blocks, counted from 1, rising."""
+        """The tapped blocks, counted from 1, in ascending order."""
         return tapped_blocks(self.config.model.taps, self.spec.depth)
 
     @property
     def blocks(self) -> tuple[int, ...]:
-        """Blocks whose token maps are stored: the tapped ones, and in form ``tokens`` the one before each (0: the first
-        block's input)."""
+        """Blocks whose token maps are stored: the tapped blocks, and in form ``tokens`` also the block before each.
+
+        0 stands for the input of the first block.
+        """
         return stored_blocks(self.taps, self.options.form)
 
     def __post_init__(self):
-        for wrong, is_wrong in _what_cannot_be(self).items():
-            if is_wrong:
-                raise ValueError(wrong)  # pydantic turns it into a ValidationError
-        tapped_blocks(self.config.model.taps, self.spec.depth)  # as here, where there are no such blocks
+        _validate(self)  # pydantic makes a ValidationError of a ValueError
 
     @property
     def fingerprint(self) -> dict[str, object]:
-        """All that decides a stored feature: names with dots, as ``store.json`` has them -> JSON values."""
+        """Everything that decides the stored numbers: name with dots, as in ``store.json`` -> JSON value."""
         content = TypeAdapter(StoreDescription).dump_python(self, mode="json")
         config, weights = content["config"], self.config.backbone.weights
-        config["backbone"]["weights"] = None if weights is None else Path(weights).name  # wherever it lies
+        config["backbone"]["weights"] = None if weights is None else Path(weights).name  # its folder does not matter
         chosen = {name: content[name] for name in _DECIDES} | {name: config[name] for name in _SECTIONS}
         chosen |= {"taps": list(self.taps), "data": {"decoder": config["data"]["decoder"]}}
         chosen["training"] = {"seed": config["training"]["seed"]}
@@ -131,22 +139,25 @@ class StoreDescription:
         return hashlib.sha256(_json(self.fingerprint).encode()).hexdigest()
 
     def num_frames(self, split: str) -> int:
-        """Frames of a stored clip: ``options.frames`` in training, if set, else ``clip.num_frames``."""
+        """Frames per stored clip: in training ``options.frames`` if it is set, else ``clip.num_frames``."""
         whole = self.config.clip.num_frames
         return self.options.frames or whole if split == "train" else whole
 
-    def clips_a_video(self, split: str) -> int:
-        """Stored clips of a whole video: ``clips_per_video`` of training, all views else."""
+    def clips_per_video(self, split: str) -> int:
+        """Stored clips per video: ``options.clips_per_video`` in training, all its views in other splits."""
         views = self.config.evaluation
         return self.options.clips_per_video if split == "train" else views.num_clips * views.num_crops
 
     def to_json(self) -> str:
-        """The text of ``store.json``: the same bytes for the same description."""
+        """The text of ``store.json``. Equal descriptions have the same text."""
         return _json(TypeAdapter(StoreDescription).dump_python(self, mode="json"), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str, source: str | Path = DESCRIPTION) -> StoreDescription:
-        """Raises StoreError for what is no description, or one of a newer evl; ``source``: the file's name."""
+        """Reads the text of ``store.json``; ``source`` is the file's name for messages.
+
+        Raises StoreError if it is no description, or if another version of evl made it.
+        """
         try:
             content = strict_json(text)
         except (ValueError, RecursionError) as error:
@@ -154,10 +165,10 @@ class StoreDescription:
         if not isinstance(content, dict) or type(content.get("format_version")) is not int:
             raise StoreError(f"{source}: not the description of a store of features; evl extract makes one")
         for name, known in (("format_version", FORMAT_VERSION), ("feature_version", FEATURE_VERSION)):
-            found = content.get(name, known)
-            if type(found) is int and found != known:
-                what = f"{source}: {name.replace('_', ' ')} {found if abs(found) < 10**9 else 'unheard of'}"
-                if found > known:
+            version = content.get(name, known)
+            if type(version) is int and version != known:
+                what = f"{source}: {name.replace('_', ' ')} {version if abs(version) < 10**9 else 'unknown'}"
+                if version > known:
                     raise StoreError(f"{what}, made by a newer evl; this one reads {known}: upgrade evl")
                 raise StoreError(f"{what}, made by an older evl; this one reads {known}: extract again")
         try:
@@ -169,13 +180,14 @@ class StoreDescription:
             raise StoreError(f"{source}: {where}{': ' if where else ''}{message[:300]}") from None
 
 
-def _what_cannot_be(it: StoreDescription) -> dict[str, bool]:
-    """What is said of a store whose parts do not fit each other -> whether it is so."""
-    spec, clip, frames = it.spec, it.config.clip, it.options.frames
+def _validate(description: StoreDescription) -> None:
+    """Raises ValueError if the parts of a description do not fit each other."""
+    spec, clip, options = description.spec, description.config.clip, description.options
+    pre, splits, class_names = description.preprocessing, description.splits, description.class_names
     numbers = (spec.width, spec.depth, spec.num_heads, spec.head_width, *spec.grid, *spec.image_size, *spec.patch_size)
-    pre = it.preprocessing
-    is_segment = clip.sampling == "segment"
-    return {
+    frames, is_segment = options.frames, clip.sampling == "segment"
+    num_clips = sum(count * description.clips_per_video(split) for split, count in splits.items())
+    is_wrong = {
         "spec: sizes must be from 1 to 2^20": not all(0 < n <= 1 << 20 for n in numbers)
         or not 0 <= spec.num_prefix_tokens <= 1 << 20,
         "spec: the grid does not fit the image size": any(
@@ -188,82 +200,90 @@ def _what_cannot_be(it: StoreDescription) -> dict[str, bool]:
         or min(pre.std) <= 0,
         "preprocessing: interpolation must be bilinear or bicubic": pre.interpolation not in ("bilinear", "bicubic"),
         "spec: more than 9,999 blocks": spec.depth > 9_999,
-        "splits must be among train, val and test": not set(it.splits) <= set(SPLITS) or not any(it.splits.values()),
-        f"more than {MOST_ITEMS:,} clips": sum(n * it.clips_a_video(split) for split, n in it.splits.items())
-        > MOST_ITEMS,
-        "a class name stands there twice": len(set(it.class_names)) != len(it.class_names),
+        "splits must be among train, val and test": not set(splits) <= set(SPLITS) or not any(splits.values()),
+        f"more than {MOST_ITEMS:,} clips": num_clips > MOST_ITEMS,
+        "a class name is given twice": len(set(class_names)) != len(class_names),
         "a run of frames shorter than a clip": frames is not None and frames < clip.num_frames,
         "with segment sampling, a run of frames must be a multiple of the clip's": is_segment
         and (frames or 0) % clip.num_frames != 0,
-        "attention maps are between neighbors: segment sampling draws no clips of a longer run of them": is_segment
-        and it.options.form == "maps"
+        "form maps needs neighboring frames: segment sampling cannot draw them from a longer run": is_segment
+        and options.form == "maps"
         and frames not in (None, clip.num_frames),
     }
+    for message, wrong in is_wrong.items():
+        if wrong:
+            raise ValueError(message)
+    tapped_blocks(description.config.model.taps, spec.depth)  # raises if the backbone has no such blocks
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardRange:
-    """Items ``first`` to ``first + count`` of a split, counted as video · clips_a_video + clip."""
+    """The clips of one shard: items ``first`` to ``first + count`` of a split.
+
+    Clip c of video v is item v · clips_per_video + c.
+    """
 
     number: int
     split: str
     first: int
     count: int
-    clips_a_video: int
+    clips_per_video: int
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
         """(video, clip) of each item."""
-        return [divmod(item, self.clips_a_video) for item in range(self.first, self.first + self.count)]
+        return [divmod(item, self.clips_per_video) for item in range(self.first, self.first + self.count)]
 
 
 def stored_blocks(taps: Sequence[int], form: str) -> tuple[int, ...]:
-    """Blocks whose token maps a form needs, rising."""
+    """Blocks whose token maps are stored in a form, in ascending order."""
     return tuple(sorted({*taps, *(tap - 1 for tap in taps)} if form == "tokens" else set(taps)))
 
 
 def shard_ranges(description: StoreDescription) -> tuple[ShardRange, ...]:
-    """The items of every shard, decided by the description alone. Splits are not mixed; outside of training a video's
-    views are all in one shard."""
+    """The items of every shard. The description alone decides them.
+
+    A shard has clips of one split only. Outside of training, all views of a video are in the same shard.
+    """
     return tuple(shard_range(description, number) for number in range(first_shards(description)[""]))
 
 
 def shard_range(description: StoreDescription, number: int) -> ShardRange:
-    """One of ``shard_ranges``. Raises IndexError where there are not so many."""
+    """The items of one shard. Raises IndexError if the store has no shard of that number."""
     firsts = first_shards(description)
     if not 0 <= number < firsts[""]:
-        raise IndexError(f"shard {number} of {firsts['']}")
+        raise IndexError(f"no shard {number}: the store has {firsts['']} shards, counted from 0")
     split = [split for split in SPLITS if firsts[split] <= number and description.splits.get(split)][-1]
-    step, clips = items_a_shard(description, split), description.clips_a_video(split)
+    step, clips = items_per_shard(description, split), description.clips_per_video(split)
     first = (number - firsts[split]) * step
     return ShardRange(number, split, first, min(step, description.splits[split] * clips - first), clips)
 
 
 def first_shards(description: StoreDescription) -> dict[str, int]:
-    """The number of the first shard of each split, and under "" that of all shards."""
+    """The number of the first shard of each split. The key "" has the number of all shards."""
     firsts, number = {}, 0
     for split in SPLITS:
         firsts[split] = number
-        total = description.splits.get(split, 0) * description.clips_a_video(split)
-        number += -(-total // items_a_shard(description, split))
+        total = description.splits.get(split, 0) * description.clips_per_video(split)
+        number += -(-total // items_per_shard(description, split))
     return firsts | {"": number}
 
 
-def items_a_shard(description: StoreDescription, split: str) -> int:
-    """Items that a shard of the split has, the last one aside."""
-    most, views = description.clips_per_shard, description.clips_a_video(split)
+def items_per_shard(description: StoreDescription, split: str) -> int:
+    """Items per shard of a split; its last shard may have fewer."""
+    most, views = description.clips_per_shard, description.clips_per_video(split)
     return most if split == "train" else max(1, most // views) * views
 
 
-def clips_a_shard(bytes_of_clip: int, options: StoreOptions) -> int:
-    """``clips_per_shard`` for clips of so many bytes: what fits into ``shard_megabytes``, at least one."""
-    return max(1, options.shard_megabytes * 1_000_000 // bytes_of_clip)
+def clips_per_shard(num_bytes: int, options: StoreOptions) -> int:
+    """How many clips of ``num_bytes`` each fit into ``shard_megabytes``, at least one."""
+    return max(1, options.shard_megabytes * 1_000_000 // num_bytes)
 
 
 def clip_tensors(
     spec: BackboneSpec, taps: Sequence[int], options: StoreOptions, num_frames: int
 ) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """The tensors of one stored clip: name -> (type, shape without the first dimension)."""
+    """The tensors of a shard: name -> (type, shape per clip)."""
     t, num_tokens, width, (h, w) = num_frames, spec.num_tokens, spec.width, spec.grid
     is_small = options.dtype in ("int8", "float8")
     tensors: dict[str, tuple[str, tuple[int, ...]]] = {}
@@ -279,8 +299,8 @@ def clip_tensors(
     return tensors
 
 
-def bytes_a_clip(spec: BackboneSpec, taps: Sequence[int], options: StoreOptions, num_frames: int) -> int:
-    """Bytes of the tensors of one stored clip of ``num_frames`` frames, exactly: scales too, headers not."""
+def bytes_per_clip(spec: BackboneSpec, taps: Sequence[int], options: StoreOptions, num_frames: int) -> int:
+    """Exact size in bytes of the tensors of one stored clip, scales included. Headers of files are not counted."""
     sizes = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1, "float8": 1, "uint8": 1}
     return sum(
         sizes[dtype] * math.prod(shape) for dtype, shape in clip_tensors(spec, taps, options, num_frames).values()
@@ -288,7 +308,7 @@ def bytes_a_clip(spec: BackboneSpec, taps: Sequence[int], options: StoreOptions,
 
 
 def hash_videos(splits: Mapping[str, Sequence[Sample]]) -> str:
-    """SHA-256 (hex) of the list of videos: splits, paths as they are, times, labels, groups if any, in order."""
+    """SHA-256 (hex) of the list of videos in order: splits, paths as they are, times, labels, and groups if any."""
     digest = hashlib.sha256()
     for split in SPLITS:
         for sample in splits.get(split, ()):
@@ -299,11 +319,14 @@ def hash_videos(splits: Mapping[str, Sequence[Sample]]) -> str:
 
 
 def _flat(value, name: str = "") -> dict[str, object]:
-    """Names with dots -> values that are no objects."""
+    """Nested dicts -> one dict, whose names have dots between the levels."""
     if not isinstance(value, dict):
         return {name: value}
-    return {k: v for key, one in value.items() for k, v in _flat(one, f"{name}.{key}" if name else key).items()}
+    flat = {}
+    for key, inner in value.items():
+        flat |= _flat(inner, f"{name}.{key}" if name else key)
+    return flat
 
 
 def _json(value, indent: int | None = None) -> str:
-    return json.dumps(value, indent=indent, allow_nan=False)  # ASCII: paths may hold what is no text
+    return json.dumps(value, indent=indent, allow_nan=False)  # ASCII, because a path may contain bytes that are no text

@@ -1,4 +1,4 @@
-"""``index.parquet``: one row a stored clip, and one for each damaged video."""
+"""``index.parquet``: a table with one row per stored clip and one per damaged video."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from evl.errors import StoreError
 from evl.runtime.files import write_atomically
-from evl.store.description import SPLITS, ShardRange, StoreDescription, first_shards, items_a_shard, shard_ranges
+from evl.store.description import SPLITS, ShardRange, StoreDescription, first_shards, items_per_shard, shard_ranges
 from evl.store.shards import missing_shards, open_shard, read_description
 from evl.types import Sample
 
@@ -32,24 +32,25 @@ _NUMBERS = {
 
 @cache
 def schema(has_groups: bool = False) -> pyarrow.Schema:
-    """Of an index; the last column is there only where the videos have groups."""
-    import pyarrow  # when an index is read or written: features in memory need none
+    """The columns of an index. The last one exists only if the videos have groups."""
+    import pyarrow  # imported here, because only reading and writing an index need it
 
     names = COLUMNS if has_groups else COLUMNS[:-1]
     return pyarrow.schema([(name, getattr(pyarrow, _NUMBERS.get(name, "string"))()) for name in names])
 
 
 def write_index(folder: str | Path) -> None:
-    """``index.parquet``, of the shards' headers, when all are there: the same bytes whoever writes it.
+    """Writes ``index.parquet`` from the headers of all shards. Every process writes the same bytes.
 
-    A video of which one item has a reason is damaged as a whole. Raises StoreError where shards are missing or wrong.
+    If one clip of a video could not be made, the whole video is listed as damaged. Raises StoreError if shards are
+    missing or wrong.
     """
     import pyarrow
     from pyarrow import parquet
 
     description = read_description(folder)
     if missing := missing_shards(folder, description):
-        raise StoreError(f"{folder}: shard {missing[0]} is not there yet, and {len(missing) - 1} more are not")
+        raise StoreError(f"{folder}: {len(missing)} shards are missing, the first is shard {missing[0]}")
     columns: dict[str, list] = {name: [] for name in COLUMNS}
     for video in _videos(folder, description):
         damaged = [row for row in video if row["reason"] is not None]
@@ -61,7 +62,7 @@ def write_index(folder: str | Path) -> None:
         [pyarrow.array(columns[field.name], field.type) for field in wanted], schema=wanted
     )
     with write_atomically(Path(folder) / INDEX) as file:
-        # every setting that decides bytes, and no copy of the schema beside its own
+        # every setting that decides bytes is given; Arrow's copy of the schema is left out
         parquet.write_table(
             table, file, row_group_size=1 << 20, version="2.6", compression="snappy", use_dictionary=True,
             write_statistics=True, data_page_version="1.0", store_schema=False, write_page_checksum=True,
@@ -85,7 +86,7 @@ def _rows(folder: str | Path, description: StoreDescription, covers: ShardRange)
     row = 0
     for item in open_shard(folder, description, covers).items:
         one = dict.fromkeys(COLUMNS) | item
-        for name in ("path", "group"):  # what is no text has no place in Parquet
+        for name in ("path", "group"):  # Parquet holds text only
             one[name] = one[name] and one[name].encode("utf-8", "backslashreplace").decode()
         if item.get("reason") is None:
             one |= {"shard": covers.number, "row": row}
@@ -97,8 +98,17 @@ def _rows(folder: str | Path, description: StoreDescription, covers: ShardRange)
 
 @dataclass(frozen=True)
 class SplitRows:
-    """The videos of a split, and arrays: of each video ``num_clips`` and the place ``first`` of its first row; of each
-    row ``num_valid`` and ``row``, where it stands in its shard."""
+    """The rows of one split.
+
+    Attributes:
+        samples: all videos of the split.
+        labels: the number of each video's class.
+        damaged: video -> reason.
+        num_clips: stored clips of each video; 0 if it is damaged.
+        first: the place of each video's first row.
+        num_valid: for each row, the frames of its clip that lie inside the video.
+        row: for each row, its place in its shard.
+    """
 
     samples: tuple[Sample, ...]
     labels: tuple[int, ...]
@@ -110,22 +120,22 @@ class SplitRows:
 
 
 def read_index(path: Path, description: StoreDescription) -> dict[str, SplitRows]:
-    """The rows of each split that has videos. Raises StoreError for what is no index of that store."""
+    """The rows of each split that has videos. Raises StoreError if the file is no index of that store."""
     import pyarrow
     from pyarrow import parquet
 
-    most = sum(count * description.clips_a_video(split) for split, count in description.splits.items())
+    most = sum(count * description.clips_per_video(split) for split, count in description.splits.items())
     try:
         with parquet.ParquetFile(path, page_checksum_verification=True) as file:
-            found = {field.name: field.type for field in file.schema_arrow}
+            columns = {field.name: field.type for field in file.schema_arrow}
             known = [{field.name: field.type for field in schema(has_groups)} for has_groups in (False, True)]
-            if found not in known or not 0 < file.metadata.num_rows <= most:
+            if columns not in known or not 0 < file.metadata.num_rows <= most:
                 raise StoreError(f"{path}: not the index of this store: other columns, or more rows than it can have")
             table = file.read()
-            table.validate(full=True)  # texts, too
+            table.validate(full=True)  # also whether texts are UTF-8
     except StoreError:
         raise
-    except (OSError, ValueError, pyarrow.ArrowException) as error:  # ValueError: names that are no text
+    except (OSError, ValueError, pyarrow.ArrowException) as error:  # ValueError: names of columns that are no text
         reason = " ".join(str(error).split())[:200]
         raise StoreError(f"{path}: damaged ({reason}); delete it, and evl extract makes it again") from None
     splits = np.asarray(table["split"].to_numpy(zero_copy_only=False), dtype=object)
@@ -143,20 +153,22 @@ def read_index(path: Path, description: StoreDescription) -> dict[str, SplitRows
 
 
 def _rows_of(table: pyarrow.Table, split: str, description: StoreDescription, path: Path) -> SplitRows:
-    """What the rows of one split say, if every number of it can be."""
+    """The rows of one split. Raises StoreError if a number in them is impossible."""
 
     def require(condition: bool, what: str) -> None:
         if not condition:
             raise StoreError(f"{path}: {what}, in split {split}; delete it, and evl extract makes it again")
 
-    require(not any(table[name].null_count for name in ("video", "path", "label")), "a video without a name")
+    require(not any(table[name].null_count for name in ("video", "path", "label")), "a video without a path or a label")
     is_damaged = table["reason"].is_valid().to_numpy()
     for name in ("clip", "num_valid", "shard", "row"):
-        require((table[name].is_valid().to_numpy() != is_damaged).all(), f"{name} missing, or of a damaged video")
+        require(
+            (table[name].is_valid().to_numpy() != is_damaged).all(), f"{name} is missing, or given for a damaged video"
+        )
     video, clip, num_valid, shard, row = (
         table[name].fill_null(0).to_numpy().astype(np.int64) for name in ("video", "clip", "num_valid", "shard", "row")
     )
-    count, clips = description.splits[split], description.clips_a_video(split)
+    count, clips = description.splits[split], description.clips_per_video(split)
     starts = np.flatnonzero(np.diff(video, prepend=-1))
     require(np.array_equal(video[starts], np.arange(count)), f"its videos are not 0 to {count - 1}, each once")
     lengths = np.diff(starts, append=len(video))
@@ -165,7 +177,7 @@ def _rows_of(table: pyarrow.Table, split: str, description: StoreDescription, pa
     require((lengths[is_damaged[starts]] == 1).all() and is_damaged.sum() == is_damaged[starts].sum(),
             "clips of a damaged video")  # fmt: skip
     require(((num_valid >= 0) & (num_valid <= description.num_frames(split))).all(), "more frames than a clip has")
-    nth = (video * clips + clip) // items_a_shard(description, split)
+    nth = (video * clips + clip) // items_per_shard(description, split)
     require((shard == first_shards(description)[split] + nth)[~is_damaged].all(), "a clip in the wrong shard")
     good_row, good_nth = row[~is_damaged], nth[~is_damaged]
     is_new = np.diff(good_nth, prepend=-1) != 0
@@ -191,8 +203,8 @@ def _samples(rows: pyarrow.Table, require) -> tuple[Sample, ...]:
     has_groups = "group" in rows.column_names
     require(not has_groups or rows["group"].null_count in (0, len(rows)), "a video without a group")
     names = ["path", "label", "start_seconds", "end_seconds", *["group"] * has_groups]
-    for one in rows.select(names).to_pylist():
-        for time in (one["start_seconds"], one["end_seconds"]):
-            require(time is None or 0 <= time < float("inf"), "a time that is none")
-        samples.append(Sample(**one))
+    for row in rows.select(names).to_pylist():
+        for time in (row["start_seconds"], row["end_seconds"]):
+            require(time is None or 0 <= time < float("inf"), "a time that is negative or not finite")
+        samples.append(Sample(**row))
     return tuple(samples)

@@ -1,11 +1,11 @@
-"""Features in few bytes, and back: halves, or 8 bits with a scale.
+"""Packs features in fewer bytes and unpacks them: 16 bits, or 8 bits with a scale.
 
     int8      values = round(x / scale), scale = absmax / 127            error: half a step, scale / 2
     float8    values = float8_e4m3fn(x / scale), scale = absmax / 448    error: 2^-4 of x, or scale · 2^-10 near zero
-    uint8     (neighbor maps, which are not negative) as int8, with max / 255
+    uint8     for neighbor maps, which are not negative: as int8, with scale = max / 255
 
-The scale is float32, and taken over a channel or a token of one clip alone: a stored clip does not depend on the others
-of its batch.
+The scale is float32. Each clip has its own scales, one per channel or per token. So a stored clip does not depend on
+the other clips of its batch.
 """
 
 from __future__ import annotations
@@ -30,12 +30,15 @@ TYPES = {
     "float8": torch.float8_e4m3fn,
 }
 _LARGEST = {torch.int8: 127.0, torch.uint8: 255.0, torch.float8_e4m3fn: 448.0}
-_PART = 1 << 18  # numbers that are unpacked together on the CPU: what stays in its cache
+_PART = 1 << 18  # numbers that are unpacked together on the CPU, so that they stay in its cache
 
 
 @dataclass(frozen=True)
 class Packed:
-    """``values``, first dimension clips, and their ``scale``, which broadcasts over them; None: no scale."""
+    """Packed maps of some clips: ``values``, whose first dimension is the clips, and their ``scale`` or None.
+
+    The scale broadcasts over the values.
+    """
 
     values: Tensor
     scale: Tensor | None = None
@@ -64,10 +67,10 @@ class Packed:
         return sum(x.nbytes for x in self._parts if x is not None)
 
     def unpack(self, dtype: torch.dtype = torch.float32, out: Tensor | None = None) -> Tensor:
-        """The numbers again, of the shape of ``values``: in float32, rounded once, to ``dtype``.
+        """The numbers in ``dtype``, in the shape of ``values``; computed in float32 and rounded once.
 
-        ``out``: where to, a tensor of that shape (and type, which then counts). Values of ``dtype`` without a scale
-        come back as they are, not copied. No other memory of that size is needed.
+        ``out``: a tensor of that shape that receives them; its dtype replaces ``dtype``. Values that have ``dtype`` and
+        no scale are returned without a copy. No other memory of that size is used.
         """
         values, scale = self._parts
         if scale is None and out is None and values.dtype == dtype:
@@ -85,12 +88,12 @@ class Packed:
 
 
 def _unpack_at_once(values: Tensor, scale: Tensor, out: Tensor) -> Tensor:
-    """Two kernels: values are exact in every type, and the product is rounded when it is written."""
+    """In two kernels. The values are exact in every type, so only the product is rounded."""
     return out.copy_(values).mul_(scale)
 
 
 def _in_parts(out: Tensor, values: Tensor, scale: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Clips, or where they are large their frames, so that each part stays in the cache."""
+    """Parts of (out, values, scale) that stay in the cache: some clips, or single frames if clips are large."""
     clips = max(1, _PART // max(1, values[0].numel())) if len(values) else 1
     for start in range(0, len(values), clips):
         part = slice(start, start + clips)
@@ -103,7 +106,8 @@ def _in_parts(out: Tensor, values: Tensor, scale: Tensor) -> Iterator[tuple[Tens
 
 def _multiply(values: Tensor, scale: Tensor, out: Tensor) -> None:
     if values.dtype == torch.float8_e4m3fn:
-        # the bits of a float8 stand in a float16 of 2^-8 as much; converting them one by one takes ten times as long
+        # the bits of a float8, shifted, are a float16 of 2^-8 times the value; an ordinary conversion takes ten times
+        # as long
         bits = values.view(torch.int8).to(torch.int16)
         values, scale = bits.bitwise_left_shift_(7).bitwise_and_(-0x4080).view(torch.float16), scale * 256.0
     if out.dtype == torch.float32:
@@ -113,9 +117,9 @@ def _multiply(values: Tensor, scale: Tensor, out: Tensor) -> None:
 
 
 def pack_tokens(tokens: Tensor, dtype: Dtype, scale: Literal["channel", "token"] = "channel") -> Packed:
-    """tokens (n,T,L,D) -> values (n,T,L,D), and for 8 bits a float32 scale (n,1,1,D) or (n,T,L,1).
+    """tokens (n,T,L,D) -> values (n,T,L,D), with 8 bits also a float32 scale (n,1,1,D) or (n,T,L,1).
 
-    Raises RunError where numbers are not finite, or are too large for float16.
+    Raises RunError if numbers are not finite, or too large for float16.
     """
     return _pack(tokens, TYPES[dtype], (1, 2) if scale == "channel" else (3,), "token maps")
 
@@ -126,9 +130,11 @@ def maps_type(dtype: Dtype) -> torch.dtype:
 
 
 def pack_maps(maps: Tensor, dtype: Dtype) -> Packed:
-    """maps (n,T,h,w,h,2,w) as ``evl.models.crossframe.packed_maps`` makes them -> values of that shape, and for 8 bits
-    a float32 scale (n,T,h,w,1,1,1), one a query row. Raises RunError where numbers are not finite."""
-    return _pack(maps, maps_type(dtype), (4, 5, 6), "attention maps")
+    """maps (n,T,h,w,h,2,w) of ``evl.models.crossframe.packed_maps`` -> values of that shape.
+
+    With 8 bits also a float32 scale (n,T,h,w,1,1,1), one per query patch. Raises RunError if numbers are not finite.
+    """
+    return _pack(maps, maps_type(dtype), (4, 5, 6), "neighbor maps")
 
 
 @torch.no_grad()
@@ -138,7 +144,7 @@ def _pack(x: Tensor, dtype: torch.dtype, over: tuple[int, ...], what: str) -> Pa
         absmax = torch.maximum(-lowest, highest)
         _require_finite(absmax, what)
         scale = absmax / _LARGEST[dtype]
-        # a row of zeros has the scale 0, and so has one of numbers too small for a float32 scale
+        # the scale is 0 if all numbers are zero, or too small for a float32 scale
         steps = x.float() / torch.where(scale > 0, scale, 1.0)
         steps = steps if dtype.is_floating_point else steps.round_()
         most = _LARGEST[dtype]
@@ -147,7 +153,7 @@ def _pack(x: Tensor, dtype: torch.dtype, over: tuple[int, ...], what: str) -> Pa
     if not values.isfinite().all():
         _require_finite(x, what)
         raise RunError(
-            f"{what} hold {x.abs().amax():.3g}, which {str(dtype).removeprefix('torch.')} cannot; "
+            f"{what} contain {x.abs().amax():.3g}, which is too large for {str(dtype).removeprefix('torch.')}; "
             "store them as bfloat16 (--dtype bfloat16)"
         )
     return Packed(values)
@@ -155,4 +161,6 @@ def _pack(x: Tensor, dtype: torch.dtype, over: tuple[int, ...], what: str) -> Pa
 
 def _require_finite(x: Tensor, what: str) -> None:
     if not x.isfinite().all():
-        raise RunError(f"{what} hold numbers that are not finite: the backbone's weights, or its precision, do not fit")
+        raise RunError(
+            f"{what} contain numbers that are not finite; check the backbone's weights, or set training.precision=fp32"
+        )

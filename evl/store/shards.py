@@ -1,4 +1,4 @@
-"""One shard of a store, mapped into memory: checked against the description before a number of it is used."""
+"""The shards of a store, mapped into memory. Each is checked against the description before it is used."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from evl.store.packing import TYPES
 
 SHARDS = "shards"
 ITEMS = "evl"  # the one entry of a shard's metadata
-MOST_OPEN = 1024  # shards that stay mapped; a mapping holds no file open
-# as safetensors names types
+MOST_OPEN = 1024  # shards that stay mapped; a mapping does not keep its file open
+# the names of types in safetensors
 _NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int8": "I8", "uint8": "U8", "float8": "F8_E4M3"}
 _MOST_ITEMS_BYTES = 64 << 20
 
@@ -31,7 +31,7 @@ def shard_path(folder: str | Path, number: int) -> Path:
 
 
 def read_description(folder: str | Path) -> StoreDescription:
-    """``store.json`` of a store, finished or not. Raises StoreError where there is none, or it is none."""
+    """The description of a store, finished or not. Raises StoreError if there is none, or it cannot be read."""
     path = Path(folder) / DESCRIPTION
     try:
         text = path.read_text(encoding="utf-8")
@@ -43,13 +43,13 @@ def read_description(folder: str | Path) -> StoreDescription:
 
 
 def missing_shards(folder: str | Path, description: StoreDescription) -> list[int]:
-    """Numbers of the shards that are not there yet."""
+    """The numbers of the shards that do not exist yet."""
     there = _names_of_shards(folder)
     return [n for n in range(first_shards(description)[""]) if shard_path(folder, n).name not in there]
 
 
 def num_shards(folder: str | Path) -> int:
-    """How many shards are there."""
+    """The number of shards that exist."""
     return len(_names_of_shards(folder))
 
 
@@ -63,13 +63,18 @@ def _names_of_shards(folder: str | Path) -> set[str]:
 
 
 class Shard:
-    """``tensors``: name -> memory-mapped tensor, read-only by agreement, of ``num_rows`` clips; ``items``: all that the
-    shard covers, as its metadata lists them; ``pairs``: (video, clip) of each row."""
+    """An open shard.
+
+    Attributes:
+        tensors: name -> memory-mapped tensor with ``num_rows`` clips. Never write to it.
+        items: all clips of the shard, as its metadata lists them.
+        pairs: (video, clip) of each row.
+    """
 
     def __init__(self, path: Path, tensors: dict[str, Tensor], items: list[dict]):
         self.path, self.tensors, self.items = path, tensors, items
         self.pairs = [(item["video"], item["clip"]) for item in items if item.get("reason") is None]
-        # tensors fill the end of the file (safetensors refuses anything else)
+        # the tensors fill the file up to its end; safetensors refuses any other file
         self._end = max((t.data_ptr() + t.nbytes for t in tensors.values() if t.nbytes), default=0)
         self._bytes = path.stat().st_size
 
@@ -78,12 +83,12 @@ class Shard:
         return len(self.pairs)
 
     def prefetch(self, parts: Sequence[Tensor]) -> None:
-        """Has the system read parts of the tensors from disk, all at once: page by page takes three times as long."""
+        """Asks the system to read parts of the tensors from disk together. Page by page takes three times as long."""
         if not hasattr(os, "posix_fadvise"):
             return
         try:
             file = os.open(self.path, os.O_RDONLY)
-        except OSError:  # gone since; what is mapped stays
+        except OSError:  # the file was removed since; the mapping still works
             return
         try:
             for part in parts:
@@ -94,7 +99,7 @@ class Shard:
 
 
 def open_shard(folder: str | Path, description: StoreDescription, covers: ShardRange) -> Shard:
-    """Maps a shard. Raises StoreError where it is missing, damaged, or holds anything but what it should."""
+    """Maps a shard. Raises StoreError if it is missing, damaged, or does not fit the description."""
     path = shard_path(folder, covers.number)
     try:
         with safetensors.safe_open(path, "pt") as file:
@@ -111,8 +116,8 @@ def open_shard(folder: str | Path, description: StoreDescription, covers: ShardR
                 dtype, shape = wanted[name]
                 part = file.get_slice(name)
                 if part.get_dtype() != _NAMES[dtype] or tuple(part.get_shape()) != (rows, *shape):
-                    found = f"{part.get_dtype()} {tuple(part.get_shape())}"
-                    raise StoreError(f"{path}: {name} is {found}, but should be {_NAMES[dtype]} {(rows, *shape)}")
+                    actual = f"{part.get_dtype()} {tuple(part.get_shape())}"
+                    raise StoreError(f"{path}: {name} is {actual}, but should be {_NAMES[dtype]} {(rows, *shape)}")
                 tensors[name] = file.get_tensor(name)
                 assert tensors[name].dtype == TYPES[dtype]
             return Shard(path, tensors, items)
@@ -126,7 +131,7 @@ def open_shard(folder: str | Path, description: StoreDescription, covers: ShardR
 
 
 def _items(text: str | None, description: StoreDescription, covers: ShardRange, path: Path) -> list[dict]:
-    """The items that a shard says it covers, if they are those it should."""
+    """The items in a shard's metadata. Raises StoreError if they are not those of ``covers``."""
     if text is None or len(text) > _MOST_ITEMS_BYTES:
         raise StoreError(f"{path}: its metadata does not list clips; it is no shard of a store")
     try:
@@ -158,7 +163,7 @@ def _is_item(item: dict, split: str, frames: int) -> bool:
 
 
 class Shards:
-    """The shards of a store, opened when they are first asked for; the least used are let go. For many threads."""
+    """Opens the shards of a store when they are first used, and keeps the ``most`` last used ones. Thread-safe."""
 
     def __init__(self, folder: Path, description: StoreDescription, most: int = MOST_OPEN):
         self.folder, self.description, self.most = folder, description, most
@@ -169,7 +174,7 @@ class Shards:
         return {"folder": self.folder, "description": self.description, "most": self.most}
 
     def __setstate__(self, state: dict) -> None:
-        self.__init__(**state)  # another process maps them again
+        self.__init__(**state)  # another process opens them again
 
     def get(self, number: int) -> Shard:
         with self._lock:

@@ -1,6 +1,7 @@
-"""A store of features, read: memory-mapped shards, of which only the rows, blocks and frames asked for are touched.
+"""Reads a store of features.
 
-Nothing in a store is believed: what does not fit the description is a StoreError.
+Its shards are mapped into memory, and only the requested rows, blocks and frames are read. Every file is checked: what
+does not fit the description raises StoreError.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from evl.errors import StoreError
 from evl.runtime.files import expand_home
-from evl.store.description import StoreDescription, clip_tensors, first_shards, items_a_shard
+from evl.store.description import StoreDescription, clip_tensors, first_shards, items_per_shard
 from evl.store.index import INDEX, SplitRows, read_index
 from evl.store.packing import TYPES, Packed
 from evl.store.shards import Shard, Shards, num_shards, read_description
@@ -24,9 +25,9 @@ from evl.store.shards import Shard, Shards, num_shards, read_description
 
 @dataclass(frozen=True)
 class StoredClips:
-    """What is stored of n clips, in the place of a batch of pixels: block number -> Packed, first dimension n.
+    """The packed features of n clips: block number -> Packed, whose first dimension is n.
 
-    ``tokens`` (n,T,L,D) of every block that was read; ``maps`` (n,T,h,w,h,2,w) of tapped blocks in form ``maps``,
+    ``tokens`` (n,T,L,D) of every block that was read; ``maps`` (n,T,h,w,h,2,w) of the tapped blocks in form ``maps``,
     else empty.
     """
 
@@ -52,15 +53,16 @@ class StoredClips:
         return sum(packed.num_bytes for packed in (*self.tokens.values(), *self.maps.values()))
 
     def _each(self, change: Callable[[Packed], Packed]) -> StoredClips:
-        tokens, maps = ({block: change(one) for block, one in part.items()} for part in (self.tokens, self.maps))
-        return StoredClips(tokens, maps)
+        parts = self.tokens, self.maps
+        return StoredClips(*({block: change(packed) for block, packed in part.items()} for part in parts))
 
 
 class FeatureStore:
-    """``FeatureStore(folder)``: a finished store, to be read. May be pickled (a worker maps it again).
+    """``FeatureStore(folder)`` opens a finished store. It can be pickled, and another process opens it again.
 
-    Raises StoreError where there is none, it is not finished, of another version, or does not hold what it claims.
-    ``unfinished=True`` opens what extraction has begun, for its description alone: ``splits`` is then an error.
+    Raises StoreError if there is no store, if it is not finished, of another version, or contradicts its description.
+    ``unfinished=True`` also opens an unfinished store, of which only the description can be used: ``splits`` then
+    raises.
 
     Attributes: ``path`` (Path), ``description``.
     """
@@ -69,7 +71,7 @@ class FeatureStore:
         self.path = expand_home(Path(path))
         self.description = read_description(self.path)
         if not unfinished:
-            self.splits  # noqa: B018  (what is wrong is told now)
+            self.splits  # noqa: B018  (raises now if the store is wrong)
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -83,16 +85,16 @@ class FeatureStore:
 
     @cached_property
     def splits(self) -> dict[str, StoredSplit]:
-        """train, val, and test where there is one: those with videos."""
+        """The splits that have videos, by name: train, val, test."""
         if not self.is_complete:
             there, count = num_shards(self.path), first_shards(self.description)[""]
             raise StoreError(
-                f"{self.path}: not finished, {there} of {count} shards are there; the evl extract that began it "
-                "goes on where it stopped"
+                f"{self.path}: not finished, {there} of {count} shards are there; run the same evl extract again, "
+                "which goes on where it stopped"
             )
         rows = read_index(self.path / INDEX, self.description)
         shards = Shards(self.path, self.description)
-        return {split: StoredSplit(split, found, self.description, shards) for split, found in rows.items()}
+        return {split: StoredSplit(split, own, self.description, shards) for split, own in rows.items()}
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -102,8 +104,11 @@ class FeatureStore:
 class StoredSplit:
     """The videos of a split and their stored clips.
 
-    Attributes: ``name``; ``samples`` of ALL videos, damaged ones too; ``labels``, the number of each one's class;
-    ``damaged``: video -> reason.
+    Attributes:
+        name: of the split.
+        samples: ALL videos, damaged ones included.
+        labels: the number of each video's class.
+        damaged: video -> reason.
     """
 
     def __init__(self, name: str, rows: SplitRows, description: StoreDescription, shards: Shards):
@@ -117,15 +122,15 @@ class StoredSplit:
 
     @property
     def num_frames(self) -> int:
-        """Frames of a stored clip."""
+        """Frames per stored clip."""
         return self._description.num_frames(self.name)
 
     def num_clips(self, video: int) -> int:
-        """Stored clips of a video, numbered from 0; 0 where it is damaged."""
+        """The number of stored clips of a video; 0 if it is damaged."""
         return int(self._rows.num_clips[video])
 
     def num_valid(self, video: int, clip: int) -> int:
-        """Frames of a stored clip that lie inside the video: the others repeat."""
+        """How many frames of a stored clip lie inside the video. The others are repeated frames."""
         return int(self._rows.num_valid[self._place(video, clip)])
 
     def read(
@@ -135,59 +140,64 @@ class StoredSplit:
         frames: Sequence[Sequence[int]] | None = None,
         out: StoredClips | None = None,
     ) -> StoredClips:
-        """The clips (video, clip) of ``pairs``, in that order, in memory of their own.
+        """Reads the clips (video, clip) of ``pairs``, in that order, into memory of their own. Thread-safe.
 
-        ``blocks``: tapped blocks to read (in form ``tokens`` with those before them); None: all. ``frames``: for each
-        pair, which of the stored frames, the same number of each (``drawn_frames``); None: all. With neighbor maps
-        they must be consecutive, and the first and last get no neighbor. ``out``: clips of an earlier call that nobody
-        reads any more, whose memory is used again where it fits: fresh memory takes longer than the reading. Safe to be
-        called by several threads. Raises StoreError where a shard is missing, damaged, or not what the description
-        says; KeyError for a pair or block that is not stored; ValueError for frames that cannot be taken.
+        Args:
+            pairs: the clips.
+            blocks: the tapped blocks to read, in form ``tokens`` together with the blocks before them; None: all.
+            frames: for each clip the numbers of the frames to take, equally many (``drawn_frames``); None: all. With
+                neighbor maps they must be consecutive, and the first and last frame then have no neighbor outside.
+            out: clips of an earlier call that are not needed any more. Their memory is used again if it fits, because
+                new memory takes longer than reading.
+
+        Raises StoreError if a shard is missing, damaged or does not fit the description, KeyError if a clip or block is
+        not stored, ValueError if the frames cannot be taken.
         """
-        it = self._description
+        description = self._description
         if not pairs:
             raise ValueError("no clips were asked for")
-        if not set(taps := it.taps if blocks is None else tuple(blocks)) <= set(it.taps) or not taps:
-            raise KeyError(f"blocks {list(taps)}; the store has {list(it.taps)}")
-        count = it.num_frames(self.name)
-        chosen = None if frames is None else _checked_frames(frames, len(pairs), count, it.options.form == "maps")
-        tensors = clip_tensors(it.spec, taps, it.options, count if chosen is None else chosen.shape[1])
-        places = [self._place(video, clip) for video, clip in pairs]
-        found = [self._open(place, *pair) for place, pair in zip(places, pairs, strict=True)]
-        for shard, row in found:
+        if not set(taps := description.taps if blocks is None else tuple(blocks)) <= set(description.taps) or not taps:
+            raise KeyError(f"blocks {list(taps)}; the store has {list(description.taps)}")
+        has_maps = description.options.form == "maps"
+        count = description.num_frames(self.name)
+        chosen = None if frames is None else _checked_frames(frames, len(pairs), count, has_maps)
+        num_frames = count if chosen is None else chosen.shape[1]
+        tensors = clip_tensors(description.spec, taps, description.options, num_frames)
+        rows = [self._open(self._place(*pair), *pair) for pair in pairs]
+        for shard, row in rows:
             shard.prefetch([shard.tensors[name][row] for name in tensors])
         memory = _memory(tensors, len(pairs), out)
-        for place, (shard, row) in enumerate(found):
+        for place, (shard, row) in enumerate(rows):
             for name, target in memory.items():
                 source = shard.tensors[name][row]
-                if chosen is not None and source.shape[0] > 1:  # one channel scale serves all frames
+                if chosen is not None and source.shape[0] > 1:  # a scale per channel is the same for all frames
                     source = _taken(source, chosen[place])
                 target[place] = source
-        if chosen is not None and it.options.form == "maps":
-            _cut_ends(memory, chosen, count)
+        if chosen is not None and has_maps:
+            _clear_ends(memory)
         return _as_clips(memory)
 
     def _place(self, video: int, clip: int) -> int:
-        """Where a clip stands among the split's."""
+        """The place of a clip among the split's rows. Raises KeyError if it is not stored."""
         if not 0 <= video < len(self) or not 0 <= clip < self._rows.num_clips[video]:
             raise KeyError(f"clip {clip} of video {video} of {self.name} is not stored")
         return int(self._rows.first[video]) + clip
 
     def _open(self, place: int, video: int, clip: int) -> tuple[Shard, int]:
-        item = video * self._description.clips_a_video(self.name) + clip
-        number = self._first_shard + item // items_a_shard(self._description, self.name)
+        item = video * self._description.clips_per_video(self.name) + clip
+        number = self._first_shard + item // items_per_shard(self._description, self.name)
         shard = self._shards.get(number)
         row = int(self._rows.row[place])
         if row >= shard.num_rows or shard.pairs[row] != (video, clip):
             raise StoreError(
-                f"{shard.path}: has another clip where the index says clip {clip} of video {video}; delete {INDEX}, "
-                "and evl extract makes it again"
+                f"{shard.path}: row {row} is another clip than {INDEX} lists (clip {clip} of video {video}); delete "
+                f"{INDEX}, and evl extract makes it again"
             )
         return shard, row
 
 
 def _memory(tensors: Mapping[str, tuple[str, tuple[int, ...]]], n: int, out: StoredClips | None) -> dict[str, Tensor]:
-    """A tensor for each of ``tensors``, with n clips: of ``out`` if it fits."""
+    """A tensor with n clips for each of ``tensors``. The memory of ``out`` is used if it fits."""
     old = {} if out is None else _as_tensors(out)
     memory = {}
     for name, (dtype, shape) in tensors.items():
@@ -214,14 +224,15 @@ def _as_clips(tensors: Mapping[str, Tensor]) -> StoredClips:
     return clips
 
 
-def _checked_frames(frames: Sequence[Sequence[int]], n: int, count: int, is_run: bool) -> np.ndarray:
+def _checked_frames(frames: Sequence[Sequence[int]], n: int, count: int, has_maps: bool) -> np.ndarray:
+    """``frames`` as an array (n, number of frames). Raises ValueError if they cannot be taken of ``count`` frames."""
     try:
         chosen = np.asarray(frames, dtype=np.int64)
     except (ValueError, OverflowError):
         chosen = np.zeros(0)
     if chosen.ndim != 2 or len(chosen) != n or not chosen.size or chosen.min() < 0 or chosen.max() >= count:
         raise ValueError(f"frames must be as many for each of the {n} clips, numbered from 0 to {count - 1}")
-    if is_run and (np.diff(chosen, axis=1) != 1).any():
+    if has_maps and (np.diff(chosen, axis=1) != 1).any():
         raise ValueError("with neighbor maps, frames must be consecutive")
     return chosen
 
@@ -232,8 +243,8 @@ def _taken(source: Tensor, frames: np.ndarray) -> Tensor:
     return source[torch.from_numpy(frames)]
 
 
-def _cut_ends(memory: Mapping[str, Tensor], frames: np.ndarray, count: int) -> None:
-    """The first and last frames that were taken look at no neighbor any more."""
+def _clear_ends(memory: Mapping[str, Tensor]) -> None:
+    """Clears the neighbor maps of the first frame to the one before it, and of the last to the one after it."""
     for name, values in memory.items():
         if name.startswith("maps.") and not name.endswith(".scale"):
             values[:, 0, :, :, :, 0] = 0
@@ -243,10 +254,10 @@ def _cut_ends(memory: Mapping[str, Tensor], frames: np.ndarray, count: int) -> N
 def drawn_frames(
     num_stored: int, num_valid: int, num_frames: int, sampling: str, *, seed: int, epoch: int, video: int
 ) -> list[int]:
-    """Which of ``num_stored`` frames a training clip of ``num_frames`` takes in an epoch, rising.
+    """The stored frames that a training clip of ``num_frames`` takes in an epoch, in ascending order.
 
-    dense: consecutive ones, start drawn among those where all lie inside the video, if there are any, else 0.
-    segment: one of each of ``num_frames`` equal groups.
+    dense: consecutive frames. Their start is drawn so that all of them lie inside the video; if it is too short, the
+    start is 0. segment: one drawn frame from each of ``num_frames`` equal groups of the ``num_stored`` frames.
     """
     if num_frames > num_stored or (sampling == "segment" and num_stored % num_frames):
         raise ValueError(f"clips of {num_frames} frames cannot be drawn of {num_stored}")

@@ -1,4 +1,7 @@
-"""Stored clips → features: what the encoder and the neighbor maps would be, to the rounding of the store."""
+"""Stored clips → features.
+
+They are equal to those that the encoder computes, up to the rounding of the store.
+"""
 
 from __future__ import annotations
 
@@ -21,22 +24,22 @@ PROJECTIONS = "projections.safetensors"
 
 
 def encoder_of(description: StoreDescription, taps: Taps | None = None) -> EncoderFacts:
-    """What a store knows of the encoder that made it; ``taps``: some of the stored blocks, None: all.
+    """The facts about the encoder that made a store. ``taps``: some of the stored blocks; None: all.
 
-    Raises StoreError where a block is not stored.
+    Raises StoreError if a block is not stored.
     """
     spec, stored = description.spec, description.taps
     taps = stored if taps is None else tapped_blocks(taps, spec.depth, spec.name)
     if missing := sorted(set(taps) - set(stored)):
         raise StoreError(
             f"model.taps asks for block {missing[0]} of {spec.name}; the store has {', '.join(map(str, stored))}. "
-            "Set model.taps to some of them, or extract anew"
+            "Set model.taps to some of them, or make another store with evl extract"
         )
     return EncoderFacts(spec, description.preprocessing, taps, description.backbone_hash, description.origin)
 
 
 def open_unpacker(store: FeatureStore, taps: Taps | None = None, *, needs_maps: bool = True) -> Unpacker:
-    """The unpacker of a store. Raises StoreError where the store lacks a block, or its projections are damaged."""
+    """The unpacker of a store. Raises StoreError if a block is not stored, or the projections are damaged."""
     projections = None
     if store.description.options.form == "tokens":
         projections = Projections.load(store.path / PROJECTIONS, store.description.spec)
@@ -44,10 +47,10 @@ def open_unpacker(store: FeatureStore, taps: Taps | None = None, *, needs_maps: 
 
 
 class Unpacker(nn.Module):
-    """StoredClips -> one MappedFeatures per tapped block, shallow to deep.
+    """StoredClips -> one MappedFeatures per tapped block, from the first block to the deepest.
 
-    ``needs_maps``: whether anything reads attention maps; where not, none are made or unpacked, and ``maps`` is empty.
-    ``encoder``: what is known of the encoder (EncoderFacts).
+    ``needs_maps``: whether neighbor maps are made; if not, the ``maps`` of the features are empty. The attribute
+    ``encoder`` has the facts about the encoder (EncoderFacts).
     """
 
     def __init__(
@@ -62,16 +65,16 @@ class Unpacker(nn.Module):
         self.encoder = encoder_of(description, taps)
         self.needs_maps = needs_maps
         if (projections is None) != (description.options.form == "maps"):
-            raise ValueError("projections go with form=tokens, and only with it")
+            raise ValueError("projections are needed for form=tokens, and for no other form")
         if projections is not None and (missing := sorted(set(self.encoder.taps) - set(projections.blocks))):
-            raise StoreError(f"the store has no projections of block {missing[0]}; extract it anew")
+            raise StoreError(f"the store has no projections of block {missing[0]}; make it again with evl extract")
         self.projections = None if projections is None else projections.of(self.encoder.taps)
         self._narrow: dict[torch.dtype, Projections] = {}
         self.requires_grad_(False)
 
     @torch.no_grad()
     def forward(self, clips: StoredClips, dtype: torch.dtype = torch.float32) -> list[MappedFeatures]:
-        """tokens (B,T,L,D), and maps as ``neighbor_maps`` makes them, in ``dtype``, or autocast's where that is on."""
+        """tokens (B,T,L,D), and maps as ``neighbor_maps`` makes them, in ``dtype``; under autocast in its type."""
         device, taps = next(iter(clips.tokens.values())).values.device, self.encoder.taps
         if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
             dtype = torch.get_autocast_dtype(device.type)
@@ -92,7 +95,7 @@ class Unpacker(nn.Module):
             ]
 
     def _maps(self, block: int, inputs: Tensor) -> list[Tensor]:
-        """The block's neighbor maps from its inputs (B,T,L,D); on the CPU clip by clip, to stay in the cache."""
+        """The block's neighbor maps from its inputs (B,T,L,D). On the CPU clip by clip, so that all is in the cache."""
         spec, projections = self.encoder.spec, self._in_type(inputs.dtype)
         maps = empty_maps(*inputs.shape[:2], spec.grid, inputs)
         patches = inputs[:, :, spec.num_prefix_tokens :]
@@ -105,7 +108,7 @@ class Unpacker(nn.Module):
         return maps
 
     def _in_type(self, dtype: torch.dtype) -> Projections:
-        """The projections in a type: themselves, or a copy that is kept."""
+        """The projections in ``dtype``: the same object, or a copy that is kept."""
         if next(self.projections.parameters()).dtype == dtype:
             return self.projections
         if dtype not in self._narrow:
@@ -114,5 +117,5 @@ class Unpacker(nn.Module):
         return self._narrow[dtype]
 
     def _apply(self, fn, recurse=True):
-        self._narrow.clear()  # copies follow no move
+        self._narrow.clear()  # the copies would stay on the old device
         return super()._apply(fn, recurse)

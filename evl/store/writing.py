@@ -1,4 +1,7 @@
-"""A store of features, written: shard by shard, each whole or not there, the same bytes whoever writes them."""
+"""Writes a store of features, shard by shard.
+
+A shard is written whole or not at all, and has the same bytes, whichever process writes it.
+"""
 
 from __future__ import annotations
 
@@ -25,24 +28,30 @@ PROJECTIONS = "projections.safetensors"
 
 @dataclass(frozen=True)
 class ShardItem:
-    """One item of a shard: a row, or where ``reason`` is set a clip that could not be made (and no row)."""
+    """One clip of a shard. It has a row in the shard's tensors, unless it could not be made: then ``reason`` is set.
+
+    ``num_valid``: how many of its frames lie inside the video.
+    """
 
     video: int
     clip: int
     sample: Sample
-    num_valid: int = 0  # frames inside the video
+    num_valid: int = 0
     reason: str | None = None
 
 
 def write_description(folder: str | Path, description: StoreDescription) -> None:
-    """Begins a store, or does nothing where the same is begun. Raises StoreError where another one is there."""
+    """Writes ``store.json``. Does nothing if the same description is already there.
+
+    Raises StoreError if another one is there.
+    """
     path = Path(folder) / DESCRIPTION
     if not path.exists():
         with suppress(ExistsError):
             write_file(path, description.to_json(), only_new=True)
-    # what is there now, which may be of a process that began at the same moment
-    if found := conflicts(read_description(folder), description):
-        raise StoreError(f"{folder} is another store of features: {'; '.join(found)}")
+    # another process may have written the file at the same moment
+    if differences := conflicts(read_description(folder), description):
+        raise StoreError(f"{folder} is another store of features: {'; '.join(differences)}")
 
 
 def write_shard(
@@ -53,9 +62,17 @@ def write_shard(
     tokens: Mapping[int, Packed],
     maps: Mapping[int, Packed] | None = None,
 ) -> None:
-    """A shard, whole or not at all. ``items``: all that ``shard_ranges(description)[number]`` covers, in its order;
-    ``tokens`` and ``maps``: block -> Packed with a row for each item without ``reason`` (both may be empty where all
-    have one). Raises SaveError if the disk refuses; ValueError where shapes are not the description's.
+    """Writes one shard, whole or not at all.
+
+    Args:
+        folder: of the store.
+        description: of the store.
+        number: of the shard.
+        items: all clips of ``shard_range(description, number)``, in that order.
+        tokens: block -> Packed, with a row for each item without ``reason``; empty if all items have one.
+        maps: the same for neighbor maps, in form ``maps``.
+
+    Raises SaveError if the file cannot be written, ValueError if items or shapes do not fit the description.
     """
     covers = shard_range(description, number)
     if [(item.video, item.clip) for item in items] != covers.pairs:
@@ -69,21 +86,21 @@ def write_shard(
             description.spec, description.taps, description.options, frames
         ).items()
     }
-    found = {name: (tuple(value.shape), value.dtype) for name, value in tensors.items()}
-    if found != wanted and (rows or tensors):
-        raise ValueError(f"shard {number} is to hold {wanted}, not {found}")
+    given = {name: (tuple(value.shape), value.dtype) for name, value in tensors.items()}
+    if given != wanted and (rows or tensors):
+        raise ValueError(f"shard {number}: expected tensors {wanted}, but {given} were given")
     listed = [_listed(item, covers.split) for item in items]
-    # one entry: safetensors writes several in an order of its own
+    # a single entry, because safetensors writes several entries in no fixed order
     text = json.dumps({"fingerprint": description.fingerprint_hash, "items": listed})
     write_file(shard_path(folder, number), safetensors.torch.save(tensors, metadata={ITEMS: text}))
 
 
 def _tensors(packed: Mapping[int, Packed], kind: str) -> dict[str, Tensor]:
     tensors = {}
-    for block, one in packed.items():
-        tensors[f"{kind}.{block}"] = one.values.detach().cpu().contiguous()
-        if one.scale is not None:
-            tensors[f"{kind}.{block}.scale"] = one.scale.detach().cpu().contiguous()
+    for block, maps in packed.items():
+        tensors[f"{kind}.{block}"] = maps.values.detach().cpu().contiguous()
+        if maps.scale is not None:
+            tensors[f"{kind}.{block}.scale"] = maps.scale.detach().cpu().contiguous()
     return tensors
 
 

@@ -30,7 +30,7 @@ OPTIONS = dict(clips_per_video=2, dtype="int8")
 
 def extract_here(config: RunConfig, out: Path, part=(1, 1), **options) -> None:
     """Small shards, of a few clips, as a description would have them of larger ones."""
-    evl.extraction.work.clips_a_shard = lambda size, options: SHARD
+    evl.extraction.work.clips_per_shard = lambda size, options: SHARD
     config = replace(config, data={"num_workers": 0})
     evl.extraction.extract.extract(config, out, StoreOptions(**OPTIONS, **options), part=part)
 

@@ -191,7 +191,7 @@ def test_damaged_videos_are_listed(damaged, tmp_path):
 
 
 def test_too_many_damaged_videos_stop_it_and_a_higher_limit_goes_on(damaged, tmp_path, monkeypatch):
-    monkeypatch.setattr(evl.extraction.work, "clips_a_shard", lambda size, options: 2)
+    monkeypatch.setattr(evl.extraction.work, "clips_per_shard", lambda size, options: 2)
     strict = replace(damaged, data={"max_damaged_share": 0.05})
     with pytest.raises(RunError, match=r"1 of 9 training videos are damaged .* data.max_damaged_share"):
         extract(strict, tmp_path / "store")
@@ -210,7 +210,7 @@ def test_too_many_in_all_parts_together_leave_it_unfinished(damaged, tmp_path, m
     second.write_bytes(b"broken" * 1000)
     rows = [*samples[:4], Sample(str(second), "dark"), *samples[4:], *find_splits(damaged).splits["val"]]
     write_manifest(tmp_path / "videos/list.csv", rows, ["train"] * 10 + ["val"] * 5)
-    monkeypatch.setattr(evl.extraction.work, "clips_a_shard", lambda size, options: 5)
+    monkeypatch.setattr(evl.extraction.work, "clips_per_shard", lambda size, options: 5)
     config = replace(damaged, data={"max_damaged_share": 0.1})
     assert not extract(config, tmp_path / "store", part=(1, 2)).is_complete
     with pytest.raises(RunError, match="2 of 10 training videos are damaged"):
@@ -220,7 +220,7 @@ def test_too_many_in_all_parts_together_leave_it_unfinished(damaged, tmp_path, m
 
 
 def test_parts_in_any_order_make_the_same_store(damaged, tmp_path, monkeypatch):
-    monkeypatch.setattr(evl.extraction.work, "clips_a_shard", lambda size, options: 4)
+    monkeypatch.setattr(evl.extraction.work, "clips_per_shard", lambda size, options: 4)
     options = StoreOptions(clips_per_video=3, dtype="float8")
     seen = []
     extract(damaged, tmp_path / "one", options, progress=seen.append)
@@ -233,7 +233,7 @@ def test_parts_in_any_order_make_the_same_store(damaged, tmp_path, monkeypatch):
 
 
 def test_a_shard_that_was_lost_is_made_again(tiny_config, tmp_path, monkeypatch):
-    monkeypatch.setattr(evl.extraction.work, "clips_a_shard", lambda size, options: 4)
+    monkeypatch.setattr(evl.extraction.work, "clips_per_shard", lambda size, options: 4)
     extract(tiny_config, tmp_path / "store")
     before = files_of(tmp_path / "store")
     (tmp_path / "store/shards/00001.safetensors").unlink()
@@ -243,7 +243,7 @@ def test_a_shard_that_was_lost_is_made_again(tiny_config, tmp_path, monkeypatch)
 
 def test_what_was_made_of_all_shards_is_made_again_with_one_of_them(damaged, tmp_path, videos, monkeypatch):
     """Mended videos are in the store, and no index or list says otherwise, killed in between or not."""
-    monkeypatch.setattr(evl.extraction.work, "clips_a_shard", lambda size, options: 12)
+    monkeypatch.setattr(evl.extraction.work, "clips_per_shard", lambda size, options: 12)
     out = tmp_path / "store"
     extract(damaged, out)
     assert sorted(path.name for path in out.glob("shards/*")) == ["00000.safetensors", "00001.safetensors"]
@@ -291,7 +291,7 @@ def test_damaged_files_are_counted_not_the_videos_cut_out_of_them(tiny_config, t
 
 def test_clips_of_all_processes_are_told(tiny_config, tmp_path, monkeypatch):
     """As torchrun's first process tells them, after the second has done its part."""
-    monkeypatch.setattr(evl.extraction.work, "clips_a_shard", lambda size, options: 4)
+    monkeypatch.setattr(evl.extraction.work, "clips_per_shard", lambda size, options: 4)
     second = extract(tiny_config, tmp_path / "store", part=(2, 2)).num_clips
     assert 0 < second < 16
 

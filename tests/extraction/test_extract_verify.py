@@ -76,7 +76,7 @@ def test_other_videos_are_found(tiny_config, tmp_path, videos):
 def test_what_cannot_be_made_again_is_told(tiny_config, tmp_path, monkeypatch):
     with pytest.raises(StoreError, match="no store of features here"):
         verify(tmp_path / "nothing")
-    monkeypatch.setattr(evl.extraction.work, "clips_a_shard", lambda size, options: 4)
+    monkeypatch.setattr(evl.extraction.work, "clips_per_shard", lambda size, options: 4)
     extract(tiny_config, tmp_path / "store", part=(1, 2))
     with pytest.raises(StoreError, match="not finished"):
         verify(tmp_path / "store")

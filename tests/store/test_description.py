@@ -12,7 +12,7 @@ from evl.store.compatibility import conflicts, differences
 from evl.store.description import (
     StoreDescription,
     StoreOptions,
-    bytes_a_clip,
+    bytes_per_clip,
     hash_videos,
 )
 from evl.store.packing import pack_maps, pack_tokens
@@ -77,13 +77,13 @@ def test_bytes_are_those_of_the_tensors(form, dtype, scale):
     packed = [pack_tokens(x[None], dtype, scale) for x in tokens.values()]
     packed += [pack_maps(x[None], dtype) for x in maps.values()]
     expected = sum(one.num_bytes for one in packed)
-    assert bytes_a_clip(description.spec, description.taps, description.options, 4) == expected
+    assert bytes_per_clip(description.spec, description.taps, description.options, 4) == expected
 
 
 def test_bytes_of_vit_b16():
-    assert bytes_a_clip(B16, LAST, StoreOptions(dtype="float16"), 8) == 5 * 8 * 197 * 768 * 2 == 12_103_680
-    assert bytes_a_clip(B16, LAST, StoreOptions(dtype="int8"), 8) == 5 * (8 * 197 * 768 + 768 * 4) == 6_067_200
-    assert bytes_a_clip(B16, (3, 6), StoreOptions(dtype="float32"), 1) == 4 * 197 * 768 * 4  # blocks 2, 3, 5, 6
+    assert bytes_per_clip(B16, LAST, StoreOptions(dtype="float16"), 8) == 5 * 8 * 197 * 768 * 2 == 12_103_680
+    assert bytes_per_clip(B16, LAST, StoreOptions(dtype="int8"), 8) == 5 * (8 * 197 * 768 + 768 * 4) == 6_067_200
+    assert bytes_per_clip(B16, (3, 6), StoreOptions(dtype="float32"), 1) == 4 * 197 * 768 * 4  # blocks 2, 3, 5, 6
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def lied(change):
     ("change", "reason"),
     [
         (lambda c: c.update(format_version=3), "format version 3, made by a newer evl.*upgrade"),
-        (lambda c: c.update(feature_version=10**30), "feature version unheard of, made by a newer evl"),
+        (lambda c: c.update(feature_version=10**30), "feature version unknown, made by a newer evl"),
         (lambda c: c.update(feature_version=0), "feature version 0, made by an older evl.*extract again"),
         (lambda c: c.update(format_version="1"), "not the description of a store"),
         (lambda c: c.pop("format_version"), "not the description of a store"),
@@ -208,7 +208,7 @@ def lied(change):
         (lambda c: c.update(splits={"train": 0}), "splits must be among"),
         (lambda c: c.update(splits={"train": -1}), "splits.train"),
         (lambda c: c.update(clips_per_shard=0), "clips_per_shard"),
-        (lambda c: c.update(class_names=["a", "a"]), "a class name stands there twice"),
+        (lambda c: c.update(class_names=["a", "a"]), "a class name is given twice"),
         (lambda c: c["config"]["clip"].update(sampling="segment") or c["options"].update(frames=6), "be a multiple"),
     ],
 )  # fmt: skip
@@ -230,6 +230,6 @@ def test_what_is_no_description(text):
 def test_neighbor_maps_need_neighbors():
     clip = replace(describe().config.clip, sampling="segment")
     assert describe(form="maps", clip=clip).num_frames("train") == 4
-    with pytest.raises(ValueError, match="neighbors"):
+    with pytest.raises(ValueError, match="neighboring frames"):
         describe(form="maps", clip=clip, frames=8)
     assert describe(form="tokens", clip=clip, frames=8).num_frames("train") == 8

@@ -14,7 +14,7 @@ import torch
 from evl.config import ClipConfig
 from evl.errors import SaveError, StoreError
 from evl.store import FeatureStore, StoredClips
-from evl.store.description import bytes_a_clip, clips_a_shard, shard_range, shard_ranges
+from evl.store.description import bytes_per_clip, clips_per_shard, shard_range, shard_ranges
 from evl.store.packing import pack_maps, pack_tokens
 from evl.store.shards import open_shard
 from evl.store.store import drawn_frames
@@ -53,7 +53,7 @@ def test_rows_come_back(tmp_path, form, dtype, scale):
     assert store.class_names == CLASSES
     assert list(store.splits) == ["train", "val"]
     for name, split in store.splits.items():
-        clips = description.clips_a_video(name)
+        clips = description.clips_per_video(name)
         assert split.samples == samples_of(name, len(split))
         assert split.labels == tuple(CLASSES.index(sample.label) for sample in split.samples)
         assert split.damaged == {video: reason for (part, video), reason in damaged.items() if part == name}
@@ -66,7 +66,7 @@ def test_rows_come_back(tmp_path, form, dtype, scale):
         for _ in range(2):
             read = split.read(pairs)
             assert len(read) == len(pairs)
-            assert read.num_bytes == len(pairs) * bytes_a_clip(
+            assert read.num_bytes == len(pairs) * bytes_per_clip(
                 description.spec, description.taps, description.options, 4
             )
             for row, (video, clip) in enumerate(pairs):
@@ -221,7 +221,7 @@ def test_a_store_is_gone_on_with_only_as_it_was_begun(tmp_path):
         FeatureStore(tmp_path)
     assert FeatureStore(tmp_path, unfinished=True).description == description
     assert not FeatureStore(tmp_path, unfinished=True).is_complete
-    with pytest.raises(StoreError, match="shard 0 is not there"):
+    with pytest.raises(StoreError, match="4 shards are missing, the first is shard 0"):
         write_index(tmp_path)
     covers = shard_range(description, 1)
     write_shard(tmp_path, description, 1, *shard_of(description, covers, {}))
@@ -298,30 +298,28 @@ def test_paths_that_are_no_text(tmp_path):
 
 
 def test_shards_cover_every_item_once():
-    for clips_per_shard in (1, 2, 4, 7, 100):
-        description = describe(
-            splits={"train": 5, "val": 3, "test": 4}, clips_per_video=3, clips_per_shard=clips_per_shard
-        )
+    for most in (1, 2, 4, 7, 100):
+        description = describe(splits={"train": 5, "val": 3, "test": 4}, clips_per_video=3, clips_per_shard=most)
         ranges = shard_ranges(description)
         assert [covers.number for covers in ranges] == list(range(len(ranges)))
         for split in ("train", "val", "test"):
             pairs = [pair for covers in ranges if covers.split == split for pair in covers.pairs]
-            clips = description.clips_a_video(split)
+            clips = description.clips_per_video(split)
             assert pairs == [(v, c) for v in range(description.splits[split]) for c in range(clips)]
         for covers in ranges:
             if covers.split != "train":  # whole videos
                 assert covers.pairs[0][1] == 0
                 assert covers.pairs[-1][1] == 1
-            assert covers.count <= max(clips_per_shard, 2)
+            assert covers.count <= max(most, 2)
         with pytest.raises(IndexError):
             shard_range(description, len(ranges))
 
 
 def test_shards_are_as_large_as_was_asked():
     description = describe()
-    assert clips_a_shard(1_000_000, description.options) == 128
-    assert clips_a_shard(12_103_680, description.options) == 10
-    assert clips_a_shard(10**12, description.options) == 1
+    assert clips_per_shard(1_000_000, description.options) == 128
+    assert clips_per_shard(12_103_680, description.options) == 10
+    assert clips_per_shard(10**12, description.options) == 1
 
 
 def test_drawn_frames():

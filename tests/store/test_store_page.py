@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from evl.store import FeatureStore, StoreOptions
-from evl.store.description import bytes_a_clip
+from evl.store.description import bytes_per_clip
 from evl.types import BackboneSpec
 from tests.store.helpers import describe, make_store
 
@@ -34,6 +34,6 @@ def test_bytes_on_the_page(form):
     (row,) = re.findall(rf"^\| `{form}` \|(( [\d,]+ \|){{4}})$", PAGE, re.M)
     found = [int(cell.replace(",", "")) for cell in row[0].strip(" |").split("|")]
     options = [("float32", "channel"), ("float16", "channel"), ("int8", "channel"), ("float8", "token")]
-    assert found == [bytes_a_clip(B16, (9, 10, 11, 12), StoreOptions(form, *one), 8) for one in options]
+    assert found == [bytes_per_clip(B16, (9, 10, 11, 12), StoreOptions(form, *one), 8) for one in options]
     assert "29,048,832" in PAGE
     assert 3 * 4 * 8 * 197 * 768 * 2 == 29_048_832
