@@ -70,8 +70,8 @@ def main() -> None:
         seeds = "training.seed=" + ",".join(map(str, range(options.seeds)))
 
         def note(what: str, sweep: Path) -> None:
-            heads = json.loads((sweep / "sweep.json").read_text())["heads"]
-            found[what] = [head["val_top1"] for head in sorted(heads, key=lambda head: head["head"])]
+            learners = json.loads((sweep / "sweep.json").read_text())["learners"]
+            found[what] = [row["val_top1"] for row in sorted(learners, key=lambda row: row["learner"])]
             print(what, " ".join(f"{top1:.1f}" for top1 in found[what]), flush=True)
             write(options, found)
 

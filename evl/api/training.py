@@ -20,7 +20,7 @@ from evl.saving import VideoClassifier, load
 from evl.training.estimate import estimate_training as estimate_run
 from evl.training.few_shots.few_shot import few_shot as few_shot_runs
 from evl.training.few_shots.report import FewShotResult
-from evl.training.pace import RunTime, say
+from evl.training.pace import RunTime, log_run_time
 from evl.training.run import train as train_run
 from evl.training.sweeps.results import SweepResult
 from evl.training.sweeps.sweep import sweep as sweep_grid
@@ -41,7 +41,7 @@ def train(
     device: str | None = None,
     with_encoder: bool = True,
     progress: bool | Report = True,
-    on_pace: Callable[[RunTime], None] = say,
+    on_pace: Callable[[RunTime], None] = log_run_time,
     **fields: Any,
 ) -> VideoClassifier:
     """Trains a classifier, judges and saves it in the folder ``out``; the model, in evaluation mode.

@@ -1,10 +1,10 @@
-"""Training: the loop, one step, checkpoints, the run folder."""
+"""Training: the loop, learners, checkpoints, and the folder of a run."""
 
 from typing import TYPE_CHECKING
 
 from evl.runtime.lazy import first_used
 
-# imported when they are first used, so that ``evl.training.optim`` alone needs no reader of videos
+# imported when they are first used, so that importing ``evl.training.optim`` does not import readers of videos
 _HOMES = {
     "Interrupted": "evl.training.loop",
     "Progress": "evl.runtime.progress",

@@ -1,4 +1,4 @@
-"""Everything a training needs to go on as if nothing had happened."""
+"""Checkpoints: all that a training needs to go on exactly where it stopped."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from evl.training.learners import Learners
 
 
 def save_checkpoint(folder: Path, step: int, learners: Learners, *, keep_last: int, **more) -> Path:
-    """``step_0000100.pt``: the state of every learner, and ``more``. Older ones beyond ``keep_last`` are removed after
-    it is safely there. Raises SaveError; older ones then remain."""
+    """Writes ``step_0000100.pt`` with the state of every learner and ``more``, and returns its path.
+
+    Then all but the last ``keep_last`` checkpoints are removed. Raises SaveError if the file cannot be written; then
+    the older ones remain.
+    """
     path = folder / f"step_{step:07d}.pt"
     state = {
         "step": step,
@@ -26,7 +29,7 @@ def save_checkpoint(folder: Path, step: int, learners: Learners, *, keep_last: i
     with write_atomically(path) as file:
         try:
             torch.save(state, file)
-        except RuntimeError as error:  # torch wraps what the file object raised
+        except RuntimeError as error:  # torch wraps errors of the file object
             raise SaveError(f"{path} could not be written ({error}); older checkpoints are unchanged") from error
     for old in list_checkpoints(folder)[:-keep_last]:
         old.unlink(missing_ok=True)
@@ -34,16 +37,19 @@ def save_checkpoint(folder: Path, step: int, learners: Learners, *, keep_last: i
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Oldest first."""
+    """The checkpoints in a folder, oldest first."""
     return sorted(folder.glob("step_*.pt"))
 
 
 def load_checkpoint(path: Path, learners: Learners, world: World) -> dict:
-    """Puts every learner back, and returns what was saved besides. Raises CheckpointError for anything else."""
+    """Loads the state of every learner, and returns the whole content of the checkpoint.
+
+    Raises CheckpointError if the file is damaged or does not fit the learners.
+    """
     try:
         state = load_torch_file(path)
     except CheckpointError as error:
-        raise CheckpointError(f"{error}; remove it to go on from the one before") from None
+        raise CheckpointError(f"{error}; remove it to go on from the checkpoint before") from None
     if not isinstance(state, dict) or not {"step", "learners", "backbone_hash"} <= state.keys():
         raise CheckpointError(f"{path}: not a checkpoint of evl")
     own = learners.all[0].model.encoder.weights_hash
@@ -52,7 +58,7 @@ def load_checkpoint(path: Path, learners: Learners, world: World) -> dict:
             f"{path} was made on other backbone weights ({state['backbone_hash'][:12]}…, here {own[:12]}…)"
         )
     if len(state["learners"]) != len(learners.all):
-        raise CheckpointError(f"{path}: has {len(state['learners'])} heads, not {len(learners.all)}")
+        raise CheckpointError(f"{path}: has {len(state['learners'])} learners, not {len(learners.all)}")
     try:
         for learner, saved in zip(learners.all, state["learners"], strict=True):
             learner.load_state(saved, state["step"], world)

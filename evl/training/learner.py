@@ -1,4 +1,4 @@
-"""One model that learns, whatever else learns beside it on the same features."""
+"""A learner: one model while it trains. Other learners may train beside it on the same features."""
 
 from __future__ import annotations
 
@@ -18,23 +18,25 @@ from evl.training.optim import apply_gradients, learning_rate, make_optimizer, m
 
 
 class Learner:
-    """A model on a stream's features, and how it learns: a run's only one, or one of many.
+    """A model while it trains: the only one of a run, or one of many.
 
-    It has its own optimizer, loss, learning rate, random numbers and scale of half precision, so that it becomes what
-    it would become alone on these batches.
+    It has its own optimizer, loss, learning rate, random numbers and loss scaler. So it gets the same weights as if it
+    had trained alone on these batches.
 
     Args:
         name: for messages.
-        config: whose ``training`` says how it learns.
+        config: its ``training`` has the learning rate and other settings of this learner.
         model: on its device; trained in place.
-        taps: the blocks whose features the stream gives, if these are more than the model's own.
-        labels: the class of each sample of the stream, where it learns another task than the stream's labels.
-        rank: of this process; each draws its own dropout.
+        taps: the blocks whose features the stream gives, if they are more than the model's own.
+        labels: the class of each sample of the stream, if the learner learns other labels than the stream's.
+        rank: of this process. Each process draws its own dropout.
 
     Attributes:
-        curve: (step, learning rate, mean loss, percent of hits), averages since the point before, every ``log_every``.
-        problem: why it no longer learns, or None.
-        seconds: spent on its forward and backward passes and its steps, where it does not share these with others.
+        curve: (step, learning rate, mean loss, percent of hits) every ``log_every`` steps. Loss and hits are averages
+            since the point before.
+        problem: why the learner was dropped, or None.
+        seconds: time of its forward and backward passes and of its steps. Passes of several learners in one call count
+            for the first of them.
     """
 
     def __init__(
@@ -57,24 +59,24 @@ class Learner:
         self.curve: list[tuple[int, float, float, float]] = []
         self.problem: str | None = None
         self.seconds = 0.0
-        self.totals = torch.zeros(3, dtype=torch.float64, device=self.device)  # of this step: loss, clips, hits
+        self.totals = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, clips, hits of this step
         self._since = self.totals.clone()
         self._seen = self.totals[1].clone()
 
     @property
     def num_clips(self) -> int:
-        """Clips that it has learned from, in all processes."""
+        """The number of clips that it has learned from, in all processes."""
         return int(self._seen)
 
     def has_point(self, done: int) -> bool:
-        """Whether the curve has a point at this step: not where nothing was read since the one before."""
+        """Whether the curve has a point after ``done`` steps. It has none if no clip was read since the last point."""
         return bool(self.curve) and self.curve[-1][0] == done
 
     def _seed(self, step: int) -> int:
         return self.config.training.seed * 1_000_003 + self.rank + step
 
     def pick(self, features: Features) -> list:
-        """The features of its own blocks."""
+        """The features of the blocks that this learner's model reads."""
         return [features[place] for place in self.places]
 
     def labels_of(self, batch: Batch) -> Tensor:
@@ -86,7 +88,10 @@ class Learner:
         self.totals.zero_()
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """What to call ``backward`` of: scaled, and a share of the batch's mean. Counts the clips."""
+        """The loss (a scalar) for ``backward``, and counts clips and hits. logits (B,Y), labels (B).
+
+        It is the sum over the clips divided by the batch size, multiplied by the loss scale.
+        """
         training = self.config.training
         loss = F.cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=training.label_smoothing)
         self.totals[0] += loss.detach()
@@ -95,14 +100,15 @@ class Learner:
         return self.scaler.scale(loss * (1 / training.batch_size))
 
     def end_step(self, step: int, world: World, *, has_clips: bool = True) -> None:
-        """The optimizer's step by the mean over the clips that came, of all processes; none if no clip came.
+        """Does the optimizer's step with the mean over the clips of all processes. Without any clip there is no step.
 
-        ``has_clips``: whether this process had some. Only where it had none, the device is asked what others had.
+        ``has_clips``: whether this process had clips. Only if it had none, the device is asked for the number of clips
+        of all processes, because that waits for the device.
         """
         started, training = time.perf_counter(), self.config.training
         world.sum_(self.totals)
         if has_clips or self.totals[1].item():
-            for parameter in self.model.trainable_parameters():  # where all of this process's clips were damaged
+            for parameter in self.model.trainable_parameters():  # no gradients: all clips of this process were damaged
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
             sum_gradients(self.optimizer, world)
@@ -118,10 +124,9 @@ class Learner:
         self._since.zero_()
         if not clips:
             return
-        seen = clips
-        self.curve.append((step + 1, learning_rate(step, self.config.training), loss / seen, 100 * hits / seen))
+        self.curve.append((step + 1, learning_rate(step, self.config.training), loss / clips, 100 * hits / clips))
         if not math.isfinite(loss):
-            self.problem = f"the loss is {loss / seen:g} at step {step + 1}; lower training.lr, or check the data"
+            self.problem = f"the loss is {loss / clips:g} at step {step + 1}; lower training.lr, or check the data"
         elif not self.is_finite():
             self.problem = f"weights are not finite after step {step + 1}; lower training.lr"
 
@@ -129,7 +134,7 @@ class Learner:
         return all(parameter.isfinite().all() for parameter in self.model.trainable_parameters())
 
     def state(self) -> dict:
-        """All that it needs to go on."""
+        """All that the learner needs to go on after a stop."""
         return {
             "name": self.name,
             "model": self.model.trainable_state(),
@@ -144,25 +149,25 @@ class Learner:
         }
 
     def load_state(self, state: dict, step: int, world: World) -> None:
-        """Puts ``state`` back. One process's random numbers are saved; many draw afresh, from ``step`` on."""
+        """Loads ``state``. A single process goes on with its random numbers; several seed new ones by ``step``."""
         self.model.load_trainable_state(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         if world.size > 1:
             self.random = RandomStream(self._seed(step), self.device)
         else:
-            self.random.states = [one.cpu() for one in state["random"]]
+            self.random.states = [generator.cpu() for generator in state["random"]]
         self._since, self._seen = state["since"].to(self.device), state["seen"].to(self.device)
         self.curve = [tuple(point) for point in state["curve"]]
         self.problem, self.seconds = state["problem"], state["seconds"]
 
 
 class RandomStream:
-    """``with stream:`` torch draws the numbers that a program of its own, seeded once, would draw."""
+    """Random numbers of one learner. Inside ``with stream:`` torch draws from them, outside from its global ones."""
 
     def __init__(self, seed: int, device: torch.device):
         self.device = device
-        self.states = [torch.Generator(one).manual_seed(seed).get_state() for one in self._devices()]
+        self.states = [torch.Generator(device).manual_seed(seed).get_state() for device in self._devices()]
 
     def _devices(self) -> list[torch.device]:
         return [torch.device("cpu"), *([self.device] if self.device.type == "cuda" else [])]

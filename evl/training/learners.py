@@ -1,8 +1,8 @@
 """Learners side by side on the same features.
 
-The encoder, or the reading of a store, is paid once for all; so are the neighbor maps, which hold no parameters.
-Learners run one after the other, or, where they are of equal shape, together in one call (``evl.models.stacked``):
-the same numbers, by fewer and larger products. ``learners_together`` has the rule.
+The encoder runs, or the store is read, once for all of them. The neighbor maps have no parameters, so they also are
+made once. Learners run one after the other. Learners of equal shape can also run together in one call
+(``evl.models.stacked``), which gives the same numbers by fewer and larger products; see ``learners_together``.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from evl.streams import Batch, Features
 from evl.training.learner import Learner
 from evl.types import EncoderFacts
 
-# token maps of one block that learners make for themselves and that are in memory together
+# most bytes of the token maps that learners in one call make of one block
 TOGETHER_BYTES = {"cpu": 8 << 20, "cuda": 1 << 30}
 
 
 def with_taps(encoder: FrozenBackbone | EncoderFacts, taps: Taps) -> FrozenBackbone | EncoderFacts:
-    """The same encoder, weights and all, for a model that reads only some of the blocks that are tapped."""
+    """The same encoder, with the same weights in memory, for a model that reads only some of its tapped blocks."""
     chosen = tapped_blocks(taps, encoder.spec.depth, encoder.spec.name)
     if isinstance(encoder, EncoderFacts):
         return replace(encoder, taps=chosen)
@@ -41,7 +41,7 @@ def with_taps(encoder: FrozenBackbone | EncoderFacts, taps: Taps) -> FrozenBackb
 
 
 class Alone:
-    """One learner by its own modules: the plain twin."""
+    """One learner that runs by its own modules: the plain twin of ``Together``."""
 
     def __init__(self, learner: Learner):
         self.learners = [learner]
@@ -59,7 +59,7 @@ class Alone:
 
 
 class Together:
-    """Learners of equal shape in one call."""
+    """Learners of equal shape that run in one call."""
 
     def __init__(self, learners: Sequence[Learner]):
         self.learners = list(learners)
@@ -86,11 +86,11 @@ class Together:
 
 
 def learners_together(learner: Learner, tokens: Tensor) -> int:
-    """How many learners of the shape of this one go through one call, at most.
+    """The most learners of this learner's shape that should run in one call.
 
-    Where they leave the tokens as they are, all: their queries read them in one product. Where each makes token maps
-    of its own, products are as many and as large as one after the other, so only small ones gain, by fewer calls; and
-    maps of one learner at a time are kept for its backward pass.
+    If learners do not change the tokens, all of them: their queries read the tokens in one product. If each makes token
+    maps of its own, one call needs as much arithmetic as one call per learner. Then only small maps gain, and all of
+    these maps are in memory until the backward pass; ``TOGETHER_BYTES`` limits them.
     """
     if learner.labels is not None or shape_of(learner.model) is None:
         return 1
@@ -101,8 +101,13 @@ def learners_together(learner: Learner, tokens: Tensor) -> int:
 
 
 class Learners:
-    """``step`` after step. ``together``: None for ``learners_together``'s rule, or a number of learners. ``pool``:
-    units learn side by side in its threads, each of which must compute alone; nothing in them may draw random numbers.
+    """All learners of one training, and their steps.
+
+    Args:
+        learners: on one device.
+        together: how many learners of equal shape run in one call; None: as ``learners_together`` decides.
+        pool: threads in which units learn at the same time. Each thread must compute with one core only, and learners
+            may not draw random numbers.
     """
 
     def __init__(self, learners: Sequence[Learner], *, together: int | None = None, pool: Executor | None = None):
@@ -120,7 +125,7 @@ class Learners:
             learner.model.train(mode)
 
     def step(self, step: int, batches: Iterable[Batch], world: World) -> None:
-        """One step of every learner, on the same clips."""
+        """One step of every living learner, on the same clips."""
         for learner in self.living:
             learner.begin_step(step)
         has_clips = False
@@ -144,22 +149,22 @@ class Learners:
         started = time.perf_counter()
         logits = unit.logits(features)
         losses = [
-            learner.loss(one, learner.labels_of(batch)) for learner, one in zip(unit.learners, logits, strict=True)
+            learner.loss(own, learner.labels_of(batch)) for learner, own in zip(unit.learners, logits, strict=True)
         ]
         torch.stack(losses).sum().backward()
         unit.share_gradients()
         unit.learners[0].seconds += time.perf_counter() - started
 
     def share(self, features: Features) -> Features:
-        """Features with the neighbor maps that any learner reads, made once."""
-        if len(self.living) == 1:  # whose decoder makes them block by block, in less memory
+        """The features, with the neighbor maps of each block for which some learner reads them."""
+        if len(self.living) == 1:  # its decoder makes the maps block by block, in less memory
             return features
-        mapped = {place for one in self.living if one.model.reads_maps for place in one.places}
-        mapped -= {place for one in self.living if one.model.reads_query_key for place in one.places}
+        mapped = {place for learner in self.living if learner.model.reads_maps for place in learner.places}
+        mapped -= {place for learner in self.living if learner.model.reads_query_key for place in learner.places}
         return share_maps(features, mapped, self.all[0].model.encoder.spec.grid)
 
     def units(self, features: Features) -> list[Alone | Together]:
-        """Who goes through one call with whom; kept from the first batch on."""
+        """The groups of learners that run in one call. They are made for the first batch and kept."""
         if self._units is None:
             self._units = []
             alike: dict[tuple, list[Learner]] = {}
@@ -174,7 +179,7 @@ class Learners:
         return self._units
 
     def release(self) -> None:
-        """Every learner in memory of its own; stacks are made anew when they are needed."""
+        """Gives every learner memory of its own again. The next batch makes new units."""
         for unit in self._units or ():
             unit.release()
         self._units = None

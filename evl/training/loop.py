@@ -1,4 +1,4 @@
-"""The one loop that trains: a run's learner, a sweep's, few-shot's, the demo's; alone or under torchrun."""
+"""The one training loop, for runs, sweeps, few-shot and the demo, in one process or under torchrun."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ log = logging.getLogger("evl")
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C (or SIGTERM) came; what there was is saved."""
+    """Ctrl-C or SIGTERM stopped the training, after a checkpoint was saved."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What happened since the last report. ``wait_share``: of the time, spent waiting for data."""
+    """The speed since the last report. ``wait_share``: the share of the time spent waiting for data, from 0 to 1."""
 
     clips_per_second: float
     wait_share: float
 
     def describe(self, advice: str) -> str:
-        """What to do about it where data is what training waits for."""
+        """The speed in words, with ``advice`` if training waits for data more than a fifth of the time."""
         waiting = f"waiting for data {100 * self.wait_share:.0f} %"
         if self.wait_share > 0.2:
             waiting += f" ({advice})"
@@ -42,7 +42,7 @@ class Speed:
 
 @dataclass
 class Meter:
-    """Sums between two reports."""
+    """Sums since the last report: clips, seconds waited for data, seconds passed."""
 
     clips: int = 0
     waited: float = 0.0
@@ -54,28 +54,29 @@ class Meter:
 
 
 class Keeper:
-    """What is kept of a training while it goes on; this one keeps nothing. ``evl.training.keeper`` has the one of runs.
+    """Keeps the state of a training while it runs. This class keeps nothing; ``RunKeeper`` keeps a run's.
 
-    ``fit`` calls the methods in this order: ``resume`` once; after each step ``watch``, ``report`` where one is due
-    (with its note for the progress), ``validate``, ``save`` where one is due or the training is to stop. ``where``
-    ends a sentence about damaged videos.
+    ``fit`` calls ``resume`` once. After each step it calls ``watch``; every ``log_every`` steps ``report``, which
+    returns a note for the progress bar; every ``eval_every`` steps ``validate``; and every ``save_every`` steps, at the
+    end, and before a stop ``save``. ``where`` is added to the error that no clip could be read.
     """
 
     where = ""
 
     def resume(self, learners: Learners) -> int:
-        """The number of steps done before."""
+        """Loads an earlier state, if there is one, and returns the number of steps done before."""
         return 0
 
     def watch(self, learners: Learners, damaged: dict[int, str], done: int, *, everywhere: bool) -> None:
-        """``damaged``: what this process met in this step; ``everywhere``: all processes call with it set."""
+        """``damaged``: index -> reason of the videos that this process could not read in this step. ``everywhere``:
+        whether it is set in all processes at this step, so that they can exchange what they have."""
 
     def report(self, learners: Learners, done: int, speed: Speed) -> str:
         losses = [learner.curve[-1][2] for learner in learners.living if learner.has_point(done)]
-        if not losses:  # nothing was read since the last report: there is no loss to tell
+        if not losses:  # no clip was read since the last report
             return "no clips  "
         best = min(losses)
-        many = f"{len(learners.living)} heads  best " if len(learners.all) > 1 else ""
+        many = f"{len(learners.living)} learners  best " if len(learners.all) > 1 else ""
         return f"{many}loss {best:.3f}  "
 
     def validate(self, learners: Learners, done: int, stop_requested: Callable[[], bool]) -> None:
@@ -94,12 +95,18 @@ def fit(
     *,
     progress: Report = lambda report: None,
 ) -> int:
-    """Trains all learners on the same batches of ``stream``, from where ``keeper`` says to the last step; returns the
-    number of steps done, fewer only where no learner was left.
+    """Trains all learners on the same batches of ``stream`` up to the last step, and returns the number of steps.
 
-    ``training``: what they share (steps, batch size, accumulation, seed of the order, when to report and save); each
-    learner's own config says how it learns. Raises RunError if all learners were
-    dropped, or not one clip could be read; Interrupted after Ctrl-C.
+    Args:
+        stream: gives the batches.
+        learners: trained in place. Each has its own learning rate and other settings in its own config.
+        training: the settings that all share: steps, batch size, accumulation, seed of the order, when to report and
+            save.
+        world: the processes of this training.
+        keeper: keeps checkpoints and curves, and decides the first step; None: keeps nothing.
+        progress: called after every step.
+
+    Raises RunError if all learners were dropped or no clip could be read, Interrupted after Ctrl-C or SIGTERM.
     """
     keeper = keeper or Keeper()
     first = keeper.resume(learners)
@@ -117,13 +124,13 @@ def fit(
             if world.size == 1 and meter.clips == before:
                 num_empty += 1
                 if num_empty == 1:
-                    log.warning("step %d: not one of its clips could be read, so no step is taken", done)
+                    log.warning("step %d: none of its clips could be read, so the weights stay the same", done)
             is_last = done == training.steps
             meter.waited += stream.waited_seconds - waited
             meter.passed += time.perf_counter() - started
             report_now = done % training.log_every == 0 or is_last
             keeper.watch(learners, damaged, done, everywhere=report_now)
-            _tell_dropped(learners, living)
+            _warn_of_dropped(learners, living)
             if report_now:
                 meter.clips *= world.size
                 speed, meter = meter.speed(), Meter()
@@ -139,21 +146,21 @@ def fit(
             if stopping and not is_last:
                 raise Interrupted(f"stopped at step {done}")
     if num_empty:
-        log.warning("%d steps were not taken, because none of their clips could be read", num_empty)
+        log.warning("%d steps changed no weights, because none of their clips could be read", num_empty)
     return training.steps
 
 
 def _refuse_without_clips(learners: Learners, training: TrainingConfig, keeper: Keeper) -> None:
-    """RunError where not one clip was seen."""
+    """Raises RunError if no clip was read in the whole training."""
     if not any(learner.num_clips for learner in learners.living):
         raise RunError(
             f"not one clip could be read in {training.steps} steps, so nothing was learned{keeper.where}; "
-            "'evl check' looks at every video"
+            "run 'evl check', which reads every video"
         )
 
 
 def _counted(batches: Iterable[Batch], damaged: dict[int, str], meter: Meter) -> Iterator[Batch]:
-    """One batch of features in memory at a time."""
+    """The same batches, after noting their clips and damaged videos. Only one batch is in memory at a time."""
     for batch in batches:
         damaged |= batch.damaged
         meter.clips += len(batch.labels)
@@ -161,8 +168,8 @@ def _counted(batches: Iterable[Batch], damaged: dict[int, str], meter: Meter) ->
         del batch
 
 
-def _tell_dropped(learners: Learners, before: list) -> None:
-    """Names learners that this step was the last of; RunError if none is left."""
+def _warn_of_dropped(learners: Learners, before: list) -> None:
+    """Logs the learners that were dropped in this step. Raises RunError if none is left."""
     living = learners.living
     if len(living) == len(before):
         return
@@ -173,12 +180,15 @@ def _tell_dropped(learners: Learners, before: list) -> None:
         log.warning("dropped: %s (%s)", learner.name, learner.problem)
     if not living:
         raise RunError(
-            f"all {len(learners.all)} heads were dropped, such as {learners.all[0].name}: {learners.all[0].problem}"
+            f"all {len(learners.all)} learners were dropped, such as {learners.all[0].name}: {learners.all[0].problem}"
         )
 
 
 def make_sampler(training: TrainingConfig, num_samples: int, first_step: int, world: World) -> StepSampler:
-    """This process's part of every step from ``first_step`` on; ConfigError if the batch cannot be split."""
+    """Draws this process's samples of every step from ``first_step`` on.
+
+    Raises ConfigError if a batch cannot be divided among the processes.
+    """
     return StepSampler(
         num_samples,
         batch_size=training.batch_size,
@@ -193,14 +203,17 @@ def make_sampler(training: TrainingConfig, num_samples: int, first_step: int, wo
 
 @contextmanager
 def listening_for_stop():
-    """Ctrl-C and SIGTERM end the step first; a second one ends at once. Only the main thread may listen."""
+    """Gives a function that returns whether Ctrl-C or SIGTERM came, so that the step can end first.
+
+    A second one stops at once. Only the main thread can handle signals; in others the function returns False.
+    """
     requested = []
 
     def note(number, frame):
         if requested:
             raise KeyboardInterrupt
         requested.append(number)
-        log.warning("stopping after this step; once more to stop at once")
+        log.warning("stopping after this step; press Ctrl-C again to stop at once")
 
     before = {}
     try:

@@ -1,4 +1,4 @@
-"""AdamW, a cosine to zero, and the end of a step over a global batch."""
+"""AdamW, the learning rate, and the end of a step over a batch of all processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from evl.runtime.precision import resolve_precision
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:
-    """At step 0, 1, …: linear warm-up over ``warmup_steps``, then half a cosine that would reach 0 at ``steps``."""
+    """The learning rate of step 0, 1, …
+
+    It rises linearly over ``warmup_steps``, then falls as half a cosine that would reach 0 at step ``steps``.
+    """
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
     done = (step - config.warmup_steps) / (config.steps - config.warmup_steps)
@@ -21,8 +24,10 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
 
 
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    """Weight decay on all trainable parameters, as published. Fused is one pass over memory: on the CPU
-    several times as fast, which a step on stored features notices."""
+    """AdamW with weight decay on all trainable parameters, as published.
+
+    It is fused, so each step is one pass over memory. On the CPU this is several times as fast.
+    """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
     return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
@@ -33,7 +38,7 @@ def make_scaler(config: TrainingConfig, device: torch.device) -> torch.amp.GradS
 
 
 def sum_gradients(optimizer: torch.optim.Optimizer, world: World) -> None:
-    """Adds up gradients over all processes, in place: in one call, since they are few."""
+    """Adds up the gradients of all processes, in place and in one call."""
     if world.size == 1:
         return
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
@@ -48,11 +53,13 @@ def apply_gradients(
     num_clips: Tensor,
     config: TrainingConfig,
 ) -> None:
-    """The end of a step: gradients of losses that were summed and divided by the batch size, of which ``num_clips``
-    were there, change the weights and are forgotten."""
+    """Changes the weights by the gradients, and clears these.
+
+    The losses were summed over ``num_clips`` clips and divided by the batch size.
+    """
     scaler.unscale_(optimizer)
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    # damaged clips are missing from the sum: divide by what was there; exactly 1 where nothing is missing
+    # damaged clips are missing in the sum, so the mean is over num_clips; the factor is exactly 1 if none is missing
     torch._foreach_mul_(gradients, (config.batch_size / num_clips.clamp(min=1)).float())
     if config.clip_grad_norm is not None:
         nn.utils.clip_grad_norm_(

@@ -1,4 +1,4 @@
-"""How long a run will take, with its evaluations: measured on its own first steps."""
+"""How long a run will take with its evaluations, measured on its own first steps."""
 
 from __future__ import annotations
 
@@ -12,15 +12,22 @@ from evl.runtime.progress import Progress, Report
 from evl.runtime.time_left import TimeLeft, duration
 
 log = logging.getLogger("evl")
-LONGEST_MEASUREMENT = 60.0  # seconds; by then what was measured is taken, also where speeds differ still
-WORTH_SAYING = 30.0  # seconds; shorter runs are over before the line is read
+LONGEST_MEASUREMENT = 60.0  # seconds; after them the speed so far is used, even if it still changes
+WORTH_LOGGING = 30.0  # seconds; a shorter run needs no line about its time
 
 
 @dataclass(frozen=True)
 class RunTime:
-    """What a run costs. An evaluation is reckoned at the time that as many training clips take, which is a little more
-    than it needs; ``num_evaluations`` are those in between, on ``quick_seconds`` each, and the last takes
-    ``final_seconds``. ``measured``: whether the run was so short that all of it was measured instead."""
+    """The time of a run. An evaluation is counted as as many training clips, which is a little more than it needs.
+
+    Attributes:
+        num_steps: steps of training.
+        seconds_per_step: time of one step.
+        num_evaluations: evaluations before the last one.
+        quick_seconds: time of each of these.
+        final_seconds: time of the last evaluation.
+        measured: whether the run was so short that the whole run was measured.
+    """
 
     num_steps: int
     seconds_per_step: float
@@ -31,7 +38,7 @@ class RunTime:
 
     @property
     def seconds(self) -> float:
-        """Of the whole run, from its first step on."""
+        """Time of the whole run, from its first step on."""
         evaluations = self.num_evaluations * self.quick_seconds + self.final_seconds
         return self.num_steps * self.seconds_per_step + evaluations
 
@@ -50,44 +57,47 @@ class RunTime:
 
 
 def run_time(config: RunConfig, seconds_per_step: float, num_val: int, first: int = 0) -> RunTime:
-    """Of the steps from ``first`` on. ``num_val``: videos to be judged."""
+    """The time of a run from step ``first`` on. ``num_val``: number of validation videos."""
     training, views = config.training, config.evaluation
     clip = seconds_per_step / training.batch_size
     final = num_val * views.num_clips * views.num_crops * clip
-    quick = final if config.data.features is not None else num_val * clip  # a store gives all its views
+    quick = final if config.data.features is not None else num_val * clip  # from a store all views are read
     every = training.eval_every
     times = training.steps // every - first // every if every and num_val else 0
     return RunTime(training.steps - first, seconds_per_step, times, quick, final)
 
 
 class Pace:
-    """Listens to the reports of a run, passes them on, and calls ``tell`` once with its RunTime."""
+    """Measures the speed of a run by its reports, and passes them on to ``progress``.
+
+    It calls ``on_pace`` once, with the RunTime.
+    """
 
     def __init__(
         self,
         config: RunConfig,
         num_val: int,
         progress: Report,
-        tell: Callable[[RunTime], None],
+        on_pace: Callable[[RunTime], None],
         clock: Callable[[], float] = time.monotonic,
     ):
         self.config, self.num_val, self.progress, self.clock = config, num_val, progress, clock
-        self.tell: Callable[[RunTime], None] | None = tell
+        self.on_pace: Callable[[RunTime], None] | None = on_pace
         self.left: TimeLeft | None = None
-        self.evaluating = 0.0  # seconds, which are no part of the steps
+        self.evaluating = 0.0  # seconds of evaluations, which do not count for the steps
         self.last = clock()
 
     def __call__(self, report: Progress) -> None:
         now = self.clock()
         if report.phase != "training":
             self.evaluating += now - self.last
-        elif self.tell is not None:
+        elif self.on_pace is not None:
             if self.left is None:
                 self.left = TimeLeft(report.steps, report.started_at, clock=lambda: self.clock() - self.evaluating)
             self.left.report(report.step)
             if (seconds := self._seconds_per_step()) is not None:
-                tell, self.tell = self.tell, None
-                tell(run_time(self.config, seconds, self.num_val, report.started_at))
+                on_pace, self.on_pace = self.on_pace, None
+                on_pace(run_time(self.config, seconds, self.num_val, report.started_at))
         self.last = now
         self.progress(report)
 
@@ -101,7 +111,7 @@ class Pace:
         return (now - start) / (done - before) if now - start >= LONGEST_MEASUREMENT else None
 
 
-def say(found: RunTime) -> None:
-    """The line at the start of a run."""
-    if found.seconds >= WORTH_SAYING:
-        log.info("%s", found.sentence)
+def log_run_time(run_time: RunTime) -> None:
+    """Logs how long a run takes, unless it is short."""
+    if run_time.seconds >= WORTH_LOGGING:
+        log.info("%s", run_time.sentence)

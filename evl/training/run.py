@@ -33,7 +33,7 @@ from evl.training.learner import Learner
 from evl.training.learners import Learners
 from evl.training.loop import Interrupted, fit, make_sampler
 from evl.training.outcome import Outcome, outcome_of
-from evl.training.pace import Pace, RunTime, say
+from evl.training.pace import Pace, RunTime, log_run_time
 from evl.training.run_folder import RunFolder
 from evl.training.sources import LiveStreams, RunStreams, StoredStreams, judge, open_store, samples_of
 from evl.types import Sample
@@ -69,7 +69,7 @@ def train(
     settings: tuple[str, ...] = (),
     device: str | None = None,
     progress: Report = lambda report: None,
-    on_pace: Callable[[RunTime], None] = say,
+    on_pace: Callable[[RunTime], None] = log_run_time,
 ) -> RunResult:
     """Runs ``config`` in the folder ``out``, or goes on with the run there (``resume``; config None).
 

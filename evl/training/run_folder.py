@@ -1,4 +1,4 @@
-"""The folder of a run: what it was told, what it saw, what it measured."""
+"""The folder of a run: its settings, its videos, and what was measured."""
 
 from __future__ import annotations
 
@@ -31,15 +31,18 @@ from evl.store.description import StoreDescription
 from evl.types import Sample
 
 FEATURES = "features.json"
-# by ``create``; the first says that the folder is complete
+# files of ``create``; it writes the first one last, so a folder with that file is complete
 _MADE = ("config.yaml", "environment.json", "class_names.txt", "train.csv", "val.csv", "missing.csv", FEATURES)
 _MEASURED = ("metrics.jsonl", "damaged.csv", "best", "model.json")
 
 
 class RunFolder:
-    """``config.yaml``, ``environment.json``, ``class_names.txt``, ``train.csv``, ``val.csv``, ``metrics.jsonl``,
-    ``missing.csv`` and ``damaged.csv`` where there are some, ``features.json`` of a run from a store,
-    ``checkpoints/``, ``tensorboard/``, and at the end the model and its evaluation."""
+    """The folder of a run.
+
+    It has ``config.yaml``, ``environment.json``, ``class_names.txt``, ``train.csv``, ``val.csv``, ``metrics.jsonl``,
+    ``checkpoints/``, ``tensorboard/``, and at the end the model and its evaluation. Lists of missing and damaged videos
+    are ``missing.csv`` and ``damaged.csv``. A run from a store has ``features.json``.
+    """
 
     def __init__(self, path: str | Path):
         self.path = expand_home(Path(path))
@@ -58,13 +61,15 @@ class RunFolder:
         missing: Mapping[str, Sequence[Sample]],
         features: StoreDescription | None = None,
     ) -> None:
-        """Makes the folder. ``missing``: by split, listed videos that are not there; ``missing.csv`` if there are some.
-        ``features``: of the store that the run reads; ``features.json`` has its fingerprint.
+        """Makes the folder with the files that describe the run.
 
-        Raises SaveError if it cannot be made, RunError if it is there already with something in it.
+        ``missing``: for each split, videos that are listed but do not exist. ``features``: the description of the store
+        that the run reads.
+
+        Raises SaveError if the folder cannot be made, RunError if it exists and is not empty.
         """
         refuse_used(self.path, can_resume=self.exists)
-        make_folder(self.path)  # by its own name in an error
+        make_folder(self.path)  # first, so that an error has this name, not that of a folder in it
         make_folder(self.checkpoints)
         write_file(self.path / "class_names.txt", "".join(f"{name}\n" for name in class_names))
         write_manifest(self.path / "train.csv", train)
@@ -76,17 +81,19 @@ class RunFolder:
             content = {"hash": features.fingerprint_hash, "fingerprint": features.fingerprint}
             write_json(self.path / FEATURES, content)
         write_json(self.path / "environment.json", environment())
-        write_file(self.path / "config.yaml", config.to_yaml())  # last: its presence says that the folder is complete
+        write_file(self.path / "config.yaml", config.to_yaml())  # last: a folder with this file is complete
 
     def write_moved(self, config: RunConfig, train: Sequence[Sample], val: Sequence[Sample]) -> None:
-        """The same videos, where they lie now."""
+        """Writes the new paths of the same videos, after they were moved."""
         write_manifest(self.path / "train.csv", train)
         write_manifest(self.path / "val.csv", val)
         write_file(self.path / "config.yaml", config.to_yaml())
 
     def remove_if_unused(self) -> None:
-        """Takes back what ``create`` made, where no step was done: the same command can then begin again. What a run
-        has measured or saved stays, and so does what is not of this class."""
+        """Removes the files of ``create`` if no step was done, so that the same command can begin again.
+
+        A folder with measurements, checkpoints or a model stays as it is. Files of other programs always stay.
+        """
         if any(self.checkpoints.glob("step_*.pt")) or any((self.path / name).exists() for name in _MEASURED):
             return
         with contextlib.suppress(OSError):
@@ -96,13 +103,14 @@ class RunFolder:
             self.path.rmdir()
 
     def read(self) -> tuple[RunConfig, tuple[str, ...], tuple[Sample, ...], tuple[Sample, ...]]:
+        """(config, class names, training samples, validation samples). Raises RunError if there is no run."""
         if not self.exists:
             raise RunError(f"{self.path}: no run to resume here (no config.yaml)")
         names = read_class_names(self.path / "class_names.txt")
         return RunConfig.from_yaml(self.path / "config.yaml"), names, self.samples("train"), self.samples("val")
 
     def samples(self, split: str) -> tuple[Sample, ...]:
-        """The videos this run trains (``train``) or validates (``val``) on; () if there are none."""
+        """The videos on which this run trains (``train``) or is validated (``val``); () if there are none."""
         names = read_class_names(self.path / "class_names.txt")
         if not (self.path / f"{split}.csv").is_file():
             raise DataError(f"{self.path}: a run has the splits train and val, not {split!r}")
@@ -114,7 +122,7 @@ class RunFolder:
             raise
 
     def fingerprint(self) -> dict[str, object]:
-        """Of the features that this run from a store was begun with. Raises RunError where it cannot be read."""
+        """The fingerprint of the features with which this run was begun. Raises RunError if it cannot be read."""
         try:
             content = json.loads((self.path / FEATURES).read_text(encoding="utf-8"))
             fingerprint = content["fingerprint"]
@@ -122,35 +130,35 @@ class RunFolder:
                 raise TypeError("the fingerprint is no list of names")
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise RunError(
-                f"{self.path / FEATURES}: missing or damaged, so that nobody knows which features this run was begun "
-                f"with ({error}); start a new run in another folder"
+                f"{self.path / FEATURES}: missing or damaged ({error}), so the features that this run was begun with "
+                "are unknown; start a new run in another folder"
             ) from None
         return fingerprint
 
     def log(self, values: dict) -> None:
-        """A line of ``metrics.jsonl``."""
+        """Appends a line to ``metrics.jsonl``."""
         append_json(self.path / "metrics.jsonl", values)
 
     def curve(self) -> tuple[tuple[int, float, float], ...]:
-        """(step, mean loss, percent of hits) of every report in ``metrics.jsonl``."""
+        """(step, mean training loss, percent of hits) of every report in ``metrics.jsonl``."""
         lines = read_json_lines(self.path / "metrics.jsonl")
-        return tuple((one["step"], one["loss"], one["train_top1"]) for one in lines if "train_top1" in one)
+        return tuple((line["step"], line["loss"], line["train_top1"]) for line in lines if "train_top1" in line)
 
     def forget_after(self, step: int) -> None:
-        """Drops lines of ``metrics.jsonl`` that a resumed run will write again."""
+        """Removes the lines of ``metrics.jsonl`` that a run resumed after ``step`` will write again."""
         file = self.path / "metrics.jsonl"
         if file.exists():
             lines = [
-                one for one in read_json_lines(file) if "final" not in one and one.get("step", sys.maxsize) <= step
+                line for line in read_json_lines(file) if "final" not in line and line.get("step", sys.maxsize) <= step
             ]
-            write_file(file, "".join(json.dumps(one) + "\n" for one in lines))
+            write_file(file, "".join(json.dumps(line) + "\n" for line in lines))
 
     def write_damaged(self, damaged: dict[str, str]) -> None:
         write_table(self.path / "damaged.csv", [("path", "reason"), *sorted(damaged.items())])
 
 
 def environment() -> dict:
-    """Versions and machine, for whoever wants the same numbers again."""
+    """Versions of packages and facts about the machine, which help to get the same numbers again."""
     packages = ("torch", "torchvision", "timm", "av", "numpy", "pillow", "safetensors")
     return {
         "evl": __version__,

@@ -1,4 +1,4 @@
-"""Where a run's streams come from: live or stored is decided here, once, and nothing behind it knows."""
+"""The streams of a run, live or from a store. The code that uses them is the same for both."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from evl.video.decode.torchcodec import require as require_decoder
 
 
 class RunStreams(Protocol):
-    """The streams of one run. ``features``: the description of the store that they read, or None."""
+    """The streams of one run. ``features``: the description of the store that they read; None for live streams."""
 
     samples: dict[str, tuple[Sample, ...]]
     features: StoreDescription | None
@@ -38,11 +38,11 @@ class RunStreams(Protocol):
         """The training clips; keys are (epoch, index)."""
 
     def views(self, split: str, *, quick: bool = False) -> Stream:
-        """The views of a split's videos; keys are indices. ``quick``: as few views as there can be."""
+        """The views of a split's videos; keys are indices. ``quick``: as few views as possible."""
 
 
 class LiveStreams:
-    """Videos that are decoded and encoded as they are needed."""
+    """Streams that decode videos and compute their features as they are needed."""
 
     features = None
 
@@ -57,7 +57,7 @@ class LiveStreams:
         require_decoder(config.data.decoder)
         self.config, self.class_names, self.samples = config, tuple(class_names), samples
         self.backbone, self.preprocessing = backbone, preprocessing
-        self._files: dict[str, Files] = {}  # each is verified once per run
+        self._files: dict[str, Files] = {}  # made once, because making them checks every file
 
     def training(self) -> Stream:
         samples, names = self.samples["train"], self.class_names
@@ -79,7 +79,7 @@ class LiveStreams:
 
 
 class StoredStreams:
-    """A store of features. ``taps``: the blocks that are read; ``needs_maps``: whether anything reads neighbor maps."""
+    """Streams from a store. ``taps``: the blocks that are read. ``needs_maps``: whether a model reads neighbor maps."""
 
     def __init__(self, config: RunConfig, store: FeatureStore, taps: Sequence[int], world: World, *, needs_maps: bool):
         self.config, self.store, self.world = config, store, world
@@ -91,11 +91,11 @@ class StoredStreams:
         return stored_training_clips(self.store, self.unpacker, self.config, self.world.device)
 
     def views(self, split: str, *, quick: bool = False) -> Stream:
-        """All stored views, whether ``quick`` or not: reading them costs little."""
+        """All stored views. ``quick`` has no effect, because reading views takes little time."""
         device, labels = self.world.device, self.store.splits[split].labels
         precision = resolve_precision(self.config.training.precision, device)
-        how = dict(device=device, precision=precision)
-        return stored_views(self.store, split, self.unpacker, self.config.clip, labels, **how)
+        clip = self.config.clip
+        return stored_views(self.store, split, self.unpacker, clip, labels, device=device, precision=precision)
 
 
 def judge(
@@ -109,36 +109,36 @@ def judge(
     quick: bool = False,
     batch_size: int,
 ) -> list[Evaluation]:
-    """Models on a split of ``source``, each video looked at once for all of them."""
+    """Evaluates all models on one split of ``source``. Each video is read once for all of them."""
     stream = source.views(split, quick=quick)
     total = len(range(world.rank, len(stream.samples), world.size))
-    how = dict(batch_size=batch_size, world=world, progress=counting(progress, phase, total))
-    return evaluate_views(models, stream, trained_on=source.samples["train"], **how)
+    trained_on, count = source.samples["train"], counting(progress, phase, total)
+    return evaluate_views(models, stream, trained_on=trained_on, batch_size=batch_size, world=world, progress=count)
 
 
 def open_store(config: RunConfig) -> tuple[RunConfig, FeatureStore]:
-    """(config with the store's videos and absolute path, the store at ``config.data.features``).
+    """Opens the store at ``config.data.features`` -> (config with its absolute path and its videos, the store).
 
-    Raises StoreError where there is none, it has no training clips, or the run needs other features: with all that is
-    different.
+    Raises StoreError if there is none, if it has no training clips, or if the run needs other features; the message
+    lists all differences.
     """
     path = Path(config.data.features).absolute()
     store = FeatureStore(path)
     refuse_differences(store, config)
     if "train" not in store.splits:
         raise StoreError(f"{path} has no training clips, only {', '.join(store.splits)}")
-    # which videos there are is decided; how much damage is tolerated is not
+    # the store decides the videos, but not how many of them may be damaged
     data = store.description.config.data
     own = {"features": str(path), "max_damaged_share": config.data.max_damaged_share}
     videos = {name: getattr(data, name) for name in _VIDEOS}
     return replace_settings(config, data={**videos, **own}), store
 
 
-# settings that say which videos there are
+# the settings that decide which videos there are
 _VIDEOS = ("path", "layout", "split_number", "val_path", "root", "class_names", "val_fraction", "group_by")
 
 
 def samples_of(store: FeatureStore) -> tuple[tuple[str, ...], tuple[Sample, ...], tuple[Sample, ...]]:
-    """(class names, training samples, validation samples); a test split is never looked at."""
+    """(class names, training samples, validation samples). The test split is not used."""
     splits = store.splits
     return store.class_names, splits["train"].samples, splits["val"].samples if "val" in splits else ()

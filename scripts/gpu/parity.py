@@ -67,7 +67,7 @@ def run(settings: Settings, which: str = "eager") -> Iterator[Row]:
     for path in LAYOUTS[:: 4 if settings.dry else 1]:
         yield from attempt(path.stem, partial(layout, settings, path))
     yield from attempt("real size", partial(real_size, settings))
-    yield from attempt("heads together", partial(heads_together, settings))
+    yield from attempt("learners together", partial(learners_together, settings))
 
 
 def released(settings: Settings, precision: str) -> Iterator[Row]:
@@ -200,8 +200,8 @@ def real_size(settings: Settings) -> Iterator[Row]:
             yield compared(f"encoder, real size: {part}", error, DEEP_ENCODER[precision], precision=precision)
 
 
-def heads_together(settings: Settings) -> Iterator[Row]:
-    """Several heads in one call, as a sweep trains them, against one after the other."""
+def learners_together(settings: Settings) -> Iterator[Row]:
+    """Several learners in one call, as a sweep trains them, against one after the other."""
     config = replace(
         RunConfig(), backbone={"name": "evl_clip_tiny"}, clip={"num_frames": 3},
         model={"taps": "last 2", "mlp_dropout": 0.0, "head_dropout": 0},
@@ -216,12 +216,12 @@ def heads_together(settings: Settings) -> Iterator[Row]:
         models[name] = [build_classifier(config, list("abcd"), backbone=backbone, seed=g).to(settings.device)
                         for g in range(3)]  # fmt: skip
         learners = [Learner(str(g), config, model) for g, model in enumerate(models[name])]
-        heads = Learners(learners, together=together)
-        heads.train()
+        group = Learners(learners, together=together)
+        group.train()
         for step in range(2):
-            heads.step(step, [Batch(features, labels, (0, 1, 2, 3), {})], World(0, 1, settings.device))
+            group.step(step, [Batch(features, labels, (0, 1, 2, 3), {})], World(0, 1, settings.device))
     with torch.no_grad():
         outputs = {name: torch.stack([model.eval().classify(features) for model in group])
                    for name, group in models.items()}  # fmt: skip
     error = difference(outputs["together"], outputs["alone"])
-    yield compared("three heads, two steps: together and alone", error, 1e-3, precision="fp32")
+    yield compared("three learners, two steps: together and alone", error, 1e-3, precision="fp32")

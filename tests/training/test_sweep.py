@@ -201,7 +201,7 @@ def test_heads_that_explode_are_dropped(config, tmp_path):
     assert not (tmp_path / "out/heads/001").exists()
     told = json.loads((tmp_path / "out/sweep.json").read_text())
     assert told["heads"][1]["train_loss"] is None
-    with pytest.raises(RunError, match="all 2 heads were dropped"):
+    with pytest.raises(RunError, match="all 2 learners were dropped"):
         sweep(config, ["training.lr=1e29,1e30"], tmp_path / "none")
 
 

@@ -1,9 +1,9 @@
-"""What many heads cost beside one, live and from a store: python benchmarks/heads.py
+"""What many learners cost beside one, live and from a store: python benchmarks/learners.py
 
 A ViT-B/16-sized backbone with random weights, 8 frames, EVL's four layers; times of whole steps (features, forward,
-backward, AdamW) a clip, and their parts. What is compared is measured in turns in the same process, medians; read the
-ratios. Writes results/heads-NAME.json. Decoding is in neither; batches of a store are made in memory, so the disk is
-not in it either. ``--heads`` and ``--batch`` choose the size, ``--small`` a backbone that takes seconds.
+backward, AdamW) per clip, and their parts. What is compared is measured in turns in the same process, medians; read the
+ratios. Writes results/learners-NAME.json. Decoding is in neither; batches of a store are made in memory, so the disk is
+not in it either. ``--learners`` and ``--batch`` choose the size, ``--small`` a backbone that takes seconds.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ KINDS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--heads", type=int, default=16)
+    parser.add_argument("--learners", type=int, default=16)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--kinds", nargs="+", default=["evl", "probe, one block"], choices=KINDS)
@@ -69,13 +69,13 @@ def main() -> None:
     here = describe_machine(CPU)
     file = options.name or f"{re.sub(r'[^a-z0-9]+', '-', here['device'].lower()).strip('-')}-{date.today()}"
     content = {"machine": here, "backbone": name, "date": str(date.today()), "results": results}
-    (RESULTS / f"heads-{file}.json").write_text(json.dumps(content, indent=1) + "\n")
+    (RESULTS / f"learners-{file}.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
 def measure(kind: str, config: RunConfig, backbone, pixels, options) -> dict:
     """Seconds a clip of every part, and what follows from them."""
     config = replace(config, model=KINDS[kind])
-    batch, count = options.batch, options.heads
+    batch, count = options.batch, options.learners
     labels = torch.arange(batch) % 10
     reads_maps = config.model.decoder == "evl" and config.model.cross_frame
     stored = {form: unpacker_of(backbone, config, form, reads_maps) for form in ("tokens", "maps")}
@@ -86,16 +86,16 @@ def measure(kind: str, config: RunConfig, backbone, pixels, options) -> dict:
     }
 
     def made(number: int, together: int | None) -> Learners:
-        heads = [
+        learners = [
             Learner(str(g), config, build_classifier(config, [str(y) for y in range(400)], backbone=backbone, seed=g))
             for g in range(number)
         ]
-        return Learners(heads, together=together)
+        return Learners(learners, together=together)
 
-    features = sources["maps"]()  # neighbor maps and all, so that heads alone are timed
-    groups = {"one head": made(1, 1), "as they are taken": made(count, None)}
+    features = sources["maps"]()  # with the neighbor maps, so that only learners are timed
+    groups = {"one learner": made(1, 1), "as they are taken": made(count, None)}
     in_one_call = max(len(unit.learners) for unit in groups["as they are taken"].units(features))
-    if in_one_call > 1:  # else it would be the same again, and 16 such heads with their optimizers are 7 GB
+    if in_one_call > 1:  # else the same would be measured again; 16 such learners with their optimizers need 7 GB
         groups["one after the other"] = made(count, 1)
     steps = dict.fromkeys(groups, 0)
 
@@ -112,16 +112,16 @@ def measure(kind: str, config: RunConfig, backbone, pixels, options) -> dict:
     seconds = {name: value / batch for name, value in time_together(tasks, CPU, options.repeats).items()}
     maps = seconds["neighbor maps, live"] if reads_maps else 0.0
     paid = {"live": seconds["features, live"] + maps, **{form: seconds[f"features, {form}"] for form in stored}}
-    single = {name: cost + seconds["one head"] for name, cost in paid.items()}
+    single = {name: cost + seconds["one learner"] for name, cost in paid.items()}
     many = {name: cost + seconds["as they are taken"] for name, cost in paid.items()}
     result = {
         "kind": kind,
-        "heads": count,
+        "learners": count,
         "batch": batch,
         "seconds_per_clip": seconds,
         "in_one_call": in_one_call,
-        "live: heads in one pass / one run": many["live"] / single["live"],
-        **{f"{form}: heads in one pass / that many runs": many[form] / (count * single[form]) for form in stored},
+        "live: learners in one pass / one run": many["live"] / single["live"],
+        **{f"{form}: learners in one pass / that many runs": many[form] / (count * single[form]) for form in stored},
     }
     print(json.dumps(result, indent=1), flush=True)
     return result
