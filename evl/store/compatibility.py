@@ -19,8 +19,9 @@ def differences(description: StoreDescription, config: RunConfig) -> list[str]:
     """The reasons why a run with ``config`` cannot use the store, one sentence each; [] if it can.
 
     Not compared: ``data``, because the store has its own list of videos; ``evaluation.batch_size`` and
-    ``evaluation.metrics``; and ``training``. The store's seed drew the stored clips; a run with another seed only has other initial values and another order of
-    videos. If the run has its own weights file, the file is loaded to compare its hash.
+    ``evaluation.metrics``; and ``training``. The store's seed drew the stored clips; a run with another seed only has
+    other initial values and another order of videos. If the run has its own weights file, the file is loaded to
+    compare its hash.
     """
     found = []
     for section in ("backbone", "clip", "augment", "evaluation"):

@@ -7,7 +7,7 @@ import pytest
 from evl.config import RunConfig, replace
 from evl.errors import ConfigError
 from evl.training import Progress, RunTime, estimate_training
-from evl.training.pace import LONGEST_MEASUREMENT, Pace, run_time, say
+from evl.training.pace import LONGEST_MEASUREMENT, Pace, log_run_time, run_time
 from tests.helpers import run_command
 
 
@@ -84,9 +84,9 @@ def test_a_run_that_is_over_tells_nothing():
 
 def test_short_runs_do_not_say_it(caplog):
     caplog.set_level(logging.INFO, "evl")
-    say(RunTime(10, 0.1))
+    log_run_time(RunTime(10, 0.1))
     assert not caplog.records
-    say(RunTime(1000, 0.1))
+    log_run_time(RunTime(1000, 0.1))
     assert "about 100 seconds" in caplog.text
 
 
