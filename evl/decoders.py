@@ -1,8 +1,8 @@
-"""The list of decoders: what may stand in ``model.decoder``, what each reads, and which settings are its own.
+"""The list of decoders: the values of ``model.decoder``, what each decoder reads, and which settings it has.
 
-A decoder of evl has one line here and its own file. A decoder from outside is named by where it is imported from,
-``my_package.my_module:MyDecoder`` (docs/adding-a-decoder.md). ``evl.models.registry`` builds what is listed here; this
-file imports nothing of it, so that a config can be checked by names alone.
+A decoder of evl has an entry here and its own file. A decoder from outside is named by its import path,
+``my_package.my_module:MyDecoder`` (docs/adding-a-decoder.md). ``evl.models.registry`` builds the decoders. This file
+does not import them, so a config can be checked without building anything.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from evl.runtime.import_path import is_import_path
 
 @dataclass(frozen=True)
 class DecoderEntry:
-    """What is known of a decoder before it is built.
+    """The facts about a decoder that are known before it is built.
 
     Attributes:
-        title: what it is called in sentences.
-        described: what a model with it is, in words.
-        path: ``module:Class``. Of evl's own, ``Class.from_config(config, spec, num_frames, num_layers)`` makes one.
-            None: nothing is built, because there is nothing to train.
-        settings: the fields of ``ModelConfig`` that are its own.
-        reads_all_taps: whether it has a layer for each tapped block; otherwise it reads the deepest alone.
-        maps_if: the setting with which it reads neighbor maps, None where it never does.
-        defaults: what a setting that is None stands for.
-        why_not: for settings that it cannot have, the reason; these are refused even if they were set elsewhere.
+        title: its name in messages.
+        phrase: how the page of a saved model mentions it.
+        path: ``module:Class``. ``Class.from_config(config, spec, num_frames, num_layers)`` makes a decoder of evl.
+            None: there is no class, because nothing is trained.
+        settings: the fields of ``ModelConfig`` that it has.
+        reads_all_taps: whether it has a layer for each tapped block; if not, it reads only the deepest.
+        maps_if: the setting that makes it read neighbor maps; None if it never does.
+        defaults: the meaning of settings that are None.
+        why_not: settings that it cannot have, with the reason. They are refused in any config with this decoder.
     """
 
     title: str
-    described: str
+    phrase: str
     path: str | None
     settings: tuple[str, ...] = ()
     reads_all_taps: bool = False
@@ -63,12 +63,12 @@ DECODERS = {
     ),
     "zero_shot": DecoderEntry("zero-shot", "class names alone, untrained,", None),
 }
-OPTIONS = "options"  # the setting of every decoder from outside
+OPTIONS = "options"  # the only setting of decoders from outside
 OWN_SETTINGS = tuple(dict.fromkeys([name for one in DECODERS.values() for name in one.settings] + [OPTIONS]))
 
 
 def find_decoder(name: str) -> DecoderEntry:
-    """What is known of the decoder of that name. Raises ValueError for a name that means none."""
+    """Returns the entry of a decoder. Raises ValueError for an unknown name."""
     if name in DECODERS:
         return DECODERS[name]
     if is_import_path(name):
@@ -78,7 +78,7 @@ def find_decoder(name: str) -> DecoderEntry:
 
 
 def foreign_setting(decoder: str, names: list[str]) -> str | None:
-    """A sentence on the first of ``names`` (of settings) that ``decoder`` does not have; None where it has them all."""
+    """Returns an error message for the first setting in ``names`` that ``decoder`` lacks; None if it has them all."""
     own = find_decoder(decoder)
     for name in names:
         if name not in OWN_SETTINGS or name in own.settings:
@@ -88,11 +88,12 @@ def foreign_setting(decoder: str, names: list[str]) -> str | None:
             return f"options are for decoders from outside evl (model.decoder=my_module:MyDecoder){settings}"
         if reason := own.why_not.get(name):
             return f"{reason}; unset {name}, which is {_owners(name)[0]}"
-        whose, names_of = _owners(name)
-        return f"{name} is {whose}; set decoder={names_of} with it, or unset {name}"
+        owners, decoders = _owners(name)
+        return f"{name} is {owners}; set decoder={decoders} with it, or unset {name}"
     return None
 
 
 def _owners(setting: str) -> tuple[str, str]:
+    """Returns the decoders that have a setting, as titles ("the EVL decoder's") and as values of ``model.decoder``."""
     owners = {name: one.title for name, one in DECODERS.items() if setting in one.settings}
     return " and ".join(f"{title}'s" for title in owners.values()), " or ".join(owners)

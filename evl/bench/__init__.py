@@ -1,4 +1,4 @@
-"""What a training step costs on this machine, part by part, beside the plain twin: ``evl bench``."""
+"""``evl bench``: measures the parts of a training step on this machine, and compares the decoder with its twin."""
 
 from evl.bench.run import SIZES, BenchSize, find_size, run_bench
 

@@ -1,9 +1,11 @@
-"""Multiply-adds of backbone, decoder and probes, counted from their sizes; docs/performance.md derives them.
+"""Counts the multiply-adds of backbone, decoder and probes from their sizes; docs/performance.md derives the numbers.
 
-One multiply-add is what docs/method.md's table calls a FLOP; a machine's peak counts it as two.
+The table in docs/method.md calls a multiply-add a FLOP. A machine's peak counts it as two operations.
 """
 
 from __future__ import annotations
+
+import copy
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -17,16 +19,16 @@ from evl.models import AttentiveProbe, EVLDecoder
 from evl.models.crossframe import block_sizes
 from evl.models.registry import build_decoder
 from evl.runtime.pages import table
-from evl.types import BackboneSpec, LayerFeatures
+from evl.types import BackboneSpec
 
 
 def backbone_macs(backbone: FrozenBackbone) -> int:
-    """Of one frame."""
+    """Returns the multiply-adds for one frame."""
     return frame_macs(backbone.vit, backbone.spec)
 
 
 def decoder_macs(decoder: EVLDecoder, spec: BackboneSpec, num_frames: int) -> dict[str, dict[str, int]]:
-    """Of one clip: part → {plain, fast, fast backward}, all layers together."""
+    """Returns the multiply-adds for one clip: part → {plain, fast, fast backward}, over all layers."""
     layer = decoder.layers[0]
     width, qkv_width = layer.attention.k_proj.in_features, layer.attention.k_proj.out_features
     hidden, queries = layer.mlp.fc1.out_features, len(decoder.query_token)
@@ -47,7 +49,7 @@ def decoder_macs(decoder: EVLDecoder, spec: BackboneSpec, num_frames: int) -> di
         folded = 2 * queries * width * qkv_width  # W_kᵀ q, and W_v after the sum
         attention = {
             "keys and values": (2 * tokens * width * qkv_width, 0, 0),
-            # backward: grad·x, the query's gradient, and the tokens' from 2R vectors
+            # backward: grad·x, the gradient of the query, and that of the tokens from 2R vectors
             "attention": (2 * queries * tokens * qkv_width, 2 * readings * tokens * width,
                           4 * readings * tokens * width),
             "query, output, MLP": (small, small + folded, 2 * (small + folded)),
@@ -68,7 +70,7 @@ def decoder_macs(decoder: EVLDecoder, spec: BackboneSpec, num_frames: int) -> di
 
 
 def probe_macs(probe: AttentiveProbe, spec: BackboneSpec, num_frames: int) -> dict[str, dict[str, int]]:
-    """Of one clip, forward: part → {plain, fast}."""
+    """Returns the multiply-adds for one clip, forward: part → {plain, fast}."""
     tokens, width, hidden = num_frames * spec.num_tokens, spec.width, probe.mlp.fc1.out_features
     heads, blocks = probe.attention.num_heads, len(probe.blocks)
     small = width**2 + 2 * width * hidden  # q_proj, MLP
@@ -86,7 +88,7 @@ COUNTED = {"evl": decoder_macs, "attentive": probe_macs}
 
 
 def cost_table(backbone_name: str, num_frames: int) -> list[str]:
-    """Lines of a Markdown table: decoders on one backbone, their parameters and multiply-adds of a clip, forward."""
+    """Returns a Markdown table, line by line: parameters and forward multiply-adds per clip of the decoders."""
     decoders = {
         "EVL, 4 layers": ModelConfig(),
         "linear": ModelConfig(decoder="linear"),
@@ -99,7 +101,7 @@ def cost_table(backbone_name: str, num_frames: int) -> list[str]:
         for name, config in decoders.items():
             decoder = build_decoder(config, backbone.spec, 4, num_frames)
             count = COUNTED.get(config.decoder)
-            counts = count(decoder, backbone.spec, num_frames) if count else {}  # a mean multiplies nothing
+            counts = count(decoder, backbone.spec, num_frames) if count else {}  # the linear probe only averages
             plain, fast = (total_macs(counts, form) / 1e9 for form in ("plain", "fast"))
             share = 100 * fast * 1e9 / (num_frames * backbone_macs(backbone))
             parameters = sum(p.numel() for p in decoder.parameters()) / 1e6
@@ -108,19 +110,17 @@ def cost_table(backbone_name: str, num_frames: int) -> list[str]:
 
 
 def total_macs(parts: dict[str, dict[str, int]], name: str) -> int:
+    """Returns the sum over all parts of one column, such as ``fast``."""
     return sum(part[name] for part in parts.values())
 
 
 def counted_by_torch(backbone: FrozenBackbone, decoder: EVLDecoder, num_frames: int) -> int:
-    """The plain twin's multiply-adds for one view by torch's own flop counter, on tensors without content."""
+    """Returns torch's own count of the plain twin's multiply-adds for one view, on the meta device."""
     spec = backbone.spec
     with torch.device("meta"):
-        import copy
-
         backbone, decoder = copy.deepcopy(backbone).to("meta"), copy.deepcopy(decoder).to("meta")
         clip = torch.empty(1, num_frames, 3, *spec.image_size)
         counter = FlopCounterMode(display=False)
         with counter:
-            features = [LayerFeatures(*one) for one in backbone(clip)]
-            plain_decoder(decoder, features)
+            plain_decoder(decoder, backbone(clip))
     return counter.get_total_flops() // 2

@@ -1,4 +1,4 @@
-"""Time and memory of one call, on CPU and CUDA."""
+"""Measures time and memory of a call, on CPU and CUDA."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import torch
 
 
 def time_together(calls: dict[str, Callable[[], object]], device: torch.device, repeats: int) -> dict[str, float]:
-    """Median seconds of each, in turns, so that what else the machine does falls on all of them.
+    """Returns the median seconds of each call. The calls take turns, so other work of the machine slows all of them.
 
-    Each is called once untimed before, every turn: what another one did to caches and freed memory is not its time.
+    In each turn a call first runs once untimed, because the call before it changed the caches and freed memory.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
@@ -31,9 +31,9 @@ def time_together(calls: dict[str, Callable[[], object]], device: torch.device, 
 
 
 def peak_bytes(call: Callable[[], object], device: torch.device) -> int | None:
-    """The most memory that a call holds beyond what was held before it; None where it cannot be told.
+    """Returns the most memory that a call uses, beyond the memory in use before it; None if it cannot be measured.
 
-    On the CPU it is the process's resident memory (Linux), after memory that is free was given back.
+    On the CPU it is the resident memory of the process (Linux only), after free memory was returned to the system.
     """
     gc.collect()
     if device.type == "cuda":
@@ -54,8 +54,10 @@ def peak_bytes(call: Callable[[], object], device: torch.device) -> int | None:
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype, *, size: int, repeats: int) -> float:
-    """Operations a second (two a multiply-add) of the best matrix product found: of square ones, by PyTorch as it is
-    and as evl calls it."""
+    """Returns the operations per second of the fastest square matrix product, by PyTorch or by evl's ``matmul``.
+
+    A multiply-add counts as two operations.
+    """
     from evl.runtime.onednn import matmul
 
     best = 0.0
@@ -68,7 +70,7 @@ def matmul_peak(device: torch.device, dtype: torch.dtype, *, size: int, repeats:
 
 
 def describe_machine(device: torch.device) -> dict[str, str | int]:
-    """What a result must be read with."""
+    """Returns the device, the system and the versions that a result depends on."""
     import timm
 
     from evl._version import __version__
@@ -103,7 +105,7 @@ def _wait(device: torch.device) -> None:
 
 
 def _status(name: str) -> int:
-    """Bytes of a line of /proc/self/status."""
+    """Returns the bytes in a line of /proc/self/status. Raises KeyError if there is no such line."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024

@@ -1,4 +1,4 @@
-"""One size measured: backbone, decoder and step, fast and plain in the same run."""
+"""Measures one size: the backbone, the decoder (also its plain twin) and a training step, in the same run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from evl.types import LayerFeatures
 
 @dataclass(frozen=True)
 class BenchSize:
-    """``reported_gflops``: a view's, by docs/method.md section 8 (views of its table taken apart)."""
+    """The sizes of one measurement. ``reported_gflops``: per view, from the table in docs/method.md section 8."""
 
     backbone: str
     num_frames: int
@@ -51,7 +51,7 @@ SIZES = {
 
 
 def find_size(name: str) -> BenchSize:
-    """One of ``SIZES``. Raises ConfigError where there is none of this name."""
+    """Returns one of ``SIZES``. Raises ConfigError for an unknown name."""
     if name not in SIZES:
         raise ConfigError(f"no size {name!r}{nearest(name, SIZES)}")
     return SIZES[name]
@@ -68,10 +68,11 @@ def run_bench(
     twin: bool = True,
     progress: Callable[[str], None] = lambda what: None,
 ) -> dict:
-    """Measures one of ``SIZES`` and returns a JSON-able document; see docs/performance.md for its fields.
+    """Measures one of ``SIZES`` and returns a document for JSON; docs/performance.md describes its fields.
 
-    Weights are random: nothing is downloaded, and time does not depend on them. ``device``: None: CUDA if there is one.
-    ``twin``: whether the plain decoder is measured too; without it its numbers, and the ratios to it, are None.
+    The weights are random: nothing is downloaded, and time does not depend on them. ``device`` None is CUDA if there is
+    a CUDA device, else the CPU. Without ``twin`` the plain decoder is not measured, and its numbers and ratios are
+    None. ``progress(what)`` is called before each part.
     """
     chosen = find_size(size)
     if precision not in ("auto", "fp32", "bf16", "fp16"):
@@ -85,7 +86,7 @@ def run_bench(
     model = _build(chosen)
     counts = decoder_macs(model.decoder, model.backbone.spec, chosen.num_frames)
     by_torch = counted_by_torch(model.backbone, model.decoder, chosen.num_frames)
-    a_frame = backbone_macs(model.backbone)
+    frame = backbone_macs(model.backbone)
     model.to(device)
     if compile:
         model.compile()
@@ -106,7 +107,7 @@ def run_bench(
     optimizer.zero_grad(set_to_none=True)
     memory["step"] = peak_bytes(step, device)
 
-    view = chosen.num_frames * a_frame
+    view = chosen.num_frames * frame
     fast = total_macs(counts, "fast")
     step_macs = batch * (view + fast + total_macs(counts, "fast backward"))
     return {
@@ -170,12 +171,14 @@ def _peak_size(size: str, device: torch.device) -> int:
 def _measure_decoder(
     decoder: EVLDecoder, features: Sequence[LayerFeatures], precision: str, repeats: int, with_twin: bool
 ) -> tuple[dict[str, float], dict[str, int | None], int]:
-    """Seconds and peak bytes of evl's form, and of the plain one if it is wanted, on the same features, which live no
-    longer than this; their bytes."""
+    """Returns (seconds, peak bytes, bytes of the features) of the decoder, and of its twin on the same features.
+
+    The features are a parameter, so that no other reference keeps them in memory after this.
+    """
     tokens = features[0].tokens
     direction = torch.randn(len(tokens), decoder.width, device=tokens.device)
 
-    def twin() -> Tensor:  # as it would be run: under autocast where the precision is narrow
+    def twin() -> Tensor:  # under autocast, as plain code is run in half precision
         with autocast(precision, tokens.device):
             return plain_decoder(decoder, features)
 
@@ -185,7 +188,7 @@ def _measure_decoder(
     seconds = time_together({**forward, **both}, tokens.device, repeats)
     memory = {}
     for name, call in both.items():
-        decoder.zero_grad(set_to_none=True)  # or the gradients of the call before would be taken for the model's
+        decoder.zero_grad(set_to_none=True)  # else the gradients of the previous call would count as used before
         memory[name] = peak_bytes(call, tokens.device)
     return seconds, memory, sum(part.numel() * part.element_size() for one in features for part in one)
 
@@ -199,7 +202,7 @@ def _forward_backward(form: Callable[[], Tensor], decoder: EVLDecoder, direction
 
 
 def _training_step(model: Classifier, clips: Tensor, labels: Tensor, precision: str):
-    """(a whole step as ``evl train`` takes it: backbone, decoder, loss, backward, AdamW; its optimizer)."""
+    """Returns (a function that takes one training step as ``evl train`` does, its optimizer)."""
     training = dict(steps=10_000, batch_size=len(clips), precision=precision)
     learner = Learner("bench", replace(RunConfig(), training=training), model)
     learners, world = Learners([learner]), World(0, 1, clips.device)

@@ -1,8 +1,7 @@
-"""The plain twins of the decoder (docs/method.md section 3) and of the attentive probe, written down term by term.
+"""The plain twins of the EVL decoder (docs/method.md section 3) and of the attentive probe.
 
-Every token is convolved, gathered, normalised and projected as the equations stand, and autograd does the rest. Tests
-hold ``evl.models`` to its numbers and gradients, and ``evl bench`` measures against its time and memory. Parameters
-have the same names, so that a state fits both.
+They follow the equations term by term for every token, with autograd. Tests compare the numbers and gradients of
+``evl.models`` with theirs, and ``evl bench`` compares time and memory. A twin uses the parameters of the fast module.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def plain_decoder(decoder: EVLDecoder, features: Sequence[LayerFeatures]) -> Ten
 
 
 def plain_probe(probe: AttentiveProbe, features: Sequence[LayerFeatures]) -> Tensor:
-    """LayerFeatures of which the last is read -> (B,D), with the parameters of ``probe``."""
+    """M × LayerFeatures, of which the last is read -> (B,D), with the parameters of ``probe``."""
     y = features[-1].tokens  # (B,T,L,D)
     _, num_frames, num_tokens, width = y.shape
     if probe.positions is not None or probe.blocks:
@@ -49,7 +48,7 @@ def plain_probe(probe: AttentiveProbe, features: Sequence[LayerFeatures]) -> Ten
 
 
 def plain_positions(num_frames: int, num_tokens: int, grid: tuple[int, int], width: int) -> Tensor:
-    """(T,L,D): channel by channel, in double precision."""
+    """Returns positions (T,L,D), computed channel by channel in double precision."""
     (h, w), n = grid, width // 6
     positions = torch.zeros(num_frames, num_tokens, width, dtype=torch.float64, device="cpu")
     num_prefix = num_tokens - h * w
@@ -67,7 +66,7 @@ def plain_positions(num_frames: int, num_tokens: int, grid: tuple[int, int], wid
 
 
 def plain_attention(attention: nn.Module, query: Tensor, tokens: Tensor) -> Tensor:
-    """query (B,Q,D) over normalised tokens (B,S,D) -> (B,Q,D)."""
+    """query (B,Q,D) over normalized tokens (B,S,D) -> (B,Q,D)."""
 
     def heads(x: Tensor) -> Tensor:
         return x.unflatten(-1, (attention.num_heads, -1))
@@ -80,7 +79,7 @@ def plain_attention(attention: nn.Module, query: Tensor, tokens: Tensor) -> Tens
 
 
 def plain_attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """(B,Q,N,K), (B,S,N,K) twice -> (B,Q,N,K)."""
+    """q (B,Q,N,K), k and v (B,S,N,K) -> (B,Q,N,K)."""
     scores = torch.einsum("bqnk,bsnk->bnqs", q, k) / q.shape[-1] ** 0.5
     return torch.einsum("bnqs,bsnk->bqnk", scores.softmax(dim=-1), v)
 
@@ -100,7 +99,7 @@ def plain_linear(linear: nn.Linear, x: Tensor) -> Tensor:
 
 
 def plain_temporal(temporal: nn.Module, features: LayerFeatures) -> Tensor:
-    """LayerFeatures (B,T,L,D) -> tokens (B,T,L,D) with what changes over time added."""
+    """LayerFeatures (B,T,L,D) -> tokens (B,T,L,D) with the parts of the local temporal module added."""
     a = features.tokens
     if temporal.conv is not None:
         a = a + plain_conv(temporal.conv.conv, features.tokens)
@@ -126,12 +125,12 @@ def plain_cross_frame(module: nn.Module, query: Tensor, key: Tensor) -> Tensor:
     num_prefix = query.shape[2] - h * w
     # out(t) has a term of frame t−1 for t ≥ 1 and of frame t+1 for t ≤ T−2; a missing neighbor gives 0
     maps = {"before": (query[:, 1:], key[:, :-1]), "after": (query[:, :-1], key[:, 1:])}
-    padding = {"before": (1, 0), "after": (0, 1)}  # frames put in front, behind
+    padding = {"before": (1, 0), "after": (0, 1)}  # frames of zeros to add at the start and at the end
     out = 0
     for name, (q, k) in maps.items():
         with torch.no_grad():  # frozen: a map has no parameters
             attention = mean_attention(q[:, :, num_prefix:], k[:, :, num_prefix:])  # (B,T−1,h·w,h·w)
-        # embedding: its gradient is the same in every run, that of plain indexing is not
+        # the gradient of F.embedding is the same in every run; that of indexing is not
         table = F.embedding(relative_index, getattr(module, name))  # (h·w, h·w, D)
         moved = torch.einsum("btpr,prd->btpd", attention.to(table.dtype), table)
         out = out + F.pad(moved, (0, 0, num_prefix, 0, *padding[name]))
@@ -139,6 +138,6 @@ def plain_cross_frame(module: nn.Module, query: Tensor, key: Tensor) -> Tensor:
 
 
 def mean_attention(query: Tensor, key: Tensor) -> Tensor:
-    """(B,T,P,N,K) twice -> (B,T,P,P): softmax over the keys, averaged over heads."""
+    """query, key (B,T,P,N,K) -> (B,T,P,P): softmax over the keys, averaged over attention heads."""
     scores = torch.einsum("btpnk,btrnk->btnpr", query, key) / query.shape[-1] ** 0.5
     return scores.softmax(dim=-1).mean(dim=2)

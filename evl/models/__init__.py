@@ -1,4 +1,4 @@
-"""Features → logits: the decoder, its local temporal module, baselines, and the whole classifier."""
+"""Features → logits: decoders, probes, zero-shot, and the classifier that contains them."""
 
 from evl.models.classifier import Classifier, ClassifierHead
 from evl.models.decoder import EVLDecoder

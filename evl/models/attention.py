@@ -1,13 +1,14 @@
 """Attention of a few query tokens over all tokens of a clip (docs/method.md section 3), without projecting the tokens.
 
-With y_s = LN(x_s), one head's score is q·(W_k y_s + b_k) = (W_kᵀ q)·y_s + const, and softmax drops the constant; its
-output is Σ a_s (W_v y_s + b_v) = W_v (Σ a_s y_s) + b_v. So the query is projected, not the tokens. LN folds in as
-well: y_s = γ (x_s − μ_s) r_s + β, with μ the mean and r the inverse deviation of a token, gives
+With y_s = LN(x_s), the score of one attention head is q·(W_k y_s + b_k) = (W_kᵀ q)·y_s + const. Softmax drops the
+constant. The output of the head is Σ a_s (W_v y_s + b_v) = W_v (Σ a_s y_s) + b_v. So the query is projected, and not
+the tokens. LN is folded in as well: y_s = γ (x_s − μ_s) r_s + β, with the mean μ_s and the inverse deviation r_s of a
+token, gives
 
-    score_s = r_s û·x_s,   û = centred(γ ∘ W_kᵀ q)              as  û·1 = 0  takes the mean out
-    Σ a_s y_s = γ ∘ centred(m) + β,   m = Σ a_s r_s x_s          as  Σ a_s = 1
+    score_s = r_s û·x_s,   û = centered(γ ∘ W_kᵀ q)             because  û·1 = 0  removes the mean
+    Σ a_s y_s = γ ∘ centered(m) + β,   m = Σ a_s r_s x_s         because  Σ a_s = 1
 
-where centred(v) = v − mean(v). All that is left to do with the tokens is ``pool_tokens``. docs/performance.md counts.
+where centered(v) = v − mean(v). Only ``pool_tokens`` reads the tokens. docs/performance.md counts the operations.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from evl.types import BackboneSpec
 
 
 def attention_sizes(config: ModelConfig, spec: BackboneSpec) -> tuple[int, int]:
-    """(width, heads) of a decoder's attention: heads 64 wide, or as many as the backbone's own.
+    """Returns (width, number of heads) of a decoder's attention, with defaults filled in.
 
-    Raises ConfigError where the heads do not divide the width.
+    By default attention heads are 64 wide. If 64 does not divide the width, there are as many as in the backbone.
+    Raises ConfigError if the number of heads does not divide the width.
     """
     qkv_width = config.qkv_width or spec.width
     num_heads = config.num_heads or (qkv_width // 64 if qkv_width % 64 == 0 else spec.num_heads)
@@ -39,11 +41,11 @@ def attention_sizes(config: ModelConfig, spec: BackboneSpec) -> tuple[int, int]:
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention: ``query`` (B,Q,D) over normalised ``tokens`` (B,S,D) -> (B,Q,D).
+    """Multi-head attention: ``query`` (B,Q,D) over normalized ``tokens`` (B,S,D) -> (B,Q,D).
 
-    Projections have a bias and map D to ``qkv_width``, and back; heads are ``qkv_width / num_heads`` wide. The norm of
-    the tokens is given to ``forward``, because it is folded in. Without ``output`` there is no way back: the heads
-    side by side are the result, (B,Q,qkv_width).
+    The projections have a bias. They map D to ``qkv_width`` and back; heads are ``qkv_width / num_heads`` wide. The
+    norm of the tokens is an argument of ``forward``, because it is folded in. Without ``output`` there is no projection
+    back to D, and the result is (B,Q,qkv_width): the heads, concatenated.
     """
 
     def __init__(self, width: int, qkv_width: int, num_heads: int, *, output: bool = True):
@@ -67,15 +69,15 @@ class CrossAttention(nn.Module):
     def projects_tokens_from(self) -> float:
         """The number of query tokens Q from which projecting keys and values takes fewer multiplications.
 
-        A token costs 2·Q·N·D multiplications unprojected (N heads read all of D, for the score and for the sum),
-        and 2·D·W + 2·Q·W projected to width W: equal at Q = D·W / (N·D − W), about the width of a head.
+        Without projection a token costs 2·Q·N·D multiplications: N heads read all of D, for the score and for the sum.
+        Projected to width W it costs 2·D·W + 2·Q·W. Both are equal at Q = D·W / (N·D − W), about the width of a head.
         """
         width, qkv_width = self.k_proj.in_features, self.k_proj.out_features
         saved = self.num_heads * width - qkv_width
         return math.floor(width * qkv_width / saved) + 1 if saved > 0 else math.inf
 
     def forward(self, query: Tensor, tokens: Tensor, norm: nn.LayerNorm) -> Tensor:
-        """``norm``: the layer norm of the tokens, which are given as they are before it."""
+        """Returns the attention output. ``tokens`` are not normalized yet; ``norm`` is their layer norm."""
         q = self._heads(self.q_proj(query))  # (B,Q,N,K)
         if query.shape[1] >= self.projects_tokens_from:
             return self.out_proj(self._project_tokens(q, tokens, norm).flatten(-2))
@@ -84,24 +86,24 @@ class CrossAttention(nn.Module):
         pooled = pool_tokens(tokens, reading.flatten(1, 2), norm.eps)  # (B,Q·N,D)
         pooled = _centered(pooled.view(reading.shape)) * norm.weight + norm.bias
         gathered = torch.einsum("bqnd,nkd->bqnk", pooled.to(q.dtype), v_weight) + self._heads(self.v_proj.bias)
-        # the key's bias is the constant that softmax drops: its gradient is zero, but there is one, as DDP wants it
+        # softmax drops the constant of the key's bias, so its gradient is zero; DDP needs one, and this term gives it
         return self.out_proj(gathered.flatten(-2)) + 0 * self.k_proj.bias.sum()
 
     @torch.no_grad()
     def weights(self, query: Tensor, tokens: Tensor, norm: nn.LayerNorm) -> Tensor:
-        """What ``forward`` with the same arguments weighs tokens by: (B,Q,N,S), over S a sum of 1; float32 at least."""
+        """Returns the weights of the tokens in ``forward``: (B,Q,N,S), with sum 1 over S, in float32 at least."""
         reading = self._reading(self._heads(self.q_proj(query)), norm)  # (B,Q,N,D)
         _, attention = _attend(tokens, reading.flatten(1, 2), *token_statistics(tokens, norm.eps))
         return attention.unflatten(1, reading.shape[1:3])
 
     def _reading(self, q: Tensor, norm: nn.LayerNorm) -> Tensor:
-        """û of the module's docstring for q (B,Q,N,K), with the 1/√K scale: (B,Q,N,D)."""
+        """Returns û of the module's docstring for q (B,Q,N,K), with the 1/√K scale: (B,Q,N,D)."""
         k_weight = self.k_proj.weight.unflatten(0, (self.num_heads, -1))  # (N,K,D)
         reading = torch.einsum("bqnk,nkd->bqnd", q, k_weight) / q.shape[-1] ** 0.5
         return _centered(reading * norm.weight)
 
     def _project_tokens(self, q: Tensor, tokens: Tensor, norm: nn.LayerNorm) -> Tensor:
-        """The usual way, for many queries: q (B,Q,N,K) over tokens (B,S,D), in their own type -> (B,Q,N,K)."""
+        """The usual attention, for many queries: q (B,Q,N,K) over tokens (B,S,D), in their dtype -> (B,Q,N,K)."""
 
         def like_tokens(module: nn.Module) -> tuple[Tensor, Tensor]:
             return module.weight.to(tokens.dtype), module.bias.to(tokens.dtype)
@@ -121,15 +123,15 @@ def _centered(x: Tensor) -> Tensor:
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
-    """The type that small things (scores, statistics) are kept in: float32, or double for double."""
+    """The dtype of small tensors such as scores and statistics: float32, or float64 for float64."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def pool_tokens(tokens: Tensor, query: Tensor, eps: float) -> Tensor:
-    """m_r = Σ_s softmax_s(r_s query_r·x_s) r_s x_s, with r_s = (var(x_s) + eps)^−½ the inverse deviation of token x_s.
+    """Returns m_r = Σ_s softmax_s(r_s query_r·x_s) r_s x_s, with the inverse deviation r_s = (var(x_s) + eps)^−½.
 
-    tokens (B,S,D), query (B,R,D) -> (B,R,D), in float32 at least. Tokens stay in their own type, are read twice
-    forward and three times backward, and nothing of their size is made but their gradient.
+    tokens (B,S,D), query (B,R,D) -> (B,R,D), in float32 at least. Tokens keep their dtype. They are read twice forward
+    and three times backward, and only their gradient takes as much memory as they do.
     """
     return _PoolTokens.apply(tokens, query, eps)
 
@@ -142,11 +144,11 @@ class _PoolTokens(torch.autograd.Function):
         scores, attention = _attend(tokens, query, mean, inverse)
         ctx.save_for_backward(tokens, query, mean, inverse, scores, attention)
         pooled = bmm((attention * inverse[:, None]).to(tokens.dtype), tokens)
-        # a last ``to`` that does nothing costs all gradients where torch 2.11 compiles it
+        # torch 2.11 loses all gradients if it compiles a last ``to`` that does nothing
         return pooled if pooled.dtype == wide else pooled.to(wide)
 
     @staticmethod
-    @once_differentiable  # what is saved beside the inputs has no graph
+    @once_differentiable  # the saved statistics and scores have no graph
     def backward(ctx, grad: Tensor):
         tokens, query, mean, inverse, scores, attention = ctx.saved_tensors
         with without_autocast(tokens.device):
@@ -158,7 +160,7 @@ class _PoolTokens(torch.autograd.Function):
             grad_query = bmm((grad_scores * r).to(dtype), tokens).to(query.dtype)
             if not ctx.needs_input_grad[0]:
                 return None, grad_query, None
-            # ∂/∂x_s: through scores and sum directly, and through r_s, whose derivative is −r_s³ (x_s − μ_s) / D
+            # ∂/∂x_s: directly through scores and sum, and through r_s, whose derivative is −r_s³ (x_s − μ_s) / D
             grad_inverse = (grad_scores * (scores / r) + attention * read).sum(1)
             through = grad_inverse * inverse**3 / tokens.shape[-1]
             weights = torch.cat([grad_scores * r, attention * r], 1)  # (B,2R,S)
@@ -168,16 +170,16 @@ class _PoolTokens(torch.autograd.Function):
 
 
 def _attend(tokens: Tensor, query: Tensor, mean: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores r_s query_r·x_s and their softmax over s: (B,R,S) twice, float32 at least."""
+    """Returns the scores r_s query_r·x_s and their softmax over s: (B,R,S) each, in float32 at least."""
     scores = _products(query, tokens, mean) * inverse[:, None]
     return scores, scores.softmax(-1)
 
 
 def _products(vectors: Tensor, tokens: Tensor, mean: Tensor) -> Tensor:
-    """vector·x_s: (B,R,D) and tokens (B,S,D) -> (B,R,S), float32 at least.
+    """Returns vector·x_s for vectors (B,R,D) and tokens (B,S,D): (B,R,S), in float32 at least.
 
-    What the vectors lose when they are made as narrow as the tokens is put back along the direction 1, in which
-    tokens are far longer than in others when their mean is large.
+    The vectors lose precision when they are cast to the dtype of the tokens. The loss along the direction 1 is added
+    back: if the mean of tokens is large, they are far longer in this direction than in others.
     """
     narrow = vectors.to(tokens.dtype)
     products = bmm(narrow, tokens.mT).to(_wide(tokens.dtype))
@@ -188,17 +190,17 @@ def _products(vectors: Tensor, tokens: Tensor, mean: Tensor) -> Tensor:
 
 
 def token_statistics(tokens: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Mean and inverse deviation (var + eps)^−½ over the last dimension: (B,S,D) -> (B,S) twice, float32 at least."""
+    """Returns mean and inverse deviation (var + eps)^−½ over D: (B,S,D) -> (B,S) each, in float32 at least."""
     wide = _wide(tokens.dtype)
     if torch.compiler.is_compiling():  # one fused pass
         variance, mean = torch.var_mean(tokens.to(wide), -1, correction=0)
-    elif tokens.dtype != wide:  # two moments, summed in float32 as they are read: exact enough for narrow tokens
+    elif tokens.dtype != wide:  # two moments, summed in float32, are exact enough for tokens in half precision
         mean = tokens.mean(-1, dtype=wide)
         square = torch.linalg.vector_norm(tokens, dim=-1, dtype=wide).square_() / tokens.shape[-1]
         variance = (square - mean * mean).clamp_min_(0)
     elif tokens.device.type != "cpu":
         variance, mean = torch.var_mean(tokens, -1, correction=0)
-    else:  # torch.var_mean is ten times slower on the CPU than two passes over what fits in the cache
+    else:  # on the CPU torch.var_mean is ten times slower than two passes over parts that fit in the cache
         mean, deviation = (tokens.new_empty(tokens.shape[:2]) for _ in range(2))
         rows = max(1, CPU_CACHE_BYTES // (tokens.shape[-1] * tokens.element_size()))
         parts = (x.flatten(0, 1).split(rows) for x in (tokens, mean, deviation))
@@ -209,4 +211,4 @@ def token_statistics(tokens: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     return mean, torch.rsqrt(variance + eps)
 
 
-CPU_CACHE_BYTES = 1 << 20  # what a core keeps near: work in parts of this size is fetched from memory once
+CPU_CACHE_BYTES = 1 << 20  # a part of this size stays in the cache of a core, so it is read from memory only once

@@ -1,4 +1,4 @@
-"""Frozen backbone + decoder + head."""
+"""The classifier: frozen backbone, decoder and head."""
 
 from __future__ import annotations
 
@@ -24,23 +24,26 @@ class ClassifierHead(nn.Module):
         self.linear = nn.Linear(width, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(self.dropout(self.norm(x.to(self.norm.weight.dtype))))  # decoders may give a wider type
+        return self.linear(self.dropout(self.norm(x.to(self.norm.weight.dtype))))  # decoders may return a wider dtype
 
 
 class Classifier(nn.Module):
-    """Clips (B,T,C,H,W), normalised floats -> logits (B,Y).
+    """Clips (B,T,C,H,W), normalized floats -> logits (B,Y).
 
-    ``backbone`` maps clips to a list of LayerFeatures, shallow to deep, and is frozen: it is a registered
-    submodule that keeps out of training mode, its parameters take no gradients, and it runs without autograd.
-    Instead of the backbone there may be what is known of it (EncoderFacts): such a model, trained on stored features,
-    takes features only (``classify``). ``zero_shot``, if there is one, also maps features to logits, which are added:
-    what training starts from.
+    Args:
+        backbone: a submodule that maps clips to a list of LayerFeatures, shallow to deep. It is frozen: it stays in
+            evaluation mode, its parameters take no gradients, and it runs without autograd. A model that was trained on
+            stored features has EncoderFacts instead, and takes only features (``classify``).
+        decoder: maps features to a vector per clip, (B,D).
+        head: maps the vector to logits.
+        class_names: Y names, in the order of the logits; () if unknown.
+        zero_shot: also maps features to logits, which are added. Training starts from them.
 
     Attributes:
-        class_names: tuple of Y names, in the order of the logits; () if unknown. Others may be set, as many as the head
-            has outputs: ``model.class_names = ["a", "b"]``; they are saved with the model.
-        card: a ``evl.models.card.ModelCard`` when the model was loaded or built from a config, else None. It then holds
-            the class names.
+        class_names: a tuple of the names. Other names can be set, as many as the head has outputs:
+            ``model.class_names = ["a", "b"]``. They are saved with the model.
+        card: an ``evl.models.card.ModelCard`` if the model was loaded or built from a config, else None. A model with a
+            card has its class names in it.
     """
 
     def __init__(
@@ -66,11 +69,11 @@ class Classifier(nn.Module):
 
     @property
     def encoder(self) -> nn.Module | EncoderFacts:
-        """The backbone, or what is known of it: ``spec``, ``taps``, ``preprocessing``, ``weights_hash``, ``origin``."""
+        """The backbone or its facts: ``spec``, ``taps``, ``preprocessing``, ``weights_hash`` and ``origin``."""
         return self._facts if self.backbone is None else self.backbone
 
     def require_backbone(self) -> nn.Module:
-        """The backbone. Raises ConfigError where the model has none."""
+        """Returns the backbone. Raises ConfigError if the model has none."""
         if self.backbone is None:
             raise ConfigError(
                 f"this model was trained on stored features, so its encoder, {self._facts.spec.name}, is not in "
@@ -85,7 +88,7 @@ class Classifier(nn.Module):
 
     @property
     def reads_query_key(self) -> bool:
-        """Whether the decoder reads the encoder's own queries and keys, besides tokens."""
+        """Whether the decoder reads the encoder's own queries and keys, in addition to tokens."""
         return getattr(self.decoder, "reads_query_key", False)
 
     @property
@@ -94,25 +97,25 @@ class Classifier(nn.Module):
 
     @class_names.setter
     def class_names(self, names: Iterable[str]) -> None:
-        """Raises ConfigError for names that are empty or come twice, or where the head has more or fewer outputs."""
+        """Raises ConfigError for empty or repeated names, and if the head has another number of outputs."""
         names, before = checked_class_names(names), self.class_names
         count = self.num_outputs
         if count is not None and len(names) != count:
             raise ConfigError(
                 f"{len(names)} class names for a head of {count} outputs: give one name for each, in the order of the "
-                "logits; for other classes put another head in first, then set the names"
+                "logits; for other classes, replace the head first, then set the names"
             )
         if self.card is None:
             self._class_names = names
             return
         self.card = replace(self.card, class_names=names)
-        # scores stay with names that are only spelt otherwise; the same names in another order make other predictions
+        # scores stay valid if names are only spelled otherwise; in another order they would mean other predictions
         if any(name in before and before.index(name) != y for y, name in enumerate(names)):
             self.card = replace(self.card, scores=None)
 
     @property
     def num_outputs(self) -> int | None:
-        """Y, by the head's last linear layer, or the text embeddings of a zero-shot model; None if it has neither."""
+        """Y, by the last linear layer of the head or by the text embeddings of a zero-shot model; else None."""
         if layers := [part for part in self.head.modules() if isinstance(part, nn.Linear)]:
             return layers[-1].out_features
         text = getattr(self.decoder, "text", None)
@@ -122,9 +125,9 @@ class Classifier(nn.Module):
         return self.classify(self.features(clips))
 
     def features(self, clips: Tensor) -> list[LayerFeatures]:
-        """What the frozen backbone says: clips (B,T,C,H,W) -> one LayerFeatures per tapped block, no autograd.
+        """Clips (B,T,C,H,W) -> the frozen backbone's LayerFeatures per tapped block, without autograd.
 
-        Raises ConfigError where the model has no backbone.
+        Raises ConfigError if the model has no backbone.
         """
         backbone = self.require_backbone()
         if clips.ndim != 5:
@@ -135,15 +138,15 @@ class Classifier(nn.Module):
     def classify(self, features: Sequence[LayerFeatures | MappedFeatures]) -> Tensor:
         """Features of tapped blocks -> logits (B,Y). Only this part has gradients.
 
-        Works in the types of features and parameters, whatever autocast says: what is large is narrow already, and
-        the rest is one vector a clip.
+        It computes in the dtypes of features and parameters, also under autocast. The features, which are large, are
+        narrow already; all other tensors are small.
         """
         with without_autocast(features[0].tokens.device):
             logits = self.head(self.decoder(features))
             return logits if self.zero_shot is None else self.zero_shot(features) + logits
 
     def compile(self) -> None:
-        """``torch.compile`` of backbone and decoder, in place: minutes at the first call, for faster ones after."""
+        """Applies ``torch.compile`` to backbone and decoder, in place. The first call then takes minutes."""
         if self.backbone is not None:
             self.backbone.compile()
         self.decoder.compile()
@@ -155,17 +158,17 @@ class Classifier(nn.Module):
         return self
 
     def requires_grad_(self, requires_grad: bool = True) -> Classifier:
-        """Applies to decoder and head; the backbone (and ``zero_shot``) stay frozen."""
+        """Applies to decoder and head; the backbone and ``zero_shot`` stay frozen."""
         for part in (self.decoder, self.head):
             part.requires_grad_(requires_grad)
         return self
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """The state of all but the backbone: what is stored of a trained model."""
+        """Returns the state of all parts except the backbone, as a saved model holds it."""
         return {name: value for name, value in self.state_dict().items() if not name.startswith("backbone.")}
 
     def load_trainable_state(self, state: dict[str, Tensor]) -> None:
-        """The reverse of ``trainable_state``. Raises RuntimeError if keys or shapes differ."""
+        """Loads what ``trainable_state`` returned. Raises RuntimeError if keys or shapes differ."""
         self.decoder.load_state_dict(_below(state, "decoder."))
         self.head.load_state_dict(_below(state, "head."))
         if self.zero_shot is not None:
@@ -176,9 +179,9 @@ class Classifier(nn.Module):
 
 
 def checked_class_names(names: Iterable[str]) -> tuple[str, ...]:
-    """The names without blanks around them, in Unicode's composed form (NFC).
+    """Returns the names without surrounding blanks, in Unicode's composed form (NFC).
 
-    Raises ConfigError for what is no list of names, and where one is empty, has a line break, or is there twice.
+    Raises ConfigError if the argument is not a list of names, or a name is empty, repeated, or has a line break.
     """
     if isinstance(names, str | bytes) or not isinstance(names, Iterable):
         raise ConfigError(f"class names {names!r}: expected a list of names")

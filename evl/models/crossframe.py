@@ -1,13 +1,14 @@
-"""Attention maps between neighboring frames, and relative tables read through them (docs/method.md section 4).
+"""Neighbor maps, and the tables of relative positions that are read through them (docs/method.md section 4).
 
     out(t)[p] = Σ_p' S[t→t−1][p,p'] · before[r(p,p')] + Σ_p' S[t→t+1][p,p'] · after[r(p,p')]
 
-A gathered table (h·w, h·w, D) is never made. Turn the table around, so that its rows and columns count p' − p. For a
-query in row i, the h rows of offsets that its keys need are contiguous, h−1−i … 2h−2−i. For a query in column j the
-columns are w−1−j … 2w−2−j; a block of c neighboring columns needs w + c − 1 of them. So for one row and one block, a
-map skewed by column (each query's weights stand where its offsets are, zeros elsewhere) times a view of the table is
-the sum wanted, for all frames at once. Both neighbors stand side by side in one table and one map. Backward it is the
-transpose.
+The gathered table (h·w, h·w, D) is never made. Instead the table is reversed: its rows and columns count p' − p. A
+query in row i then needs h contiguous rows of the table, h−1−i … 2h−2−i. A query in column j needs the columns
+w−1−j … 2w−2−j, and a block of c neighboring columns needs w + c − 1 of them.
+
+The map of one row and one block of columns is skewed by column: the weights of each query are at its offsets, and zeros
+elsewhere. This map times a view of the table is the sum above, for all frames at once. Both neighbors are concatenated
+in one table and one map. Backward multiplies by the transpose.
 """
 
 from __future__ import annotations
@@ -23,29 +24,29 @@ from evl.runtime.precision import without_autocast
 from evl.types import LayerFeatures, MappedFeatures
 
 Grid = tuple[int, int]
-# a wider block multiplies more zeros, (w + block − 1) / w as many terms; a narrower one has smaller products
+# a wider block multiplies more zeros, by (w + block − 1) / w; a narrower one makes smaller products
 COLUMN_BLOCK = 5
-SCORES_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}  # scores of all heads that are in memory together
+SCORES_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}  # the most memory for attention scores at a time
 
 
 def block_sizes(w: int) -> list[int]:
-    """Widths c of the blocks of columns: about equal."""
+    """Returns the widths c of the blocks that w columns are cut into, about equal."""
     count = -(-w // COLUMN_BLOCK)
     return [w * (n + 1) // count - w * n // count for n in range(count)]
 
 
 def _blocks(w: int) -> list[slice]:
-    """For each block, the columns of a turned table that its queries need: w + c − 1 of them."""
+    """Returns, for each block, the w + c − 1 columns of a reversed table that its queries need."""
     ends = accumulate(block_sizes(w))
     return [slice(w - end, 2 * w - 1 - end + c) for end, c in zip(ends, block_sizes(w), strict=True)]
 
 
 def neighbor_maps(query: Tensor, key: Tensor, grid: Grid, dtype: torch.dtype) -> list[Tensor]:
-    """Skewed maps S of every frame to the frame before and after: frozen, so without autograd.
+    """Returns the skewed neighbor maps S of every frame to the frames before and after, without autograd.
 
-    query, key (B,T,L,N,K), prefix tokens first. One tensor of ``dtype`` a block of columns, (h, B, T, c, h, 2, w+c−1):
-    query row, clip, frame, query column in the block, key row, before/after, offset. Key column j' of query column j
-    stands at offset j' + c−1 − j; the other offsets, and missing neighbors, are zero.
+    query, key (B,T,L,N,K), prefix tokens first. There is one tensor of ``dtype`` per block of columns, of shape
+    (h, B, T, c, h, 2, w+c−1): query row, clip, frame, query column in the block, key row, before/after, offset. Key
+    column j' of query column j is at offset j' + c−1 − j. Other offsets, and maps to missing neighbors, are zero.
     """
     maps = empty_maps(*query.shape[:2], grid, query, dtype)
     fill_maps(maps, slice(None), query, key, grid)
@@ -53,20 +54,23 @@ def neighbor_maps(query: Tensor, key: Tensor, grid: Grid, dtype: torch.dtype) ->
 
 
 def empty_maps(b: int, t: int, grid: Grid, like: Tensor, dtype: torch.dtype | None = None) -> list[Tensor]:
-    """Skewed maps of b clips of t frames, all zeros, on the device of ``like`` and in its type, or ``dtype``."""
+    """Returns skewed maps of b clips of t frames, all zeros, on the device of ``like``, in ``dtype`` or its dtype."""
     h, w = grid
     return [like.new_zeros((h, b, t, c, h, 2, w + c - 1), dtype=dtype) for c in block_sizes(w)]
 
 
 @torch.no_grad()
 def fill_maps(maps: list[Tensor], rows: slice, query: Tensor, key: Tensor, grid: Grid) -> None:
-    """Writes into ``empty_maps`` those of the clips ``rows``; query and key of these as in ``neighbor_maps``."""
+    """Writes the maps of the clips ``rows`` into ``maps``, made by ``empty_maps``.
+
+    query and key of these clips are as in ``neighbor_maps``.
+    """
     h, w = grid
     b, t, num_tokens, n, _ = query.shape
     query, key = (x[:, :, num_tokens - h * w :].transpose(2, 3) for x in (query, key))  # (B,T,N,P,K)
     targets = [_unskewed(one, w)[:, rows] for one in maps]
     bytes_a_pair = n * (h * w) ** 2 * query.element_size()
-    if takes_onednn(query, key) and 4 * bytes_a_pair > SCORES_BYTES["cpu"]:  # for small ones, many at once is faster
+    if takes_onednn(query, key) and 4 * bytes_a_pair > SCORES_BYTES["cpu"]:  # many small maps at once are faster
         _fill_frame_by_frame(targets, query, key, grid)
         return
     for clips, frames in _parts(b, t - 1, bytes_a_pair, query.device.type):
@@ -81,7 +85,7 @@ def fill_maps(maps: list[Tensor], rows: slice, query: Tensor, key: Tensor, grid:
 def share_maps(
     features: Sequence[LayerFeatures | MappedFeatures], places: Collection[int], grid: Grid
 ) -> list[LayerFeatures | MappedFeatures]:
-    """The features, with neighbor maps made of queries and keys at ``places``: once, for all who read them."""
+    """Returns the features with neighbor maps in place of query and key at ``places``, so that readers share them."""
     shared = list(features)
     with without_autocast(features[0].tokens.device):
         for place in sorted(places):
@@ -92,14 +96,16 @@ def share_maps(
 
 
 def packed_maps(maps: list[Tensor], dtype: torch.dtype) -> Tensor:
-    """Skewed maps without the zeros between, to be kept: (B, T, h, w, h, 2, w) of ``dtype``, query row and column, key
-    row, before/after, key column."""
+    """Returns skewed maps without the zeros between, for storing: (B, T, h, w, h, 2, w) of ``dtype``.
+
+    The last five dimensions are query row and column, key row, before/after, key column.
+    """
     w = sum(one.shape[3] for one in maps)
     return torch.cat([_unskewed(one, w) for one in maps], 3).permute(1, 2, 0, 3, 4, 5, 6).to(dtype).contiguous()
 
 
 def unpacked_maps(packed: Tensor, dtype: torch.dtype) -> list[Tensor]:
-    """The reverse of ``packed_maps``: what ``neighbor_maps`` gave, in ``dtype``."""
+    """Returns the skewed maps, in ``dtype``, that ``packed_maps`` packed."""
     b, t, h, w = packed.shape[:4]
     maps = empty_maps(b, t, (h, w), packed, dtype)
     parts = packed.permute(2, 0, 1, 3, 4, 5, 6).split(block_sizes(w), 3)
@@ -109,7 +115,7 @@ def unpacked_maps(packed: Tensor, dtype: torch.dtype) -> list[Tensor]:
 
 
 def _unskewed(skewed: Tensor, w: int) -> Tensor:
-    """A view (h,B,T,c,h,2,w) of a skewed map whose element j, j' is that of offset j' + c−1 − j."""
+    """Returns a view (h,B,T,c,h,2,w) of a skewed map: its element j, j' is the one at offset j' + c−1 − j."""
     c = skewed.shape[3]
     *outer, row, key_row, side, one = skewed.stride()
     strides = (*outer, row - one, key_row, side, one)  # each row starts one element earlier
@@ -117,8 +123,8 @@ def _unskewed(skewed: Tensor, w: int) -> Tensor:
 
 
 def _parts(b: int, t: int, bytes_a_pair: int, device: str) -> Iterator[tuple[slice, slice]]:
-    """Clips and frames whose scores fit in the budget together."""
-    # a compiled graph unrolls the loop: there, few parts
+    """Yields parts (clips, frames) whose scores fit into SCORES_BYTES together."""
+    # a compiled graph unrolls the loop, so there are few parts then
     budget = 256 << 20 if torch.compiler.is_compiling() else SCORES_BYTES.get(device, 64 << 20)
     pairs = max(1, budget // bytes_a_pair)
     clips_at_once, frames_at_once = max(1, pairs // max(1, t)), min(t, pairs)
@@ -132,13 +138,13 @@ def _mean_attention(query: Tensor, key: Tensor) -> Tensor:
     b, t, n, p, k = query.shape
     query, key = query.flatten(0, 2), key.flatten(0, 2)
     scores = torch.baddbmm(query.new_empty(1), query, key.mT, beta=0, alpha=k**-0.5)
-    # on the CPU a float32 softmax is the faster one; on a GPU it would write twice the bytes
+    # a float32 softmax is faster on the CPU; on a GPU it would write twice the bytes
     wide = torch.promote_types(query.dtype, torch.float32) if query.device.type == "cpu" else query.dtype
     return scores.softmax(-1, dtype=wide).view(b, t, n, p, p).mean(2)
 
 
 def _fill_frame_by_frame(targets: list[Tensor], query: Tensor, key: Tensor, grid: Grid) -> None:
-    """The same by oneDNN, for one frame of keys and its neighbors' queries at a time, in memory that is used again."""
+    """Fills the maps by oneDNN, for the keys of one frame and its neighbors' queries at a time, in the same memory."""
     h, w = grid
     b, t, n, p, k = query.shape
     queries, mean = query.new_empty(2, p, n, k), query.new_empty(2, p, p)
@@ -147,7 +153,7 @@ def _fill_frame_by_frame(targets: list[Tensor], query: Tensor, key: Tensor, grid
         for frame in range(t):
             # the frame after looks back at this one (side 0), the frame before looks ahead (side 1)
             neighbors = [(other, side) for other, side in ((frame + 1, 0), (frame - 1, 1)) if 0 <= other < t]
-            if not neighbors:  # the only frame
+            if not neighbors:  # the clip has one frame
                 continue
             count = len(neighbors)
             for place, (other, _) in enumerate(neighbors):
@@ -165,12 +171,15 @@ def add_moved(tokens: Tensor, maps: list[Tensor], before: Tensor, after: Tensor,
     for skewed, columns, patches in zip(maps, _blocks(grid[1]), _patches(tokens, grid), strict=True):
         table = both[:, :, columns].contiguous()
         for i, rows in enumerate(skewed.flatten(1, 3).flatten(2)):  # (B·T·c, h·2·(w + c − 1))
-            # not +=, which would also copy the sum to itself
+            # ``patches[:, i] += …`` would also copy the sum to itself
             patches[:, i].add_(matmul(rows, _window(table, i)).view(len(patches), -1, tokens.shape[-1]))
 
 
 def table_gradients(grad: Tensor, maps: list[Tensor], grid: Grid) -> tuple[Tensor, Tensor]:
-    """Gradients of ``before`` and ``after`` ((2h−1)(2w−1), D), from that of the tokens (B,T,L,D); float32 at least."""
+    """Returns the gradients of ``before`` and ``after`` ((2h−1)(2w−1), D), in float32 at least.
+
+    ``grad`` (B,T,L,D): the gradient of the tokens.
+    """
     h, w = grid
     wide = torch.promote_types(grad.dtype, torch.float32)
     both = grad.new_zeros((2 * h - 1, 2, 2 * w - 1, grad.shape[-1]), dtype=wide)
@@ -184,7 +193,7 @@ def table_gradients(grad: Tensor, maps: list[Tensor], grid: Grid) -> tuple[Tenso
 
 
 def _patches(tokens: Tensor, grid: Grid) -> tuple[Tensor, ...]:
-    """(B,T,L,D), contiguous -> views (B·T,h,c,D) of its patch tokens, one a block of columns."""
+    """(B,T,L,D), contiguous -> views (B·T,h,c,D) of its patch tokens, one per block of columns."""
     b, t, num_tokens, width = tokens.shape
     patches = tokens.view(b * t, num_tokens, width)[:, num_tokens - grid[0] * grid[1] :].unflatten(1, grid)
     return patches.split(block_sizes(grid[1]), 2)
@@ -197,6 +206,6 @@ def _side_by_side(before: Tensor, after: Tensor, grid: Grid) -> Tensor:
 
 
 def _window(table: Tensor, i: int) -> Tensor:
-    """What queries of row i need of a block (2h−1, 2, ·, D), as a matrix: a view (h·2·(w + c − 1), D)."""
+    """Returns the part of a table block (2h−1, 2, ·, D) that queries of row i need: a view (h·2·(w + c − 1), D)."""
     h = (len(table) + 1) // 2
     return table[h - 1 - i : 2 * h - 1 - i].flatten(0, 2)

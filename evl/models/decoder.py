@@ -1,4 +1,4 @@
-"""The decoder: a query token gathers, block by block, what it needs from all tokens of all frames."""
+"""The EVL decoder: layer by layer, query tokens attend to all tokens of all frames of the tapped blocks."""
 
 from __future__ import annotations
 
@@ -11,38 +11,14 @@ from torch import Tensor, nn
 from evl.config import ModelConfig
 from evl.errors import CheckpointError
 from evl.models.attention import CrossAttention, attention_sizes
+from evl.models.mlp import MLP, QuickGELU
 from evl.models.temporal import LocalTemporalModule
-from evl.runtime.onednn import Linear
 from evl.runtime.precision import without_autocast
 from evl.types import BackboneSpec, LayerFeatures
 
 
-class QuickGELU(nn.Module):
-    """z · sigmoid(1.702 z), CLIP's own approximation of GELU."""
-
-    def forward(self, z: Tensor) -> Tensor:
-        return z * torch.sigmoid(1.702 * z)
-
-
-class MLP(nn.Module):
-    """Linear → QuickGELU → Dropout → Linear."""
-
-    def __init__(self, width: int, hidden_width: int, dropout: float):
-        super().__init__()
-        self.fc1 = Linear(width, hidden_width)
-        self.act = QuickGELU()
-        self.dropout = nn.Dropout(dropout)
-        self.fc2 = Linear(hidden_width, width)
-        for linear in (self.fc1, self.fc2):
-            nn.init.xavier_uniform_(linear.weight)
-            nn.init.normal_(linear.bias, std=1e-6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.dropout(self.act(self.fc1(x))))
-
-
 class DecoderLayer(nn.Module):
-    """One layer: x (B,Q,D) and one tapped block's LayerFeatures -> x (B,Q,D). docs/method.md section 3:
+    """One layer of docs/method.md section 3: x (B,Q,D) and the LayerFeatures of a tapped block -> x (B,Q,D).
 
     A = local temporal module(features), flattened to (B, T·L, D)
     x = x + MHA(q = LN1(x), k = v = LN3(A));  x = x + MLP(LN2(x))
@@ -55,7 +31,10 @@ class DecoderLayer(nn.Module):
         self.norm_tokens = nn.LayerNorm(width, eps=1e-5)  # LN3
         self.attention = CrossAttention(width, qkv_width, num_heads)
         self.norm_mlp = nn.LayerNorm(width, eps=1e-5)  # LN2
-        self.mlp = MLP(width, mlp_width, dropout)
+        self.mlp = MLP(width, mlp_width, dropout, QuickGELU())
+        for linear in (self.mlp.fc1, self.mlp.fc2):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.normal_(linear.bias, std=1e-6)
 
     def forward(self, x: Tensor, features: LayerFeatures) -> Tensor:
         tokens = self.temporal(features).flatten(1, 2)  # (B,T·L,D)
@@ -64,16 +43,17 @@ class DecoderLayer(nn.Module):
 
 
 class EVLDecoder(nn.Module):
-    """Features of M tapped blocks, shallow to deep -> one vector a video.
+    """Features of M tapped blocks, shallow to deep -> one vector per clip, (B,D).
 
     Args:
         width: D of the features.
-        num_layers: M, one decoder layer a tapped block.
+        num_layers: M; there is a decoder layer for each tapped block.
         num_frames: T; only needed with ``temporal_position``.
         grid: (h, w) of the patches; only needed with ``cross_frame``.
-        num_heads, qkv_width: heads and inner width of the attention; by default 64 wide and D.
-        num_queries: Q query tokens, which do not see each other; what they gathered is averaged. docs/method.md has 1.
-        query_init: ``zero`` (one query only: several would stay equal) or ``normal`` (std 0.02).
+        qkv_width: inner width of the attention; by default D.
+        num_heads: number of attention heads; by default they are 64 wide.
+        num_queries: Q query tokens, which do not attend to each other; their results are averaged. The method has 1.
+        query_init: ``normal`` (std 0.02), or ``zero``, only for one query: several would stay equal.
     """
 
     def __init__(
@@ -125,13 +105,13 @@ class EVLDecoder(nn.Module):
         return any(layer.temporal.cross_frame is not None for layer in self.layers)
 
     def forward(self, features: Sequence[LayerFeatures]) -> Tensor:
-        """features: M × LayerFeatures with tokens (B,T,L,D), query and key (B,T,L,N,K) -> (B,D).
+        """M × LayerFeatures with tokens (B,T,L,D), query and key (B,T,L,N,K) -> (B,D).
 
-        Features may be of a narrower type than the parameters: whatever is as large as they are stays in their type.
-        Autocast changes nothing.
+        Features may have a narrower dtype than the parameters; tensors as large as the features then keep it. Autocast
+        has no effect. Raises ValueError for another number of blocks.
         """
         if len(features) != len(self.layers):
-            raise ValueError(f"{len(features)} tapped blocks came, but the decoder has {len(self.layers)} layers")
+            raise ValueError(f"{len(features)} tapped blocks were given, but the decoder has {len(self.layers)} layers")
         x = self.query_token.expand(len(features[0].tokens), -1, -1)  # (B,Q,D)
         with without_autocast(x.device):
             for layer, one in zip(self.layers, features, strict=True):
@@ -140,7 +120,7 @@ class EVLDecoder(nn.Module):
 
     @classmethod
     def from_config(cls, config: ModelConfig, spec: BackboneSpec, num_frames: int, num_layers: int) -> EVLDecoder:
-        """As ``model.decoder=evl`` has it. Raises ConfigError where sizes do not fit."""
+        """Returns the decoder of ``model.decoder=evl``. Raises ConfigError if sizes do not fit."""
         qkv_width, num_heads = attention_sizes(config, spec)
         return cls(
             spec.width,
@@ -162,12 +142,12 @@ class EVLDecoder(nn.Module):
     def from_release(
         cls, state: Mapping[str, Tensor], *, num_heads: int, num_frames: int, grid: tuple[int, int]
     ) -> EVLDecoder:
-        """A decoder with the weights of a released checkpoint (docs/method.md section 6).
+        """Returns a decoder with the weights of a released checkpoint (docs/method.md section 6).
 
-        ``state``: its tensors, keys without ``module.decoder.``. Sizes and which temporal parts are on are read
-        from them. Raises CheckpointError where keys or sizes do not fit.
+        ``state``: the tensors of its decoder, whose keys have no ``module.decoder.``. They determine the sizes and
+        which temporal parts are on. Raises CheckpointError if keys or sizes do not fit.
         """
-        own = {own_key: tensor for key, tensor in state.items() for own_key in [release_key_to_own(key)]}
+        own = {release_key_to_own(key): tensor for key, tensor in state.items()}
         num_layers = 1 + max((int(m[1]) for key in own if (m := re.match(r"layers\.(\d+)\.", key))), default=-1)
         first = "layers.0."
         for key in (f"{first}mlp.fc1.weight", f"{first}attention.q_proj.weight", "query_token"):
@@ -194,7 +174,7 @@ class EVLDecoder(nn.Module):
         return decoder
 
 
-_RELEASE_KEYS = [  # release's name, ours; i is the layer
+_RELEASE_KEYS = [  # (name in the release, ours); i is the layer
     ("cls_token", "query_token"),
     ("decoder_layers.{i}.attn.{rest}", "layers.{i}.attention.{rest}"),
     ("decoder_layers.{i}.mlp.{rest}", "layers.{i}.mlp.{rest}"),
@@ -209,12 +189,12 @@ _RELEASE_KEYS = [  # release's name, ours; i is the layer
 
 
 def release_key_to_own(key: str) -> str:
-    """The name of a released decoder's parameter in EVLDecoder; CheckpointError if there is none."""
+    """Returns the name in EVLDecoder of a released decoder's parameter. Raises CheckpointError if it has none."""
     return _translated(key, _RELEASE_KEYS)
 
 
 def own_key_to_release(key: str) -> str:
-    """The reverse of ``release_key_to_own``."""
+    """Returns the name in a released decoder of a parameter of EVLDecoder. Raises CheckpointError if it has none."""
     return _translated(key, [(ours, theirs) for theirs, ours in _RELEASE_KEYS])
 
 

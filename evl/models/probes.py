@@ -1,4 +1,4 @@
-"""Baselines on the same features: what a decoder must beat to be worth its parameters."""
+"""Probes: baseline decoders on the same features, which a larger decoder must beat."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from torch import Tensor, nn
 
 from evl.config import ModelConfig
 from evl.models.attention import CrossAttention, attention_sizes
-from evl.runtime.onednn import Linear, linear
+from evl.models.mlp import MLP, linear_like_input
+from evl.runtime.onednn import Linear
 from evl.runtime.precision import without_autocast
 from evl.types import BackboneSpec, LayerFeatures
 
-AXIS_LENGTH = 16  # of time, height and width, in the units of positions
+AXIS_LENGTH = 16  # the length of the time, row and column axes, in the units of positions
 
 
 class MeanPool(nn.Module):
     """The mean of all patch tokens of the deepest block, over space and time: (B,T,L,D) -> (B,D).
 
-    With the classifier's head on top this is a mean-pooled linear probe. It has no parameters.
+    Together with the classifier's head this is a mean-pooled linear probe. It has no parameters.
     """
 
     def __init__(self, width: int, num_prefix_tokens: int):
@@ -31,7 +32,7 @@ class MeanPool(nn.Module):
 
     @classmethod
     def from_config(cls, config: ModelConfig, spec: BackboneSpec, num_frames: int, num_layers: int) -> MeanPool:
-        """As ``model.decoder=linear`` has it."""
+        """Returns the decoder of ``model.decoder=linear``."""
         return cls(spec.width, spec.num_prefix_tokens)
 
     def forward(self, features: Sequence[LayerFeatures]) -> Tensor:
@@ -47,18 +48,18 @@ class AttentiveProbe(nn.Module):
         x = x + MHA(q = x, k = v = LN1 y)                 x starts as the query token; no projection of the output
         x = x + MLP(LN2 x)
 
-    MLP: Linear → GELU → Dropout → Linear. Source: Assran et al., "V-JEPA 2", arXiv:2506.09985, and its form in Hugging
-    Face transformers (``VJEPA2AttentivePooler``), to which a test holds all but the first line. That line is ours:
-    V-JEPA's encoder ends in a norm, tapped blocks do not, and positions need tokens of a known size. With one block and
-    no positions it is left out, because the readout's own norm does the same. Reads the deepest tapped block, prefix
-    tokens included.
+    MLP: Linear → GELU → Dropout → Linear. It reads the deepest tapped block, prefix tokens included. Source: Assran et
+    al., "V-JEPA 2", arXiv:2506.09985, and ``VJEPA2AttentivePooler`` in Hugging Face transformers. A test compares all
+    but the first line with the latter. The first line is ours: V-JEPA's encoder ends in a norm, a tapped block does
+    not, and positions need tokens of a known size. With one block and no positions it is left out, because the norm
+    of the readout has the same effect.
 
     Args:
         width: D of the features.
         num_blocks: 1 is the readout alone; V-JEPA 2 has 4.
-        num_heads: by default 64 wide.
+        num_heads: by default, attention heads are 64 wide.
         num_frames, grid: T and (h, w) of the patches; only needed with ``positions``.
-        positions: whether tokens are told when and where they are, see ``SpaceTimePositions``.
+        positions: whether to add positions in space and time to the tokens, see ``SpaceTimePositions``.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class AttentiveProbe(nn.Module):
     ):
         super().__init__()
         if num_blocks < 1:
-            raise ValueError(f"num_blocks {num_blocks}: a probe has at least one, which reads")
+            raise ValueError(f"num_blocks {num_blocks}: a probe has at least one, the readout")
         if positions and (num_frames is None or grid is None):
             raise ValueError("positions need num_frames and the patch grid (h, w)")
         num_heads = num_heads or max(1, width // 64)
@@ -91,12 +92,12 @@ class AttentiveProbe(nn.Module):
         self.norm_tokens = nn.LayerNorm(width, eps=1e-5)
         self.attention = CrossAttention(width, width, num_heads, output=False)
         self.norm_mlp = nn.LayerNorm(width, eps=1e-5)
-        self.mlp = MLP(width, hidden, mlp_dropout)
+        self.mlp = MLP(width, hidden, mlp_dropout, nn.GELU())
         self.reset_parameters()
 
     @classmethod
     def from_config(cls, config: ModelConfig, spec: BackboneSpec, num_frames: int, num_layers: int) -> AttentiveProbe:
-        """As ``model.decoder=attentive`` has it. Raises ConfigError where sizes do not fit."""
+        """Returns the decoder of ``model.decoder=attentive``. Raises ConfigError if sizes do not fit."""
         _, num_heads = attention_sizes(config, spec)
         return cls(
             spec.width,
@@ -110,7 +111,7 @@ class AttentiveProbe(nn.Module):
         )
 
     def reset_parameters(self) -> None:
-        """As V-JEPA does: normal of std 0.02, biases zero, what is added to a residual smaller by √(2·depth)."""
+        """Initializes as V-JEPA does: normal with std 0.02, biases zero, residual branches divided by √(2·depth)."""
         nn.init.normal_(self.query_token, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -123,10 +124,10 @@ class AttentiveProbe(nn.Module):
                     last.weight.div_(math.sqrt(2 * (number + 1)))
 
     def forward(self, features: Sequence[LayerFeatures]) -> Tensor:
-        """features: LayerFeatures with tokens (B,T,L,D), of which the last is read -> (B,D).
+        """Features with tokens (B,T,L,D), of which the last is read -> (B,D).
 
-        Features may be of a narrower type than the parameters: whatever is as large as they are stays in their type.
-        Autocast changes nothing.
+        Features may have a narrower dtype than the parameters; tensors as large as the features then keep it. Autocast
+        has no effect.
         """
         tokens = features[-1].tokens
         with without_autocast(tokens.device):
@@ -137,7 +138,7 @@ class AttentiveProbe(nn.Module):
             return self.pool(tokens.flatten(1, 2))
 
     def pool(self, y: Tensor) -> Tensor:
-        """V-JEPA 2's own part: y (B,S,D), normalised, any tokens in any order -> (B,D)."""
+        """The part that V-JEPA 2 has too: y (B,S,D), normalized, any tokens in any order -> (B,D)."""
         for block in self.blocks:
             y = block(y)
         query = self.query_token.expand(len(y), -1, -1)  # (B,1,D)
@@ -146,7 +147,7 @@ class AttentiveProbe(nn.Module):
 
 
 class SelfAttentionBlock(nn.Module):
-    """Every token looks at every token: y + MHA(LN y), then y + MLP(LN y), for y (B,S,D) in the type of y."""
+    """Self-attention over all tokens: y + MHA(LN y), then y + MLP(LN y), for y (B,S,D) in the dtype of y."""
 
     def __init__(self, width: int, num_heads: int, hidden: int, dropout: float):
         super().__init__()
@@ -155,35 +156,22 @@ class SelfAttentionBlock(nn.Module):
         self.qkv_proj = Linear(width, 3 * width)
         self.out_proj = Linear(width, width)
         self.norm_mlp = nn.LayerNorm(width, eps=1e-5)
-        self.mlp = MLP(width, hidden, dropout)
+        self.mlp = MLP(width, hidden, dropout, nn.GELU())
 
     def forward(self, y: Tensor) -> Tensor:
-        qkv = _linear(self.qkv_proj, _norm(self.norm_attention, y)).unflatten(-1, (3, self.num_heads, -1))
+        qkv = linear_like_input(self.qkv_proj, _norm(self.norm_attention, y)).unflatten(-1, (3, self.num_heads, -1))
         gathered = F.scaled_dot_product_attention(*qkv.permute(2, 0, 3, 1, 4))  # (B,N,S,K)
-        y = y + _linear(self.out_proj, gathered.transpose(1, 2).flatten(-2))
+        y = y + linear_like_input(self.out_proj, gathered.transpose(1, 2).flatten(-2))
         return y + self.mlp(_norm(self.norm_mlp, y))
 
 
-class MLP(nn.Module):
-    """Linear → GELU → Dropout → Linear, in the type of its input."""
-
-    def __init__(self, width: int, hidden: int, dropout: float):
-        super().__init__()
-        self.fc1 = Linear(width, hidden)
-        self.dropout = nn.Dropout(dropout)
-        self.fc2 = Linear(hidden, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return _linear(self.fc2, self.dropout(F.gelu(_linear(self.fc1, x))))
-
-
 class SpaceTimePositions(nn.Module):
-    """Adds when and where a token is: tokens (B,T,L,D), prefix tokens first -> the same shape and type.
+    """Adds positions in time and space: tokens (B,T,L,D), prefix tokens first -> the same shape and dtype.
 
-    Fixed sines and cosines, without parameters: a sixth of the channels each for sin and cos of time, row and column,
-    at frequencies 10000^(−i/n), i = 0 … n−1, n = ⌊D/6⌋; the remaining channels get nothing, and prefix tokens time
-    only. Along each axis the clip is 16 units long, however many frames, rows or columns it has (element i of m stands
-    at 16·(i + ½)/m), so another number of them means a finer division of the same picture.
+    Positions are fixed sines and cosines. Sine and cosine of time, row and column have a sixth of the channels each, at
+    frequencies 10000^(−i/n), i = 0 … n−1, n = ⌊D/6⌋. The remaining channels get no position, and prefix tokens only
+    that in time. Each axis is 16 units long for every number of frames, rows or columns: element i of m is at
+    16·(i + ½)/m. So more of them divide the same clip more finely.
     """
 
     def __init__(self, width: int, num_frames: int, grid: tuple[int, int]):
@@ -207,19 +195,15 @@ class SpaceTimePositions(nn.Module):
         if num_frames != len(self.time):
             raise ValueError(f"clips of {num_frames} frames, but this probe was made for {len(self.time)}")
         if num_prefix < 0:
-            raise ValueError(f"{num_tokens} tokens a frame, but a grid of {self.grid} has {len(self.space)} patches")
+            raise ValueError(f"{num_tokens} tokens per frame, but a grid of {self.grid} has {len(self.space)} patches")
         space = F.pad(self.space, (0, 0, num_prefix, 0)).to(tokens.dtype)
         return tokens + self.time.to(tokens.dtype) + space
 
 
 def _waves(count: int, frequencies: Tensor) -> Tensor:
-    """(count, 2n): sines, then cosines, of ``count`` places along an axis."""
+    """Returns the sines, then the cosines, of ``count`` places along an axis: (count, 2n)."""
     phases = (torch.arange(count, dtype=torch.float64) + 0.5)[:, None] * (AXIS_LENGTH / count) * frequencies
     return torch.cat([phases.sin(), phases.cos()], -1)
-
-
-def _linear(module: nn.Linear, x: Tensor) -> Tensor:
-    return linear(x, module.weight.to(x.dtype), module.bias.to(x.dtype))
 
 
 def _norm(module: nn.LayerNorm, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A config → its decoder, evl's own (``evl.decoders`` lists them) or one from outside, and what it reads."""
+"""Builds the decoder of a config, one of evl's own (``evl.decoders`` lists them) or one from outside the package."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from evl.models.attention import attention_sizes
 from evl.runtime.import_path import import_class, is_import_path
 from evl.types import BackboneSpec
 
-NOT_FORM = ("mlp_dropout", "query_init")  # settings that change no shape and no meaning of a trained weight
+_TRAINING_ONLY = ("mlp_dropout", "query_init")  # settings that change neither shape nor meaning of a trained weight
 
 
 def build_decoder(config: ModelConfig, spec: BackboneSpec, num_layers: int, num_frames: int) -> nn.Module:
-    """The trainable reader of a backbone's features, untrained.
+    """Returns the untrained decoder of ``config`` for a backbone with the sizes ``spec``.
 
-    ``num_layers``: the number of tapped blocks. Raises ConfigError where it cannot be made.
+    ``num_layers``: the number of tapped blocks. Raises ConfigError if the decoder cannot be made.
     """
     if is_import_path(config.decoder):
         return _build_from_outside(config, spec, num_layers, num_frames)
@@ -30,14 +30,15 @@ def build_decoder(config: ModelConfig, spec: BackboneSpec, num_layers: int, num_
 
 
 def taps_of(config: ModelConfig) -> int | str | Sequence[int]:
-    """The blocks a decoder reads: all that are tapped, or the deepest of them."""
+    """Returns the blocks that the decoder reads, as ``create_backbone`` takes them: all of ``config.taps``, or the
+    deepest."""
     if find_decoder(config.decoder).reads_all_taps:
         return config.taps
     return 1 if isinstance(config.taps, str) else config.taps[-1:]
 
 
 def reads_maps(config: ModelConfig) -> bool:
-    """Whether a decoder of ``config`` reads neighbor maps (``evl.models.crossframe``)."""
+    """Whether the decoder of ``config`` reads neighbor maps (``evl.models.crossframe``)."""
     if is_import_path(config.decoder):
         return bool(getattr(import_decoder(config.decoder), "reads_maps", False))
     switch = find_decoder(config.decoder).maps_if
@@ -45,14 +46,14 @@ def reads_maps(config: ModelConfig) -> bool:
 
 
 def reads_query_key(config: ModelConfig) -> bool:
-    """Whether a decoder of ``config`` reads the encoder's own queries and keys, which no store holds."""
+    """Whether the decoder of ``config`` reads the encoder's own queries and keys, which no store holds."""
     if not is_import_path(config.decoder):
         return False
     return bool(getattr(import_decoder(config.decoder), "reads_query_key", False))
 
 
 def setting_of(config: ModelConfig, name: str) -> object:
-    """The value of a setting, with its default filled in; None where the decoder does not have it."""
+    """Returns the value of a setting, or the decoder's default for it; None if the decoder does not have it."""
     entry = find_decoder(config.decoder)
     if name not in entry.settings:
         return None
@@ -60,67 +61,67 @@ def setting_of(config: ModelConfig, name: str) -> object:
     return entry.defaults.get(name) if value is None else value
 
 
-def form_of(config: ModelConfig, spec: BackboneSpec) -> dict[str, object]:
-    """What decides a decoder's form, with what is left to the backbone or to a default filled in."""
-    settings = [name for name in find_decoder(config.decoder).settings if name not in NOT_FORM]
-    form = {"decoder": config.decoder} | {name: setting_of(config, name) for name in settings}
-    if "num_heads" in form:
-        form["qkv_width"], form["num_heads"] = attention_sizes(config, spec)
-    return form
+def architecture_of(config: ModelConfig, spec: BackboneSpec) -> dict[str, object]:
+    """Returns the settings that decide the shape and meaning of a decoder's weights, with all defaults filled in."""
+    settings = [name for name in find_decoder(config.decoder).settings if name not in _TRAINING_ONLY]
+    architecture = {"decoder": config.decoder} | {name: setting_of(config, name) for name in settings}
+    if "num_heads" in architecture:
+        architecture["qkv_width"], architecture["num_heads"] = attention_sizes(config, spec)
+    return architecture
 
 
 def import_decoder(name: str) -> type[nn.Module]:
-    """The class that ``my_module:MyDecoder`` names, imported from where Python finds modules, as any import is.
+    """Imports and returns the class that ``my_module:MyDecoder`` names.
 
-    Raises ConfigError where there is no such module, its import fails, or the name is no subclass of
+    Raises ConfigError if Python does not find the module, its import fails, or the class is not a subclass of
     ``torch.nn.Module``.
     """
     return import_class(name, "model.decoder", nn.Module)
 
 
 def _build_from_outside(config: ModelConfig, spec: BackboneSpec, num_layers: int, num_frames: int) -> nn.Module:
-    """``MyDecoder(spec, num_frames=T, num_layers=M, **options)``, whose input and output are checked when it runs."""
-    kind, said = import_decoder(config.decoder), f"model.decoder={config.decoder}"
+    """Returns ``MyDecoder(spec, num_frames=T, num_layers=M, **options)``, with a check of its output in each call."""
+    kind, setting = import_decoder(config.decoder), f"model.decoder={config.decoder}"
     try:
         decoder = kind(spec, num_frames=num_frames, num_layers=num_layers, **config.options)
-    except Exception as error:  # whatever its own code raises
-        given = "".join(f", {name}={value!r}" for name, value in config.options.items())
+    except Exception as error:  # the decoder's own code can raise anything
+        options = "".join(f", {name}={value!r}" for name, value in config.options.items())
         raise ConfigError(
-            f"{said} cannot be made by {kind.__name__}(spec, num_frames={num_frames}, num_layers={num_layers}{given}): "
+            f"{setting}: {kind.__name__}(spec, num_frames={num_frames}, num_layers={num_layers}{options}) failed: "
             f"{type(error).__name__}: {error}"
         ) from error
     width = getattr(decoder, "width", None)
     if not isinstance(width, int) or isinstance(width, bool) or width < 1:
         has = "has none" if width is None else f"is {width!r}"
         raise ConfigError(
-            f"{said}: {kind.__name__} must have an attribute width, the number D of what forward gives, (B,D); it {has}"
+            f"{setting}: {kind.__name__} must have an attribute width, the D of its output (B,D); it {has}"
         )
-    decoder.register_forward_pre_hook(_widen)
+    decoder.register_forward_pre_hook(_cast_features)
     decoder.register_forward_hook(_check_output)
     return decoder
 
 
-def _widen(decoder: nn.Module, arguments: tuple) -> tuple | None:
-    """Features in the type of the decoder's own weights: an encoder may run in half precision."""
+def _cast_features(decoder: nn.Module, arguments: tuple) -> tuple | None:
+    """Casts features to the dtype of the decoder's weights, because an encoder may run in half precision."""
     dtype = next((one.dtype for one in decoder.parameters() if one.is_floating_point()), torch.float32)
     features = arguments[0]
     if all(one.tokens.dtype == dtype for one in features):
         return None
 
-    def widened(one):
+    def cast(one):
         one = one._replace(tokens=one.tokens.to(dtype))
         if getattr(decoder, "reads_query_key", False):
             one = one._replace(query=one.query.to(dtype), key=one.key.to(dtype))
         return one
 
-    return ([widened(one) for one in features], *arguments[1:])
+    return ([cast(one) for one in features], *arguments[1:])
 
 
 def _check_output(decoder: nn.Module, arguments: tuple, output: object) -> None:
     wanted = (len(arguments[0][0].tokens), decoder.width)
     if isinstance(output, Tensor) and output.shape == wanted:
         return
-    came = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"type {type(output).__name__}"
+    found = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"type {type(output).__name__}"
     raise ConfigError(
-        f"{type(decoder).__name__}.forward gave an output of {came}; expected a tensor (B, width) = {wanted}"
+        f"{type(decoder).__name__}.forward gave an output of {found}; expected a tensor (B, width) = {wanted}"
     )

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from evl.models.attention import CrossAttention, pool_tokens
 from evl.models.classifier import Classifier
-from evl.models.decoder import DecoderLayer, EVLDecoder, QuickGELU
+from evl.models.decoder import DecoderLayer, EVLDecoder
 from evl.models.probes import AttentiveProbe, MeanPool
 from evl.models.temporal import add_temporal
 from evl.runtime.precision import without_autocast
@@ -62,10 +62,10 @@ def shape_of(model: Classifier) -> tuple | None:
 def changes_tokens(model: Classifier) -> bool:
     """Whether this model's decoder makes its own token maps, as large as those of the backbone."""
     layers = model.decoder.layers if isinstance(model.decoder, EVLDecoder) else ()
-    return any(part is not None for layer in layers for part in _parts(layer))
+    return any(part is not None for layer in layers for part in _temporal_parts(layer))
 
 
-def _parts(layer: DecoderLayer) -> tuple:
+def _temporal_parts(layer: DecoderLayer) -> tuple:
     return layer.temporal.conv, layer.temporal.position, layer.temporal.cross_frame
 
 
@@ -88,7 +88,7 @@ class StackedClassifiers:
             self.stacks[group[0][0]] = stack
 
     def release(self) -> None:
-        """Gives every model memory of its own again."""
+        """Copies the parameters, so that each model has its own memory again."""
         for model in self.models:
             for _, p in _trainable(model):
                 p.data = p.data.clone()
@@ -145,7 +145,7 @@ class StackedClassifiers:
     def _evl(self, decoder: EVLDecoder, features: Sequence[LayerFeatures | MappedFeatures], masks) -> Tensor:
         """As ``EVLDecoder.forward`` -> (G,B,D)."""
         if len(features) != len(decoder.layers):
-            raise ValueError(f"{len(features)} tapped blocks came, but the decoders have {len(decoder.layers)} layers")
+            raise ValueError(f"{len(features)} tapped blocks were given, but there are {len(decoder.layers)} layers")
         x = self.stacks["decoder.query_token"][:, None].expand(-1, len(features[0].tokens), -1, -1)  # (G,B,Q,D)
         for i, (layer, block) in enumerate(zip(decoder.layers, features, strict=True)):
             name = f"decoder.layers.{i}"
@@ -153,7 +153,7 @@ class StackedClassifiers:
             query = self._norm(f"{name}.norm_query", x)
             gathered = self._attention(f"{name}.attention", layer.attention, query, tokens, f"{name}.norm_tokens")
             x = x + self._linear(f"{name}.attention.out_proj", gathered)
-            hidden = QuickGELU()(self._linear(f"{name}.mlp.fc1", self._norm(f"{name}.norm_mlp", x)))
+            hidden = layer.mlp.act(self._linear(f"{name}.mlp.fc1", self._norm(f"{name}.norm_mlp", x)))
             x = x + self._linear(f"{name}.mlp.fc2", hidden * masks[i])
         return x.mean(2)
 
@@ -164,7 +164,7 @@ class StackedClassifiers:
         query = self.stacks["decoder.query_token"][:, None].expand(-1, len(tokens), -1, -1)
         y = tokens.flatten(1, 2)
         x = query + self._attention("decoder.attention", decoder.attention, query, y, "decoder.norm_tokens")
-        hidden = F.gelu(self._linear("decoder.mlp.fc1", self._norm("decoder.norm_mlp", x)))
+        hidden = decoder.mlp.act(self._linear("decoder.mlp.fc1", self._norm("decoder.norm_mlp", x)))
         return (x + self._linear("decoder.mlp.fc2", hidden * masks[0])).squeeze(2)
 
     def _temporal(self, name: str, layer: DecoderLayer, features: LayerFeatures | MappedFeatures) -> Tensor:
@@ -173,7 +173,7 @@ class StackedClassifiers:
         The models lie side by side along D while it computes.
         """
         tokens, num_models = features.tokens, len(self.models)
-        if not any(part is not None for part in _parts(layer)):
+        if not any(part is not None for part in _temporal_parts(layer)):
             return tokens.flatten(1, 2)
 
         def side_by_side(key: str) -> Tensor | None:

@@ -1,8 +1,8 @@
-"""The local temporal module: what changes between neighboring frames (docs/method.md sections 3 and 4).
+"""The local temporal module, which adds the changes between neighboring frames (docs/method.md sections 3 and 4).
 
-Three parts, each of which can be off: a depthwise convolution over time, a table of temporal positions, and
-cross-frame attention, which reads the frozen backbone's own queries and keys. All of them are summed into one new
-token map; nothing else of its size is made, forward or backward.
+It has three parts, each of which can be off: a depthwise convolution over time, a table of temporal positions, and
+cross-frame attention, which reads the frozen backbone's own queries and keys. All are added into one new token map, the
+only tensor of that size, forward and backward.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from evl.types import LayerFeatures, MappedFeatures
 
 
 class TemporalConv(nn.Module):
-    """Weights of a depthwise convolution over T, kernel 3, zero padding 1: every token position alike."""
+    """The weights of a depthwise convolution over T, kernel 3, zero padding 1, shared by all token positions."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -25,9 +25,9 @@ class TemporalConv(nn.Module):
 
 
 class CrossFrameAttention(nn.Module):
-    """Where each patch went: two tables ((2h−1)(2w−1), D) of relative positions, of the frame before and after.
+    """Two tables ((2h−1)(2w−1), D) of relative positions, for the frame before and the frame after.
 
-    They are read through attention maps between frames, see ``evl.models.crossframe``; h, w: the patch grid.
+    Neighbor maps weigh their rows, see ``evl.models.crossframe``. h, w: the patch grid.
     """
 
     def __init__(self, width: int, grid: tuple[int, int]):
@@ -42,8 +42,8 @@ class LocalTemporalModule(nn.Module):
 
     A = tokens + TemporalConv(tokens); A += position[t]; A += CrossFrame(query, key)
 
-    A has the type of ``tokens``. Gradients go to the parameters, and to ``tokens`` if it asks; query and key (or the
-    maps made of them, in MappedFeatures) are frozen and take none.
+    A has the dtype of ``tokens``. The parameters get gradients, and ``tokens`` if it requires them. Query and key, or
+    the maps of MappedFeatures, are frozen and get none.
     """
 
     def __init__(
@@ -86,16 +86,17 @@ def add_temporal(
     after: Tensor | None,
     grid: tuple[int, int] | None,
 ) -> Tensor:
-    """The sum that ``LocalTemporalModule`` makes, of its parameters: tokens (B,T,L,D) -> the same shape and type.
+    """Returns the sum A of ``LocalTemporalModule``, with the shape and dtype of the tokens (B,T,L,D).
 
-    ``weight`` (D,1,3) and ``bias`` (D) of the convolution, ``position`` (T,D), ``before`` and ``after`` as in
-    CrossFrameAttention with their ``grid``; None where a part is off.
+    ``weight`` (D,1,3) and ``bias`` (D) belong to the convolution; ``position`` is (T,D); ``before``, ``after`` and
+    ``grid`` are those of CrossFrameAttention. The tensors of a part that is off are None. Raises ValueError for fewer
+    tokens than the grid has patches.
     """
     tokens, maps = features.tokens, ()
     if before is not None:
         if tokens.shape[2] < grid[0] * grid[1]:
             patches = grid[0] * grid[1]
-            raise ValueError(f"{tokens.shape[2]} tokens a frame, but a grid of {grid} has {patches} patches")
+            raise ValueError(f"{tokens.shape[2]} tokens per frame, but a grid of {grid} has {patches} patches")
         if isinstance(features, MappedFeatures):
             maps = features.maps
         else:
@@ -108,11 +109,11 @@ def add_temporal(
 class _AddTemporal(torch.autograd.Function):
     @staticmethod
     def forward(ctx, *inputs):
-        # not by name: torch 2.11's compiler leaves ctx out where there are as many inputs as names, so with two maps
+        # *inputs, because torch 2.11's compiler omits ctx if there are as many inputs as parameter names (two maps)
         tokens, weight, bias, position, before, after, grid, *maps = inputs
         ctx.grid = grid
         ctx.save_for_backward(tokens, weight, bias, position, before, after, *maps)
-        # in one order of memory, whatever that of the tokens: what is added next goes into views of it
+        # contiguous for any order of the tokens in memory, because add_moved writes into views of it
         a = _convolved(tokens, weight, _constants(tokens, bias, position))
         if not a.is_contiguous():
             a = a.contiguous()
@@ -126,15 +127,15 @@ class _AddTemporal(torch.autograd.Function):
         tokens, weight, bias, position, before, _after, *maps = ctx.saved_tensors
         grads = dict.fromkeys(("tokens", "weight", "bias", "position", "before", "after"))
         with without_autocast(grad.device):
-            if ctx.needs_input_grad[0]:  # the convolution turned around
+            if ctx.needs_input_grad[0]:  # the convolution with a reversed kernel
                 flipped = None if weight is None else weight.flip(-1)
                 grads["tokens"] = _convolved(grad, flipped, None)
             if bias is not None or position is not None:
                 ones = grad.new_ones(grad.shape[0] * grad.shape[1], 1, grad.shape[2])  # a product is the fastest sum
-                a_frame = torch.bmm(ones, grad.flatten(0, 1)).view(grad.shape[:2] + grad.shape[3:])
-                a_frame = a_frame.sum(0, dtype=torch.promote_types(grad.dtype, torch.float32))  # (T,D)
-                grads["position"] = None if position is None else a_frame.to(position.dtype)
-                grads["bias"] = None if bias is None else a_frame.sum(0).to(bias.dtype)
+                per_frame = torch.bmm(ones, grad.flatten(0, 1)).view(grad.shape[:2] + grad.shape[3:])
+                per_frame = per_frame.sum(0, dtype=torch.promote_types(grad.dtype, torch.float32))  # (T,D)
+                grads["position"] = None if position is None else per_frame.to(position.dtype)
+                grads["bias"] = None if bias is None else per_frame.sum(0).to(bias.dtype)
             if weight is not None:
                 grads["weight"] = _kernel_gradient(grad, tokens).to(weight.dtype)
             if before is not None:
@@ -144,7 +145,7 @@ class _AddTemporal(torch.autograd.Function):
 
 
 def _constants(tokens: Tensor, bias: Tensor | None, position: Tensor | None) -> Tensor:
-    """(T,1,D): what is added to every token of a frame."""
+    """Returns what is added to every token of a frame: (T,1,D)."""
     constants = tokens.new_zeros(
         tokens.shape[1], 1, tokens.shape[-1], dtype=torch.promote_types(tokens.dtype, torch.float32)
     )
@@ -156,10 +157,10 @@ def _constants(tokens: Tensor, bias: Tensor | None, position: Tensor | None) -> 
 
 
 def _convolved(tokens: Tensor, weight: Tensor | None, constants: Tensor | None) -> Tensor:
-    """tokens + conv(tokens) + constants, as scaled adds: (B,T,L,D) -> a new map of the same shape."""
+    """Returns tokens + conv(tokens) + constants, a new map (B,T,L,D), computed as scaled additions."""
     if weight is None:
         return tokens.clone() if constants is None else tokens + constants
-    # (D) each: of the frame before, this one, the one after; side by side in memory, or every read is a gather
+    # (D) each, for the frame before, this frame, the frame after; contiguous, or every read would be a gather
     first, _, last = weight[:, 0].T.contiguous().to(tokens.dtype)
     scale = (1 + weight[:, 0, 1]).to(tokens.dtype)
     a = tokens * scale if constants is None else torch.addcmul(constants, tokens, scale)
@@ -169,7 +170,7 @@ def _convolved(tokens: Tensor, weight: Tensor | None, constants: Tensor | None) 
 
 
 def _kernel_gradient(grad: Tensor, tokens: Tensor) -> Tensor:
-    """(D,1,3): Σ grad(t)·tokens(t+k−1) over clips, frames and token positions, for k = 0, 1, 2."""
+    """Returns Σ grad(t)·tokens(t+k−1) over clips, frames and token positions, for k = 0, 1, 2: (D,1,3)."""
     wide = torch.promote_types(grad.dtype, torch.float32)
     total = 0
     for g, x in zip(*(_cached_clips(one) for one in (grad, tokens)), strict=True):
@@ -179,5 +180,5 @@ def _kernel_gradient(grad: Tensor, tokens: Tensor) -> Tensor:
 
 
 def _cached_clips(tokens: Tensor) -> tuple[Tensor, ...]:
-    """Clip by clip on the CPU, for what is used several times and should be read from memory once."""
+    """Splits into single clips on the CPU: they stay in the cache, so several uses read memory only once."""
     return tokens.split(1) if tokens.device.type == "cpu" else (tokens,)

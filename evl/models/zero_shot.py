@@ -1,4 +1,4 @@
-"""Classes by their names: what a CLIP-like encoder says without any training."""
+"""Zero-shot classification: compares images with the names of classes, by a CLIP-like encoder without training."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from evl.types import LayerFeatures
 
 
 class ZeroShot(nn.Module):
-    """Features, the encoder's last block among them -> logits (B,Y). Frozen: nothing in it learns.
+    """Features, of which the last are those of the encoder's last block -> logits (B,Y). All of it is frozen.
 
         v = norm(Σ_t embedding(tokens_t)),   logits = scale · v · text + bias
 
-    ``embedding``: tokens (F,L,D) -> unit vectors (F,E). ``text`` (Y,E): unit vectors, one a class. ``logit_scale`` and
-    ``logit_bias``: scalars, of the encoder's own training.
+    ``embedding``: tokens (F,L,D) -> unit vectors (F,E). ``text`` (Y,E): a unit vector per class. ``logit_scale`` and
+    ``logit_bias``: scalars from the training of the encoder.
     """
 
     def __init__(self, embedding: nn.Module, text: Tensor, logit_scale: Tensor, logit_bias: Tensor):
@@ -32,13 +32,13 @@ class ZeroShot(nn.Module):
         return self.logit_scale * self.embed(features) @ self.text.T + self.logit_bias
 
     def embed(self, features: Sequence[LayerFeatures]) -> Tensor:
-        """The mean of the frames' unit embeddings, made a unit vector again: (B,E)."""
+        """Returns the mean of the frames' unit embeddings, normalized again: (B,E)."""
         tokens = features[-1].tokens
         frames = self.embedding(tokens.flatten(0, 1)).unflatten(0, tokens.shape[:2])  # (B,T,E)
         return F.normalize(frames.mean(1), dim=-1)
 
     def train(self, mode: bool = True) -> ZeroShot:
-        """Stays in evaluation mode, like the encoder whose end it is."""
+        """Stays in evaluation mode, like the encoder."""
         return super().train(False)
 
     def requires_grad_(self, requires_grad: bool = True) -> ZeroShot:

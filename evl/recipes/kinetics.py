@@ -1,10 +1,14 @@
-"""Kinetics-400 as released (docs/method.md sections 7 and 8): the reported top-1 stands in each docstring.
+"""The recipes for Kinetics-400 as released (docs/method.md sections 7 and 8).
 
-Released: AdamW, cosine over 50,000 steps, batch 256, fp16, dropout 0.5 twice, RandAugment and random resized crop,
-no flip (it was meant and never happened), bilinear resize without antialias, query token from zero.
+The release has AdamW, a cosine over 50,000 steps, batches of 256, fp16, dropout 0.5 in two places, RandAugment, random
+resized crops, bilinear resizing without antialias, and a query token that starts at zero. It was meant to flip clips,
+but never did.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
 
 from evl.config import (
     AugmentConfig,
@@ -23,7 +27,7 @@ L14_336 = "vit_large_patch14_clip_quickgelu_336.openai"
 
 
 def released(backbone: str, num_frames: int, stride: int, *, num_clips: int, num_crops: int) -> RunConfig:
-    """The released recipe for any backbone and clip."""
+    """Returns the released recipe for a backbone, a clip, and the views of evaluation."""
     return RunConfig(
         backbone=BackboneConfig(backbone),
         model=ModelConfig(taps="last 4", mlp_dropout=0.5, head_dropout=0.5, query_init="zero"),
@@ -46,47 +50,12 @@ def released(backbone: str, num_frames: int, stride: int, *, num_clips: int, num
     )
 
 
-def k400_vitb16_8x16() -> RunConfig:
-    """ViT-B/16, 8 frames, 3x1 views: reported top-1 82.8."""
-    return released(B16, 8, 16, num_clips=3, num_crops=1)
-
-
-def k400_vitb16_16x16() -> RunConfig:
-    """ViT-B/16, 16 frames, 1x3 views: reported top-1 83.7."""
-    return released(B16, 16, 16, num_clips=1, num_crops=3)
-
-
-def k400_vitb16_32x8() -> RunConfig:
-    """ViT-B/16, 32 frames, 1x3 views: reported top-1 84.3."""
-    return released(B16, 32, 8, num_clips=1, num_crops=3)
-
-
-def k400_vitl14_8x16() -> RunConfig:
-    """ViT-L/14, 8 frames, 3x1 views: reported top-1 86.3."""
-    return released(L14, 8, 16, num_clips=3, num_crops=1)
-
-
-def k400_vitl14_16x16() -> RunConfig:
-    """ViT-L/14, 16 frames, 1x3 views: reported top-1 86.9."""
-    return released(L14, 16, 16, num_clips=1, num_crops=3)
-
-
-def k400_vitl14_32x8() -> RunConfig:
-    """ViT-L/14, 32 frames, 1x3 views: reported top-1 87.7."""
-    return released(L14, 32, 8, num_clips=1, num_crops=3)
-
-
-def k400_vitl14_336_32x8() -> RunConfig:
-    """ViT-L/14 at 336 px, 32 frames, 1x3 views: reported top-1 87.7."""
-    return released(L14_336, 32, 8, num_clips=1, num_crops=3)
-
-
-KINETICS = (
-    k400_vitb16_8x16,
-    k400_vitb16_16x16,
-    k400_vitb16_32x8,
-    k400_vitl14_8x16,
-    k400_vitl14_16x16,
-    k400_vitl14_32x8,
-    k400_vitl14_336_32x8,
-)
+KINETICS: dict[str, Callable[[], RunConfig]] = {
+    "k400_vitb16_8x16": partial(released, B16, 8, 16, num_clips=3, num_crops=1),  # reported top-1: 82.8
+    "k400_vitb16_16x16": partial(released, B16, 16, 16, num_clips=1, num_crops=3),  # 83.7
+    "k400_vitb16_32x8": partial(released, B16, 32, 8, num_clips=1, num_crops=3),  # 84.3
+    "k400_vitl14_8x16": partial(released, L14, 8, 16, num_clips=3, num_crops=1),  # 86.3
+    "k400_vitl14_16x16": partial(released, L14, 16, 16, num_clips=1, num_crops=3),  # 86.9
+    "k400_vitl14_32x8": partial(released, L14, 32, 8, num_clips=1, num_crops=3),  # 87.7
+    "k400_vitl14_336_32x8": partial(released, L14_336, 32, 8, num_clips=1, num_crops=3),  # 87.7
+}

@@ -30,6 +30,6 @@ def readme(card: ModelCard, repo_id: str | None = None) -> Readme:
     titles = (card.scores or {}).get("titles")
     titles = titles if isinstance(titles, dict) else {name: name for name in given}
     rows = [(plain(titles[name]), f"{value:.2f}") for name, value in given.items() if name in titles]
-    scores, decoder = table(("", ""), rows) if rows else (), find_decoder(card.config.model.decoder).described
+    scores, decoder = table(("", ""), rows) if rows else (), find_decoder(card.config.model.decoder).phrase
     values = {"data": data.to_yaml(), "scores": scores, "decoder": decoder, "repo_id": repo_id, "made": MADE}
     return Readme(render(_TEMPLATE, card=card, origin=card.origin, **values))

@@ -19,7 +19,7 @@ from evl.config import ModelConfig, RunConfig
 from evl.errors import CheckpointError, ConfigError
 from evl.models import Classifier, ClassifierHead
 from evl.models.card import ModelCard
-from evl.models.registry import form_of, setting_of, taps_of
+from evl.models.registry import architecture_of, setting_of, taps_of
 from evl.models.resize import resized_state
 from evl.runtime.files import expand_home, write_file, write_json
 from evl.saving.folder import (
@@ -254,7 +254,7 @@ def start_from(model: Classifier, path: str | Path) -> None:
 def _form(config: ModelConfig, spec: BackboneSpec) -> dict[str, object]:
     """What a model and its start must have alike."""
     taps = tapped_blocks(config.taps, spec.depth)
-    return form_of(config, spec) | {"taps": taps, "zero_shot_start": config.zero_shot_start}
+    return architecture_of(config, spec) | {"taps": taps, "zero_shot_start": config.zero_shot_start}
 
 
 def put_trained(model: Classifier, state: dict[str, Tensor], trained: ModelCard, path: Path) -> None:

@@ -138,7 +138,7 @@ def test_initial_values():
 def test_wrong_use_is_told():
     decoder = evl.EVLDecoder(8, 2, num_frames=3, grid=(2, 2), num_heads=2)
     features = random_features(2, b=1, t=3, h=2, w=2, prefix=1, d=8, n=2, k=4)
-    with pytest.raises(ValueError, match="1 tapped blocks came, but the decoder has 2"):
+    with pytest.raises(ValueError, match="1 tapped blocks were given, but the decoder has 2"):
         decoder(features[:1])
     with pytest.raises(ValueError, match="made for 3"):
         decoder(random_features(2, b=1, t=4, h=2, w=2, prefix=1, d=8, n=2, k=4))

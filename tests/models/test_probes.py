@@ -234,7 +234,7 @@ def test_wrong_use_is_told():
     probe = AttentiveProbe(24, num_blocks=1, num_frames=3, grid=(2, 2))
     with pytest.raises(ValueError, match="clips of 2 frames, but this probe was made for 3"):
         probe([LayerFeatures(torch.randn(1, 2, 4, 24), None, None)])
-    with pytest.raises(ValueError, match="3 tokens a frame"):
+    with pytest.raises(ValueError, match="3 tokens per frame"):
         probe([LayerFeatures(torch.randn(1, 3, 3, 24), None, None)])
 
 

@@ -11,7 +11,7 @@ from evl.config import ModelConfig, RunConfig, replace
 from evl.decoders import DECODERS, OWN_SETTINGS
 from evl.errors import CheckpointError, ConfigError
 from evl.evaluation.stored import encoder_for
-from evl.models.registry import build_decoder, form_of, reads_maps, taps_of
+from evl.models.registry import architecture_of, build_decoder, reads_maps, taps_of
 from evl.saving import build_classifier, read_card, save_model
 from evl.store.store import FeatureStore
 from evl.training.sweeps.sweep import sweep
@@ -107,7 +107,7 @@ def test_the_list_agrees_with_the_config():
     assert taps_of(ModelConfig(decoder="linear", taps=(2, 3))) == (3,)
     assert taps_of(ModelConfig(taps=(2, 3))) == (2, 3)
     assert not reads_maps(ModelConfig(cross_frame=False))
-    assert form_of(ModelConfig(decoder="attentive"), SPEC) == {
+    assert architecture_of(ModelConfig(decoder="attentive"), SPEC) == {
         "decoder": "attentive", "qkv_width": 8, "num_heads": 2, "mlp_ratio": 4.0, "probe_blocks": 4,
         "probe_positions": True,
     }  # fmt: skip
@@ -215,7 +215,7 @@ def test_a_width_that_is_none(outside, width):
             self.width = width
 
     my_decoders.Odd = Odd
-    with pytest.raises(ConfigError, match="must have an attribute width, the number D"):
+    with pytest.raises(ConfigError, match="must have an attribute width, the D of its output"):
         build_decoder(config_of("Odd"), SPEC, 2, 3)
 
 

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from evl.models import EVLDecoder
-from evl.models.resize import resized_grid, resized_offsets, resized_state, resized_time
+from evl.models.resize import resized_offsets, resized_state, resized_time
 from tests.helpers import assert_close
 
 
@@ -58,13 +58,6 @@ def test_a_distance_in_the_picture_stays_what_it_was():
     inside = expected.abs() <= distance.max()
     assert inside.sum() == 2 * new[1] - 3  # all but the outermost
     assert_close(got[:, inside], expected[inside].expand(2 * new[0] - 1, -1))
-
-
-@pytest.mark.parametrize(("old", "new"), [((3, 5), (4, 7)), ((4, 4), (2, 3)), ((1, 1), (2, 3))])
-def test_grid(old, new):
-    table = torch.randn(old[0] * old[1], 3)
-    expected = F.interpolate(table.T.view(1, 3, *old), size=new, mode="bilinear", align_corners=False)
-    assert_close(resized_grid(table, old, new), expected.flatten(2)[0].T)
 
 
 def test_only_what_depends_on_size_changes():
