@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from evl.backbones import named
+from evl.backbones import parse_backbone
 from evl.backbones.embedded import EMBEDDED
 from evl.config import BackboneConfig, RunConfig, replace
 from evl.errors import ConfigError, nearest
@@ -59,7 +59,7 @@ def config_for(
     if isinstance(backbone, BackboneConfig):
         start = replace(start, backbone=dataclasses.asdict(backbone))
     elif backbone is not None:
-        chosen = named(os.fspath(backbone))
+        chosen = parse_backbone(os.fspath(backbone))
         start = replace(start, backbone={"name": chosen.name, "weights": chosen.weights})
     if data is not None:
         start = replace(start, data={"path": str(data)})

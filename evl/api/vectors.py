@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from evl.api.models import open_model, refuse_beside_store, store_in, workers_for
-from evl.backbones import FrozenBackbone, named
+from evl.backbones import FrozenBackbone, parse_backbone
 from evl.config import BackboneConfig, RunConfig
 from evl.config import replace as replace_settings
 from evl.data.manifests.manifest import Manifest, read_manifest
@@ -225,7 +225,7 @@ def bare_model(
     if made is not None:
         chosen = BackboneConfig(made.spec.name)
     else:
-        chosen = backbone if isinstance(backbone, BackboneConfig) else named(os.fspath(backbone))
+        chosen = backbone if isinstance(backbone, BackboneConfig) else parse_backbone(os.fspath(backbone))
     by = {"stride": stride, "frames_per_second": frames_per_second}
     by = {name: value for name, value in by.items() if value is not None}
     config = replace_settings(RunConfig(backbone=chosen), model={"decoder": "linear"})

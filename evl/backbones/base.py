@@ -17,9 +17,9 @@ Taps = int | str | Sequence[int]
 
 
 def tapped_blocks(taps: Taps, depth: int, name: str = "the backbone") -> tuple[int, ...]:
-    """Block numbers, counted from 1: of ``4`` or ``"last 4"``, ``"all"``, or a list of rising numbers.
+    """Returns the block numbers, counted from 1, for ``4`` or ``"last 4"``, ``"all"``, or a list of rising numbers.
 
-    Raises BackboneError where the backbone has no such blocks.
+    Raises BackboneError if the backbone has no such blocks.
     """
     if isinstance(taps, str):
         taps = depth if taps == "all" else int(taps.removeprefix("last "))
@@ -28,18 +28,23 @@ def tapped_blocks(taps: Taps, depth: int, name: str = "the backbone") -> tuple[i
             raise BackboneError(f"{name} has {depth} blocks, but the last {taps} were asked for; set model.taps")
         return tuple(range(depth - taps + 1, depth + 1))
     if not taps or list(taps) != sorted(set(taps)) or taps[0] < 1 or taps[-1] > depth:
-        raise BackboneError(f"blocks {list(taps)} were asked for; {name} has 1 to {depth}, to be given in rising order")
+        raise BackboneError(f"blocks {list(taps)} were asked for; {name} has blocks 1 to {depth}; give rising numbers")
     return tuple(taps)
 
 
 class FrozenBackbone(nn.Module):
     """An image encoder that never learns: clips (B,T,C,H,W) -> LayerFeatures of its tapped blocks.
 
-    It refuses training mode and gradients, and runs without autograd. A subclass says in ``tap`` what one batch of
-    frames gives, or, where frames of a clip see each other, in ``tap_clips`` what a batch of clips gives. ``spec`` and
-    ``preprocessing`` describe it; ``weights_hash`` names its weights; ``taps`` are the numbers of the tapped blocks,
-    counted from 1, shallow to deep; ``frames_per_map`` frames make one token map, 1 but for video encoders.
-    (``evl.types.EncoderFacts`` has the same attributes, and nothing else.) docs/adding-an-encoder.md has an example.
+    It refuses training mode and gradients, and runs without autograd. A subclass implements ``tap`` for a batch of
+    frames. If the frames of a clip attend to each other, it implements ``tap_clips`` instead.
+    docs/adding-an-encoder.md has an example.
+
+    Attributes (``evl.types.EncoderFacts`` has the same, and nothing else):
+        spec, preprocessing: the sizes of the encoder, and how pixels become its input.
+        taps: the numbers of the tapped blocks, counted from 1, shallow to deep.
+        weights_hash: identifies the weights.
+        origin: where the weights came from.
+        frames_per_map: how many frames make one token map: 1, more only for video encoders.
     """
 
     def __init__(self, spec: BackboneSpec, preprocessing: Preprocessing, taps: Taps, *, frames_per_map: int = 1):
@@ -48,24 +53,27 @@ class FrozenBackbone(nn.Module):
         self.frames_per_map = frames_per_map
         self.spec = spec
         self.preprocessing = preprocessing
-        self.frames_at_once: int | None = None  # None: by memory
+        self.frames_at_once: int | None = None  # None: computed from the memory that they need
         self.compiled = False
         self._hash: str | None = None
-        self.origin: WeightsOrigin | None = None  # where the weights came from
-        self.__dict__["_narrow"] = None  # not a submodule: it is in no state, and moves nowhere
+        self.origin: WeightsOrigin | None = None
+        self.__dict__["_narrow"] = None  # not a submodule: no state_dict has it, and it does not move to a device
         self.register_load_state_dict_post_hook(_forget_hash)
 
     def forward(self, clips: Tensor) -> list[LayerFeatures]:
-        """Shallow to deep: tokens (B,T,L,D), query and key (B,T,L,N,K), without gradients.
+        """Returns the features of the tapped blocks, shallow to deep, without gradients.
 
-        Features have the type of the weights. Under ``torch.autocast`` all of it runs in autocast's type, on a copy
-        of the weights that is made once. ``frames_at_once`` frames go through together.
+        Each has tokens (B,T,L,D), query and key (B,T,L,N,K), in the dtype of the weights. Under ``torch.autocast`` the
+        encoder runs in autocast's dtype, on a copy of the weights that is made once. It processes ``frames_at_once``
+        frames at a time. Raises ValueError for clips of another shape or type.
         """
         return self._features(clips)
 
     def token_maps(self, clips: Tensor) -> tuple[dict[int, Tensor], list[LayerFeatures]]:
-        """The token maps (B,T,L,D) of all tapped blocks and of those right before them, by block number (0: the input
-        of the first block), and what ``forward`` gives."""
+        """Returns (token maps by block number, the features that ``forward`` returns).
+
+        There is a token map (B,T,L,D) for each tapped block, and for the block before each (0: the input of block 1).
+        """
         maps: dict[int, Tensor] = {}
         features = self._features(clips, maps)
         maps |= {block: one.tokens for block, one in zip(self.taps, features, strict=True)}
@@ -76,11 +84,11 @@ class FrozenBackbone(nn.Module):
             raise ValueError(f"clips of shape {tuple(clips.shape)} and {clips.dtype}; expected floats (B,T,3,H,W)")
         b, t, _, *size = clips.shape
         if not b * t:
-            raise ValueError(f"clips of shape {tuple(clips.shape)}: there is no frame in them")
+            raise ValueError(f"clips of shape {tuple(clips.shape)}: they have no frames")
         if tuple(size) != self.spec.image_size:
-            raise ValueError(f"frames of {size[0]}×{size[1]} came; {self.spec.name} takes {self.spec.image_size}")
+            raise ValueError(f"frames of {size[0]}×{size[1]} pixels; {self.spec.name} takes {self.spec.image_size}")
         if t % self.frames_per_map:
-            raise ValueError(f"{t} frames came; {self.spec.name} takes multiples of {self.frames_per_map}")
+            raise ValueError(f"clips of {t} frames; {self.spec.name} takes multiples of {self.frames_per_map}")
         device = clips.device.type
         if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
             backbone = self.in_type(torch.get_autocast_dtype(device))
@@ -92,7 +100,7 @@ class FrozenBackbone(nn.Module):
     def tap_clips(self, clips: Tensor, before: dict[int, Tensor] | None = None) -> list[LayerFeatures]:
         """Clips (B,T,C,H,W) -> features with tokens (B,T',L,D), query and key (B,T',L,N,K), T' = T / frames_per_map.
 
-        ``before`` as for ``tap``, with (B,T',L,D).
+        ``before`` is filled as in ``tap``, with token maps (B,T',L,D).
         """
         b, t = clips.shape[:2]
         features = self.tap_in_parts(clips.flatten(0, 1), before)
@@ -101,39 +109,43 @@ class FrozenBackbone(nn.Module):
         return [LayerFeatures(*(part.unflatten(0, (b, t)) for part in one)) for one in features]
 
     def resize(self, image_size: int | tuple[int, int] | None, patch_size: int | None = None) -> None:
-        """For images of another size (a side, or (H, W)), in place. Raises BackboneError where it cannot."""
+        """Changes the encoder to take images of another size (a side, or (H, W)), in place.
+
+        Raises BackboneError if it cannot, as here: a subclass that can overrides this method.
+        """
         raise BackboneError(f"{self.spec.name} takes images of {self.spec.image_size} and no other size")
 
     def tap_in_parts(self, frames: Tensor, before: dict[int, Tensor] | None = None) -> list[LayerFeatures]:
-        """``tap`` of any number of frames: never more than ``frames_at_once`` inside the backbone."""
+        """Returns ``tap(frames, before)``, computed from at most ``frames_at_once`` frames at a time."""
         frames = frames.to(next(self.parameters()).dtype)
         size = self.frames_at_once or self._fitting_frames(frames)
         if len(frames) <= size:
             return self.tap(frames, before)
-        rooms: list[Tensor] = []
+        outputs: list[Tensor] = []
         for start in range(0, len(frames), size):
             inputs = None if before is None else {}
             part = [x for one in self.tap(frames[start : start + size], inputs) for x in one]
             part += inputs.values() if inputs else ()
-            rooms = rooms or [_room_for(len(frames), x) for x in part]
-            for room, x in zip(rooms, part, strict=True):
-                room[start : start + size] = x
+            if not outputs:  # for all frames, with the order of memory of the first part
+                outputs = [x.new_empty_strided((len(frames), *x.shape[1:]), x.stride()) for x in part]
+            for output, x in zip(outputs, part, strict=True):
+                output[start : start + size] = x
             del part, x
-        features = [LayerFeatures(*rooms[i : i + 3]) for i in range(0, 3 * len(self.taps), 3)]
+        features = [LayerFeatures(*outputs[i : i + 3]) for i in range(0, 3 * len(self.taps), 3)]
         if before is not None:
-            before |= zip(inputs, rooms[3 * len(self.taps) :], strict=True)
+            before |= zip(inputs, outputs[3 * len(self.taps) :], strict=True)
         return features
 
     def _fitting_frames(self, frames: Tensor) -> int:
-        """As many as make the widest activation, the MLP's (F,L,4·D), as large as the device handles well.
+        """Returns how many frames to process at a time, by the size of the widest activation, the MLP's (F,L,4·D).
 
-        On a CPU what fits in the last cache is fastest (docs/performance.md); on a GPU what fills it, within reason.
+        A CPU is fastest while the activation fits in its last cache (docs/performance.md). A GPU gets 1 GiB.
         """
         budget = 12 << 20 if frames.device.type == "cpu" else 1 << 30
         return max(1, budget // (self.spec.num_tokens * 4 * self.spec.width * frames.element_size()))
 
     def in_type(self, dtype: torch.dtype) -> FrozenBackbone:
-        """This backbone with its weights in ``dtype``: itself, or a copy, kept while the weights are the same."""
+        """Returns this backbone with weights in ``dtype``: itself or a copy, which is kept until the weights change."""
         if next(self.parameters()).dtype == dtype:
             return self
         made_of = (dtype, [(p.data_ptr(), None if p.is_inference() else p._version) for p in self.parameters()])
@@ -141,7 +153,7 @@ class FrozenBackbone(nn.Module):
             self.__dict__["_narrow"] = None
             with torch.inference_mode(False):
                 narrow = copy.deepcopy(self).to(dtype)
-            if self.compiled:  # which is not copied
+            if self.compiled:  # a copy is not compiled
                 narrow.compile()
             self.__dict__["_narrow"] = (made_of, narrow)
         narrow = self._narrow[1]
@@ -149,36 +161,38 @@ class FrozenBackbone(nn.Module):
         return narrow
 
     def __getstate__(self) -> dict:
-        """Copied or stored without the narrow copy."""
+        """Returns the state for copying and pickling, without the narrow copy."""
         return {**super().__getstate__(), "_narrow": None}
 
     def compile(self) -> None:
-        """Has torch compile what can be compiled of it, in place, when it first runs."""
+        """Lets torch compile parts of the encoder, in place, when it first runs. A subclass chooses the parts."""
         self.compiled = True
         self.__dict__["_narrow"] = None
 
     def _apply(self, fn, recurse=True):
-        self.__dict__["_narrow"] = None  # it is no submodule, and follows neither type nor device
+        self.__dict__["_narrow"] = None  # not a submodule, so it would keep the old dtype and device
         return super()._apply(fn, recurse)
 
     def tap(self, frames: Tensor, before: dict[int, Tensor] | None = None) -> list[LayerFeatures]:
         """Frames (F,C,H,W) -> features with tokens (F,L,D), query and key (F,L,N,K).
 
-        ``before``, if given, is filled with the input (F,L,D) of each tapped block that follows an untapped one, by the
-        number of the latter, 0 for the input of the first block.
+        If ``before`` is given, ``tap`` fills it with the input (F,L,D) of each tapped block that follows an untapped
+        one. Its keys are the numbers of the untapped blocks; 0 stands for the input of block 1.
         """
         raise NotImplementedError(f"{type(self).__name__} needs a method tap(frames), or tap_clips(clips)")
 
     @property
     def facts(self) -> EncoderFacts:
-        """What there is to know of it, without its weights."""
-        known = self.spec, self.preprocessing, self.taps, self.weights_hash, self.origin
-        return EncoderFacts(*known, frames_per_map=self.frames_per_map)
+        """Returns the facts that describe this encoder, without its weights."""
+        facts = self.spec, self.preprocessing, self.taps, self.weights_hash, self.origin
+        return EncoderFacts(*facts, frames_per_map=self.frames_per_map)
 
     @property
     def weights_hash(self) -> str:
-        """``hash_weights`` of the weights as they were read, before positions are fitted to another image size; empty
-        where there are only shapes."""
+        """Returns ``hash_weights`` of the weights as read, before positions are resampled for another image size.
+
+        It is empty for tensors on the meta device, which have only shapes.
+        """
         if any(parameter.is_meta for parameter in self.parameters()):
             return ""
         if self._hash is None:
@@ -186,7 +200,7 @@ class FrozenBackbone(nn.Module):
         return self._hash
 
     def train(self, mode: bool = True) -> FrozenBackbone:
-        """Stays in evaluation mode, whatever a surrounding model is told."""
+        """Stays in evaluation mode, also when the model around it is set to training mode."""
         return super().train(False)
 
     def requires_grad_(self, requires_grad: bool = True) -> FrozenBackbone:
@@ -195,13 +209,8 @@ class FrozenBackbone(nn.Module):
         return super().requires_grad_(False)
 
 
-def _room_for(count: int, part: Tensor) -> Tensor:
-    """Memory for ``count`` frames of what ``part`` holds some of, in the same order."""
-    return part.new_empty_strided((count, *part.shape[1:]), part.stride())
-
-
 def hash_weights(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and bytes of all tensors, in float32."""
+    """Returns the SHA-256 of the names, shapes and bytes of all tensors, in float32."""
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         digest.update(f"{name} {tuple(tensor.shape)}\n".encode())

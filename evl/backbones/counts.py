@@ -1,4 +1,4 @@
-"""Multiply-adds of a backbone, counted from its sizes; one is what docs/method.md's table calls a FLOP."""
+"""Counts the multiply-adds of a backbone from its sizes. The table in docs/method.md calls a multiply-add a FLOP."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from evl.types import BackboneSpec
 
 
 def frame_macs(vit: nn.Module, spec: BackboneSpec) -> int:
-    """Of one frame: every linear layer on every token, the patch embedding, scores and sums of attention.
+    """Returns the multiply-adds for one frame: linear layers on every token, patch embedding, and attention.
 
-    A machine's peak counts each as two operations. Norms, activations, rotary embedding and the pooling behind the
-    last block are left out. ``vit`` may be on the meta device.
+    A machine's peak counts each of them as two operations. Norms, activations, rotary embedding and the pooling after
+    the last block are not counted. ``vit`` may be on the meta device.
     """
     num_patches = spec.grid[0] * spec.grid[1]
     total = num_patches * 3 * spec.patch_size[0] * spec.patch_size[1] * spec.width

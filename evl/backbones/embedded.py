@@ -1,6 +1,6 @@
 """The encoder that comes with evl: a small CLIP, trained on drawings (docs/embedded-clip.md).
 
-Its name stands for one file for ever: saved models go by its sizes. Other weights will need another name.
+Saved models rely on the sizes in this file, so the name always means the same file. Other weights need another name.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from evl.errors import BackboneError
 from evl.types import Preprocessing, WeightsOrigin
 
 EMBEDDED = "evl_clip_tiny"
-LITTLE_WORDS = {"a", "an", "the", "of", "and", "at", "in", "on", "with"}  # say nothing by themselves
+LITTLE_WORDS = {"a", "an", "the", "of", "and", "at", "in", "on", "with"}  # have no meaning by themselves
 log = logging.getLogger("evl")
 _unknown: ContextVar[dict[str, list[str]] | None] = ContextVar("unknown", default=None)  # class name -> words
 FILE = Path(__file__).parents[1] / "assets" / f"{EMBEDDED}.safetensors"
@@ -37,12 +37,13 @@ preprocessing_of_embedded = partial(
 
 
 def load_embedded(config: BackboneConfig, *, empty: bool = False) -> tuple[VisionTransformer, WeightsOrigin]:
-    """The encoder of images and where its weights are from. ``pretrained=False``: those its training started from.
+    """Returns the image encoder and the origin of its weights.
 
-    ``empty``: whoever asks will fill it. Raises BackboneError where ``config`` has weights of its own.
+    With ``pretrained=False`` the weights are those that its training started from. With ``empty`` no weights are
+    loaded, because the caller loads its own. Raises BackboneError if ``config`` names a weights file.
     """
     if config.weights is not None:
-        raise BackboneError(f"{config.name} has weights of its own; leave backbone.weights unset")
+        raise BackboneError(f"{config.name} comes with its weights; leave backbone.weights unset")
     vit = _vit()
     if not empty:
         if config.pretrained:
@@ -55,8 +56,10 @@ def load_embedded(config: BackboneConfig, *, empty: bool = False) -> tuple[Visio
 
 @torch.no_grad()
 def start_weights_(vit: VisionTransformer) -> None:
-    """Random weights from a fixed seed; positions are sines and cosines of row and column, half as large as Beyer et
-    al.'s (2022), as training started."""
+    """Fills ``vit`` with the weights that its training started from: random ones from a fixed seed.
+
+    Positions are sines and cosines of row and column, half as large as those of Beyer et al. (2022).
+    """
     random_weights_(vit, seed=0)
     side, width = vit.patch_embed.grid_size[0], vit.embed_dim
     frequencies = 1 / 10000 ** (torch.arange(width // 4) / (width // 4 - 1))
@@ -67,9 +70,11 @@ def start_weights_(vit: VisionTransformer) -> None:
 
 @contextmanager
 def unknown_words_on_one_line() -> Iterator[None]:
-    """Words of class names that the embedded CLIP does not know are logged when the block ends: on one line, of all
-    texts that were opened inside."""
-    if _unknown.get() is not None:  # an outer block will log them
+    """Logs the unknown words of all class names that are opened inside the block, on one line, when the block ends.
+
+    A word is unknown if the vocabulary of the embedded CLIP does not have it.
+    """
+    if _unknown.get() is not None:  # an outer block logs them
         yield
         return
     token = _unknown.set(unknown := {})
@@ -88,11 +93,13 @@ def unknown_words_on_one_line() -> Iterator[None]:
 
 
 def open_embedded_text(class_names: Sequence[str]) -> tuple[WordTextTower, Tensor, Tensor]:
-    """(text tower in evaluation mode, projection of images (E,D), logit scale). BackboneError for a class name of
-    which no word is known."""
-    told = _told()
-    sizes = told["sizes"]
-    tower = WordTextTower(told["words"], sizes["text_width"], sizes["text_layers"], sizes["embed_width"]).eval()
+    """Returns (text tower in evaluation mode, projection of images (E,D), logit scale).
+
+    Raises BackboneError for a class name without any known word.
+    """
+    metadata = _metadata()
+    sizes = metadata["sizes"]
+    tower = WordTextTower(metadata["words"], sizes["text_width"], sizes["text_layers"], sizes["embed_width"]).eval()
     tower.load_state_dict(_tensors("text."))
     unknown = {}
     for name in class_names:
@@ -111,7 +118,7 @@ def open_embedded_text(class_names: Sequence[str]) -> tuple[WordTextTower, Tenso
 
 
 def _vit() -> VisionTransformer:
-    sizes = _told()["sizes"]
+    sizes = _metadata()["sizes"]
     return VisionTransformer(
         img_size=sizes["image_size"],
         patch_size=sizes["patch_size"],
@@ -124,14 +131,17 @@ def _vit() -> VisionTransformer:
     )
 
 
-def _told() -> dict:
-    """What the file says of itself: ``sizes`` and ``words``."""
+def _metadata() -> dict:
+    """Returns ``sizes`` and ``words`` from the metadata of the file."""
     with safe_open(FILE, "pt") as file:
         return json.loads(file.metadata()["clip"])
 
 
 def _tensors(prefix: str) -> dict[str, Tensor]:
-    """Those whose name begins so, without it, in float32: the file has half precision."""
+    """Returns the tensors whose names begin with ``prefix``, by the rest of the name, in float32.
+
+    The file holds them in half precision.
+    """
     with safe_open(FILE, "pt") as file:
         return {
             key.removeprefix(prefix): file.get_tensor(key).to(torch.float32)

@@ -1,10 +1,10 @@
-"""The field's name for what a timm name is, from architecture and tag."""
+"""Finds the family of a timm model, such as DINOv3, from its architecture and tag."""
 
 from __future__ import annotations
 
 import re
 
-# the first that matches "architecture.tag" counts; a listing keeps this order
+# the first pattern that matches "architecture.tag" counts; a listing has this order
 _FAMILIES = (
     (r"vit_.*_clip_", "CLIP"),
     (r".*_siglip_.*\.v2_|vit_giantopt_.*_siglip_", "SigLIP 2"),
@@ -43,10 +43,10 @@ ORDER = tuple(family for _, family in _FAMILIES)
 
 
 def family_of(name: str) -> str:
-    """``vit_base_patch16_dinov3.lvd1689m`` -> ``DINOv3``."""
+    """Returns the family of a name: ``vit_base_patch16_dinov3.lvd1689m`` -> ``DINOv3``."""
     return next(family for pattern, family in _FAMILIES if re.match(pattern, name))
 
 
 def plain(word: str) -> str:
-    """For comparison: ``SigLIP 2`` and ``siglip2`` are the same."""
+    """Returns ``word`` in lower case, letters and digits only, so that ``SigLIP 2`` equals ``siglip2``."""
     return re.sub(r"[^a-z0-9]", "", word.lower())

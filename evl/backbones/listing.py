@@ -1,4 +1,4 @@
-"""What ``evl backbones`` lists: every name that works here, with sizes, cost, licence, and where its weights are."""
+"""Lists the backbones that work here, with sizes, cost, license, and where their weights are: ``evl backbones``."""
 
 from __future__ import annotations
 
@@ -26,10 +26,14 @@ from evl.types import BackboneSpec
 
 @dataclass(frozen=True)
 class Listed:
-    """One name. ``macs``: multiply-adds a frame. ``licence`` of the weights, as timm states it; None: it does not.
+    """One backbone of the list.
 
-    ``source``: the Hugging Face repository or address the weights come from, None without published weights, "evl"
-    where they come with evl; ``file``: where they lie on this machine, None where they do not.
+    Attributes:
+        macs: multiply-adds per frame.
+        license: that of the weights, if timm gives one.
+        source: the Hugging Face repository or the address of the weights; "evl" for those that come with evl; None if
+            no weights are published.
+        file: the weights file on this machine, if there is one.
     """
 
     name: str
@@ -43,7 +47,7 @@ class Listed:
 
     @property
     def is_here(self) -> bool:
-        """Whether it can be used without a network."""
+        """Whether this backbone can be used without a network."""
         return self.file is not None or self.source == "evl"
 
     def to_dict(self) -> dict:
@@ -62,9 +66,9 @@ class Listed:
 
 
 def list_backbones(word: str = "") -> list[Listed]:
-    """All that work here whose name contains ``word`` (or matches it, with * and ?) or whose family does.
+    """Returns the backbones whose name or family contains ``word``, sorted by family, then by multiply-adds.
 
-    By family, then size. Nothing is downloaded or asked over a network.
+    A word with * or ? is a pattern for the whole name. Nothing is downloaded, and the network is not used.
     """
     names = _names(word)
     with _no_garbage_collection():
@@ -103,7 +107,7 @@ def _listed(name: str) -> Listed | None:
 
 
 def refuse(name: str) -> None:
-    """BackboneError with the reason, if timm's ``name`` is not listed."""
+    """Raises BackboneError with the reason if timm's ``name`` cannot be a backbone."""
     refuse_by_name(name)
     refuse_wrong_activation(name)
     _sizes(name.partition(".")[0])
@@ -126,7 +130,10 @@ def why_none(word: str) -> str:
 
 @cache
 def _sizes(architecture: str) -> tuple[BackboneSpec, int, int]:
-    """Description, parameters and multiply-adds a frame, from shapes alone. BackboneError if it cannot work here."""
+    """Returns (spec, number of parameters, multiply-adds per frame) of an architecture, from shapes alone.
+
+    Raises BackboneError if it cannot be a backbone.
+    """
     with torch.device("meta"), _Unfilled():
         vit = timm.create_model(architecture, pretrained=False, num_classes=0)
     refuse_unsupported(vit, architecture)
@@ -139,7 +146,7 @@ def _cost(vit: torch.nn.Module, spec: BackboneSpec) -> tuple[int, int]:
 
 
 class _Unfilled(TorchFunctionMode):
-    """Leaves tensors without content unfilled: initial values of shapes were most of a listing's time."""
+    """Skips the in-place operations that fill tensors on the meta device: they took most of a listing's time."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         name = getattr(func, "__name__", "")
@@ -152,7 +159,7 @@ class _Unfilled(TorchFunctionMode):
 
 @contextmanager
 def _no_garbage_collection():
-    """Hundreds of models are built and thrown away: looking for cycles among them takes as long as building."""
+    """Turns garbage collection off: for hundreds of short-lived models it takes as long as building them."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""Frames or patches of another size than the weights' own: positions fitted to the new grid, as the family does."""
+"""Changes a model to take images or patches of another size, with positions resampled as its family does it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from evl.errors import BackboneError
 def fit_to_size(
     vit: nn.Module, name: str, image_size: int | tuple[int, int] | None, patch_size: int | None = None
 ) -> None:
-    """Makes ``vit`` take images of ``image_size`` ((H, W), or the side of a square; None: as it is), in place.
+    """Changes ``vit`` in place to take images of ``image_size`` ((H, W), the side of a square, or None: unchanged).
 
-    Absolute positions are interpolated (bicubic, antialiased; FlexiViT and C-RADIO bilinear, as they were trained),
-    prefix tokens keep theirs, rotary tables are made anew for the grid. ``patch_size``: kernels of patches, too, are
-    resampled, as FlexiViT is. BackboneError if patches do not tile the image, with the nearest sizes that they do.
+    Absolute positions are interpolated: bicubic and antialiased, but bilinear for FlexiViT and C-RADIO, which were
+    trained so. Prefix tokens keep their positions. Rotary tables are computed anew for the grid. With ``patch_size``
+    the kernels of the patch embedding are resampled too, as FlexiViT does it. Raises BackboneError if patches do not
+    tile the image; it names the nearest sizes that they do tile.
     """
     if image_size is None:
         image_size = tuple(vit.patch_embed.img_size)
@@ -32,7 +33,7 @@ def fit_to_size(
     options = _interpolation(name)
     if options is None:
         return
-    # set_input_size is bicubic for all; timm's loading knows these families' own way
+    # set_input_size is bicubic for every family; the options below are those of timm's own loading
     if table is not None and old_grid != vit.patch_embed.grid_size:
         prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
         grid = {"new_size": vit.patch_embed.grid_size, "old_size": old_grid, "num_prefix_tokens": prefix}
@@ -46,7 +47,7 @@ def fit_to_size(
 
 
 def _interpolation(name: str) -> dict | None:
-    """Where a family's positions are not interpolated like all others': as timm's loader has it."""
+    """Returns the options that timm's loader uses for families whose interpolation differs; None for all others."""
     if "flexivit" in name:
         return {"interpolation": "bilinear", "antialias": False}
     if "_radio_" in name:

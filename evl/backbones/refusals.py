@@ -1,4 +1,4 @@
-"""Which architectures cannot be a backbone, each with the reason and what to use instead."""
+"""Refuses architectures that cannot be a backbone; the error gives the reason and names another one to use."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ CLIP = "vit_base_patch16_clip_quickgelu_224.openai"
 DINOV3 = "vit_base_patch16_dinov3.lvd1689m"
 IMAGENET = "vit_base_patch16_224.augreg_in21k"
 
-# kind: why not, and what to use instead
+# kind: (the reason, a backbone to use instead)
 _KINDS = {
-    "convolutional": ("it is a convolutional network, so there is no query and key of patches", CLIP),
-    "without attention": ("it mixes tokens without attention, so there is no query and key", CLIP),
+    "convolutional": ("it is a convolutional network, so its patches have no query and key", CLIP),
+    "without attention": ("it mixes tokens without attention, so they have no query and key", CLIP),
     "windowed": (
-        "it is windowed: a patch attends only to those of its window, while evl compares all patches of a frame with "
-        "all of the next",
+        "it is windowed: a patch attends only to the patches of its window, but evl compares all patches of a frame "
+        "with all patches of the next frame",
         DINOV3,
     ),
     "hierarchical": (
-        "it is hierarchical: its stages differ in grid and width, while evl's decoder reads blocks of one size",
+        "it is hierarchical: its stages differ in grid and width, but evl's decoder reads blocks of one size",
         DINOV3,
     ),
-    "hybrid": ("it is a hybrid: convolutions make or mix its tokens, so that a token is not one patch", IMAGENET),
+    "hybrid": ("it is a hybrid: convolutions make or mix its tokens, so a token is not one patch", IMAGENET),
     "relative bias": (
-        "it adds a relative position bias to its attention scores: query and key alone are not what its attention uses",
+        "it adds a relative position bias to its attention scores, so query and key alone do not give its attention",
         "eva02_base_patch14_224.mim_in22k",
     ),
     "across channels": (
@@ -37,22 +37,22 @@ _KINDS = {
         IMAGENET,
     ),
     "talking heads": (
-        "it mixes the scores of its heads (talking heads): query and key of a head are not what its attention uses",
+        "it mixes the scores of its attention heads (talking heads), so query and key alone do not give its attention",
         IMAGENET,
     ),
     "other attention": (
-        "its attention is other than one softmax over all patches of query times key (gated, two branches, or inside "
-        "a patch)",
+        "its attention is not one softmax of query times key over all patches; it is gated, has two branches, or works "
+        "inside a patch",
         IMAGENET,
     ),
-    "variable": ("it takes images of any shape (NaFlex), while evl needs one grid of patches", "siglip"),
+    "variable": ("it takes images of any shape (NaFlex), but evl needs one grid of patches", "siglip"),
     "of a language model": (
-        "it is the image tower of a language model, of a class that evl has not been verified on",
+        "it is the image tower of a language model, of a class that evl was never tested with",
         "vit_pe_core_base_patch16_224.fb",
     ),
 }
 
-# timm's modules of each kind; one that is in no list is refused by its class, without these words
+# timm's modules of each kind; a model of another module is refused by its class, with a general reason
 _MODULES = {
     "convolutional": """byobnet convmixer convnext cspnet cspnext densenet dla dpn efficientnet fasternet ghostnet
         hardcorenas hgnet hrnet inception_next inception_resnet_v2 inception_v3 inception_v4 lcnetv2 mobilenetv3
@@ -72,24 +72,24 @@ _MODULES = {
     "of a language model": "deepseek_vit gemma4_vit qwen3_vit",
 }
 
-# blocks and attentions inside the supported classes that are of another kind
+# classes of blocks and attentions that supported models can have and evl cannot read
 _PARTS = {
-    "ParallelScalingBlock": "its blocks compute attention and MLP side by side from one projection",
+    "ParallelScalingBlock": "its blocks compute attention and MLP together from one projection",
     "DiffParallelScalingBlock": "each token has two queries and two keys, whose attentions are subtracted",
     "DiffAttention": "each token has two queries and two keys, whose attentions are subtracted",
-    "ParallelThingsBlock": "each block has several attentions side by side, so there is no one query and key a token",
+    "ParallelThingsBlock": "each block has several attentions, so a token has more than one query and key",
 }
 
 
 def refuse_by_name(name: str) -> None:
-    """BackboneError with the reason if timm keeps ``name`` in a module that cannot work. Builds nothing."""
+    """Raises BackboneError with the reason if ``name`` is in a module of timm that cannot work. Builds no model."""
     for kind, modules in _MODULES.items():
         if timm.models.is_model_in_modules(name.partition(".")[0], modules.split()):
             raise _refusal(name, *_KINDS[kind])
 
 
 def refuse_unsupported(model: nn.Module, name: str) -> None:
-    """BackboneError, with the reason, unless every block has global self-attention with equal queries and keys."""
+    """Raises BackboneError with the reason unless every block has global self-attention with one query and key."""
     if not isinstance(model, VisionTransformer | Eva):
         module = type(model).__module__.rpartition(".")[2]
         for kind, modules in _MODULES.items():
@@ -103,7 +103,7 @@ def refuse_unsupported(model: nn.Module, name: str) -> None:
         if type(attention) in (Attention, AttentionRope, EvaAttention):
             continue
         found = type(block if attention is None else attention).__name__
-        why = _PARTS.get(found, "from it one query and key a token cannot be read")
+        why = _PARTS.get(found, "evl cannot read one query and key per token from it")
         raise _refusal(name, f"it is built of {found}: {why}", IMAGENET)
     if getattr(model.patch_embed, "grid_size", None) is None:
         raise _refusal(name, *_KINDS["variable"])

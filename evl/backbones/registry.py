@@ -1,4 +1,4 @@
-"""Names → backbones: timm's, the embedded ones, and OpenAI's archives."""
+"""Creates a backbone by its name: timm's, the embedded one, OpenAI's archives, and encoders from outside."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from evl.types import WeightsOrigin
 OPENAI = "openai_clip"
 
 
-def named(text: str) -> BackboneConfig:
-    """What ``--backbone`` means: a name, or one of OpenAI's archives."""
+def parse_backbone(text: str) -> BackboneConfig:
+    """Returns the config that the text of ``--backbone`` means: a name, or the path of one of OpenAI's archives."""
     text = expand_home(text)
-    is_file = Path(text).suffix in (".pt", ".pth") or os.path.isfile(text)  # which is False for what cannot be a path
+    is_file = Path(text).suffix in (".pt", ".pth") or os.path.isfile(text)  # False, not an error, for an odd path
     return BackboneConfig(OPENAI, weights=text) if is_file else BackboneConfig(text)
 
 
@@ -41,18 +41,22 @@ def create_backbone(
     trust_origin: bool = False,
     state: Mapping[str, Tensor] | None = None,
 ) -> FrozenBackbone:
-    """The frozen backbone a config names, in float32 on the CPU, tapped at some of its blocks.
+    """Returns the frozen backbone that ``config`` names, in float32 on the CPU.
 
-    ``taps``: 4 or ``"last 4"``, ``"all"``, or rising block numbers counted from 1, such as [3, 6, 9, 12].
-    Raises BackboneError for an unknown name (with the nearest known), an architecture that cannot work, or weights
-    that are missing, do not fit, or were made for another activation. ``trust_origin``: take a file in OpenAI's layout
-    for OpenAI's, as where a known hash will tell. ``state``: all tensors of such a backbone, as its ``state_dict`` has
-    them; then nothing else is read or fetched.
+    Args:
+        config: a config, or a name alone.
+        taps: 4 or ``"last 4"``, ``"all"``, or rising block numbers counted from 1, such as [3, 6, 9, 12].
+        trust_origin: accept a file in OpenAI's layout as OpenAI's without further signs. Callers set it if they compare
+            the weights with a known hash afterwards.
+        state: the ``state_dict`` of such a backbone. If it is given, no weights are read or downloaded.
+
+    Raises BackboneError for an unknown name (with the nearest known one), for an architecture that cannot work, and for
+    weights that are missing, do not fit, or were trained with another activation.
     """
     if isinstance(config, str):
         config = BackboneConfig(name=config)
     backbone = _create(config, taps, trust_origin, state)
-    # the hash is asked for now, while the weights are as they were read: a model may be cast later
+    # computes the hash of the weights as read, before a caller casts the model
     if backbone.weights_hash and not all(parameter.isfinite().all() for parameter in backbone.parameters()):
         raise BackboneError(f"the weights of {config.weights or config.name} are not all finite numbers")
     return backbone
@@ -62,7 +66,10 @@ def _create(
     config: BackboneConfig, taps: Taps, trust_origin: bool, state: Mapping[str, Tensor] | None
 ) -> FrozenBackbone:
     if is_import_path(config.name):
-        return create_from_outside(config, taps, state)
+        backbone = create_from_outside(config, taps, pretrained=config.pretrained and state is None)
+        if state is not None:
+            _load_saved(backbone, state, config.name)
+        return backbone
     if config.patch_size is not None and "flexivit" not in config.name:
         raise BackboneError(
             f"{config.name} has patches of one size; leave backbone.patch_size unset, or see 'evl backbones flexivit'"
@@ -91,20 +98,20 @@ def _create(
     if state is None:
         backbone.origin = origin
     else:
-        backbone._hash = ""  # until the state is in; whoever has it knows its origin
+        backbone._hash = ""  # until the state is loaded; the caller knows its origin
     if config.image_size is not None or config.patch_size is not None:
         backbone.resize(config.image_size, config.patch_size)
     if state is not None:
-        _put_in(backbone, state)
+        _load_saved(backbone, state, backbone.spec.name)
     return backbone
 
 
-def _put_in(backbone: TimmBackbone, state: Mapping[str, Tensor]) -> None:
+def _load_saved(backbone: FrozenBackbone, state: Mapping[str, Tensor], name: str) -> None:
     try:
         backbone.load_state_dict(state)
     except RuntimeError as error:
         lines = "; ".join(line.strip() for line in str(error).splitlines()[:3])
-        raise BackboneError(f"the weights that were saved do not fit {backbone.spec.name}: {lines}") from None
+        raise BackboneError(f"the saved weights do not fit {name}: {lines}") from None
 
 
 def _refuse_unknown(name: str) -> None:
@@ -112,7 +119,7 @@ def _refuse_unknown(name: str) -> None:
     if not timm.is_model(architecture):
         low = architecture.lower()
         near = nearest(low, [EMBEDDED, OPENAI, *architectures()]) or nearest(low, timm.list_models())
-        raise BackboneError(f"no backbone named {name!r}{near}; 'evl backbones WORD' lists what there is")
+        raise BackboneError(f"no backbone named {name!r}{near}; 'evl backbones WORD' lists the names")
     tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")]
     if dot and tag not in tags:
         near = nearest(tag, tags)
@@ -121,6 +128,6 @@ def _refuse_unknown(name: str) -> None:
 
 @cache
 def architectures() -> tuple[str, ...]:
-    """timm's names that may work here: without those that their module already rules out."""
+    """Returns the architectures of those modules of timm whose models can work here."""
     modules = ("vision_transformer", "eva", "deit")
     return tuple(name for module in modules for name in timm.list_models(module=module))

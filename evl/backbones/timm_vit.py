@@ -1,8 +1,7 @@
-"""One adapter for all of timm's vision transformers with global self-attention, plain or rotary.
+"""Adapts timm's vision transformers with global self-attention, plain or rotary, to ``FrozenBackbone``.
 
-Queries and keys are taken where the block itself hands them to ``scaled_dot_product_attention``: after
-projection, optional q/k norm and rotary embedding, before the scale. So they are the block's own by construction,
-whatever stands before that call, and cost nothing to compute.
+Query and key are captured where the block itself passes them to ``scaled_dot_product_attention``: after projection,
+optional q/k norm and rotary embedding, before the scale. So they are always the block's own, at no extra cost.
 """
 
 from __future__ import annotations
@@ -24,23 +23,23 @@ from evl.backbones.refusals import refuse_unsupported
 from evl.runtime.onednn import Linear
 from evl.types import BackboneSpec, LayerFeatures, Preprocessing
 
-_capture: ContextVar[_Capture | None] = ContextVar("capture", default=None)  # one a thread
+_capture: ContextVar[_Capture | None] = ContextVar("capture", default=None)  # one per thread
 
 
 class _Capture(TorchFunctionMode):
-    """Notes a tapped block's output and what it hands to attention. On only inside tapped blocks."""
+    """Records the output, query and key of tapped blocks. It is active only inside tapped blocks."""
 
     def __init__(self, inputs: dict[int, Tensor] | None):
         super().__init__()
-        self.inputs = inputs  # where wanted: of the first tapped block of each row of them
-        self.block: int | None = None  # the one it is in
+        self.inputs = inputs  # if not None, filled with the inputs of tapped blocks that follow an untapped one
+        self.block: int | None = None  # the tapped block that runs now
         self.queries_keys: dict[int, tuple[Tensor, Tensor]] = {}
         self.tokens: dict[int, Tensor] = {}
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is F.scaled_dot_product_attention:
             assert (kwargs or {}).get("attn_mask") is None, "query and key alone are not this attention"
-            # a head's queries side by side in memory; copied, because a view would keep the values of qkv alive
+            # the queries of a head become contiguous; a view would keep the whole qkv in memory, so this copies
             query, key = (x.clone(memory_format=torch.contiguous_format).transpose(1, 2) for x in args[:2])
             self.queries_keys[self.block] = (query, key)  # (F,L,N,K)
         return func(*args, **(kwargs or {}))
@@ -60,18 +59,17 @@ class _Capture(TorchFunctionMode):
 
 
 class TimmBackbone(FrozenBackbone):
-    """A timm ``VisionTransformer`` or ``Eva``. Blocks behind the deepest tap do not run."""
+    """A timm ``VisionTransformer`` or ``Eva`` as a FrozenBackbone. Blocks after the deepest tapped block do not run."""
 
     def __init__(self, vit: nn.Module, name: str, preprocessing: Preprocessing, taps: Taps):
         refuse_unsupported(vit, name)
-        spec = spec_of(vit, name)
-        super().__init__(spec, preprocessing, taps)
+        super().__init__(spec_of(vit, name), preprocessing, taps)
         self.vit = vit
         self.requires_grad_(False)
         self.eval()
         for module in vit.modules():
             if type(module) is nn.Linear:
-                module.__class__ = Linear  # the same, by the faster library
+                module.__class__ = Linear  # the same layer, computed by a faster library
         for number, block in enumerate(vit.blocks, 1):
             block.attn.fused_attn = True
             if number in self.taps:
@@ -79,10 +77,10 @@ class TimmBackbone(FrozenBackbone):
                 block.register_forward_hook(partial(_leave, number == self.taps[-1]))
 
     def resize(self, image_size: int | tuple[int, int] | None, patch_size: int | None = None) -> None:
-        """For images of another size (a side, or (H, W)), in place: see ``fit_to_size``.
+        """Changes the encoder to take images of another size (a side, or (H, W)), in place; see ``fit_to_size``.
 
-        ``weights_hash`` stays that of the weights as they were read: interpolated ones differ in the last bit between
-        machines. Raises BackboneError where patches do not fill the image.
+        ``weights_hash`` stays that of the weights as read, because interpolated weights differ in the last bit between
+        machines. Raises BackboneError if patches do not tile the image.
         """
         self._hash = self.weights_hash
         fit_to_size(self.vit, self.spec.name, image_size, patch_size)
@@ -92,7 +90,7 @@ class TimmBackbone(FrozenBackbone):
         self.preprocessing = replace(self.preprocessing, image_size=self.spec.image_size)
 
     def in_type(self, dtype: torch.dtype) -> FrozenBackbone:
-        """With rotary tables and frequencies as they are: angles in half precision would turn patches far out wrong."""
+        """Keeps the dtype of rotary tables: half precision would rotate patches far from the origin wrongly."""
         narrow = super().in_type(dtype)
         rope = getattr(self.vit, "rope", None)
         if narrow is not self and rope is not None and _type_of(narrow.vit.rope) != _type_of(rope):
@@ -101,7 +99,7 @@ class TimmBackbone(FrozenBackbone):
         return narrow
 
     def compile(self) -> None:
-        """Every block that is not tapped, and the MLPs of those that are."""
+        """Compiles the untapped blocks, and the MLPs of the tapped ones, when they first run."""
         super().compile()
         for number, block in enumerate(self.vit.blocks[: self.taps[-1]], 1):
             (block.mlp if number in self.taps else block).compile()
@@ -119,13 +117,13 @@ class TimmBackbone(FrozenBackbone):
 
 
 def _type_of(rope: nn.Module) -> torch.dtype:
-    """Of what can be narrowed: a learned frequency or a kept table, else frequencies that timm never narrows."""
-    kept = [*rope.parameters(), *(x for x in rope.buffers() if x.is_floating_point())]
-    return min((x.dtype for x in kept), key=lambda dtype: dtype.itemsize, default=torch.float32)
+    """Returns the narrowest dtype of the rotary parameters and buffers; float32 if timm keeps neither."""
+    tensors = [*rope.parameters(), *(x for x in rope.buffers() if x.is_floating_point())]
+    return min((x.dtype for x in tensors), key=lambda dtype: dtype.itemsize, default=torch.float32)
 
 
 class _AllTapped(Exception):
-    """The deepest tapped block is done: what stands behind it is of no use."""
+    """Raised after the deepest tapped block, to skip the rest of the model."""
 
 
 def _enter(number: int, module: nn.Module, args) -> None:
@@ -141,7 +139,7 @@ def _leave(is_deepest: bool, module: nn.Module, args, output: Tensor) -> None:
 
 
 def spec_of(vit: nn.Module, name: str) -> BackboneSpec:
-    """The sizes of a supported model; its tensors may be on the meta device."""
+    """Returns the sizes of a supported model, whose tensors may be on the meta device."""
     attention = vit.blocks[0].attn
     return BackboneSpec(
         name=name,
@@ -157,7 +155,7 @@ def spec_of(vit: nn.Module, name: str) -> BackboneSpec:
 
 
 def preprocessing_of(pretrained_cfg: dict, image_size: tuple[int, int]) -> Preprocessing:
-    """What the weights' own configuration says of pixels."""
+    """Returns the preprocessing that timm's configuration of the weights gives."""
     interpolation = pretrained_cfg.get("interpolation", "bicubic")
     return Preprocessing(
         image_size=tuple(image_size),
@@ -170,11 +168,11 @@ def preprocessing_of(pretrained_cfg: dict, image_size: tuple[int, int]) -> Prepr
 
 @torch.no_grad()
 def random_weights_(model: nn.Module, seed: int) -> None:
-    """Fill every weight from a generator of its own, whatever the state of torch's: the same on every machine.
+    """Fills every weight with numbers that depend on ``seed`` alone and are the same on every machine.
 
-    Linear and convolution weights uniform with variance 1/fan_in, tables of positions and tokens uniform with
-    std 0.02, norms and layer scales 1, biases 0. NumPy's legacy generator is frozen for all time, and its
-    ``random_sample`` is exact integer arithmetic.
+    Linear and convolution weights are uniform with variance 1/fan_in, tables of positions and tokens uniform with std
+    0.02; norms and layer scales are 1, biases 0. NumPy promises that its legacy generator never changes, and
+    ``random_sample`` of it is exact integer arithmetic.
     """
     import numpy as np
 

@@ -72,7 +72,7 @@ def command(
     """
     from evl.api.stores import open_store
     from evl.api.vectors import embed_videos
-    from evl.backbones import named
+    from evl.backbones import parse_backbone
     from evl.cli.show_vectors import show_vectors
 
     paths = list(paths or [])
@@ -82,7 +82,8 @@ def command(
     _refuse_mixed(run, [bool(paths), data is not None, features is not None], neighbors and bool(paths), pool)
     sizes = dict(num_frames=num_frames, stride=stride, frames_per_second=frames_per_second, image_size=image_size)
     found = embed_videos(
-        run if backbone is None else named(backbone), open_store(features) if features is not None else data or paths,
+        run if backbone is None else parse_backbone(backbone),
+        open_store(features) if features is not None else data or paths,
         pool=pool, split=split, root=root, labeled=data is not None, num_clips=clips, num_crops=crops,
         batch_size=batch_size, num_workers=workers, device=device, out=out, **sizes,
     )  # fmt: skip

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from evl.backbones import FrozenBackbone, create_backbone, named
+from evl.backbones import FrozenBackbone, create_backbone, parse_backbone
 from evl.backbones.weights.files import load_torch_file
 from evl.backbones.weights.openai_clip import HEAD_WIDTH
 from evl.config import BackboneConfig, ClipConfig, DataConfig, EvaluationConfig, ModelConfig, RunConfig
@@ -70,7 +70,7 @@ def _load(
         raise CheckpointError(f"{checkpoint}: not a released EVL checkpoint of a frozen backbone ({', '.join(what)})")
     num_layers, config = max(layers) + 1, None
     if not isinstance(backbone, FrozenBackbone):
-        config = backbone if isinstance(backbone, BackboneConfig) else named(str(backbone))
+        config = backbone if isinstance(backbone, BackboneConfig) else parse_backbone(str(backbone))
         backbone = create_backbone(config, num_layers, trust_origin=True)  # the release knew no others
     if len(backbone.taps) != num_layers:
         raise CheckpointError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from evl.backbones import named
+from evl.backbones import parse_backbone
 from evl.backbones.text.tower import whole_clip_files
 from evl.config import PROMPTS, BackboneConfig, RunConfig
 from evl.config import replace as change
@@ -40,7 +40,7 @@ def zero_shot(
     if twice := next((name for name in spoken if spoken.count(name) > 1), None):
         raise ConfigError(f"the class name {twice!r} stands there twice, as a text tower reads it")
     if isinstance(backbone, str):
-        backbone = named(backbone)
+        backbone = parse_backbone(backbone)
     if weights is not None:
         backbone = change(RunConfig(backbone=backbone), backbone={"weights": str(weights)}).backbone
     config = change(

@@ -47,7 +47,7 @@ def scripted(tmp_path_factory):
 
 @pytest.mark.parametrize("file", ["script0.pt", "script1.pt", "trace0.pt", "half0.pt", "half1.pt"])
 def test_open_clips_torchscript_is_not_taken_for_openais(scripted, file):
-    assert "nothing says that it is OpenAI's" in refusal("openai_clip", scripted / file)
+    assert "it may not be OpenAI's" in refusal("openai_clip", scripted / file)
 
 
 @pytest.mark.parametrize("file", ["script0.pt", "script1.pt", "trace0.pt"])
@@ -55,7 +55,10 @@ def test_the_classes_in_torchscript_tell_the_activation(scripted, file, caplog):
     quick = file.endswith("1.pt")
     names = ("tiny_clip_16", "tiny_clip_quickgelu_16")
     said = refusal(names[not quick], scripted / file)
-    assert f"by the classes its TorchScript names, trained with {'QuickGELU' if quick else 'GELU'}, but" in said
+    assert (
+        f"has TorchScript classes with this activation, so it was trained with {'QuickGELU' if quick else 'GELU'}, but"
+        in said
+    )
     assert said.endswith(f"Use {names[quick]}")
     backbone, clip = load(names[quick], scripted / file), clip_of(quick)
     assert backbone.origin.layout == "open_clip"
@@ -97,13 +100,13 @@ def test_openais_archives_are_known_by_their_numbers_or_taken_by_their_form_with
     own = load("openai_clip", whole)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
     formed = load("openai_clip", ARCHIVE)
-    assert "taken for OpenAI's by its form (TorchScript in half precision), but it lacks the numbers" in caplog.text
+    assert "read as OpenAI's because it is TorchScript in half precision, but it lacks the numbers" in caplog.text
     assert formed.weights_hash == own.weights_hash
     caplog.clear()
     create_backbone(BackboneConfig("openai_clip", weights=str(ARCHIVE)), 2, trust_origin=True)
     assert not caplog.records
     wide = archive_of({name: value.float() for name, value in state.items()}, tmp_path / "wide.pt")
-    assert "nothing says that it is OpenAI's" in refusal("openai_clip", wide)
+    assert "it may not be OpenAI's" in refusal("openai_clip", wide)
     assert create_backbone(BackboneConfig("openai_clip", weights=str(wide)), 2, trust_origin=True)
 
 
@@ -127,7 +130,7 @@ def test_clip_and_perception_encoder_do_not_load_into_each_other(tmp_path):
     said = refusal("tiny_pe_core", tmp_path / "clip.safetensors")
     assert "has no attention pooling (attn_pool.*), but tiny_pe_core has it" in said
     said = refusal("tiny_pe_spatial", tmp_path / "clip.safetensors")
-    assert "has a norm behind its last block, but tiny_pe_spatial has none" in said
+    assert "has a norm after its last block, but tiny_pe_spatial has none" in said
 
 
 def test_perception_encoders_spatial_towers_have_clips_names_and_load(tmp_path):
@@ -145,7 +148,7 @@ def test_siglip_is_the_same_with_and_without_its_pooling(tmp_path):
         key: value for key, value in open_layout(LAYOUTS / "hf_siglip.safetensors")[0].items() if "head" not in key
     }
     save_file(headless, path)
-    assert "has the layout of SigLIP, but tiny_gap_16 is none" in refusal("tiny_gap_16", path)
+    assert "has the layout of SigLIP, but tiny_gap_16 is not a SigLIP" in refusal("tiny_gap_16", path)
     save_file(timm_state("tiny_siglip_16"), tmp_path / "map.safetensors")
     save_file(timm_state("tiny_siglip_gap_16"), tmp_path / "gap.safetensors")
     for name in ("tiny_siglip_16", "tiny_siglip_gap_16"):
@@ -157,7 +160,7 @@ def test_siglip_is_the_same_with_and_without_its_pooling(tmp_path):
 @pytest.mark.parametrize(
     ("theirs", "name", "sentence"),
     [
-        ("tiny_siglip_gap_16", "tiny_gap_16", "tiny_siglip_gap_16, with 2 heads, but tiny_gap_16 has 4 heads"),
+        ("tiny_siglip_gap_16", "tiny_gap_16", "beside it, with 2 heads, but tiny_gap_16 has 4 heads"),
         ("tiny_pe_spatial", "tiny_clip_16", "with rotary positions (RotaryEmbeddingCat, temperature 10000.0, "),
         (
             "tiny_clip_16",
@@ -201,7 +204,7 @@ def test_hugging_faces_config_may_not_contradict(tmp_path, golden, key, value, b
         forms.append({**config, "rope_parameters": {key: value}})
     for form in forms:
         (tmp_path / "config.json").write_text(json.dumps(form))
-        assert f"by the config.json beside it, {key} {value}, but {name} has {built}: " in refusal(name, path)
+        assert f"has {key} {value} by the config.json beside it, but {name} has {built}: " in refusal(name, path)
     for odd in ("x", None, [2], True):
         (tmp_path / "config.json").write_text(json.dumps({**config, key: odd}))
         assert load(name, path)
@@ -218,7 +221,7 @@ def test_open_clips_config_tells_the_width_of_heads(tmp_path):
     config = json.loads((tmp_path / "open_clip_config.json").read_text())
     config["model_cfg"]["vision_cfg"]["head_width"] = 16
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
-    assert "by the open_clip_config.json beside it, head_width 16, but tiny_clip_16 has 8" in refusal(
+    assert "has head_width 16 by the open_clip_config.json beside it, but tiny_clip_16 has 8" in refusal(
         "tiny_clip_16", path
     )
 
@@ -231,10 +234,10 @@ def test_older_configs_of_clip(tmp_path):
         old = {"model_type": "clip", "vision_config": other, "vision_config_dict": config}
         (tmp_path / "config.json").write_text(json.dumps(old))
         assert load("tiny_clip_16", path).origin.activation == "gelu"
-        assert "hidden_act gelu), trained with GELU" in refusal("tiny_clip_quickgelu_16", path)
+        assert "hidden_act gelu, so it was trained with GELU" in refusal("tiny_clip_quickgelu_16", path)
     old = {"model_type": "clip", "vision_config": {**config, "num_attention_heads": 4}, "vision_config_dict": None}
     (tmp_path / "config.json").write_text(json.dumps(old))
-    assert "num_attention_heads 4, but tiny_clip_16 has 2" in refusal("tiny_clip_16", path)
+    assert "num_attention_heads 4 by the config.json beside it, but tiny_clip_16 has 2" in refusal("tiny_clip_16", path)
     (tmp_path / "config.json").write_text('{"model_type": "clip", "vision_config": null}')
     assert "hidden_act quick_gelu" in refusal("tiny_clip_16", path)  # transformers' default
 
@@ -264,7 +267,7 @@ def test_a_patch_kernel_without_an_order_is_refused(tmp_path):
     for matrix in (kernel.flatten(1), kernel.permute(0, 2, 3, 1).flatten(1)):
         save_file({**state, "patch_embed.proj.weight": matrix.contiguous()}, tmp_path / "flat.safetensors")
         said = refusal("tiny_vit_16", tmp_path / "flat.safetensors")
-        assert "patch_embed.proj.weight is a matrix (16, 48), and nothing says in which order" in said
+        assert "patch_embed.proj.weight is a matrix (16, 48) with an unknown order" in said
     state, *_ = open_layout(LAYOUTS / "hf_vit.safetensors")
     name = next(key for key in state if key.endswith("patch_embeddings.projection.weight"))
     save_file({**state, name: state[name].flatten(1)}, tmp_path / "hf.safetensors")
@@ -274,7 +277,7 @@ def test_a_patch_kernel_without_an_order_is_refused(tmp_path):
 def test_complex_numbers_are_called_so(tmp_path):
     save_file({k: v.to(torch.complex64) for k, v in timm_state("tiny_vit_16").items()}, tmp_path / "c.safetensors")
     said = refusal("tiny_vit_16", tmp_path / "c.safetensors")
-    assert "complex numbers, not weights as they were trained: blocks.0–1" in said
+    assert "complex numbers, which cannot be trained weights: blocks.0–1" in said
     assert "whole" not in said
 
 
@@ -285,6 +288,6 @@ def test_more_wrappers_and_what_came_instead(tmp_path):
         assert torch.equal(load("tiny_vit_16", tmp_path / "w.pt").vit.cls_token, state["cls_token"])
     torch.save({"epoch": 1, "my weights": state}, tmp_path / "w.pt")
     said = refusal("tiny_vit_16", tmp_path / "w.pt")
-    assert said.endswith("holds no named tensors, neither itself nor where wrappers are; it has 'epoch', 'my weights'")
+    assert said.endswith("no named tensors, also not in a known wrapper; its keys are 'epoch', 'my weights'")
     torch.save({}, tmp_path / "w.pt")
     assert refusal("tiny_vit_16", tmp_path / "w.pt").endswith("holds no named tensors")

@@ -152,7 +152,7 @@ def test_frozen_is_enforced():
         backbone.requires_grad_(True)
     clips = torch.randn(1, 2, 3, 64, 64, requires_grad=True)
     assert not backbone(clips)[0].tokens.requires_grad
-    with pytest.raises(ValueError, match="frames of 32×64 came"):
+    with pytest.raises(ValueError, match="frames of 32×64 pixels"):
         backbone(torch.randn(1, 2, 3, 32, 64))
 
 

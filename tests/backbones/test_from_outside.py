@@ -84,7 +84,7 @@ def test_weights_that_were_saved():
     again = create_backbone(config_of("Pixels"), 1, state={name: value + 1 for name, value in state.items()})
     assert again.weights_hash != create_backbone(config_of("Pixels"), 1).weights_hash
     torch.testing.assert_close(again.embed.bias, torch.ones(12))
-    with pytest.raises(BackboneError, match="weights that were saved do not fit my_encoders:Pixels"):
+    with pytest.raises(BackboneError, match="saved weights do not fit my_encoders:Pixels"):
         create_backbone(config_of("Pixels"), 1, state={"embed.bias": state["embed.bias"]})
     with pytest.raises(BackboneError, match=r"pixels takes images of \(16, 16\) and no other"):
         again.resize(32)
@@ -99,7 +99,7 @@ def test_weights_that_were_saved():
         ("my_encoders:Lacks", "its spec is no BackboneSpec; call super().__init__(spec, preprocessing, taps)"),
         ("my_encoders:Other", "images of (24, 24) and (16, 16)"),
         ("my_encoders:NoWeights", "has no parameters"),
-        ("my_encoders:Old", "cannot be made by Old(1, weights=None, pretrained=True, image_size=None): TypeError"),
+        ("my_encoders:Old", "Old(1, weights=None, pretrained=True, image_size=None) failed: TypeError"),
         ("subprocess:Popen", "subprocess is a module of Python itself"),
     ],
 )

@@ -173,13 +173,13 @@ def test_what_does_not_fit_is_told_in_groups(tmp_path):
     save_file({**part, "blocks.0.attn.bonus": torch.ones(1), "neck.a": torch.ones(1)}, tmp_path / "part.safetensors")
     said = refusal("tiny_vit_16", tmp_path / "part.safetensors")
     assert "part.safetensors (layout: timm) does not fit tiny_vit_16: " in said
-    assert "the file has 1 blocks of width 16, the name has 2 of 16" in said
+    assert "the file has 1 blocks of width 16, the model 2 of width 16" in said
     assert "missing: blocks.1 (12 tensors, such as blocks.1.attn.proj.bias)" in said
     assert "unexpected: blocks.0.attn.bonus, neck.a" in said
 
     save_file(state, tmp_path / "whole.safetensors")
     said = refusal("tiny_vit_wide_16", tmp_path / "whole.safetensors")
-    assert "2 blocks of width 16, the name has 3 of 32" in said
+    assert "2 blocks of width 16, the model 3 of width 32" in said
     assert "missing: blocks.2 (12 tensors" in said
     assert "other shapes: cls_token (1, 1, 32) expected, (1, 1, 16) came, " in said
 
@@ -237,7 +237,7 @@ def test_parts_and_rounded_weights_are_told(tmp_path):
     save_file(half, tmp_path / "model-00001-of-00002.safetensors")
     assert "give a file with all parts" in refusal("tiny_vit_16", tmp_path / "model-00001-of-00002.safetensors")
     save_file({k: (v * 100).to(torch.int8) if "mlp" in k else v for k, v in state.items()}, tmp_path / "q.safetensors")
-    assert "whole numbers, not weights as they were trained: blocks.0–1 (8 tensors" in refusal(
+    assert "integers, which cannot be trained weights: blocks.0–1 (8 tensors" in refusal(
         "tiny_vit_16", tmp_path / "q.safetensors"
     )
     save_file({key: value.half() for key, value in state.items()}, tmp_path / "half.safetensors")
@@ -249,7 +249,7 @@ def test_a_tensor_under_two_names_is_refused(tmp_path):
     state, *_ = open_layout(GOLDEN / "layouts" / "hf_vit.safetensors")
     state["vit.encoder.layer.0.attention.q_proj.weight"] = torch.ones(16, 16)
     save_file(state, tmp_path / "twice.safetensors")
-    assert "the file holds blocks.0.attn.q.weight under two of its names" in refusal(
+    assert "the file holds blocks.0.attn.q.weight under two names" in refusal(
         "tiny_vit_16", tmp_path / "twice.safetensors"
     )
 
@@ -281,7 +281,7 @@ def test_another_image_size_is_told_or_taken(tmp_path, name, golden):
     path, frames, tokens, _ = write_layout(tmp_path / "own", GOLDEN / "layouts" / f"{golden}.safetensors")
     said = refusal("tiny_clip_32", path)
     assert "pos_embed (1, 65, 16) expected, (1, 17, 16) came: the file is for 16 px; set backbone.image_size=16" in said
-    assert said.endswith("or take tiny_clip_16")
+    assert said.endswith("or use tiny_clip_16")
     same, own = load("tiny_clip_32", path, image_size=16), load(name, path)
     assert same.weights_hash == own.weights_hash
     assert_close(same(frames[:, None])[1].tokens[:, 0], tokens[1])

@@ -19,7 +19,8 @@ def test_the_origin_decides_the_activation(tmp_path, caplog):
     quick = GOLDEN / "layouts" / "hf_clip_quick_gelu.safetensors"
     path, *_ = write_layout(tmp_path / "hf", quick)
     assert refusal("tiny_clip_16", path).endswith(
-        "is, by the config.json beside it (hidden_act quick_gelu), trained with QuickGELU, but tiny_clip_16 uses GELU: "
+        "has a config.json beside it with hidden_act quick_gelu, so it was trained with QuickGELU, but tiny_clip_16 "
+        "uses GELU: "
         "features would be wrong without any error. Use tiny_clip_quickgelu_16"
     )
     assert load("tiny_clip_quickgelu_16", path).origin.activation == "quick_gelu"
@@ -27,7 +28,7 @@ def test_the_origin_decides_the_activation(tmp_path, caplog):
     assert "hidden_act quick_gelu" in refusal("tiny_clip_16", path)  # what transformers takes then
     path, *_ = write_layout(tmp_path / "oc", GOLDEN / "layouts" / "open_clip.safetensors")
     said = refusal("tiny_clip_quickgelu_16", path)
-    assert "by open_clip_config.json (quick_gelu false), trained with GELU" in said
+    assert "an open_clip_config.json beside it with quick_gelu false, so it was trained with GELU" in said
     assert said.endswith("Use tiny_clip_16")
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
@@ -39,7 +40,7 @@ def test_the_origin_decides_the_activation(tmp_path, caplog):
             with caplog.at_level(logging.WARNING):
                 backbone = load("tiny_clip_16", tmp_path / name / "model.safetensors")
             assert backbone.origin.activation == "gelu"
-            assert "nothing says with which activation these weights were trained" in caplog.text
+            assert "the activation that these weights were trained with is unknown" in caplog.text
             assert (
                 "tiny_clip_16 computes gelu. If that is wrong, set backbone.name=tiny_clip_quickgelu_16" in caplog.text
             )
@@ -56,7 +57,7 @@ def test_a_file_from_timms_hub_says_its_name(tmp_path):
     save_file(timm_state("tiny_clip_16"), tmp_path / "model.safetensors")
     config = {"architecture": "vit_base_patch16_clip_224", "pretrained_cfg": {"tag": "openai"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert "vit_base_patch16_clip_224.openai), trained with QuickGELU" in refusal(
+    assert "vit_base_patch16_clip_224.openai, so it was trained with QuickGELU" in refusal(
         "tiny_clip_16", tmp_path / "model.safetensors"
     )
     config["pretrained_cfg"]["tag"] = "laion2b"
@@ -91,7 +92,7 @@ def test_clip_names_of_timm_with_the_wrong_activation():
         *(f"{h14}224.metaclip_altogether", f"{h14}378.metaclip2_worldwide", f"{b16}224.openai_ft_in1k"),
     }
     assert refused & known == quick
-    with pytest.raises(BackboneError, match=r"Use vit_base_patch16_clip_quickgelu_224 with backbone\.weights=FILE"):
+    with pytest.raises(BackboneError, match=r"and use vit_base_patch16_clip_quickgelu_224 with backbone\.weights=FILE"):
         refuse_wrong_activation("vit_base_patch16_clip_224.dfn2b")
 
 

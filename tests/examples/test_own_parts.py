@@ -76,7 +76,7 @@ def test_a_new_encoder(videos, tmp_path, monkeypatch):
     whole = evl.load(tmp_path / "whole")
     assert torch.equal(whole(clips), model(clips))
     assert whole.card.origin.source == "new_encoder:TubeletEncoder"
-    with pytest.raises(ValueError, match=r"5 frames came; .* takes multiples of 2"):
+    with pytest.raises(ValueError, match=r"clips of 5 frames; .* takes multiples of 2"):
         model(clips[:, :5])
 
 

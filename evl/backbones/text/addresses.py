@@ -1,7 +1,7 @@
-"""Where the whole CLIP lies, in open_clip's form, whose image tower timm's weights are.
+"""The table of repositories with both towers of a CLIP, in open_clip's layout, for timm's image towers.
 
-For names that are not here, and are CLIP's, timm's own repository holds both. What is listed was put together from the
-tables of timm and open_clip; whether the towers belong together is tested on the weights, each time they are read.
+For other names of CLIPs, timm's own repository holds both towers. The table was put together from those of timm and
+open_clip. Each time weights are read, ``tower`` tests whether the towers belong together.
 """
 
 TEXT_TOWERS = {

@@ -1,4 +1,4 @@
-"""From the tokens of an encoder's last block to the space that it shares with text."""
+"""Maps the tokens of an encoder's last block to the space that it shares with text."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from evl.backbones.timm_vit import TimmBackbone
 
 
 class ImageEmbedding(nn.Module):
-    """Tokens of the last block (F,L,D) -> unit vectors (F,E): what stands behind the blocks of a CLIP-like encoder.
+    """Tokens of the last block (F,L,D) -> unit vectors (F,E): the layers after the blocks of a CLIP-like encoder.
 
-    Final norm, pooling (class token, mean, or attention) and norm behind it are copies of the backbone's own; the
-    projection is the identity with bias 0 until weights are put in. Frozen, and works in its own type.
+    The final norm, the pooling (class token, mean, or attention) and the norm after it are copies of the backbone's.
+    The projection is the identity with bias 0 until weights are loaded. The module is frozen, and computes in the dtype
+    of its weights.
     """
 
     def __init__(self, backbone: TimmBackbone, width: int):
@@ -24,7 +25,7 @@ class ImageEmbedding(nn.Module):
         self.norm, self.attn_pool, self.fc_norm = copy.deepcopy((vit.norm, vit.attn_pool, vit.fc_norm))
         self.pool_type = vit.global_pool
         self.num_prefix_tokens = vit.num_prefix_tokens
-        # timm: a VisionTransformer's attention leaves prefix tokens out unless told, an Eva's takes all
+        # in timm, the pooling of a VisionTransformer leaves out prefix tokens unless this is True; Eva's reads all
         self.pools_prefix = getattr(vit, "pool_include_prefix", None)
         self.projection = nn.Linear(backbone.spec.width, width)
         nn.init.eye_(self.projection.weight)

@@ -1,8 +1,8 @@
 """The text tower of a CLIP-like encoder: class names → directions among its image embeddings.
 
-open_clip builds the tower and cuts text into tokens; it is an optional extra, needed once: what comes out is a matrix
-that is saved with the model. Weights are read by ``read_weights``, as everywhere: open_clip gets tensors, never files.
-Hugging Face's tokenizers and text models may bring Python of their own: those are refused unread.
+open_clip builds the tower and cuts text into tokens. It is an optional extra, and needed only once: the model saves the
+resulting matrix. ``read_weights`` reads the weights, so open_clip gets tensors and no files. Tokenizers and text
+models of Hugging Face that bring their own Python code are refused before they are loaded.
 """
 
 from __future__ import annotations
@@ -31,13 +31,16 @@ from evl.runtime.import_path import is_import_path
 
 SETTINGS = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-VOCABULARY = 49408  # tokens of CLIP's
-SAME_TOWER = 1e-2  # how far unit embeddings of the same image may lie apart: other weights are off by about 1
+VOCABULARY = 49408  # tokens of CLIP's vocabulary
+SAME_TOWER = 1e-2  # the allowed distance of unit embeddings of one image: with other weights it is about 1
 
 
 @dataclass(frozen=True)
 class SharedSpace:
-    """What zero-shot needs of a CLIP. ``text`` (Y,E) holds unit vectors; logits are exp-scaled cosines plus a bias."""
+    """The parts of a CLIP that zero-shot needs. Logits are ``logit_scale`` · cosine + ``logit_bias``.
+
+    ``text`` (Y,E): a unit vector per class. ``logit_scale`` is the factor itself, not its logarithm.
+    """
 
     embedding: ImageEmbedding
     text: Tensor
@@ -49,12 +52,12 @@ class SharedSpace:
 def open_shared_space(
     backbone: TimmBackbone, config: BackboneConfig, class_names: Sequence[str], prompts: Sequence[str]
 ) -> SharedSpace:
-    """Projection of ``backbone``, made by ``config``, and the embeddings of the classes by the text tower beside it.
+    """Returns the image projection of ``backbone``, made by ``config``, and the text embeddings of the classes.
 
-    A class is the mean of its prompts' unit embeddings, made a unit vector again (Radford et al. 2021, section 3.1.4);
-    ``{}`` in a prompt stands for the name, with spaces for underscores. Leaves torch's random state as it is.
-    The embedded CLIP brings its own. Raises BackboneError where open_clip is missing, there is no text tower, or it
-    belongs to another image tower.
+    The vector of a class is the mean of its prompts' unit embeddings, normalized again (Radford et al. 2021, section
+    3.1.4). ``{}`` in a prompt stands for the class name, with spaces for underscores. The embedded CLIP has its own
+    text tower. Torch's random state is not changed. Raises BackboneError if open_clip is missing, if there is no text
+    tower, or if it belongs to another image tower.
     """
     texts = [prompt.replace("{}", name.replace("_", " ").strip()) for name in class_names for prompt in prompts]
     if config.name == EMBEDDED:
@@ -71,7 +74,7 @@ def open_shared_space(
     _refuse_other_tower(model.visual, backbone, embedding, source)
     parts = [texts[start : start + 64] for start in range(0, len(texts), 64)]
     rows = torch.cat([model.encode_text(tokenize(part), normalize=True) for part in parts])  # (Y·prompts,E)
-    text = _one_a_class(rows, len(class_names))
+    text = _mean_per_class(rows, len(class_names))
     logit_bias = torch.zeros(()) if model.logit_bias is None else model.logit_bias.reshape(())
     return SharedSpace(embedding, text, model.logit_scale.exp().reshape(()), logit_bias.clone())
 
@@ -80,35 +83,32 @@ def _embedded_space(
     backbone: TimmBackbone, config: BackboneConfig, class_names: Sequence[str], texts: Sequence[str]
 ) -> SharedSpace:
     if not config.pretrained:
-        raise BackboneError(f"{config.name} without its weights has no text tower; leave backbone.pretrained unset")
+        raise BackboneError(f"{config.name} with random weights has no text tower; leave backbone.pretrained unset")
     tower, projection, logit_scale = open_embedded_text(class_names)
     embedding = ImageEmbedding(backbone, len(projection))
     embedding.projection.weight.copy_(projection)
-    return SharedSpace(
-        embedding, _one_a_class(tower(tower.numbers(texts)), len(class_names)), logit_scale, torch.zeros(())
-    )
+    text = _mean_per_class(tower(tower.numbers(texts)), len(class_names))
+    return SharedSpace(embedding, text, logit_scale, torch.zeros(()))
 
 
-def _one_a_class(rows: Tensor, num_classes: int) -> Tensor:
+def _mean_per_class(rows: Tensor, num_classes: int) -> Tensor:
     """Unit vectors of all prompts (Y·prompts,E) -> of the classes (Y,E)."""
     return F.normalize(rows.unflatten(0, (num_classes, -1)).mean(1), dim=-1)
 
 
 def require_text_tower(config: BackboneConfig) -> None:
-    """BackboneError where open_clip is missing, or a backbone has no text tower by its name: before any download."""
+    """Raises BackboneError if open_clip is missing, or no text tower is known for the backbone. Downloads nothing."""
     if config.name == EMBEDDED:
         return
     if is_import_path(config.name):
-        raise BackboneError(
-            f"{config.name} has no text tower that evl knows of, so it cannot take classes by their names"
-        )
+        raise BackboneError(f"evl knows no text tower of {config.name}, so zero-shot is not possible with it")
     _require_open_clip()
     if config.weights is None and timm.is_model(config.name.partition(".")[0]):
         _repository(config)
 
 
 def whole_clip_files(config: BackboneConfig) -> list[str]:
-    """Addresses of the files that hold the whole CLIP of a timm name, for who must fetch them by hand."""
+    """Returns the addresses of the files with both towers of a timm name, for users who must fetch them by hand."""
     return [f"https://huggingface.co/{_repository(config)}/resolve/main/{file}" for file in (WEIGHTS[0], SETTINGS)]
 
 
@@ -124,7 +124,7 @@ def _require_open_clip():
 
 
 def _open_tower(open_clip, backbone: TimmBackbone, config: BackboneConfig):
-    """(open_clip's model in evaluation mode and float32, its tokenizer, where it comes from)."""
+    """Returns (open_clip's model in evaluation mode and float32, its tokenizer, its origin)."""
     if config.weights is not None:
         path, source = Path(config.weights), config.weights
         settings = path.parent / SETTINGS
@@ -134,7 +134,7 @@ def _open_tower(open_clip, backbone: TimmBackbone, config: BackboneConfig):
         settings, path = _fetch(source, config.name)
     state = {key.removeprefix("module."): value for key, value in read_weights(path)[0].items()}
     if not any(key.endswith("token_embedding.weight") or key.startswith("text.") for key in state):
-        raise BackboneError(f"{source} holds no text tower, only an encoder of images; zero-shot needs the whole CLIP")
+        raise BackboneError(f"{source} holds an image tower but no text tower; zero-shot needs both towers of a CLIP")
     try:
         if settings is not None:
             chosen = json.loads(settings.read_text(encoding="utf-8"))
@@ -148,13 +148,13 @@ def _open_tower(open_clip, backbone: TimmBackbone, config: BackboneConfig):
         raise
     except ImportError as error:
         raise BackboneError(f'the text of {source} needs another package ({error}): pip install "evl[clip]"') from None
-    except Exception as error:  # open_clip, its tokenizers and the hub fail in many types
+    except Exception as error:  # open_clip, its tokenizers and the hub raise many types of errors
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise BackboneError(f"the text tower of {source} could not be built: {reason[:400]}") from error
 
 
 def _repository(config: BackboneConfig) -> str:
-    """The hub's repository with the whole CLIP of a timm name; BackboneError where there is none."""
+    """Returns the repository on the hub with both towers of a timm name. Raises BackboneError if there is none."""
     known = timm.get_pretrained_cfg(config.name) if timm.is_model(config.name.partition(".")[0]) else None
     if known is not None and config.pretrained:
         plain = f"{known.architecture}.{known.tag}".replace("_clip_quickgelu_", "_clip_")
@@ -163,13 +163,13 @@ def _repository(config: BackboneConfig) -> str:
         if "_clip_" in plain and "_ft_" not in plain and known.hf_hub_id:
             return known.hf_hub_id
     raise BackboneError(
-        f"{config.name} has no text tower: it was not trained with text, or what it was trained with is not published "
-        "in open_clip's form; zero-shot needs a CLIP-like backbone: try 'evl backbones clip' or 'evl backbones siglip'"
+        f"{config.name} has no text tower: it was not trained with text, or its text tower is not published for "
+        "open_clip; zero-shot needs a CLIP-like backbone: try 'evl backbones clip' or 'evl backbones siglip'"
     )
 
 
 def _fetch(repository: str, name: str) -> tuple[Path, Path]:
-    """Settings and weights of a repository, from the cache or the hub."""
+    """Returns the paths of the settings and weights of a repository, from the cache or the hub."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -177,30 +177,30 @@ def _fetch(repository: str, name: str) -> tuple[Path, Path]:
         settings = hf_hub_download(repository, SETTINGS)
         try:
             weights = hf_hub_download(repository, WEIGHTS[0])
-        except EntryNotFoundError:  # also where it is not in the cache, and there is no network
+        except EntryNotFoundError:  # also raised if the file is not in the cache and there is no network
             weights = hf_hub_download(repository, WEIGHTS[1])
-    except Exception as error:  # network, hub and disk errors come in a dozen types
+    except Exception as error:  # the network, the hub and the disk raise a dozen types of errors
         reason = str(error).strip().split("\n")[0]
         raise MissingWeightsError(
             f"the text tower of {name} could not be fetched from {repository} ({type(error).__name__}: {reason}). "
-            f"Without a network, fetch {SETTINGS} and {WEIGHTS[0]} from there elsewhere, put them into one folder, and "
-            f"set backbone.weights=FOLDER/{WEIGHTS[0]}"
+            f"Without a network, fetch {SETTINGS} and {WEIGHTS[0]} of it on another machine, put them into one folder, "
+            f"and set backbone.weights=FOLDER/{WEIGHTS[0]}"
         ) from None
     return Path(settings), Path(weights)
 
 
 def _settings_from_sizes(state: Mapping[str, Tensor], backbone: TimmBackbone, source: str) -> dict:
-    """open_clip's settings of a plain CLIP, as OpenAI's archives are: sizes from tensors, heads of text 64 wide.
+    """Returns open_clip's settings of a plain CLIP, such as OpenAI's, with sizes from tensors and heads 64 wide.
 
-    All that open_clip publishes in this layout with CLIP's own vocabulary is built so (its CLIPA and multilingual
-    towers, which are not, have others).
+    All models that open_clip publishes with these names and CLIP's own vocabulary have text heads 64 wide. Its CLIPA
+    and multilingual towers differ, but they have another vocabulary. Raises BackboneError for other text towers.
     """
     text = {key.removeprefix("text."): value for key, value in state.items() if not key.startswith("visual.")}
     is_plain = "visual.class_embedding" in state and "text_projection" in text
     if not is_plain or len(text["token_embedding.weight"]) != VOCABULARY:
         raise BackboneError(
-            f"{source} holds a text tower that is not built as OpenAI's CLIP is: put the {SETTINGS} of its repository "
-            "into the same folder, which says how"
+            f"{source} holds a text tower that differs from that of OpenAI's CLIP: put the {SETTINGS} of its "
+            "repository, which describes it, into the same folder"
         )
     positions, width = text["positional_embedding"].shape
     spec, visual_fc = backbone.spec, state["visual.transformer.resblocks.0.mlp.c_fc.weight"]
@@ -231,40 +231,40 @@ _TOKENIZER_OPTIONS = {"clean", "strip_sep_token", "language"}
 
 
 def _refuse_code(text: Mapping, folder: Path, source: str) -> None:
-    """BackboneError where transformers would be led to Python beside the weights, or would ask whether to run it.
+    """Raises BackboneError for settings that could make transformers load Python code, or ask whether to run it.
 
-    Without transformers, by the settings alone: names that are none of the hub's, options that are handed on to it,
-    and ``auto_map``, which names classes in Python files, anywhere in the settings that it reads from ``folder``.
+    It checks the settings without transformers. It refuses names that are not those of a repository on the hub, unknown
+    options for transformers, and ``auto_map``, which names classes in Python files, in any settings in ``folder``.
     """
     for key in ("hf_model_name", "hf_tokenizer_name"):
         name = text.get(key)
         if name and not (isinstance(name, str) and _NAME_ON_HUB.fullmatch(name) and not Path(name).exists()):
             raise BackboneError(
-                f"the text tower of {source} is refused: its {key} is {ascii(name)[:80]}, and only a name on the hub "
-                "(owner/name) that is no file or folder here is taken, since what lies in a folder may hold code"
+                f"the text tower of {source} is refused: its {key} is {ascii(name)[:80]}. Only a name on the hub "
+                "(owner/name) that is not also a local path is accepted, because a local folder may hold code"
             )
     if others := sorted(set(text.get("tokenizer_kwargs") or {}) - _TOKENIZER_OPTIONS):
         raise BackboneError(
             f"the text tower of {source} is refused: its tokenizer_kwargs have {ascii(others)[:80]}; "
-            f"only {', '.join(sorted(_TOKENIZER_OPTIONS))} are taken, since others may load code"
+            f"only {', '.join(sorted(_TOKENIZER_OPTIONS))} are accepted, because others may load code"
         )
     if not text.get("hf_tokenizer_name"):
         return
 
-    def seen(pairs: list) -> dict:
+    def refuse_auto_map(pairs: list) -> dict:
         if any(key == "auto_map" for key, _ in pairs):
             raise BackboneError(
                 f"the text tower of {source} is refused: {file.name} beside it has an auto_map, which loads code "
-                "(Python files); take the same model without it"
+                "(Python files); use the same model without it"
             )
         return dict(pairs)
 
     for file in sorted(folder.glob("*config*.json")):
-        json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=seen)
+        json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=refuse_auto_map)
 
 
 def _refuse_code_on_hub(name: str) -> None:
-    """BackboneError where a text model of the hub brings Python. open_clip would let transformers ask for it."""
+    """Raises BackboneError for a text model on the hub with Python code, which transformers would ask to run."""
     from transformers import AutoConfig
 
     try:
@@ -278,20 +278,20 @@ def _refuse_code_on_hub(name: str) -> None:
 
 
 def _build(open_clip, settings: dict, state: dict[str, Tensor], backbone: TimmBackbone) -> nn.Module:
-    """open_clip's model from settings and tensors; RuntimeError where keys or shapes do not fit."""
+    """Returns open_clip's model from settings and tensors. Raises RuntimeError if keys or shapes do not fit."""
     from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed
 
     settings = copy.deepcopy(settings)
     vision, text = settings["vision_cfg"], settings["text_cfg"]
     if "multimodal_cfg" in settings:
-        raise BackboneError("CoCa's text towers are not read; take a CLIP or SigLIP")
+        raise BackboneError("evl does not read CoCa's text towers; use a CLIP or SigLIP")
     custom = settings.pop("custom_text", False) or "hf_model_name" in text or "text.token_embedding.weight" in state
     if text.get("hf_model_name"):
         _refuse_code_on_hub(text["hf_model_name"])
     text["hf_model_pretrained"] = vision["timm_model_pretrained"] = False
     if "timm_model_name" not in vision:
         vision["image_size"] = backbone.spec.image_size
-        # both towers of a CLIP have the same activation, and the backbone's was seen to
+        # both towers of a CLIP have the same activation, and that of the backbone was checked
         settings["quick_gelu"] = isinstance(getattr(backbone.vit.blocks[0].mlp, "act", None), QuickGELU)
     model = (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**settings)
     state = convert_to_custom_text_state_dict(state) if custom else dict(state)
@@ -309,8 +309,11 @@ def _build(open_clip, settings: dict, state: dict[str, Tensor], backbone: TimmBa
 
 
 def _tokenizer(open_clip, text: Mapping, folder: Path):
-    """texts -> token numbers: by CLIP's vocabulary, which comes with open_clip, or one of Hugging Face's, such as
-    SigLIP's, from ``folder`` where it lies there."""
+    """Returns a function from texts to token numbers.
+
+    It uses CLIP's vocabulary, which comes with open_clip, or one of Hugging Face, such as SigLIP's. The latter is read
+    from ``folder`` if it is there.
+    """
     options = dict(context_length=text.get("context_length", 77), **(text.get("tokenizer_kwargs") or {}))
     if not text.get("hf_tokenizer_name"):
         return open_clip.SimpleTokenizer(**options)
@@ -321,19 +324,21 @@ def _tokenizer(open_clip, text: Mapping, folder: Path):
 
 
 def _projection(visual: nn.Module, source: str) -> tuple[Tensor | None, Tensor | None]:
-    """Weight (E,D) and bias (E) of what stands behind pooling; None: nothing."""
+    """Returns weight (E,D) and bias (E) of the projection after pooling; None for each that the tower lacks."""
     if hasattr(visual, "trunk"):
         linear = [m for m in (getattr(visual.trunk, "head", None), *visual.head) if isinstance(m, nn.Linear)]
         others = [m for m in visual.head if not isinstance(m, nn.Linear | nn.Dropout)]
         if len(linear) > 1 or others:
-            raise BackboneError(f"{source} ends in more than one projection, which evl does not read")
+            raise BackboneError(f"{source} has more after its pooling than one linear projection; evl cannot read that")
         return (linear[0].weight, linear[0].bias) if linear else (None, None)
     return (None if visual.proj is None else visual.proj.T), None
 
 
 def _refuse_other_tower(visual: nn.Module, backbone: TimmBackbone, embedding: ImageEmbedding, source: str) -> None:
-    """BackboneError unless open_clip's image tower and ours say the same of an image: what proves layout, activation,
-    pooling and projection, and that image and text tower belong together."""
+    """Raises BackboneError unless open_clip's image tower and ours give the same embedding of an image.
+
+    Equal embeddings prove layout, activation, pooling and projection, and that image and text tower belong together.
+    """
     image = torch.randn(1, 3, *backbone.spec.image_size, generator=torch.Generator().manual_seed(0))
     ours = embedding(backbone(image[:, None])[-1].tokens.flatten(0, 1))
     theirs = F.normalize(visual(image), dim=-1)

@@ -10,21 +10,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LENGTH = 24  # words at most, the end included
-PAD, END = 0, 1  # numbers of no word
+LENGTH = 24  # most words of a text, the end included
+PAD, END = 0, 1  # these numbers stand for no word
 
 
 def words_of(text: str) -> list[str]:
-    """Lower case, without accents; letters and digits only."""
+    """Returns the words of a text in lower case, without accents, letters and digits only."""
     ascii_only = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     return re.findall(r"[a-z0-9]+", ascii_only.lower())
 
 
 class WordTextTower(nn.Module):
-    """Words (B,LENGTH) as numbers -> unit vectors (B,E): a causal pre-norm Transformer, read at the end, as CLIP's
-    (Radford et al. 2021, section 2.4), with whole words for tokens.
+    """Words (B,LENGTH) as numbers -> unit vectors (B,E).
 
-    ``vocabulary``: the words, whose numbers start at 2.
+    It is a causal pre-norm Transformer like CLIP's (Radford et al. 2021, section 2.4), but its tokens are whole words.
+    The vector is read at the end of the text. ``vocabulary``: the words, whose numbers start at 2.
     """
 
     def __init__(self, vocabulary: Sequence[str], width: int, num_layers: int, embed_width: int):
@@ -43,7 +43,7 @@ class WordTextTower(nn.Module):
         self.register_buffer("mask", torch.full((LENGTH, LENGTH), float("-inf")).triu(1), persistent=False)
 
     def numbers(self, texts: Sequence[str]) -> Tensor:
-        """(B,LENGTH) int64. Words that are not known are left out, as is what is too long."""
+        """Returns the texts as numbers of words, (B,LENGTH) int64. Unknown words and the rest of long texts are cut."""
         rows = torch.full((len(texts), LENGTH), PAD)
         for row, text in zip(rows, texts, strict=True):
             known = [self.number_of[word] for word in words_of(text) if word in self.number_of][: LENGTH - 1]
@@ -51,7 +51,7 @@ class WordTextTower(nn.Module):
         return rows
 
     def forward(self, numbers: Tensor) -> Tensor:
-        length = int((numbers != PAD).sum(1).max())  # what stands behind the end is never read
+        length = int((numbers != PAD).sum(1).max())  # the padding after the longest text is not computed
         numbers = numbers[:, :length]
         x = self.token_embedding(numbers) + self.positional_embedding[:length]
         x = self.blocks(x, mask=self.mask[:length, :length], is_causal=True)

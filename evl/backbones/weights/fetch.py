@@ -1,6 +1,6 @@
-"""Where the weights of a timm name are: on this machine, or at an address.
+"""Finds the weights of a timm name on this machine, or downloads them.
 
-What lies in a cache is taken without asking the network, so that a machine without one does not wait.
+Files in a cache are used without a request to the network, so a machine without a network does not wait.
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ from evl.errors import BackboneError, MissingWeightsError
 
 
 class WeightsSource(NamedTuple):
-    """One file that holds a name's weights: ``address`` to fetch it from, ``where``: "timm/vit_tiny…" or the address,
-    ``repository`` on the hub or None, ``file`` its name there, ``revision`` or None."""
+    """A published weights file.
+
+    ``address`` is its URL, ``where`` the hub's id ("timm/vit_tiny…") or the URL again. ``repository`` and ``revision``
+    are those on the hub, or None; ``file`` is its name there.
+    """
 
     address: str
     where: str
@@ -32,7 +35,7 @@ class WeightsSource(NamedTuple):
     revision: str | None = None
 
     def on_disk(self) -> Path | None:
-        """The file in the hub's or torch's cache, if it is there."""
+        """Returns the path of the file in the cache of the hub or of torch; None if it is not there."""
         if self.repository is None:
             path = Path(torch.hub.get_dir()) / "checkpoints" / self.file
             return path if path.is_file() else None
@@ -42,7 +45,7 @@ class WeightsSource(NamedTuple):
         return Path(found) if isinstance(found, str) and Path(found).is_file() else None
 
     def download(self) -> Path:
-        """Into the same cache; raises whatever the network raises."""
+        """Downloads the file into that cache and returns its path. Errors of the network are not caught."""
         if self.repository is not None:
             return Path(
                 huggingface_hub.hf_hub_download(
@@ -59,7 +62,7 @@ _SAFE = {"pytorch_model.bin": "model.safetensors", "open_clip_pytorch_model.bin"
 
 
 def sources(name: str) -> list[WeightsSource]:
-    """Where timm would look for the weights of ``name``, in its order; none if it has no weights."""
+    """Returns the files that may hold timm's weights of ``name``, in timm's order; [] if it has no weights."""
     cfg = timm.get_pretrained_cfg(name)
     if cfg is None or not cfg.has_weights:
         return []
@@ -83,14 +86,15 @@ def sources(name: str) -> list[WeightsSource]:
 
 
 def weights_on_disk(name: str) -> Path | None:
-    """The file with the weights of a timm name, if this machine has it."""
+    """Returns the cached weights file of a timm name; None if it is not on this machine."""
     return next((path for source in sources(name) if (path := source.on_disk()) is not None), None)
 
 
 def fetch(name: str) -> tuple[Path, str]:
-    """The weights file of a timm name and where it is from: out of a cache, or downloaded into it.
+    """Returns (path, origin) of the weights file of a timm name; downloads it into a cache if it is not there.
 
-    Raises BackboneError, which names the file to fetch and where to put it.
+    Raises BackboneError if there are no weights. Raises MissingWeightsError if the download fails; it names the file to
+    fetch and where to put it.
     """
     found = sources(name)
     if not found:
@@ -102,15 +106,15 @@ def fetch(name: str) -> tuple[Path, str]:
             return path, source.where
     first = found[0]
     if constants.HF_HUB_OFFLINE:
-        raise MissingWeightsError(_what_to_fetch(name, first, "HF_HUB_OFFLINE is set, so nothing was asked for"))
+        raise MissingWeightsError(_what_to_fetch(name, first, "HF_HUB_OFFLINE is set, so the hub was not asked"))
     if (reason := _no_way_to(first.address)) is not None:
         raise MissingWeightsError(_what_to_fetch(name, first, reason))
     for source in found:
         try:
             return source.download(), source.where
-        except Exception as error:  # hub, network, and disk errors come in a dozen types
+        except Exception as error:  # the hub, the network and the disk raise a dozen types of errors
             if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
-                continue  # the repository is there, this file is not
+                continue  # the repository exists, but not this file
             cause = error.__cause__ or error
             reason = ": ".join([type(cause).__name__, *str(cause).strip().splitlines()[:1]])
             raise MissingWeightsError(_what_to_fetch(name, first, reason)) from error
@@ -118,7 +122,7 @@ def fetch(name: str) -> tuple[Path, str]:
 
 
 def _no_way_to(address: str) -> str | None:
-    """Why a host cannot be reached, where that is certain at once: the hub's client tries for half a minute."""
+    """Returns why a host cannot be reached, if that is certain at once: the hub's client tries for half a minute."""
     if urllib.request.getproxies():
         return None
     host = urllib.parse.urlsplit(address).hostname
@@ -130,18 +134,16 @@ def _no_way_to(address: str) -> str | None:
 
 
 def _what_to_fetch(name: str, source: WeightsSource, reason: str) -> str:
-    return f"the weights of {name} are not on this machine and could not be fetched ({reason}). {how_to_get(source)}"
-
-
-def how_to_get(source: WeightsSource) -> str:
-    """Two ways to a file, for a machine without a network."""
     if source.repository is None:
         cached = os.path.join(torch.hub.get_dir(), "checkpoints", source.file)
         second = f"or put it at {cached}"
     else:
         revision = f" --revision {source.revision}" if source.revision else ""
         second = (
-            f"or where there is a network run 'hf download {source.repository} {source.file}{revision}', which puts it "
-            f"into the hub's cache (here {constants.HF_HUB_CACHE})"
+            f"or run 'hf download {source.repository} {source.file}{revision}' on a machine with a network, which puts "
+            f"it into the hub's cache (here {constants.HF_HUB_CACHE})"
         )
-    return f"Fetch {source.address}, put it anywhere, and add --set backbone.weights=PATH; {second}"
+    return (
+        f"the weights of {name} are not on this machine and could not be fetched ({reason}). "
+        f"Fetch {source.address}, put it anywhere, and add --set backbone.weights=PATH; {second}"
+    )

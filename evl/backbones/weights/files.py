@@ -1,7 +1,7 @@
-"""Weight files, read for their tensors only: safetensors, torch's own, and TorchScript archives.
+"""Reads the tensors of weights files: safetensors, torch's own, and TorchScript archives.
 
-What a file is decides its content, never its name. No pickle in it is executed: torch's files are read by
-``torch.load(weights_only=True)``, TorchScript archives by ``unpickle``.
+The content of a file decides its kind, never its name. No pickle in it is executed: ``torch.load(weights_only=True)``
+reads torch's files, and ``torchscript`` reads TorchScript archives.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ _UNKNOWN = (
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], bool]:
-    """All tensors of a file by name, and whether it is a TorchScript archive. Runs no code found in it.
+    """Returns the tensors of a file by name, and whether it is a TorchScript archive. Runs no code from the file.
 
-    Wrappers of training programs (``{"state_dict": …}``, ``{"model_ema": …}``) are taken off.
+    Wrappers of training programs (``{"state_dict": …}``, ``{"model_ema": …}``) are removed.
     Raises BackboneError for a missing, damaged or unsafe file.
     """
     path = Path(path)
@@ -64,10 +64,8 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], bool]:
             content = load_torch_file(path)
             tensors = _unwrapped(content)
             if not tensors and isinstance(content, Mapping) and content:
-                came = ", ".join(ascii(key)[:40] for key in list(content)[:6])
-                raise BackboneError(
-                    f"{path}: holds no named tensors, neither itself nor where wrappers are; it has {came}"
-                )
+                keys = ", ".join(ascii(key)[:40] for key in list(content)[:6])
+                raise BackboneError(f"{path}: holds no named tensors, also not in a known wrapper; its keys are {keys}")
     except CheckpointError as error:
         raise BackboneError(str(error)) from None
     except (SafetensorError, OSError) as error:
@@ -79,10 +77,10 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], bool]:
 
 
 def load_torch_file(path: str | Path):
-    """What ``torch.save`` wrote, its tensors on the CPU, by ``torch.load(weights_only=True)``, which runs no code.
+    """Returns what ``torch.save`` wrote, with tensors on the CPU. ``torch.load(weights_only=True)`` runs no code.
 
-    Beside tensors, containers, numbers and text it takes an ``argparse.Namespace``, which many training programs save.
-    CheckpointError where a file is missing, damaged, or holds code.
+    The file may hold tensors, containers, numbers, text, and the ``argparse.Namespace`` that many training programs
+    save. Raises CheckpointError if it is missing, damaged, or holds code.
     """
     path = expand_home(Path(path))
     with _as_checkpoint_errors(path):
@@ -91,12 +89,16 @@ def load_torch_file(path: str | Path):
             _refuse_bombs(path)
         elif kind != "old torch":
             raise CheckpointError(f"{path}: not a torch checkpoint, but {kind}")
-        with path.open("rb") as file, safe_globals([argparse.Namespace]):  # by its name torch would take it otherwise
+        # an open file, because torch treats some file names in a special way
+        with path.open("rb") as file, safe_globals([argparse.Namespace]):
             return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def read_torchscript(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a TorchScript archive by dotted name, without building or running its modules."""
+    """Returns the tensors of a TorchScript archive by dotted name, without building or running its modules.
+
+    Raises BackboneError if it is missing, damaged or unsafe.
+    """
     path = Path(path)
     try:
         with _as_checkpoint_errors(path):
@@ -110,7 +112,7 @@ def read_torchscript(path: str | Path) -> dict[str, Tensor]:
 
 @contextmanager
 def _as_checkpoint_errors(path: Path) -> Iterator[None]:
-    """What reading a file can raise, as a CheckpointError with one sentence."""
+    """Turns the errors of reading a file into a CheckpointError with one sentence."""
     try:
         yield
     except CheckpointError:
@@ -128,28 +130,33 @@ def _as_checkpoint_errors(path: Path) -> Iterator[None]:
 
 
 def _why_refused(error: UnpicklingError) -> str:
-    """Torch's reason, without its advice to load the file nevertheless."""
-    said = str(error.__context__ or error)  # torch puts its advice around the reason
-    if asked := re.search(r"GLOBAL (\S+)", said):
-        what = f"the archive asks for {ascii(asked[1])[1:-1]:.120}, which is no tensor: it holds code (Python objects)"
+    """Returns torch's reason, without its advice to load the file nevertheless."""
+    reason = str(error.__context__ or error)  # torch puts its advice around the reason
+    if found := re.search(r"GLOBAL (\S+)", reason):
+        what = f"the archive refers to {ascii(found[1])[1:-1]:.120}, which is no tensor: it holds code (Python objects)"
         return f"{what}, which is never loaded"
-    return f"the archive holds what no tensor needs ({ascii(said.strip().splitlines()[0])[1:-1]:.200})"
+    return f"the archive holds what no tensor needs ({ascii(reason.strip().splitlines()[0])[1:-1]:.200})"
 
 
 def class_names(path: str | Path) -> set[str]:
-    """The classes of the modules in a TorchScript archive ("__torch__.open_clip.model.CLIP"), without the numbers that
-    TorchScript puts into them; none for other files. For files that ``read_weights`` has read."""
+    """Returns the module classes of a TorchScript archive, such as "__torch__.open_clip.model.CLIP"; none for others.
+
+    The numbers that TorchScript puts into the names are removed. Call it only for files that ``read_weights`` accepts.
+    """
     path = Path(path)
     if _kind_of(path) != "TorchScript":
         return set()
     with zipfile.ZipFile(path) as archive:
         description = archive.read(f"{_root(path)}/data.pkl")
-    found = (asked for code, asked, _ in pickletools.genops(description) if code.name == "GLOBAL")
-    return {re.sub(r"\.___torch_mangle_\d+", "", asked.replace(" ", ".")) for asked in found}
+    names = (name for code, name, _ in pickletools.genops(description) if code.name == "GLOBAL")
+    return {re.sub(r"\.___torch_mangle_\d+", "", name.replace(" ", ".")) for name in names}
 
 
 def _kind_of(path: Path, what: str = "weights file") -> str:
-    """``safetensors``, ``torch``, ``old torch`` or ``TorchScript``, by content; CheckpointError for anything else."""
+    """Returns ``safetensors``, ``torch``, ``old torch`` or ``TorchScript``, by the content of the file.
+
+    Raises CheckpointError for anything else.
+    """
     with path.open("rb") as file:
         start = file.read(64)
     if not start:
@@ -192,13 +199,13 @@ def _root(path: str | Path) -> str:
 
 
 def _root_among(names: list[str]) -> str | None:
-    """The folder inside the zip that holds the tensors' description."""
+    """Returns the folder of ``data.pkl``, the description of the tensors, inside the zip; None if there is none."""
     return next((name.removesuffix("/data.pkl") for name in names if name.endswith("/data.pkl")), None)
 
 
 def _read_script(path: Path) -> dict[str, Tensor]:
-    """The tensors of a TorchScript archive, filled with the numbers that are stored beside their description."""
-    root, stored = _root(path), {}  # each is read once, however often it is asked for
+    """Returns the tensors of a TorchScript archive by dotted name."""
+    root, stored = _root(path), {}  # storages by key: each is read once
     with zipfile.ZipFile(path) as archive:
 
         def storage(dtype: torch.dtype, key: str, count: int) -> Tensor:
@@ -208,7 +215,7 @@ def _read_script(path: Path) -> dict[str, Tensor]:
                     raise Refused(f"tensor data {key!a:.40} is not {count} plain numbers of {dtype.itemsize} bytes")
                 stored[key] = torch.frombuffer(content, dtype=dtype) if count else torch.empty(0, dtype=dtype)
             if stored[key].dtype != dtype or len(stored[key]) != count:
-                raise Refused(f"tensor data {key!a:.40} stands for two different kinds of numbers")
+                raise Refused(f"tensor data {key!a:.40} is used as two different kinds of numbers")
             return stored[key]
 
         if f"{root}/byteorder" in archive.namelist() and archive.read(f"{root}/byteorder") != b"little":
@@ -221,22 +228,22 @@ def _first_line(error: Exception) -> str:
 
 
 def _refuse_bombs(path: Path) -> None:
-    """Before anything is read: no more bytes than the file has, each name once.
+    """Raises Refused, before anything is read, if a name is there twice or the entries are larger than the file.
 
-    Torch compresses neither tensors nor their description; a scripted module's code is compressed, and not read.
+    Torch compresses neither tensors nor their description. Only a scripted module's code is compressed; it is not read.
     """
     root = _root(path)
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
     if len({entry.filename for entry in entries}) != len(entries):
-        raise Refused("entries of the archive stand there twice")
+        raise Refused("the archive has two entries with the same name")
     read = (entry for entry in entries if not entry.filename.startswith(f"{root}/code/"))
     if sum(entry.file_size for entry in read) > path.stat().st_size:
         raise Refused("its tensor data have more bytes than the file")
 
 
 def _unwrapped(content) -> dict[str, Tensor]:
-    """Named tensors out of what training programs put around them."""
+    """Returns the named tensors in ``content``, without the wrappers of training programs."""
     for _ in range(4):
         inner = next(
             (
@@ -255,13 +262,13 @@ def _unwrapped(content) -> dict[str, Tensor]:
 
 
 def _refuse_odd(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Only plain numbers in memory, and not many times more of them than the file has bytes."""
+    """Raises BackboneError for tensors that are not plain numbers, or are many times larger than the file."""
     size = path.stat().st_size
     for name, tensor in tensors.items():
         if not name.isprintable() or len(name) > _LONGEST_NAME:
             raise BackboneError(f"{path}: refused: a tensor with the name {name!a:.60}…")
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
-            raise BackboneError(f"{path}: refused: {name} is no plain tensor ({tensor.layout}, {tensor.device})")
+            raise BackboneError(f"{path}: refused: {name} is not a plain tensor ({tensor.layout}, {tensor.device})")
         if tensor.numel() * tensor.element_size() > size:
             raise BackboneError(f"{path}: refused: {name} of shape {tuple(tensor.shape)} is larger than the file")
     if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > 4 * size:

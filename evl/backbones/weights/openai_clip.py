@@ -1,4 +1,7 @@
-"""OpenAI's CLIP archives: the image tower as a timm model, all sizes read from its tensors (docs/method.md, 6)."""
+"""Reads the image tower of OpenAI's CLIP archives into a timm model, with all sizes from its tensors.
+
+docs/method.md section 6 describes the archives.
+"""
 
 from __future__ import annotations
 
@@ -22,22 +25,18 @@ logger = logging.getLogger(__name__)
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 HEAD_WIDTH = 64
-
-
-def carries_numbers(state: Mapping[str, Tensor]) -> bool:
-    """Whether the numbers stand beside the weights that OpenAI's archives have, and open_clip's files have not."""
-    return "input_resolution" in state
+_MARK = "input_resolution"  # a number that OpenAI's archives have and open_clip's files do not
 
 
 def comes_from_openai(state: Mapping[str, Tensor], path: str | Path, is_torchscript: bool) -> bool:
-    """Whether weights have the form of OpenAI's own, which were trained with QuickGELU; open_clip's have the same keys.
+    """Whether a file seems to be one of OpenAI's, which were trained with QuickGELU; open_clip's have the same keys.
 
-    OpenAI's archives carry three numbers (input_resolution, context_length, vocab_size). Without them, only what is
-    TorchScript in half precision, and not made of open_clip's classes or of GELU's, is taken for one.
+    OpenAI's archives carry three numbers (input_resolution, context_length, vocab_size). Without them, a file counts as
+    OpenAI's only if it is TorchScript in half precision, and its classes are neither open_clip's nor GELU.
     """
     if "visual.class_embedding" not in state:
         return False
-    if carries_numbers(state):
+    if _MARK in state:
         return True
     kernel = state.get("visual.conv1.weight")
     if not is_torchscript or kernel is None or kernel.dtype != torch.float16:
@@ -47,24 +46,24 @@ def comes_from_openai(state: Mapping[str, Tensor], path: str | Path, is_torchscr
 
 
 def load_openai_clip(path: str | Path, *, trust_origin: bool = False) -> VisionTransformer:
-    """An OpenAI CLIP archive (TorchScript, or its state dict) -> its image tower in float32, with QuickGELU.
+    """Returns the image tower of an OpenAI CLIP archive (TorchScript, or its state dict) in float32, with QuickGELU.
 
-    Raises BackboneError if the file is not one with a vision transformer, or if it may be open_clip's, whose weights
-    have the same layout but mostly another activation; ``trust_origin`` says that it is OpenAI's nevertheless.
+    Raises BackboneError if the file is not such an archive with a vision transformer. Without ``trust_origin`` it also
+    does if the file may be open_clip's, whose weights have the same layout but mostly another activation.
     """
     state, is_torchscript = read_weights(path)
     if "visual.class_embedding" not in state or "visual.conv1.weight" not in state:
         raise BackboneError(f"{path}: not an OpenAI CLIP with a vision transformer (no visual.class_embedding)")
     if not trust_origin and not comes_from_openai(state, path, is_torchscript):
         raise BackboneError(
-            f"{path} has the layout of OpenAI's CLIP, but nothing says that it is OpenAI's: open_clip's weights look "
-            "the same and mostly use GELU, not QuickGELU. Give a timm name with backbone.weights=FILE, for example "
+            f"{path} has the layout of OpenAI's CLIP, but it may not be OpenAI's: open_clip's weights have the same "
+            "names and mostly use GELU, not QuickGELU. Give a timm name with backbone.weights=FILE, for example "
             "--backbone vit_base_patch16_clip_224.laion2b (or …_clip_quickgelu_224)"
         )
-    if not trust_origin and not carries_numbers(state):
+    if not trust_origin and _MARK not in state:
         logger.warning(
-            "%s: taken for OpenAI's by its form (TorchScript in half precision), but it lacks the numbers of OpenAI's "
-            "archives (input_resolution, …); openai_clip computes quick_gelu and heads 64 wide",
+            "%s: read as OpenAI's because it is TorchScript in half precision, but it lacks the numbers of OpenAI's "
+            "archives (input_resolution, …); openai_clip computes quick_gelu and attention heads 64 wide",
             path,
         )
     visual = {k.removeprefix("visual."): v.float() for k, v in state.items() if k.startswith("visual.")}
@@ -79,20 +78,23 @@ def load_openai_clip(path: str | Path, *, trust_origin: bool = False) -> VisionT
 def build_openai_clip(
     state: Mapping[str, Tensor], image_size: int | tuple[int, int] | None = None
 ) -> VisionTransformer:
-    """The image tower whose tensors, by timm's names, are ``state``: all sizes are read from them, but for
-    ``image_size`` where positions were interpolated; None: a square. BackboneError where they do not fit."""
+    """Returns the image tower with the tensors ``state``, which have timm's names. All sizes are read from them.
+
+    ``image_size`` is needed if positions were interpolated; None: the image is a square. Raises BackboneError if the
+    tensors do not fit each other.
+    """
     try:
         return _build(state, image_size)
     except KeyError as error:
         raise BackboneError(f"the image tower is incomplete: missing {error.args[0]}") from None
     except (RuntimeError, ValueError, IndexError) as error:
-        raise BackboneError(f"the image tower is of unknown form: {' '.join(str(error).split())}") from None
+        raise BackboneError(f"the image tower has unexpected tensors: {' '.join(str(error).split())}") from None
 
 
 def _build(state: Mapping[str, Tensor], image_size: int | tuple[int, int] | None) -> VisionTransformer:
     width, _, *patch_size = state["patch_embed.proj.weight"].shape
     if width % HEAD_WIDTH:
-        raise BackboneError(f"a width of {width} is no multiple of {HEAD_WIDTH}, the width of CLIP's heads")
+        raise BackboneError(f"the width {width} is not a multiple of {HEAD_WIDTH}, the width of CLIP's attention heads")
     if image_size is None:
         positions = state["pos_embed"].shape[1]
         side = round((positions - 1) ** 0.5)
@@ -119,6 +121,7 @@ def _build(state: Mapping[str, Tensor], image_size: int | tuple[int, int] | None
 
 
 def preprocessing_of_clip(image_size: tuple[int, int]) -> Preprocessing:
+    """Returns the preprocessing that all of OpenAI's CLIPs were trained with."""
     return Preprocessing(tuple(image_size), CLIP_MEAN, CLIP_STD, interpolation="bicubic", antialias=True)
 
 
@@ -133,6 +136,7 @@ _NAMES = {
 
 
 def _to_timm(visual: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Renames the tensors of OpenAI's image tower to timm's names."""
     state = {
         "cls_token": visual["class_embedding"].reshape(1, 1, -1),
         "pos_embed": visual["positional_embedding"][None],

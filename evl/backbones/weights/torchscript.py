@@ -1,9 +1,9 @@
-"""The tensors of a TorchScript archive, read without TorchScript and without pickle.
+"""Reads the tensors of a TorchScript archive, without TorchScript and without pickle.
 
-``torch.load(weights_only=True)`` refuses such archives, and ``torch.jit.load`` runs what is in them. The pickle inside
-describes modules and tensors. Here its operations are walked through one by one (``pickletools`` only parses). A name
-in it never becomes a Python object: it stays a name. Only what TorchScript writes around tensors is answered; all else
-is refused.
+``torch.load(weights_only=True)`` refuses such archives, and ``torch.jit.load`` runs the code in them. The pickle inside
+describes modules and tensors. ``pickletools`` only parses its operations; this module carries them out one by one. A
+global in the pickle never becomes a Python object: it stays a name. Operations and names that TorchScript does not need
+for tensors are refused.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ STORAGES = {
 
 
 class Refused(Exception):
-    """What stands in a file and is not taken from it: the reason, to stand behind 'refused: '."""
+    """A file holds something that evl does not read. The message is the reason, to follow 'refused: '."""
 
 
 class Name(NamedTuple):
-    """A global of a pickle: only its name."""
+    """The name of a global in a pickle."""
 
     module: str
     name: str
 
 
 class Module:
-    """Stands for a scripted module, or another object of TorchScript: holds what the pickle says of it."""
+    """Stands for a scripted module, or another object of TorchScript, and holds its ``state`` from the pickle."""
 
     def __init__(self):
         self.state = {}
@@ -50,27 +50,29 @@ class Module:
 
 _TENSOR = Name("torch._utils", "_rebuild_tensor_v2")
 _ORDERED = Name("collections", "OrderedDict")
-_PUSHED = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_CONSTANTS = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"}
-_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+# operations that combine as many values from the top of the stack
+_COUNTS = {
+    **dict.fromkeys(("TUPLE1", "APPEND", "BUILD", "BINPERSID"), 1),
+    **dict.fromkeys(("TUPLE2", "SETITEM", "REDUCE", "NEWOBJ"), 2),
+    "TUPLE3": 3,
+}
 _MOST_ATTRIBUTES, _DEEPEST = 200_000, 64
 
 
 def read_pickle(data: bytes, storage: Callable[[torch.dtype, str, int], Tensor]):
-    """What the ``data.pkl`` of a TorchScript archive describes: modules, dicts, lists, tuples, numbers, text, tensors.
+    """Returns the object in the ``data.pkl`` of a TorchScript archive.
 
-    ``storage(dtype, key, count)`` gives the numbers of a tensor. Raises Refused for anything that is none of these, and
-    the errors of a damaged file (ValueError, IndexError, KeyError, TypeError, …).
+    It consists of Modules, dicts, lists, tuples, numbers, text and tensors. ``storage(dtype, key, count)`` returns the
+    numbers of a tensor. Raises Refused for any other content, and the errors of a damaged file (ValueError, IndexError,
+    KeyError, TypeError, …).
     """
     stack, marks, memo = [], [], {}
     for operation, argument, _ in pickletools.genops(data):
         code = operation.name
         if code == "STOP":
             return stack.pop()
-        elif code in _PUSHED:
-            stack.append(_PUSHED[code])
-        elif code in _CONSTANTS:
-            stack.append(argument)
+        if code in _VALUES:
+            stack.append(_VALUES[code](argument))
         elif code in ("BINPUT", "LONG_BINPUT"):
             memo[argument] = stack[-1]
         elif code in ("BINGET", "LONG_BINGET"):
@@ -78,45 +80,36 @@ def read_pickle(data: bytes, storage: Callable[[torch.dtype, str, int], Tensor])
         elif code == "MARK":
             marks.append(stack)
             stack = []
-        elif code in _TUPLES:
-            start = len(stack) - _TUPLES[code]
-            stack[start:] = [tuple(stack[start:])]
-        elif code == "EMPTY_LIST":
-            stack.append([])
-        elif code == "EMPTY_DICT":
-            stack.append({})
         elif code in ("TUPLE", "APPENDS", "SETITEMS"):
             items, stack = stack, marks.pop()
-            if code == "TUPLE":
-                stack.append(tuple(items))
-            elif code == "APPENDS":
-                _only(list, stack[-1]).extend(items)
-            else:
-                keys = [_only(str | int | float, key) for key in items[::2]]
-                _only(dict, stack[-1]).update(zip(keys, items[1::2], strict=True))
-        elif code == "APPEND":
-            item = stack.pop()
-            _only(list, stack[-1]).append(item)
-        elif code == "SETITEM":
-            value, key = stack.pop(), stack.pop()
-            _only(dict, stack[-1])[_only(str | int | float, key)] = value
-        elif code == "GLOBAL":
-            stack.append(_known(argument))
-        elif code == "BINPERSID":
-            stack.append(_storage(stack.pop(), storage))
-        elif code in ("REDUCE", "NEWOBJ"):
-            arguments, called = _only(tuple, stack.pop()), _only(Name, stack.pop())
-            stack.append(_answer(called, arguments))
-        elif code == "BUILD":
-            state = stack.pop()
-            _only(Module, stack[-1]).state = state
+            _combine(code, items, stack, storage)
+        elif code in _COUNTS:
+            items = [stack.pop() for _ in range(_COUNTS[code])][::-1]
+            _combine(code, items, stack, storage)
         elif code != "PROTO":
             raise Refused(f"the archive uses the operation {code}, which no tensor needs")
     raise ValueError("a pickle without an end")
 
 
+def _combine(code: str, items: list, stack: list, storage: Callable[[torch.dtype, str, int], Tensor]) -> None:
+    """Carries out an operation on ``items``, which were on top of the stack."""
+    if code.startswith("TUPLE"):
+        stack.append(tuple(items))
+    elif code in ("APPEND", "APPENDS"):
+        _only(list, stack[-1]).extend(items)
+    elif code in ("SETITEM", "SETITEMS"):
+        keys = [_only(str | int | float, key) for key in items[::2]]
+        _only(dict, stack[-1]).update(zip(keys, items[1::2], strict=True))
+    elif code == "BUILD":
+        _only(Module, stack[-1]).state = items[0]
+    elif code == "BINPERSID":
+        stack.append(_storage(items[0], storage))
+    else:  # REDUCE, NEWOBJ
+        stack.append(_answer(_only(Name, items[0]), _only(tuple, items[1])))
+
+
 def tensors_below(module) -> dict[str, Tensor]:
-    """The tensors of a scripted module by dotted name. Refused for modules that are nested without end."""
+    """Returns the tensors of a scripted module by dotted name. Raises Refused for modules nested too deeply."""
     tensors: dict[str, Tensor] = {}
     queue = [("", module, 0)]
     for number in range(_MOST_ATTRIBUTES):
@@ -129,38 +122,52 @@ def tensors_below(module) -> dict[str, Tensor]:
             tensors[name] = value
         elif type(value) is Module and isinstance(value.state, Mapping):
             queue += [(f"{name}.{key}" if number else str(key), part, depth + 1) for key, part in value.state.items()]
-    raise Refused("modules nested without end")
+    raise Refused("modules nested too deeply, or without end")
 
 
 def _only(kind, value):
-    """``value``, if its type is the expected one."""
+    """Returns ``value``. Raises Refused if it is not of the type ``kind``."""
     if not isinstance(value, kind):
         raise Refused(f"the archive has a {type(value).__name__} where no tensor needs one")
     return value
 
 
-def _known(asked: str) -> Name:
-    """The name, if it is one of those that describe tensors or what TorchScript puts around them."""
-    known = Name(*asked.split(" ", 1))
+def _known(text: str) -> Name:
+    """Returns the name. Raises Refused unless TorchScript uses it to describe tensors or their containers."""
+    name = Name(*text.split(" ", 1))
     if (
-        known in (_TENSOR, _ORDERED, Name("torch", "device"))
-        or (known.module == "torch" and known.name in STORAGES)
-        or known.module in ("__torch__", "torch.jit._pickle")
-        or known.module.startswith("__torch__.")
+        name in (_TENSOR, _ORDERED, Name("torch", "device"))
+        or (name.module == "torch" and name.name in STORAGES)
+        or name.module in ("__torch__", "torch.jit._pickle")
+        or name.module.startswith("__torch__.")
     ):
-        return known
-    asked = ascii(f"{known.module:.60}.{known.name:.60}")[1:-1]
+        return name
+    shown = ascii(f"{name.module:.60}.{name.name:.60}")[1:-1]
     raise Refused(
-        f"the archive asks for {asked}, which is no tensor: it holds code (Python objects), which is never loaded"
+        f"the archive refers to {shown}, which is no tensor: it holds code (Python objects), which is never loaded"
     )
 
 
+# operations that put a value on the stack, made of their argument
+_VALUES: dict[str, Callable[[object], object]] = {
+    "NONE": lambda argument: None,
+    "NEWTRUE": lambda argument: True,
+    "NEWFALSE": lambda argument: False,
+    **dict.fromkeys(("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"), lambda argument: argument),
+    "EMPTY_TUPLE": lambda argument: (),
+    "EMPTY_LIST": lambda argument: [],
+    "EMPTY_DICT": lambda argument: {},
+    "GLOBAL": _known,
+}
+
+
 def _answer(called: Name, arguments: tuple):
+    """Returns what a call of the name would give: a tensor, a dict, a list, or a Module without content."""
     if called == _TENSOR:
         return rebuild_tensor(*arguments[:4])
-    if called == _ORDERED:  # of hooks, always empty
+    if called == _ORDERED:  # the hooks of a tensor, always empty
         return {}
-    if called.module == "torch.jit._pickle":  # lists with a type
+    if called.module == "torch.jit._pickle":  # typed lists
         return arguments[0] if arguments and type(arguments[0]) is list else Module()
     if called.module == "torch" and called.name in STORAGES:
         raise Refused(f"the archive calls torch.{called.name}, which no tensor needs")
@@ -175,11 +182,11 @@ def _storage(pid, storage: Callable[[torch.dtype, str, int], Tensor]) -> Tensor:
 
 
 def rebuild_tensor(numbers: Tensor, offset: int, size: tuple, stride: tuple) -> Tensor:
-    """A view on stored numbers. Raises Refused where it would be larger than they are."""
+    """Returns a view of stored numbers. Raises Refused if it would have more elements than there are numbers."""
     if not isinstance(numbers, Tensor):
         raise Refused("a tensor without stored numbers")
     if min((*size, *stride, offset)) < 0:
         raise Refused(f"a tensor of shape {tuple(size)}, strides {tuple(stride)}, offset {offset}")
-    if math.prod(size) > numbers.numel():  # a stride of 0 would make terabytes out of nothing
+    if math.prod(size) > numbers.numel():  # with a stride of 0, a small file could claim terabytes
         raise Refused(f"a tensor of shape {tuple(size)} out of {numbers.numel()} stored numbers")
     return numbers.as_strided(size, stride, offset)  # checks bounds

@@ -1,7 +1,8 @@
-"""The forms weights come in, recognised by their keys, and their names in timm's.
+"""Recognizes the layout of a weights file by its keys, and renames its tensors to timm's names.
 
-timm's own converters (``checkpoint_filter_fn``) know OpenAI's CLIP, DINOv2 and DINOv3, EVA, Perception Encoder and
-AIMv2 in their authors' layouts. The tables here are for what they do not know: Hugging Face transformers.
+A weights layout is the set of names that a file gives to its tensors. timm's own converters (``checkpoint_filter_fn``)
+read OpenAI's CLIP, DINOv2 and DINOv3, EVA, Perception Encoder and AIMv2 in their authors' layouts. The tables here are
+for the layouts of Hugging Face transformers, which timm does not read.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from torch import Tensor
 from evl.errors import BackboneError
 
 
-class Layout(NamedTuple):
-    """``name`` for people; ``prefix``: what stands before the image tower's names in the file."""
+class WeightsLayout(NamedTuple):
+    """A weights layout: its ``name`` for messages, and the ``prefix`` of the image tower's names in the file."""
 
     name: str
     prefix: str
@@ -28,16 +29,16 @@ class Layout(NamedTuple):
 
     @property
     def has_flat_patches(self) -> bool:
-        """Whether kernels of patches may come as matrices, in a known order: SigLIP 2 with free aspect (NaFlex)."""
+        """Whether patch kernels may be matrices, in a known order: those of SigLIP 2 with free aspect (NaFlex) are."""
         return self.name == "Hugging Face SigLIP"
 
     @property
     def is_clip(self) -> bool:
-        """Whether the same names are used with QuickGELU and with GELU."""
+        """Whether weights with these names may have been trained with QuickGELU or with GELU."""
         return self.name in ("OpenAI CLIP", "open_clip", "Hugging Face CLIP")
 
 
-# the last part of the key by which a layout is found; the first that is there counts
+# (the last part of a key, the layout that has it); the first one found counts
 _SIGNS = (
     ("embeddings.patch_embedding.weight", "Hugging Face CLIP"),
     ("embeddings.patch_embeddings.projection.weight", "Hugging Face ViT"),
@@ -49,23 +50,24 @@ _SIGNS = (
 )
 
 
-def recognize_form(keys: Iterable[str], path, is_openai: bool = False) -> Layout:
-    """The layout of a file by its keys. ``is_openai``: known to be OpenAI's, not only of that form.
+def recognize_layout(keys: Iterable[str], path, is_openai: bool = False) -> WeightsLayout:
+    """Returns the layout of a file by its keys. ``is_openai``: the file is known to be OpenAI's own.
 
-    Raises BackboneError for unknown forms and for files with several image towers.
+    Raises BackboneError for unknown layouts and for files with several image towers.
     """
     keys = set(keys)
     for sign, name in _SIGNS:
         prefixes = sorted({key.removesuffix(sign) for key in keys if key == sign or key.endswith(f".{sign}")})
-        if name == "OpenAI CLIP":  # residual networks have a conv1 as well
+        if name == "OpenAI CLIP":  # residual networks have a conv1 too
             prefixes = [prefix for prefix in prefixes if f"{prefix}transformer.resblocks.0.ln_1.weight" in keys]
         if len(prefixes) > 1:
             raise BackboneError(
                 f"{path} holds several image encoders ({', '.join(prefix + '*' for prefix in prefixes[:4])}); "
-                "give a file with the one that is meant"
+                "give a file with only one"
             )
         if prefixes:
-            return Layout(_refined(name, prefixes[0], keys, is_openai), prefixes[0])
+            of_tower = {key.removeprefix(prefixes[0]) for key in keys if key.startswith(prefixes[0])}
+            return WeightsLayout(_refine(name, prefixes[0], of_tower, is_openai), prefixes[0])
     raise BackboneError(
         f"{path}: the layout of these weights is not known: {in_groups(keys)}. Known are vision transformers in the "
         "layouts of timm, OpenAI's CLIP, open_clip, Hugging Face transformers (CLIP, SigLIP, DINOv2, DINOv3, ViT, MAE, "
@@ -73,59 +75,56 @@ def recognize_form(keys: Iterable[str], path, is_openai: bool = False) -> Layout
     )
 
 
-def _refined(name: str, prefix: str, keys: set[str], is_openai: bool) -> str:
-    """What several authors' layouts share is told apart by further keys."""
-
-    def has(*parts: str) -> bool:
-        return any(prefix + part in keys for part in parts)
-
+def _refine(name: str, prefix: str, keys: set[str], is_openai: bool) -> str:
+    """Returns the layout among those that share a sign. ``keys``: of the image tower, without ``prefix``."""
     if name == "Hugging Face CLIP":
-        return name if has("embeddings.class_embedding") else "Hugging Face SigLIP"
-    if name == "Hugging Face ViT":
-        if has("encoder.layer.0.layer_scale1.lambda1"):
-            return "Hugging Face DINOv2" + (" with registers" if has("embeddings.register_tokens") else "")
-        return name
+        return name if "embeddings.class_embedding" in keys else "Hugging Face SigLIP"
+    if name == "Hugging Face ViT" and "encoder.layer.0.layer_scale1.lambda1" in keys:
+        return "Hugging Face DINOv2" + (" with registers" if "embeddings.register_tokens" in keys else "")
     if name == "OpenAI CLIP":
-        if has("attn_pool.probe", "transformer.resblocks.0.ls_1.gamma") or not has("class_embedding"):
+        if "class_embedding" not in keys or keys & {"attn_pool.probe", "transformer.resblocks.0.ls_1.gamma"}:
             return "Perception Encoder"
         return name if is_openai else "open_clip"
     if name == "timm":
-        if prefix.endswith("visual.trunk."):
-            return "open_clip with timm's tower"
-        if has("storage_tokens"):
-            return "DINOv3"
-        if has("mask_token") and has("blocks.0.ls1.gamma"):
-            return "DINOv2"
-        if has("decoder_pred.weight"):
-            return "MAE"
-        if has("blocks.0.mlp.w1.weight", "blocks.0.mlp.w12.weight", "blocks.0.attn.inner_attn_ln.weight"):
-            return "EVA"
+        return "open_clip with timm's tower" if prefix.endswith("visual.trunk.") else _refine_timm(keys)
     return name
 
 
-def tower_of(state: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
-    """The image tower alone, without the prefix; text towers, pretraining decoders and projections stay behind."""
+def _refine_timm(keys: set[str]) -> str:
+    if "storage_tokens" in keys:
+        return "DINOv3"
+    if keys >= {"mask_token", "blocks.0.ls1.gamma"}:
+        return "DINOv2"
+    if "decoder_pred.weight" in keys:
+        return "MAE"
+    if keys & {"blocks.0.mlp.w1.weight", "blocks.0.mlp.w12.weight", "blocks.0.attn.inner_attn_ln.weight"}:
+        return "EVA"
+    return "timm"
+
+
+def tower_of(state: Mapping[str, Tensor], layout: WeightsLayout) -> dict[str, Tensor]:
+    """Returns the tensors of the image tower, without the prefix, text towers, pretraining decoders and projections."""
     return {
         key.removeprefix(layout.prefix): value
         for key, value in state.items()
-        if key.startswith(layout.prefix) and not _BESIDE.match(key.removeprefix(layout.prefix))
+        if key.startswith(layout.prefix) and not _OTHER_PARTS.match(key.removeprefix(layout.prefix))
     }
 
 
-# what stands beside an image tower that has no prefix of its own
-_BESIDE = re.compile(
+# parts of a file that are not the image tower, if the tower has no prefix
+_OTHER_PARTS = re.compile(
     r"(text|text_model|text_projection|visual_projection|logit_scale|logit_bias|transformer\.|token_embedding|ln_final"
     r"|positional_embedding$|decoder|classifier|input_resolution$|context_length$|vocab_size$|visual\.head\.|lm_head"
     r"|projectors\.|local_cls_norm|dino_head|ibot_head)"
 )
-_BESIDE_IN_CLIP = re.compile(r"(text|logit_scale|logit_bias)")
+_OTHER_PARTS_OF_CLIP = re.compile(r"(text|logit_scale|logit_bias)")
 
 
-def for_timm(state: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
-    """The image tower under the names timm's converters look for."""
+def for_timm(state: Mapping[str, Tensor], layout: WeightsLayout) -> dict[str, Tensor]:
+    """Returns the image tower under the names that timm's converters read."""
     if layout.name in ("OpenAI CLIP", "open_clip", "Perception Encoder"):
         tower = {k.removeprefix(layout.prefix): v for k, v in state.items() if k.startswith(layout.prefix)}
-        return {f"visual.{k}": v.float() for k, v in tower.items() if not _BESIDE_IN_CLIP.match(k)}
+        return {f"visual.{k}": v.float() for k, v in tower.items() if not _OTHER_PARTS_OF_CLIP.match(k)}
     return tower_of(state, layout)
 
 
@@ -160,7 +159,7 @@ _OUTSIDE = {
     **{
         f"{theirs}.{part}": f"{ours}.{part}"
         for theirs, ours in (
-            ("pre_layrnorm", "norm_pre"),  # their spelling
+            ("pre_layrnorm", "norm_pre"),  # spelled so in transformers
             ("post_layernorm", "norm"),
             ("layernorm", "norm"),
             ("norm", "norm"),
@@ -178,11 +177,12 @@ _NOT_READ = re.compile(r"(embeddings\.(mask_token|position_ids)$|pooler\.|head\.
 
 
 def from_hugging_face(
-    tower: Mapping[str, Tensor], layout: Layout, wanted: Collection[str], patch_size: tuple[int, int]
+    tower: Mapping[str, Tensor], layout: WeightsLayout, wanted: Collection[str], patch_size: tuple[int, int]
 ) -> dict[str, Tensor]:
-    """A tower of transformers → timm's names, as far as known; the rest keeps its own, to be told.
+    """Renames the image tower of a Hugging Face model to timm's names; unknown names stay, and are reported later.
 
-    ``wanted``: the names of the timm model, which say how it wants queries, keys and values.
+    ``wanted``: the names of the timm model, which show whether it joins queries, keys and values. Raises BackboneError
+    for a tensor that the file holds under two names.
     """
     state = _Once()
     for key, value in tower.items():
@@ -213,33 +213,33 @@ def from_hugging_face(
 
 
 class _Once(dict):
-    """Names that may be given once: a file with a tensor under two of its names does not say which one counts."""
+    """A dict whose items may be set once: of a tensor that a file holds under two names, neither is preferred."""
 
     def __setitem__(self, name: str, value: Tensor) -> None:
         if name in self:
-            raise BackboneError(f"the file holds {name} under two of its names")
+            raise BackboneError(f"the file holds {name} under two names")
         super().__setitem__(name, value)
 
 
-def _reshape(state: dict[str, Tensor], layout: Layout, patch_size: tuple[int, int]) -> None:
+def _reshape(state: dict[str, Tensor], layout: WeightsLayout, patch_size: tuple[int, int]) -> None:
     for name in ("cls_token", "reg_token", "pos_embed"):
         if name in state and state[name].ndim < 3:
             state[name] = state[name].reshape(1, -1, state[name].shape[-1])
     kernel = state.get("patch_embed.proj.weight")
     if kernel is not None and kernel.ndim == 2 and kernel.shape[1] == 3 * patch_size[0] * patch_size[1]:
-        # ``has_flat_patches``: they come flattened as (height, width, channel); others were refused before
+        # flattened as (height, width, channel); layouts without ``has_flat_patches`` were refused before
         state["patch_embed.proj.weight"] = kernel.reshape(-1, *patch_size, 3).permute(0, 3, 1, 2)
     if layout.name.endswith("with registers") and {"cls_token", "pos_embed"} <= state.keys():
-        # timm has no position for the class token here: it is added to it
+        # timm has no position for the class token here, so the token includes it
         state["cls_token"] = state["cls_token"] + state["pos_embed"][:, :1]
         state["pos_embed"] = state["pos_embed"][:, 1:]
 
 
 def _join_attention(state: dict[str, Tensor], wanted: Collection[str]) -> None:
-    """Queries, keys and values as one projection, where the model has one.
+    """Joins queries, keys and values into one projection if the model has one.
 
-    Biases only all three together, or without the keys' where the model has no such bias (DINOv3); a bias the model has
-    no place for may go only if it is zero. Others keep their names, to be told.
+    Biases are joined only if all three are there, or without that of the keys if the model has none (DINOv3). A bias
+    that the model lacks is dropped only if it is zero. Other biases keep their names, and are reported later.
     """
     for name in [name for name in state if name.endswith(".attn.q.weight")]:
         at = name.removesuffix("q.weight")
@@ -267,7 +267,7 @@ def _join_attention(state: dict[str, Tensor], wanted: Collection[str]) -> None:
 
 
 def in_groups(keys: Collection[str], most: int = 6) -> str:
-    """Keys as a short text: by what they begin with, numbered blocks as ranges, with counts and an example.
+    """Returns keys as a short text: grouped by how they begin, numbered blocks as ranges, with counts and an example.
 
     "blocks.3–11 (108, such as blocks.3.norm1.weight), text_model.* (148, such as …)"
     """
@@ -296,7 +296,7 @@ def in_groups(keys: Collection[str], most: int = 6) -> str:
 
 
 def _ranges(indices: list[int]) -> str:
-    """[3, 4, 5, 9] -> "3–5,9"."""
+    """Returns numbers as ranges: [3, 4, 5, 9] -> "3–5,9"."""
     runs: list[list[int]] = []
     for index in sorted(indices):
         if runs and index == runs[-1][-1] + 1:
