@@ -112,7 +112,7 @@ def test_what_pickle_itself_would_run(tmp_path, marker):
     """The payloads are alive: pickle runs them. torch.save's own forms of the same are refused."""
     for old in (True, False):
         torch.save({"model": Touch(marker)}, tmp_path / "evil.pth", _use_new_zipfile_serialization=not old)
-        assert "asks for" in said_of(tmp_path / "evil.pth")
+        assert "refers to" in said_of(tmp_path / "evil.pth")
         assert "holds code" in said_of(tmp_path / "evil.pth")
     alive = tmp_path / "alive"
     for name in ("reduce", "reduce eval", "inst", "obj", "stack global"):

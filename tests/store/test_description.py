@@ -185,7 +185,7 @@ def lied(change):
         (lambda c: c.pop("config"), "config: .*required"),
         (lambda c: c["config"]["model"].update(taps=[3, 2]), "config.model: taps must be block numbers"),
         (lambda c: c["config"]["model"].update(taps=[]), "config.model: taps must be block numbers"),
-        (lambda c: c["config"]["model"].update(taps=[7]), "blocks .7. were asked for; the backbone has 1 to 6"),
+        (lambda c: c["config"]["model"].update(taps=[7]), "blocks .7. were asked for; the backbone has blocks 1 to 6"),
         (lambda c: c["config"]["model"].update(taps="last 7"), "the last 7 were asked for"),
         (lambda c: c["config"]["model"].update(taps="all") or c["spec"].update(depth=1 << 20), "more than 9,999"),
         (lambda c: c["config"].update(surprise={}), "config.surprise"),
