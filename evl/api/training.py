@@ -132,7 +132,7 @@ def few_shot(
     progress: bool | Report = True,
     **start: Any,
 ) -> FewShotResult:
-    """Trains heads on a few videos of each class, again and again, and judges them: how many labels are enough?
+    """Trains models on a few videos per class, with several draws of the videos, and judges them.
 
         evl.few_shot(data="store", out="runs/few", shots=[1, 2, 4, 8, 16]).rows[0].mean
 
@@ -140,7 +140,7 @@ def few_shot(
         data: a store of features with validation videos.
         shots: numbers of training videos of each class.
         draws: for each of ``shots``, how many times the videos are drawn, 2 to 20; None: 5.
-        keep_runs: keep every head and its predictions.
+        keep_runs: keep every model and its predictions.
         resume: go on in ``out`` with those of ``shots`` that are not done; no argument above may be given.
 
     The other arguments are those of ``evl.train``. Raises errors of ``evl.errors``.
@@ -166,13 +166,13 @@ def sweep(
     progress: bool | Report = True,
     **start: Any,
 ) -> SweepResult:
-    """Trains a head for every combination of ``grid`` in one pass over the data, and chooses by the validation videos.
+    """Trains a learner for every combination of ``grid`` in one pass over the data; validation videos choose the best.
 
         result = evl.sweep(data="store", out="sweeps/lr", grid={"lr": [1e-4, 3e-4], "temporal_conv": [True, False]})
         model = evl.load("sweeps/lr/best")
 
     ``grid``: name of a setting → the values to try; or texts as on the command line, "training.lr=1e-4,3e-4". The
-    other arguments are those of ``evl.train``. Every head is saved as a run in ``out``. Raises errors of
+    other arguments are those of ``evl.train``. Every learner is saved as a run in ``out``. Raises errors of
     ``evl.errors``.
     """
     grid = [grid] if isinstance(grid, str) else grid

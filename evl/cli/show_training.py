@@ -39,7 +39,7 @@ def show_few_shot(result) -> None:
         return
     others = {name: metric for name, metric in result.metrics.items() if name != "top1"}
     titles = [metric.title for metric in others.values()]
-    table = Table("videos a class", "in all", "top-1", "95 % interval", *titles, "seconds a run")
+    table = Table("videos per class", "in all", "top-1", "95 % interval", *titles, "seconds per run")
     for row in result.rows:
         seconds = sum(row.seconds) / len(row.seconds)
         means = [metric.text(row.mean_of(name), 2) for name, metric in others.items()]
@@ -56,7 +56,7 @@ def show_sweep(result, out: Path, as_json: bool) -> None:
     _tell_damaged(result, out)
     if dropped := len(result.ranked) - len(result.judged):
         problem = result.ranked[-1].problem
-        tell(f"{dropped} of {len(result.ranked)} heads were dropped, such as one with {problem}", style="yellow")
+        tell(f"{dropped} of {len(result.ranked)} learners were dropped, such as one with {problem}", style="yellow")
     if as_json:
         print_json(result.to_dict())
         return
@@ -64,24 +64,24 @@ def show_sweep(result, out: Path, as_json: bool) -> None:
     say(f"by {result.best.evaluation.protocol}")
     if (result.as_good or 0) > 1:
         say(
-            f"{result.as_good - 1} other heads of {len(result.judged)} cannot be told from the chosen one: "
+            f"{result.as_good - 1} other learners of {len(result.judged)} cannot be told from the chosen one: "
             "their 95 % intervals overlap with its"
         )
     say(result.verdict)
     if result.outcome is not None:
         say(result.outcome.sentence)
     say(
-        f"{len(result.ranked)} heads, {result.steps} steps: {result.training_seconds:.0f} s of training, "
+        f"{len(result.ranked)} learners, {result.steps} steps: {result.training_seconds:.0f} s of training, "
         f"{result.judging_seconds:.0f} s of judging; all of it is in {out} (sweep.png shows it); next: "
         f"evl predict {out / 'best'} VIDEO"
     )
 
 
 def table_of(result) -> Table:
-    """A row per head, best first."""
+    """A row per learner, best first."""
     table = Table(box=box.SIMPLE_HEAD)
     keys = list(result.best.settings)
-    table.add_column("head", justify="right")
+    table.add_column("learner", justify="right")
     for key in keys:
         table.add_column(escape(key.partition(".")[2]), justify="right")
     by = result.config.training.select_by
@@ -90,17 +90,17 @@ def table_of(result) -> Table:
     has_interval = shown[by].metric.interval is not None
     for name in (titles[0], *["95 %"] * has_interval, *titles[1:], "train top-1", "parameters"):
         table.add_column(name, justify="right")
-    for head in result.ranked:
-        values = [f"{head.number:03d}", *(escape(head.settings[key]) for key in keys)]
-        if head.evaluation is None:
+    for learner in result.ranked:
+        values = [f"{learner.number:03d}", *(escape(learner.settings[key]) for key in keys)]
+        if learner.evaluation is None:
             empty = [""] * (len(titles) + has_interval)
-            table.add_row(*values, "dropped", *empty, f"{head.trainable:,}", style="yellow")
+            table.add_row(*values, "dropped", *empty, f"{learner.trainable:,}", style="yellow")
             continue
-        scores = [head.evaluation.metrics.scores[name] for name in shown]
+        scores = [learner.evaluation.metrics.scores[name] for name in shown]
         texts = [one.text().removesuffix(" %") for one in scores]
         interval = ["–".join(f"{end:.1f}" for end in scores[0].interval or ())] if has_interval else []
         table.add_row(
-            *values, texts[0], *interval, *texts[1:], f"{head.curve[-1][3]:.1f}" if head.curve else "",
-            f"{head.trainable:,}", style="bold" if head is result.best else None,
+            *values, texts[0], *interval, *texts[1:], f"{learner.curve[-1][3]:.1f}" if learner.curve else "",
+            f"{learner.trainable:,}", style="bold" if learner is result.best else None,
         )  # fmt: skip
     return table

@@ -13,7 +13,7 @@ NAME = "sweep"
 
 
 def command(
-    out: Annotated[Path, typer.Option(help="Folder of the sweep, made new: every head a run, the best one, a table.")],
+    out: Annotated[Path, typer.Option(help="Folder of the sweep, made new: a run per learner, the best one, a table.")],
     features: Features = None,
     data: Data = None,
     backbone: Encoder = None,
@@ -26,24 +26,24 @@ def command(
             "--set",
             metavar="KEY=VALUE,VALUE,…",
             help="All combinations are tried: --set training.lr=1e-4,3e-4 --set model.temporal_conv=true,false is four "
-            "heads. A list, such as model.taps=[3,6,9], is one value.",
+            "learners. A list, such as model.taps=[3,6,9], is one value.",
         ),
     ] = [],  # noqa: B006  (typer copies it)
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the sweep in --out from its newest checkpoint.")
     ] = False,
     keep_predictions: Annotated[
-        bool, typer.Option("--predictions", help="Write the predictions of every head, not only of the chosen one.")
+        bool, typer.Option("--predictions", help="Write the predictions of every learner, not only of the chosen one.")
     ] = False,
     device: Device = None,
     json: Json = False,
 ) -> None:
     """Try many settings in one pass over the data; choose by the validation videos.
 
-    Heads (decoder and classifier) may differ in model.* and in training.lr, weight_decay, warmup_steps,
-    label_smoothing, clip_grad_norm and seed (initial values); they share clips, batches, steps and precision. Every
-    head is saved as a run in --out/heads, the chosen one in --out/best. The chosen one's score is optimistic, because
-    this score chose it; where there is a test split, it alone is judged on that, once.
+    Learners (decoder and head) may differ in model.* and in training.lr, weight_decay, warmup_steps, label_smoothing,
+    clip_grad_norm and seed (initial values). They share clips, batches, steps and precision. Every learner is saved as
+    a run in --out/learners, the chosen one in --out/best. The score of the chosen one is optimistic, because it was
+    chosen by this score. If there is a test split, only the chosen one is judged on it, once.
     """
     from evl.api.training import sweep
     from evl.cli.common import to_go_on

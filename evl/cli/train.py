@@ -28,14 +28,14 @@ def command(
         str | None,
         typer.Option(
             metavar="K,K,…",
-            help="Few-shot, with --features: heads trained on K videos of each class, such as 1,2,4,8,16.",
+            help="Few-shot, with --features: train models on K videos per class, such as 1,2,4,8,16.",
         ),
     ] = None,
     draws: Annotated[
         int | None, typer.Option(help="With --shots: how many times the videos are drawn, 2 to 20; default: 5.")
     ] = None,
     keep_runs: Annotated[
-        bool, typer.Option("--keep-runs", help="With --shots: keep every head and its predictions.")
+        bool, typer.Option("--keep-runs", help="With --shots: keep every model and its predictions.")
     ] = False,
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Print how long it would take, from its first steps; write nothing.")
@@ -88,4 +88,4 @@ def _numbers(text: str | None) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(",")) if text is not None else ()
     except ValueError:
-        raise ConfigError(f"--shots {text}: expected numbers of videos a class, such as 1,2,4,8,16") from None
+        raise ConfigError(f"--shots {text}: expected numbers of videos per class, such as 1,2,4,8,16") from None

@@ -1,4 +1,4 @@
-"""What a training keeps in its folder while it goes on: checkpoints, curves, damaged videos, the best model so far."""
+"""Keeps a training in its folder while it runs: checkpoints, curves, damaged videos, the best model so far."""
 
 from __future__ import annotations
 
@@ -26,16 +26,21 @@ log = logging.getLogger("evl")
 
 
 class RunKeeper(Keeper):
-    """Keeps a training in ``folder``; everything but the damage of one process is written by the first.
+    """Keeps a training in ``folder``. Only the first process writes.
 
     Args:
-        damaged: path → reason, filled.
+        folder: of the run.
+        config: of the run.
+        stream: of the training clips.
+        world: the processes of this training.
+        damaged: path → reason; damaged videos are added to it.
         resume: whether to go on from the newest checkpoint.
-        moved: old path → new one, of videos that a resumed run finds elsewhere.
-        judge: judges the learner's model on the validation videos, ``judge(progress)``; None: the training is not
-            validated on its way.
-        keep_last: checkpoints; None for the config's number.
-        log_curve: whether reports go to ``metrics.jsonl`` and TensorBoard (one learner only).
+        moved: old path → new path, for videos that were moved since the checkpoint.
+        judge: ``judge(progress)`` evaluates the learner's model on the validation videos; None: no validation while
+            training.
+        log_curve: whether reports go to ``metrics.jsonl`` and TensorBoard (only with one learner).
+        keep_last: number of checkpoints to keep; None: as in ``config``.
+        progress: called while ``judge`` runs.
     """
 
     def __init__(
@@ -56,12 +61,12 @@ class RunKeeper(Keeper):
         self.folder, self.config, self.stream, self.world = folder, config, stream, world
         self.damaged, self.resumes, self.judge, self.progress = damaged, resume, judge, progress
         self.log_curve, self._writer = log_curve, None
-        self.best, self.selected = math.inf, None  # ``Score.rank`` of the best model so far, and which it is, in words
-        self._has_told = False
+        self.best, self.selected = math.inf, None  # ``Score.rank`` of the best model so far, and its step in words
+        self._has_warned = False
         self.moved, self.keep_last = moved or {}, keep_last
         self.where = f": see {folder.path / 'damaged.csv'}"
         if world.is_main:
-            remove_abandoned(folder.checkpoints)  # by a run that was killed while saving
+            remove_abandoned(folder.checkpoints)  # of a run that was killed while saving
 
     def resume(self, learners: Learners) -> int:
         if not self.resumes:
@@ -70,9 +75,9 @@ class RunKeeper(Keeper):
         if saved := list_checkpoints(self.folder.checkpoints):
             state = load_checkpoint(saved[-1], learners, self.world)
             first, self.best, self.selected = state["step"], state["best"], state["selected"]
-            # what is gone is known from now, not from then
-            then = {self.moved.get(path, path): why for path, why in state["damaged"].items() if why != NO_FILE}
-            self.damaged.update(then)
+            # which files do not exist was checked again in this call
+            before = {self.moved.get(path, path): why for path, why in state["damaged"].items() if why != NO_FILE}
+            self.damaged.update(before)
         if self.world.is_main:
             self.folder.forget_after(first)
             if self.log_curve:
@@ -81,7 +86,10 @@ class RunKeeper(Keeper):
         return first
 
     def watch(self, learners: Learners, damaged: dict[int, str], done: int, *, everywhere: bool) -> None:
-        """Notes damaged videos; alone at once, many processes when they report (``everywhere``)."""
+        """Notes damaged videos and writes their list: a single process at once, several at each report.
+
+        Raises RunError if too many are damaged, after a checkpoint is saved.
+        """
         new = {self.stream.samples[index].path: why for index, why in damaged.items()}
         self.damaged.update(new)
         if not (everywhere or (new and self.world.size == 1)):
@@ -92,7 +100,7 @@ class RunKeeper(Keeper):
         try:
             stop_if_too_many(self.damaged, self.stream.samples, self.config)
         except RunError:
-            self.save(learners, done)  # so that a raised limit can go on from here
+            self.save(learners, done)  # so that the run can go on after the limit is raised
             raise
 
     def report(self, learners: Learners, done: int, speed: Speed) -> str:
@@ -100,15 +108,15 @@ class RunKeeper(Keeper):
             ((_, lr, loss, top1),) = [learner.curve[-1] for learner in learners.living]
             values = {"loss": loss, "train_top1": top1, **vars(speed)}
             self._log({"step": done, "lr": lr, "num_damaged": len(self.damaged), **values})
-        if not self._has_told and self.world.is_main:
-            self._has_told = True
+        if not self._has_warned and self.world.is_main:
+            self._has_warned = True
             for notice in self.stream.notices():
-                log.warning("of the videos trained on so far, %s", notice)
+                log.warning("among the training videos read so far, %s", notice)
         damaged = f"damaged {len(self.damaged)}  " if self.damaged else ""
         return super().report(learners, done, speed) + damaged
 
     def validate(self, learners: Learners, done: int, stop_requested: Callable[[], bool]) -> None:
-        """The validation videos, by few views where views cost much; the best model so far is kept."""
+        """Judges the model on the validation videos, and saves it to ``best`` if it is the best so far."""
         if self.judge is None:
             return
 
@@ -165,7 +173,7 @@ class RunKeeper(Keeper):
 
 
 def _tensorboard(folder: Path, *, purge_step: int | None):
-    """Curves; what a resumed run will write again is purged."""
+    """Writes curves. Points after ``purge_step``, which a resumed run writes again, are removed."""
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(folder / "tensorboard"), purge_step=purge_step)

@@ -1,6 +1,6 @@
-"""What a training came to, in one line: chance, training and validation score, and what to try next.
+"""The outcome of a training in one line: chance, training and validation score, and what to try next.
 
-Scores are compared by how much of the way from chance to 100 % they go, so the rules hold for 2 classes and for 400.
+A score is measured by its share of the way from chance to 100 %, so the rules are the same for 2 classes and for 400.
 docs/low-score.md explains them.
 """
 
@@ -16,7 +16,7 @@ from evl.config import RunConfig
 from evl.evaluation import Metrics
 from evl.types import Sample
 
-LITTLE = 0.2  # of the way from chance to 100 %: below it nothing was learned
+LITTLE = 0.2  # share of the way from chance to 100 %; with less, nothing was learned
 MUCH = 0.5
 LARGE_BACKBONE = "vit_base_patch16_clip_quickgelu_224.openai"
 PAGE = "docs/low-score.md"
@@ -31,10 +31,18 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """Scores are percents of top-1: ``train_top1`` of augmented training clips over the last tenth of the steps,
-    ``val_top1`` of the last evaluation, with its 95 % interval, and ``chance`` as ``Metrics.chance`` of the same videos
-    (of the training videos where none were judged). ``advice``: what to try next. ``selected``: what was chosen by the
-    validation videos, and by which metric."""
+    """The outcome of a training. Scores are top-1 in percent.
+
+    Attributes:
+        kind: what was learned.
+        chance: ``Metrics.chance`` of the validation videos; of the training videos if there are none.
+        train_top1: of augmented training clips, over the last tenth of the steps.
+        train_loss: of the same clips.
+        val_top1: of the last evaluation.
+        val_top1_interval: its 95 % interval.
+        advice: what to try next.
+        selected: what the validation videos decided, and by which metric.
+    """
 
     kind: Literal["memorized", "not_learned", "partly_learned", "learned", "not_judged"]
     chance: float
@@ -67,9 +75,17 @@ def outcome_of(
     is_swept: bool = False,
     selected: str | None = None,
 ) -> Outcome | None:
-    """``curve``: (step, mean loss, percent of hits) since the step before; ``metrics``: of the validation videos, None
-    if there are none; ``stored_clips``: of each training video, in a run from a store; ``is_swept``: chosen from a
-    sweep; ``selected``: see ``Outcome``. None for a curve without points."""
+    """The outcome of a training; None if ``curve`` has no points.
+
+    Args:
+        config: of the run.
+        curve: (step, mean loss, percent of hits) of each report, averages since the report before.
+        train: the training videos.
+        metrics: of the validation videos; None if there are none.
+        stored_clips: stored clips per training video, in a run from a store.
+        is_swept: whether the model was chosen in a sweep.
+        selected: see ``Outcome``.
+    """
     if not curve:
         return None
     loss, top1 = _at_the_end(curve)
@@ -82,7 +98,7 @@ def outcome_of(
 
 
 def _at_the_end(curve: Sequence[tuple[int, float, float]]) -> tuple[float, float]:
-    """(loss, percent of hits), means over the last tenth of the steps, at least over the last report."""
+    """(loss, percent of hits), averages over the last tenth of the steps, or over the last report if it is longer."""
     end = 0.9 * curve[-1][0]
     before = [0, *(step for step, *_ in curve)]
     last = [
@@ -95,12 +111,16 @@ def _at_the_end(curve: Sequence[tuple[int, float, float]]) -> tuple[float, float
 
 
 def _lift(top1: float, chance: float) -> float:
-    """0 at chance, 1 at 100 %. Where there is one class only, chance is 100 % already: 1 for all right."""
+    """The share of the way from chance to 100 %. With one class, chance is 100 %: then 1 if all are right, else 0."""
     return (top1 - chance) / (100 - chance) if chance < 100 else float(top1 == 100)
 
 
 def _kind(train: float, metrics: Metrics) -> str:
-    """``train``: the training score's lift. Where few videos were judged, chance alone is not called memorizing."""
+    """``train``: ``_lift`` of the training score.
+
+    A low validation score counts as memorizing only if its interval is below the training score. With few videos, a
+    low score can be chance.
+    """
     val, val_at_most = (_lift(top1, metrics.chance) for top1 in (metrics.top1, metrics.top1_interval[1]))
     if max(train, val) < LITTLE:
         return "not_learned"
@@ -110,7 +130,7 @@ def _kind(train: float, metrics: Metrics) -> str:
 
 
 def _advice(kind: str, config: RunConfig, num_videos: int, stored_clips: int | None, is_swept: bool) -> tuple[str, ...]:
-    """The likely most helpful first, in an order of our choice."""
+    """What to try next; first what helps most often."""
     if kind == "learned":
         return ()
     training, clip = config.training, config.clip

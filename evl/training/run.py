@@ -1,4 +1,4 @@
-"""A whole run: from a config and a folder of videos to a trained, judged and saved model."""
+"""A run: trains a model by a config, evaluates it, and saves it in the folder of the run."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ from evl.training.sources import LiveStreams, RunStreams, StoredStreams, judge, 
 from evl.types import Sample
 
 log = logging.getLogger("evl")
-# what may change when a run goes on: nothing that decides its numbers
+# settings that may change when a run goes on. None of them decides its numbers: ``features`` and ``root`` are paths,
+# and the content of a store is compared
 _RESUMABLE = {
-    # where the store lies, what it holds is compared; where the videos lie
     "data": {"num_workers", "max_damaged_share", "features", "root"},
     "training": {"save_every", "keep_last", "log_every"},
 }
@@ -49,9 +49,16 @@ _RESUMABLE = {
 
 @dataclass(frozen=True)
 class RunResult:
-    """``evaluation`` is None if there were no validation videos; ``damaged``: training videos, path → reason;
-    ``missing``: listed videos that were not there, left out from the start (none where a run went on);
-    ``outcome``: chance, training and validation score, and what to try next."""
+    """The result of ``train``.
+
+    Attributes:
+        model: after the last step, in evaluation mode.
+        evaluation: None if there are no validation videos.
+        damaged: training videos that could not be read, path → reason.
+        folder: of the run.
+        missing: videos that are listed but did not exist when the run began; empty for a resumed run.
+        outcome: chance, training and validation score, and what to try next.
+    """
 
     model: Classifier
     evaluation: Evaluation | None
@@ -71,18 +78,26 @@ def train(
     progress: Report = lambda report: None,
     on_pace: Callable[[RunTime], None] = log_run_time,
 ) -> RunResult:
-    """Runs ``config`` in the folder ``out``, or goes on with the run there (``resume``; config None).
+    """Trains a model by ``config`` in the folder ``out``.
 
-    Under torchrun all processes call it; the first one writes. Raises errors of ``evl.errors``. A run that ends in an
-    error before its first step is done leaves no folder. ``on_pace`` is called with how long the run takes, once its
-    first steps are measured; the default logs it.
+    Under torchrun all processes call it, and the first one writes. A run that fails before its first step leaves no
+    folder. Raises errors of ``evl.errors``.
+
+    Args:
+        config: of the run; None with ``resume``, else None means the default config.
+        out: folder of the run.
+        resume: go on with the run in ``out`` from its newest checkpoint.
+        settings: changes of the config, such as ``training.lr=1e-4``.
+        device: of the model; None: as ``pick_device`` chooses.
+        progress: called after every step.
+        on_pace: called once with the time that the run takes, after its first steps. The default logs it.
     """
     folder = RunFolder(out)
     with join_world(device) as world:
         data = _go_on(folder, settings) if resume else _begin((config or RunConfig()).with_settings(settings))
         config = data.config
         model = _make_model(data, world, from_init=not (resume and list_checkpoints(folder.checkpoints)))
-        # whatever can be refused is refused before there is a folder
+        # everything that can raise for wrong settings comes before the folder is made
         selecting_metric(config, data.class_names, data.val)
         damaged = {sample.path: NO_FILE for sample in data.gone}
         stop_if_too_many(damaged, data.train, config)
@@ -115,7 +130,7 @@ def train(
         if data.val:
             try:
                 evaluation = judged(progress)[0]
-            except DataError as error:  # what was trained is saved first
+            except DataError as error:  # raised later, after the model is saved
                 unjudged = error
         outcome = world.gather(_save(folder, data, model, evaluation, keeper.selected) if world.is_main else None)[0]
         if unjudged is not None:
@@ -126,15 +141,15 @@ def train(
 
 @dataclass(frozen=True)
 class _RunData:
-    """What a run reads.
+    """The data of a run.
 
     Attributes:
         config: with absolute paths and a number of steps.
         store: the features that are read instead of videos, or None.
-        missing: listed videos that are not there, by split; they are in neither ``train`` nor ``val``.
-        before: the config as a run that goes on was saved with it; None for a new run.
-        gone: training videos of a run that goes on which are not there any more.
-        moved: old path → new one, of videos of a run that goes on.
+        missing: for each split, videos that are listed but do not exist. They are in neither ``train`` nor ``val``.
+        before: the saved config of a resumed run; None for a new run.
+        gone: training videos of a resumed run that do not exist any more.
+        moved: old path → new path, for videos of a resumed run.
     """
 
     config: RunConfig
@@ -149,16 +164,16 @@ class _RunData:
 
 
 def _begin(config: RunConfig) -> _RunData:
-    """What a new run reads."""
+    """The data of a new run."""
     if config.model.decoder == "zero_shot":
         raise ConfigError(
             "model.decoder=zero_shot has nothing to train: judge it by evl evaluate --zero-shot, or start training "
             "from it by model.zero_shot_start=true"
         )
     if config.data.features is None:
-        found = find_splits(config, test=False)
-        splits = found.splits["train"], found.splits["val"]
-        data = _RunData(found.config, None, found.class_names, *splits, found.missing)
+        videos = find_splits(config, test=False)
+        splits = videos.splits["train"], videos.splits["val"]
+        data = _RunData(videos.config, None, videos.class_names, *splits, videos.missing)
     else:
         config, store = open_store(config)
         data = _RunData(config, store, *samples_of(store))
@@ -166,7 +181,7 @@ def _begin(config: RunConfig) -> _RunData:
 
 
 def _go_on(folder: RunFolder, settings: tuple[str, ...]) -> _RunData:
-    """What the run in ``folder`` reads: the videos or the features that it was begun with, where they lie now."""
+    """The data of a resumed run: the same videos or features as before, at their present paths."""
     before, names, train, val = folder.read()
     if not train:
         raise RunError(
@@ -179,8 +194,8 @@ def _go_on(folder: RunFolder, settings: tuple[str, ...]) -> _RunData:
         return _RunData(config, None, names, train, val, before=before, gone=gone, moved=moved)
     if not Path(config.data.features).exists():
         raise StoreError(
-            f"{config.data.features}: the store of features that this run reads is not there; if it was moved, say "
-            "where it is with --set data.features=STORE"
+            f"{config.data.features}: the store of features that this run reads does not exist; if it was moved, give "
+            "its new path with --set data.features=STORE"
         )
     config, store = open_store(config)
     if (names, train, val) != samples_of(store):
@@ -192,15 +207,17 @@ def _go_on(folder: RunFolder, settings: tuple[str, ...]) -> _RunData:
 def _find_again(
     before: RunConfig, config: RunConfig, train: tuple[Sample, ...], val: tuple[Sample, ...]
 ) -> tuple[tuple[Sample, ...], tuple[Sample, ...], tuple[Sample, ...], dict[str, str]]:
-    """(train, val, training videos that are gone, old path → new path): the listed videos below ``config.data.root``,
-    if that is another one than ``before.data.root``. A run lists what was there when it started; some may have gone
-    since. Raises DataError where all of either part are gone."""
+    """Finds the videos of a resumed run again -> (train, val, training videos that are gone, old path → new path).
+
+    If ``config.data.root`` is another folder than ``before.data.root``, the videos are looked for in it. Raises
+    DataError if all training videos or all validation videos are gone.
+    """
     root, moved = old_root(before.data, (*train, *val)), {}
     if config.data.root != before.data.root and config.data.root is not None:
         now = config.data.root
-        found = [moved_samples(samples, root, now) for samples in (train, val)]
-        moved = {a.path: b.path for a, b in zip((*train, *val), (*found[0], *found[1]), strict=True)}
-        (train, val), root = found, f"{root} (now {now})"
+        after = [moved_samples(samples, root, now) for samples in (train, val)]
+        moved = {a.path: b.path for a, b in zip((*train, *val), (*after[0], *after[1]), strict=True)}
+        (train, val), root = after, f"{root} (now {now})"
     gone = gone_samples({"train": train, "val": val}, root, option="--resume --set data.root")
     for name, some in gone.items():
         total = len(train if name == "train" else val)
@@ -209,9 +226,9 @@ def _find_again(
 
 
 def _make_model(data: _RunData, world: World, *, from_init: bool) -> Classifier:
-    """The model to train, on its device; the same initial weights in all processes.
+    """The model to train, on its device. It has the same initial weights in all processes.
 
-    ``from_init``: whether it starts from the model that ``training.init`` names, which a run without a checkpoint does.
+    ``from_init``: whether to load the weights of ``training.init``. A run with a checkpoint does not need them.
     """
     config, store = data.config, data.store
     backbone = backbone_to_start(config) if store is None else encoder_for(config.model, store)
@@ -220,7 +237,7 @@ def _make_model(data: _RunData, world: World, *, from_init: bool) -> Classifier:
     model.card = replace(model.card, precision=precision, data=describe_data(config, data.train, data.val))
     if config.training.init is not None and from_init:
         start_from(model, config.training.init)
-    if store is not None:  # the start's backbone may have been inside; here there is none to be saved
+    if store is not None:  # a run from a store has no backbone to save
         model.card = replace(model.card, with_backbone=False)
     return model.to(world.device)
 
@@ -233,7 +250,7 @@ def _open_streams(data: _RunData, model: Classifier, world: World) -> RunStreams
 
 
 def _write_folder(folder: RunFolder, data: _RunData, features: StoreDescription | None) -> None:
-    """Makes the folder of a new run, or notes where the videos of an old one lie now."""
+    """Makes the folder of a new run, or writes the new paths of a resumed run whose videos were moved."""
     if data.before is None:
         folder.create(data.config, data.class_names, data.train, data.val, data.missing, features)
     elif data.moved:
@@ -244,7 +261,7 @@ def _write_folder(folder: RunFolder, data: _RunData, features: StoreDescription 
 def _save(
     folder: RunFolder, data: _RunData, model: Classifier, evaluation: Evaluation | None, best: str | None
 ) -> Outcome | None:
-    """Writes what came of a training; its outcome. ``best``: which step is ``best/``, in words."""
+    """Writes the evaluation and the model, and returns the outcome. ``best``: which step is ``best/``, in words."""
     metrics = evaluation.metrics if evaluation is not None else None
     stored_clips = None if data.store is None else data.store.description.options.clips_per_video
     selected = None if best is None else f"best/ is {best}"
@@ -257,22 +274,22 @@ def _save(
 
 
 def _refuse_other_features(folder: RunFolder, store: FeatureStore) -> None:
-    if found := changes(folder.fingerprint(), store.description.fingerprint):
+    if differences := changes(folder.fingerprint(), store.description.fingerprint):
         raise StoreError(
-            f"{store.path} holds other features than this run was begun with: {'; '.join(found)}. Go on with the store "
-            "of then, or start a new run from this one in another folder"
+            f"{store.path} holds other features than this run was begun with: {'; '.join(differences)}. Go on with the "
+            "former store, or start a new run from this one in another folder"
         )
 
 
 def describe_data(config: RunConfig, train: Sequence[Sample], val: Sequence[Sample]) -> str:
-    """For the card of a model."""
+    """The data of a run in words, for the card of its model."""
     name = Path(config.data.path).name or config.data.path
     groups = describe_groups(train, val)
     return f"{name}, {len(train)} videos, {len(val)} for validation{f' ({groups})' if groups else ''}"
 
 
 def with_steps(config: RunConfig, num_samples: int) -> RunConfig:
-    """The config with a number of steps: 30 epochs, but at least 200 steps, unless it has one."""
+    """The config with a number of steps. If it has none: 30 epochs, but at least 200 steps."""
     if config.training.steps is not None:
         return config
     epochs = math.ceil(30 * num_samples / config.training.batch_size)
@@ -280,6 +297,7 @@ def with_steps(config: RunConfig, num_samples: int) -> RunConfig:
 
 
 def _resumed(stored: RunConfig, settings: tuple[str, ...]) -> RunConfig:
+    """The config of a resumed run. Raises ConfigError for a setting that may not change."""
     changed = stored.with_settings(settings)
     if changed.data.root is not None:
         changed = replace_settings(changed, data={"root": str(Path(changed.data.root).absolute())})

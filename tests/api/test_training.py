@@ -78,7 +78,7 @@ def test_sweep_takes_values_by_name(store, tmp_path):
     result = evl.sweep(data=store, out=tmp_path / "sweep", grid=grid, training={"steps": 2, "batch_size": 4})
     assert len(result.ranked) == 4
     assert {one.settings["training.lr"] for one in result.ranked} == {"0.001", "1e-05"}
-    found = {RunConfig.from_yaml(tmp_path / f"sweep/heads/{i:03d}/config.yaml").training.lr for i in range(4)}
+    found = {RunConfig.from_yaml(tmp_path / f"sweep/learners/{i:03d}/config.yaml").training.lr for i in range(4)}
     assert found == {1e-3, 1e-5}
     assert evl.load(tmp_path / "sweep/best").class_names == ("bright", "dark")
 

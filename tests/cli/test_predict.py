@@ -211,4 +211,4 @@ def test_check_and_training_tell_of_long_videos(long_video, two, tmp_path, capsy
     (tmp_path / "config.yaml").write_text(config.to_yaml())
     code, out, err = run_command(capsys, "train", "--config", tmp_path / "config.yaml", "--out", tmp_path / "run")
     assert code == 0, err
-    assert "of the videos trained on so far, 1 of 2 videos is long, such as" in " ".join(err.split())
+    assert "among the training videos read so far, 1 of 2 videos is long, such as" in " ".join(err.split())

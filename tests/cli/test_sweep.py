@@ -26,8 +26,8 @@ def test_a_sweep_from_a_store(capsys, store, tmp_path):
     assert "top-5" not in out  # of two classes
     assert "4x16 frames, 2x1 views" in out
     assert "from a store (maps" in out
-    assert "test top-1 of the chosen head" in out
-    assert "2 of 4 heads were dropped" in err
+    assert "test top-1 of the chosen learner" in out
+    assert "2 of 4 learners were dropped" in err
     rows = [line.split() for line in out.splitlines() if line.strip().startswith("00")]
     assert [row[1] for row in rows] == ["1e-3", "1e-3", "1e30", "1e30"]
     assert [row[3] for row in rows][2:] == ["dropped", "dropped"]
@@ -41,9 +41,9 @@ def test_json_is_what_the_file_holds(capsys, store, tmp_path):
         capsys, "sweep", "--features", store, "--out", tmp_path / "out", "--json", "--predictions", *grid
     )
     assert code == 0
-    assert len(list((tmp_path / "out/heads").glob("*/predictions.parquet"))) == 6
+    assert len(list((tmp_path / "out/learners").glob("*/predictions.parquet"))) == 6
     assert json.loads(out) == json.loads((tmp_path / "out/sweep.json").read_text())
-    assert len(json.loads(out)["heads"]) == 6
+    assert len(json.loads(out)["learners"]) == 6
 
 
 def test_many_heads_on_live_features(capsys, tiny_config, tmp_path):
@@ -52,7 +52,7 @@ def test_many_heads_on_live_features(capsys, tiny_config, tmp_path):
     options = ("--config", tmp_path / "config.yaml", *grid, "--out", tmp_path / "out")
     code, out, err = run_command(capsys, "sweep", *options)
     assert code == 0, err
-    assert "4 heads, 2 steps" in out
+    assert "4 learners, 2 steps" in out
     assert "optimistic" in out
     assert (tmp_path / "out/best/model.json").exists()
 

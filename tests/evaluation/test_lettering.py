@@ -128,9 +128,9 @@ def test_long_names_leave_room_for_the_counts(tmp_path, monkeypatch, count):
 
 @pytest.mark.usefixtures("no_fonts")
 def test_a_sweep_shows_values_of_any_script(tmp_path):
-    heads = [
+    learners = [
         LearnerResult(n, {"training.init": value}, 10, ((1, 1e-3, 2.0, 50.0),), evaluation("a", "b"), None)
         for n, value in enumerate((f"/{DOOR}/$x$", "/run"))
     ]
-    sweep_plot.draw(tmp_path / "sweep.png", SweepResult(tmp_path, RunConfig(), tuple(heads)))
+    sweep_plot.draw(tmp_path / "sweep.png", SweepResult(tmp_path, RunConfig(), tuple(learners)))
     assert lettering.lettered(f"/{DOOR}")[0] == "/U+5F00U+95E8"

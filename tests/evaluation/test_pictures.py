@@ -47,11 +47,11 @@ def test_confusion_has_a_short_title_and_its_protocol_below(tmp_path, drawn):
 @pytest.mark.parametrize("steps", [(1,), (1, 2), (2,), (20, 40, 45), (5, 10, 15, 20, 25), (300, 600, 900)])
 def test_a_sweep_shows_chance_and_whole_steps(tmp_path, drawn, steps):
     curve = tuple((step, 1e-3, 2.0 / step, 50.0) for step in steps)
-    heads = [
+    learners = [
         LearnerResult(n, {"training.lr": lr}, 10, curve, evaluation([3, 1 + n], [5, 3]), None)
         for n, lr in enumerate(("1e-3", "1e-4"))
     ]
-    sweep_plot.draw(tmp_path / "sweep.png", SweepResult(tmp_path, RunConfig(), tuple(heads)))
+    sweep_plot.draw(tmp_path / "sweep.png", SweepResult(tmp_path, RunConfig(), tuple(learners)))
     settings, losses = drawn[0].axes[:2]
     at = [line.get_ydata()[0] for line in settings.get_lines() if line.get_linestyle() == "--"]
     assert at == [pytest.approx(100 * 8 / 12)]

@@ -292,19 +292,19 @@ def test_swept_beside_others(outside, tmp_path):
     grid = ["model.decoder=evl,my_decoders:Mean", "model.taps=[3],[2,5]"]
     found = sweep(config, grid, tmp_path / "out")
     assert len(found.ranked) == 4
-    assert all(head.problem is None for head in found.ranked)
-    heads = [read_card(tmp_path / "out/heads" / f"{n:03d}").config.model for n in range(4)]
-    assert [(head.decoder, head.taps) for head in heads] == [
+    assert all(learner.problem is None for learner in found.ranked)
+    configs = [read_card(tmp_path / "out/learners" / f"{n:03d}").config.model for n in range(4)]
+    assert [(one.decoder, one.taps) for one in configs] == [
         ("evl", (3,)), ("evl", (2, 5)), ("my_decoders:Mean", (3,)), ("my_decoders:Mean", (2, 5)),
     ]  # fmt: skip
     with pytest.raises(ConfigError, match="queries and keys, which a store does not hold"):
         encoder_for(config_of("Compares", taps=(3,)), store)
     found = sweep(config, ["model.decoder=my_decoders:Mean", "model.options={width: 4},{width: 6}"], tmp_path / "two")
-    assert {head.settings["model.options"] for head in found.ranked} == {"{width: 4}", "{width: 6}"}
+    assert {learner.settings["model.options"] for learner in found.ranked} == {"{width: 4}", "{width: 6}"}
 
 
 def test_queries_and_keys_beside_maps(outside, tiny_config, tmp_path):
     """One that reads maps makes its own, where another reads what maps are made of."""
     config = replace(tiny_config, training={"steps": 2, "eval_every": 0})
     found = sweep(config, ["model.decoder=evl,my_decoders:Compares"], tmp_path / "out")
-    assert all(head.problem is None for head in found.ranked)
+    assert all(learner.problem is None for learner in found.ranked)

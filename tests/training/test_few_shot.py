@@ -1,4 +1,4 @@
-"""Few videos a class, drawn again and again from a store."""
+"""Few videos per class, drawn again and again from a store."""
 
 import json
 
@@ -77,10 +77,10 @@ def test_means_over_draws(config, store, tmp_path, monkeypatch):
     monkeypatch.setattr("evl.streams.cached.KEPT_BYTES", 0)
     same = few_shot(config, tmp_path / "same", shots=(3,), draws=2, keep_runs=True)
     assert same.rows[0].top1 == result.rows[1].top1
-    heads = [evl.load(tmp_path / name / "runs/03_shots_draw_2").trainable_state() for name in ("out", "same")]
-    for name, value in heads[0].items():
+    states = [evl.load(tmp_path / name / "runs/03_shots_draw_2").trainable_state() for name in ("out", "same")]
+    for name, value in states[0].items():
         if not name.endswith("k_proj.bias"):
-            assert_close(heads[1][name], value, floor=1e-7)
+            assert_close(states[1][name], value, floor=1e-7)
 
 
 def test_a_head_is_the_one_that_training_makes(config, store, tmp_path, monkeypatch):
@@ -89,11 +89,11 @@ def test_a_head_is_the_one_that_training_makes(config, store, tmp_path, monkeypa
     train(config, tmp_path / "run")
     monkeypatch.setattr(module, "draw_videos", lambda labels, *_, **__: list(range(len(labels))))
     few_shot(config, tmp_path / "few", shots=(4,), draws=2, keep_runs=True)
-    head, other = (evl.load(tmp_path / f"few/runs/04_shots_draw_{n}").trainable_state() for n in (1, 2))
+    state, other = (evl.load(tmp_path / f"few/runs/04_shots_draw_{n}").trainable_state() for n in (1, 2))
     for name, value in evl.load(tmp_path / "run").trainable_state().items():
         if not name.endswith("k_proj.bias"):
-            assert_close(head[name], value, floor=1e-7)
-    assert not torch.equal(head["head.linear.weight"], other["head.linear.weight"])  # the draws' seeds differ
+            assert_close(state[name], value, floor=1e-7)
+    assert not torch.equal(state["head.linear.weight"], other["head.linear.weight"])  # the draws' seeds differ
 
 
 def test_what_was_stopped_goes_on(config, tmp_path):
@@ -121,7 +121,7 @@ def test_from_the_command_line(store, tmp_path, capsys):
     arguments = ("train", "--features", store, "--out", tmp_path / "out", "--shots", "1,9", "--draws", "2")
     code, out, said = run_command(capsys, *arguments, "--set", "training.steps=2", "model.decoder=linear")
     assert code == 0, said
-    assert "videos a class" in out
+    assert "videos per class" in out
     assert "over 2 draws" in out
     assert "only 2 draws: " in out
     assert "only 2 draws: " in said
@@ -142,7 +142,7 @@ def test_what_cannot_be_is_told(config, store, videos, tmp_path, capsys):
             few_shot(config, tmp_path / "out", **wrong)
     with pytest.raises(ConfigError, match="evl extract"):
         few_shot(replace(config, data={"features": None, "path": str(videos)}), tmp_path / "out", shots=(1,))
-    with pytest.raises(ConfigError, match="fresh heads"):
+    with pytest.raises(ConfigError, match="new models"):
         few_shot(replace(config, training={"init": "a model"}), tmp_path / "out", shots=(1,))
     with pytest.raises(RunError, match=r"lower training\.lr"):
         few_shot(replace(config, training={"lr": 1e30}), tmp_path / "blown", shots=(1,), draws=2)
@@ -159,7 +159,7 @@ def test_intervals_that_mean_little_say_so(config, tmp_path):
 
     usual = result((40.0, 50.0, 60.0), (50.0, 50.0, 50.0))
     assert [row.interval for row in usual.rows] == ["25.2–74.8", "none: all equal"]
-    assert "no interval for 2 videos a class, where all draws came to the same score" in usual.what_the_interval_is
+    assert "no interval for 2 videos per class, because all draws have the same score" in usual.what_the_interval_is
     assert "means little" not in usual.what_the_interval_is
     assert "of only 2 draws it means little" in result((40.0, 50.0)).what_the_interval_is
     # of two draws there is a range, not an interval from 0 to 100

@@ -75,8 +75,8 @@ def make_batches(backbone, count=5, num_clips=3):
     return [(make_features(backbone, num_clips), torch.randint(3, (num_clips,))) for _ in range(count)]
 
 
-def weights_of(head):
-    return {name: p.detach().clone() for name, p in head.model.named_parameters() if p.requires_grad}
+def weights_of(learner):
+    return {name: p.detach().clone() for name, p in learner.model.named_parameters() if p.requires_grad}
 
 
 WORLD = World(0, 1, torch.device("cpu"))
@@ -167,9 +167,9 @@ def test_a_head_of_many_becomes_what_it_becomes_alone(backbone, kind, together):
     batches = make_batches(backbone)
     alone = []
     for config in configs:
-        head = make_learner(config, backbone)
-        train_plainly(head, batches)
-        alone.append(head)
+        learner = make_learner(config, backbone)
+        train_plainly(learner, batches)
+        alone.append(learner)
     learners = Learners([make_learner(config, backbone) for config in (*configs, *others)], together=together)
     torch.manual_seed(123)
     before = torch.get_rng_state()
@@ -217,7 +217,7 @@ def test_a_head_that_explodes_is_dropped_and_the_others_go_on(backbone, together
     batches = make_batches(backbone)
     learners = Learners([make_learner(config, backbone) for config in configs], together=together)
     learn(learners, batches)
-    assert [head.problem is None for head in learners.all] == [True, False, True]
+    assert [learner.problem is None for learner in learners.all] == [True, False, True]
     assert "lower training.lr" in learners.all[1].problem
     assert "step" in learners.all[1].problem
     sound = Learners([make_learner(config, backbone) for config in (configs[0], configs[2])], together=1)
@@ -246,16 +246,18 @@ def test_maps_are_made_once_and_only_for_who_reads_them(backbone, monkeypatch):
 
 def test_what_goes_together(backbone):
     small = make_features(backbone)
-    heads = [make_learner(config_of(kind, seed=g), backbone) for kind in ("evl", "nothing temporal") for g in range(4)]
-    assert [len(unit.learners) for unit in Learners(heads).units(small)] == [4, 4]
+    learners = [
+        make_learner(config_of(kind, seed=g), backbone) for kind in ("evl", "nothing temporal") for g in range(4)
+    ]
+    assert [len(unit.learners) for unit in Learners(learners).units(small)] == [4, 4]
     large = [one._replace(tokens=torch.empty(64, 8, 197, 768, device="meta")) for one in small]
-    assert [len(unit.learners) for unit in Learners(heads).units(large)] == [1, 1, 1, 1, 4]
-    assert changes_tokens(heads[0].model)
-    assert not changes_tokens(heads[-1].model)
-    assert shape_of(heads[0].model) != shape_of(heads[-1].model)
+    assert [len(unit.learners) for unit in Learners(learners).units(large)] == [1, 1, 1, 1, 4]
+    assert changes_tokens(learners[0].model)
+    assert not changes_tokens(learners[-1].model)
+    assert shape_of(learners[0].model) != shape_of(learners[-1].model)
     assert shape_of(make_learner(config_of("probe, two blocks"), backbone).model) is None
     with pytest.raises(ValueError, match="cannot be stacked"):
-        StackedClassifiers([heads[0].model, heads[-1].model])
+        StackedClassifiers([learners[0].model, learners[-1].model])
 
 
 def test_a_random_stream_is_that_of_a_program_of_its_own():

@@ -200,9 +200,9 @@ def test_a_sweep_without_readable_validation_videos_keeps_its_heads(config, tmp_
 
     for sample in find_splits(config).splits["val"]:
         broken(Path(sample.path))
-    with pytest.raises(RunError, match=r"heads are trained, and in .*, but none was chosen: not one of 4 videos"):
+    with pytest.raises(RunError, match=r"learners are trained, and in .*, but none was chosen: not one of 4 videos"):
         sweep(config, ["training.lr=1e-3,1e-4"], tmp_path / "sweep")
-    assert (tmp_path / "sweep/heads/000/model.json").is_file()
+    assert (tmp_path / "sweep/learners/000/model.json").is_file()
     assert not (tmp_path / "sweep/best").exists()
 
 

@@ -113,22 +113,22 @@ def test_what_cannot_be_is_refused_before_there_is_a_folder(tiny_config, tmp_pat
 def test_a_sweep_chooses_by_it(tiny_config, tmp_path):
     grid = ["training.lr=1e-2,1e-5,1e-3"]
     result = sweep(by(tiny_config, "loss"), grid, tmp_path / "out")
-    losses = [head.val_loss for head in result.ranked]
+    losses = [learner.val_loss for learner in result.ranked]
     assert losses == sorted(losses)
     assert losses[0] < losses[-1]
     told = json.loads((tmp_path / "out/sweep.json").read_text())
     assert told["chosen_by"].startswith("val loss; ")
     assert told["overlapping_with_chosen"] is None  # it has no interval
-    assert f"the chosen head's {losses[0]:.4g} is optimistic" in told["verdict"]
-    assert "; chosen of 3 heads by val loss" in told["outcome"]["sentence"]
+    assert f"the chosen learner's {losses[0]:.4g} is optimistic" in told["verdict"]
+    assert "; chosen of 3 learners by val loss" in told["outcome"]["sentence"]
     protocol = evl.load(tmp_path / "out/best").card.scores["protocol"]
-    assert protocol.endswith(", chosen of 3 heads by val loss")
-    # the same heads by top-1, which the default is
+    assert protocol.endswith(", chosen of 3 learners by val loss")
+    # the same learners by top-1, which the default is
     again = sweep(tiny_config, grid, tmp_path / "top1")
-    assert [head.val_loss for head in sorted(again.ranked, key=lambda head: head.number)] == [
-        head.val_loss for head in sorted(result.ranked, key=lambda head: head.number)
+    assert [learner.val_loss for learner in sorted(again.ranked, key=lambda learner: learner.number)] == [
+        learner.val_loss for learner in sorted(result.ranked, key=lambda learner: learner.number)
     ]
-    ranks = [(-head.evaluation.metrics.top1, head.val_loss) for head in again.ranked]
+    ranks = [(-learner.evaluation.metrics.top1, learner.val_loss) for learner in again.ranked]
     assert ranks == sorted(ranks)
 
 
@@ -138,8 +138,8 @@ def test_a_head_without_a_number_is_never_chosen(tiny_config, tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "evl"):
         result = sweep(config, ["training.lr=1e-7,1e-2"], tmp_path / "out")
     assert result.best.number == 1
-    assert "heads without a number for val undecided, which cannot be chosen: 0" in caplog.text
+    assert "learners without a number for val undecided, which cannot be chosen: 0" in caplog.text
     assert [row["val_undecided"] for row in result.rows] == [1.0, None]
-    with pytest.raises(RunError, match="none was chosen: no head has a number for undecided"):
+    with pytest.raises(RunError, match="none was chosen: no learner has a number for undecided"):
         sweep(config, ["training.lr=1e-7,1e-8"], tmp_path / "none")
-    assert RunFolder(tmp_path / "none/heads/000").exists
+    assert RunFolder(tmp_path / "none/learners/000").exists

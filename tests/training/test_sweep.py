@@ -1,4 +1,4 @@
-"""Sweeps: what may vary, heads as runs alone, one chosen, what is left behind."""
+"""Sweeps: what may vary, learners as runs alone, one chosen, what is left behind."""
 
 import csv
 import json
@@ -78,23 +78,25 @@ def without_pictures(monkeypatch):
 
 
 def by_number(result):
-    return sorted(result.ranked, key=lambda head: head.number)
+    return sorted(result.ranked, key=lambda learner: learner.number)
 
 
 def test_every_head_is_the_run_of_its_settings(config, live, folder):
     """Dropout, initial values, order of clips: all as in a run alone."""
-    assert [head.settings for head in by_number(live)] == [
+    assert [learner.settings for learner in by_number(live)] == [
         {"training.lr": lr, "model.temporal_conv": conv} for lr in ("1e-3", "1e-4") for conv in ("true", "false")
     ]
     for number, lr, conv in ((1, 1e-3, False), (2, 1e-4, True)):
         alone = replace(config, training={"lr": lr, "log_every": 1}, model={"temporal_conv": conv})
         result = train(alone, folder / f"alone {number}")
-        head = folder / "live/heads" / f"{number:03d}"
-        wanted, got = weights(folder / f"alone {number}"), weights(head)
+        learner = folder / "live/learners" / f"{number:03d}"
+        wanted, got = weights(folder / f"alone {number}"), weights(learner)
         assert got.keys() == wanted.keys()
         assert all(torch.equal(got[name], wanted[name]) for name in wanted)
-        assert (head / "config.yaml").read_text() == (folder / f"alone {number}/config.yaml").read_text()
-        losses = [[line["loss"] for line in lines(run) if "loss" in line] for run in (head, folder / f"alone {number}")]
+        assert (learner / "config.yaml").read_text() == (folder / f"alone {number}/config.yaml").read_text()
+        losses = [
+            [line["loss"] for line in lines(run) if "loss" in line] for run in (learner, folder / f"alone {number}")
+        ]
         assert len(losses[0]) == 6
         assert losses[0] == losses[1]
         ours = by_number(live)[number].evaluation
@@ -105,31 +107,31 @@ def test_every_head_is_the_run_of_its_settings(config, live, folder):
 
 
 def test_a_store_gives_the_same_sweep(live, stored, folder):
-    """And heads together in one call the same as one after the other."""
+    """And learners together in one call the same as one after the other."""
     for one, other in zip(by_number(stored), by_number(live), strict=True):
-        got, wanted = (weights(folder / name / f"heads/{one.number:03d}") for name in ("stored", "live"))
+        got, wanted = (weights(folder / name / f"learners/{one.number:03d}") for name in ("stored", "live"))
         for name in wanted:  # where a gradient is nothing but rounding, AdamW takes steps that are, too
             assert (got[name] - wanted[name]).norm() <= 1e-3 * wanted[name].norm(), name
         assert one.val_loss == pytest.approx(other.val_loss, rel=1e-4)
     assert "from a store" in stored.best.evaluation.protocol
     assert stored.test is not None
-    for head in ("heads/000", "best"):  # so that it can be gone on with as any run
-        assert RunFolder(folder / "stored" / head).fingerprint()["options.dtype"] == "float32"
+    for learner in ("learners/000", "best"):  # so that it can be gone on with as any run
+        assert RunFolder(folder / "stored" / learner).fingerprint()["options.dtype"] == "float32"
 
 
 def test_one_is_chosen_by_val_and_judged_once_on_test(live, folder):
-    ranks = [(-head.evaluation.metrics.top1, head.val_loss) for head in live.ranked]
+    ranks = [(-learner.evaluation.metrics.top1, learner.val_loss) for learner in live.ranked]
     assert ranks == sorted(ranks)
     assert live.test.metrics.num_videos == 2
     model = evl.load(folder / "live/best")
     manifest = read_manifest(folder / "manifest.csv")
     again = evaluate(model, manifest.splits["test"])
     assert [one.scores for one in again.predictions] == [pytest.approx(one.scores) for one in live.test.predictions]
-    chosen = weights(folder / f"live/heads/{live.best.number:03d}")
+    chosen = weights(folder / f"live/learners/{live.best.number:03d}")
     assert all(torch.equal(chosen[name], value) for name, value in weights(folder / "live/best").items())
     assert model.card.scores["num_videos"] == 2
     assert len(evl.read_predictions(folder / "live/best/test")) == 2
-    assert "no head was chosen by these videos" in live.verdict
+    assert "no learner was chosen by these videos" in live.verdict
 
 
 def test_what_is_written(live, folder):
@@ -137,15 +139,15 @@ def test_what_is_written(live, folder):
     told = json.loads((out / "sweep.json").read_text())
     assert told["chosen"] == live.best.number
     assert told["verdict"] == live.verdict
-    assert [head["head"] for head in told["heads"]] == [head.number for head in live.ranked]
-    assert len(told["heads"][0]["curve"]) == 6
-    assert not list((out / "heads").glob("*/predictions.parquet"))  # only what was asked for
+    assert [learner["learner"] for learner in told["learners"]] == [learner.number for learner in live.ranked]
+    assert len(told["learners"][0]["curve"]) == 6
+    assert not list((out / "learners").glob("*/predictions.parquet"))  # only what was asked for
     best = evl.read_predictions(out / "best")
     assert list(best.paths) == [one.path for one in live.best.evaluation.predictions]
     with open(out / "sweep.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert not any("top5" in name for name in [*rows[0], *told["heads"][0], *told["test"]])  # of two classes
-    assert [int(row["head"]) for row in rows] == [head.number for head in live.ranked]
+    assert not any("top5" in name for name in [*rows[0], *told["learners"][0], *told["test"]])  # of two classes
+    assert [int(row["learner"]) for row in rows] == [learner.number for learner in live.ranked]
     assert float(rows[0]["val_top1"]) == live.best.evaluation.metrics.top1
     assert rows[0]["training.lr"] == live.best.settings["training.lr"]
     from PIL import Image
@@ -161,12 +163,12 @@ def test_without_a_test_split_the_score_is_called_optimistic(videos, config, tmp
     assert result.test is None
     assert "optimistic" in result.verdict
     assert evl.load(tmp_path / "out/best").card.scores["chosen_among"] == 2
-    assert sweep(config, ["training.steps=2"], tmp_path / "one").verdict == "one head: nothing was chosen"
+    assert sweep(config, ["training.steps=2"], tmp_path / "one").verdict == "one learner: nothing was chosen"
 
 
 @pytest.mark.usefixtures("without_pictures")
 def test_decoders_of_any_kind_and_blocks_in_one_pass(config, tmp_path, monkeypatch):
-    """Blocks are the union of what heads read; every video is looked at once a step for all of them."""
+    """Blocks are the union of what learners read; every video is looked at once a step for all of them."""
     from evl.backbones.timm_vit import TimmBackbone
 
     seen = []
@@ -177,18 +179,18 @@ def test_decoders_of_any_kind_and_blocks_in_one_pass(config, tmp_path, monkeypat
     grid = ["model.decoder=evl,linear,attentive", "model.taps=[3,5],[4]", "training.steps=2", "model.mlp_dropout=0.1"]
     result = sweep(config, grid, tmp_path / "out")
     assert seen == [(3, 4, 5)] * 2 + [(3, 4, 5)] * 2 + [(3, 4, 5)]  # steps, val videos, test videos
-    for head in by_number(result):
-        assert head.evaluation is not None
-        assert evl.load(tmp_path / f"out/heads/{head.number:03d}").backbone.taps == {
-            "[4]": (4,), "[3,5]": (3, 5) if head.settings["model.decoder"] == "evl" else (5,),
-        }[head.settings["model.taps"]]  # fmt: skip
+    for learner in by_number(result):
+        assert learner.evaluation is not None
+        assert evl.load(tmp_path / f"out/learners/{learner.number:03d}").backbone.taps == {
+            "[4]": (4,), "[3,5]": (3, 5) if learner.settings["model.decoder"] == "evl" else (5,),
+        }[learner.settings["model.taps"]]  # fmt: skip
 
 
 @pytest.mark.usefixtures("without_pictures")
 def test_seeds_are_of_initial_values_and_the_clips_are_shared(config, tmp_path):
     result = sweep(config, ["training.seed=1,2", "training.steps=1"], tmp_path / "out")
     assert result.config.training.seed == config.training.seed
-    one, other = (weights(tmp_path / f"out/heads/00{n}") for n in range(2))
+    one, other = (weights(tmp_path / f"out/learners/00{n}") for n in range(2))
     assert not torch.equal(one["decoder.query_token"], other["decoder.query_token"])
     assert json.loads((tmp_path / "out/sweep.json").read_text())["shared_seed"] == config.training.seed
 
@@ -196,11 +198,11 @@ def test_seeds_are_of_initial_values_and_the_clips_are_shared(config, tmp_path):
 @pytest.mark.usefixtures("without_pictures")
 def test_heads_that_explode_are_dropped(config, tmp_path):
     result = sweep(config, ["training.lr=1e-3,1e30"], tmp_path / "out")
-    assert [head.problem is None for head in result.ranked] == [True, False]
+    assert [learner.problem is None for learner in result.ranked] == [True, False]
     assert "lower training.lr" in result.ranked[1].problem
-    assert not (tmp_path / "out/heads/001").exists()
+    assert not (tmp_path / "out/learners/001").exists()
     told = json.loads((tmp_path / "out/sweep.json").read_text())
-    assert told["heads"][1]["train_loss"] is None
+    assert told["learners"][1]["train_loss"] is None
     with pytest.raises(RunError, match="all 2 learners were dropped"):
         sweep(config, ["training.lr=1e29,1e30"], tmp_path / "none")
 
@@ -216,7 +218,7 @@ def test_ctrl_c_saves_a_checkpoint_and_resume_goes_on(config, tmp_path, moment, 
 
     with pytest.raises(Interrupted, match=rf"stopped {said}; a checkpoint is saved"):
         sweep(config, ["training.lr=1e-3,1e-4"], tmp_path / "out", progress=press)
-    assert not (tmp_path / "out/heads").exists()
+    assert not (tmp_path / "out/learners").exists()
     assert not (tmp_path / "out/sweep.json").exists()
     with pytest.raises(RunError, match="go on with --resume"):
         sweep(config, ["training.lr=1e-3,1e-4"], tmp_path / "out")
@@ -225,7 +227,7 @@ def test_ctrl_c_saves_a_checkpoint_and_resume_goes_on(config, tmp_path, moment, 
     for one, other in zip(by_number(parts), by_number(whole), strict=True):
         assert one.curve == other.curve
         assert one.val_loss == other.val_loss
-        names = [tmp_path / name / f"heads/{one.number:03d}" for name in ("out", "whole")]
+        names = [tmp_path / name / f"learners/{one.number:03d}" for name in ("out", "whole")]
         assert all(torch.equal(value, weights(names[1])[name]) for name, value in weights(names[0]).items())
     assert not (tmp_path / "out/checkpoints").exists()
     with pytest.raises(RunError, match="finished already"):
@@ -250,19 +252,22 @@ def test_damaged_videos_are_listed(config, videos, tmp_path):
 @pytest.mark.parametrize(
     ("grid", "message"),
     [
-        (["clip.stride=1,2"], "clip.stride cannot vary in a sweep, because all heads learn from the same clips"),
-        (["training.batch_size=4,8"], "all heads take the same steps on the same batches"),
+        (["clip.stride=1,2"], "clip.stride cannot vary in a sweep, because all learners learn from the same clips"),
+        (["training.batch_size=4,8"], "all learners take the same steps on the same batches"),
         (["evaluation.num_clips=1,3"], "judged by the same views"),
         (["backbone.name=a,b"], "read the same features"),
         (["training.lrr=1,2"], "no setting 'training.lrr'; did you mean lr"),
         (["modle.taps=[1],[2]"], "no section 'modle'; did you mean model"),
         (["training.lr"], "expected section.field=value"),
         (["training.lr=1e-3,1e-4", "training.lr=1"], "given twice"),
-        (["training.lr=1e-3,1e-3"], "a value is given twice: lr=1e-3 and lr=1e-3 are the same head"),
+        (["training.lr=1e-3,1e-3"], "a value is given twice: lr=1e-3 and lr=1e-3 are the same learner"),
         (["training.lr=1e-3,1e-03"], "a value is given twice"),
-        (["training.lr=1e-3,1e-4", "training.seed=0,1,1.0"], "lr=1e-3 seed=1 and lr=1e-3 seed=1.0 are the same head"),
+        (
+            ["training.lr=1e-3,1e-4", "training.seed=0,1,1.0"],
+            "lr=1e-3 seed=1 and lr=1e-3 seed=1.0 are the same learner",
+        ),
         (["training.lr=1e-3,"], "nothing before or after"),
-        (["training.lr=1e-3,-1"], "the head lr=-1: training.lr"),
+        (["training.lr=1e-3,-1"], "the learner lr=-1: training.lr"),
         (["model.decoder=evl,zero_shot"], "nothing to train"),
         (["model.decoder=evl,linear", "model.probe_blocks=1"], "probe_blocks is the attentive probe's"),
     ],
@@ -286,7 +291,7 @@ def test_other_refusals(config, store, tmp_path, monkeypatch):
         sweep(replace(on_store, clip={"stride": 1}), ["training.lr=1,2"], tmp_path / "out")
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2 * 10**6))
-    with pytest.raises(RunError, match="2 heads take"):
+    with pytest.raises(RunError, match="2 learners take"):
         sweep(config, ["training.lr=1,2"], tmp_path / "out")
     with pytest.raises(ConfigError, match="no videos"):
         sweep(RunConfig(), ["training.lr=1,2"], tmp_path / "out")

@@ -1,7 +1,7 @@
-"""Few-shot: heads trained on K videos a class, drawn again and again, from a store of features.
+"""Few-shot: trains learners on K videos per class from a store of features, with several draws of the videos.
 
-A head on a frozen backbone is small, and what the backbone says of a few videos fits into memory: each run takes
-seconds. Nothing is tuned here, and no step is chosen: every head is the one after its last step.
+Decoder and head are small, and the features of a few videos fit into memory, so each run takes seconds. Nothing is
+tuned here, and no step is chosen: every model is judged after its last step.
 """
 
 from __future__ import annotations
@@ -53,13 +53,22 @@ def few_shot(
     device: str | None = None,
     progress: Report = lambda report: None,
 ) -> FewShotResult:
-    """For each K of ``shots``, ``draws`` fresh heads of ``config``, each on K training videos a class of the store at
-    ``config.data.features``, judged on the store's validation videos; ``shots.json`` and ``shots.png`` in ``out``.
+    """Trains ``draws`` new learners for each K in ``shots``, each on K training videos per class, and judges them.
 
-    Draw d of K takes its videos by the generator of (seed, K, d), and its initial values, order and dropout by seed +
-    d. Batches are of ``training.batch_size``, or of all the videos there are where they are fewer; steps as of any run
-    (``with_steps``: 30 epochs, but at least 200). ``keep_runs``: heads and predictions too. Under torchrun draws are
-    shared among processes. ``resume``: goes on in ``out`` with the K that are not done yet (``config`` None).
+    All are judged on the validation videos of the store. Draw d of K draws its videos by the generator of (seed, K, d),
+    and its initial values, order and dropout by seed + d. A batch has ``training.batch_size`` clips, or all videos if
+    they are fewer. The number of steps is that of any run (``with_steps``: 30 epochs, but at least 200). ``out`` gets
+    ``shots.json`` and ``shots.png``. Under torchrun the processes share the draws. Raises errors of ``evl.errors``.
+
+    Args:
+        config: its ``data.features`` is the store.
+        out: folder of the results.
+        shots: the numbers K of training videos per class, rising.
+        draws: how many times videos are drawn for each K.
+        keep_runs: also save every model and its predictions.
+        resume: go on in ``out`` with the K that are not finished (``config`` None).
+        device: of the learners; None: as ``pick_device`` chooses.
+        progress: called after every step.
     """
     folder = FewShotFolder(out)
     with join_world(device) as world:
@@ -70,37 +79,37 @@ def few_shot(
         config, store = _checked(config, shots, draws)
         if not resume:
             world.only_main(lambda: folder.create(config, shots, draws, keep_runs))
-        heads, rows = _Runs(config, store, world), list(done)
+        runs, rows = _Runs(config, store, world), list(done)
         for number, k in enumerate(shots):
             if k in {row.shots for row in done}:
                 continue
-            heads.tell_small_classes(k)
+            runs.warn_of_small_classes(k)
             mine = list(range(world.rank, draws, world.size))
             models, seconds = [], []
             for place, draw in enumerate(mine):
                 started = time.perf_counter()
-                runs_before, runs = number * len(mine) + place, len(shots) * len(mine)
-                note = _Note(progress, runs_before, runs, f"{k} videos a class, draw {draw + 1}")
-                models.append(heads.train(k, draw, note))
+                before, total = number * len(mine) + place, len(shots) * len(mine)
+                note = _Note(progress, before, total, f"{k} videos per class, draw {draw + 1}")
+                models.append(runs.train(k, draw, note))
                 seconds.append(time.perf_counter() - started)
-            evaluations = heads.judge(models, progress) if models else []
+            evaluations = runs.judge(models, progress) if models else []
             for draw, model, evaluation in zip(mine, models, evaluations, strict=True) if keep_runs else ():
-                heads.keep(folder.path / "runs" / f"{k:02d}_shots_draw_{draw + 1}", k, draw, model, evaluation)
+                runs.keep(folder.path / "runs" / f"{k:02d}_shots_draw_{draw + 1}", k, draw, model, evaluation)
             scores = [one.metrics.values() for one in evaluations]
-            found = dict(zip(mine, zip(scores, seconds, strict=True), strict=True))
-            for others in world.gather(found):
-                found |= others
+            results = dict(zip(mine, zip(scores, seconds, strict=True), strict=True))
+            for others in world.gather(results):
+                results |= others
             judged = world.gather(evaluations[:1])[0][0]
-            scores, seconds = zip(*(found[draw] for draw in range(draws)), strict=True)
+            scores, seconds = zip(*(results[draw] for draw in range(draws)), strict=True)
             scores = {name: tuple(one[name] for one in scores) for name in judged.metrics.comparable}
             top1 = scores["top1"]
-            training, count = heads.settings(k).training, len(heads.draw(k, 0))
+            training, count = runs.settings(k).training, len(runs.draw(k, 0))
             row = Shots(
                 k, top1, *mean_interval(top1), count, training.steps, training.batch_size, seconds,
                 judged.protocol, judged.damaged, judged.metrics.chance, scores,
             )  # fmt: skip
             spread = f"95 % interval of the mean {row.interval}" if row.has_interval else row.interval
-            log.info("%d videos a class: top-1 %.2f %%, %s", k, row.mean, spread)
+            log.info("%d videos per class: top-1 %.2f %%, %s", k, row.mean, spread)
             rows.append(row)
             world.only_main(lambda row=row: folder.add(row))
         rows.sort(key=lambda row: row.shots)
@@ -114,7 +123,10 @@ def few_shot(
 def draw_videos(
     labels: Sequence[int], num_classes: int, shots: int, *, seed: int, draw: int, without: Sequence[int] = ()
 ) -> list[int]:
-    """``shots`` videos of each class, or all it has, by the generator of (seed, shots, draw); none of ``without``."""
+    """Draws ``shots`` videos of each class, or all if it has fewer, by the generator of (seed, shots, draw).
+
+    Videos in ``without`` are never drawn.
+    """
     generator = np.random.default_rng([seed, shots, draw])
     chosen: list[int] = []
     excluded = set(without)
@@ -125,17 +137,17 @@ def draw_videos(
 
 
 class _Runs:
-    """Fresh learners on one store, whose features are made once for all of them."""
+    """The runs on one store. Features are made once for all of them."""
 
     def __init__(self, config: RunConfig, store: FeatureStore, world: World):
         self.config, self.store, self.world = config, store, world
-        self.alone = World(0, 1, world.device)  # each run is one process's
+        self.alone = World(0, 1, world.device)  # each run has one process
         self.split = store.splits["train"]
         self.labels = labels_of(self.split.samples, store.class_names)
         self.encoder = encoder_for(config.model, store)
         maps = reads_maps(config.model)
         self.source = StoredStreams(config, store, self.encoder.taps, world, needs_maps=maps)
-        # whether a stored clip gives other frames in each epoch
+        # whether training draws other frames of a stored clip in each epoch
         varies = store.description.num_frames("train") != config.clip.num_frames
 
         def name_of(key: tuple[int, int]) -> tuple[int, int]:
@@ -149,7 +161,7 @@ class _Runs:
         return draw_videos(self.labels, len(names), shots, seed=seed, draw=draw, without=tuple(self.split.damaged))
 
     def settings(self, shots: int) -> RunConfig:
-        """The config of a run: no larger batches than there are videos, nor larger micro-batches than the config's."""
+        """The config of a run. A batch has at most all videos, and a micro-batch at most as many as in the config."""
         training, count = self.config.training, len(self.draw(shots, 0))
         batch_size = min(training.batch_size, count)
         least = math.ceil(batch_size / max(1, training.batch_size // training.accumulation))
@@ -162,7 +174,7 @@ class _Runs:
         config = replace_settings(shared, training={"seed": shared.training.seed + draw})
         model = build_classifier(config, self.store.class_names, backbone=self.encoder, seed=config.training.seed)
         precision = resolve_precision(config.training.precision, self.world.device)
-        described = f"{shots} videos a class of {Path(self.store.path).name}, draw {draw + 1}"
+        described = f"{shots} videos per class of {Path(self.store.path).name}, draw {draw + 1}"
         model.card = replace(model.card, precision=precision, data=described)
         learner = Learner(described, config, model.to(self.world.device))
         fit(Subset(self.stream, chosen), Learners([learner]), config.training, self.alone, progress=note)
@@ -176,18 +188,18 @@ class _Runs:
         write_manifest(folder / "train.csv", [self.split.samples[index] for index in self.draw(shots, draw)])
         save_model(model, folder, scores=evaluation.to_dict())
 
-    def tell_small_classes(self, shots: int) -> None:
+    def warn_of_small_classes(self, shots: int) -> None:
         usable = [y for index, y in enumerate(self.labels) if index not in self.split.damaged]
         counts = np.bincount(usable, minlength=len(self.store.class_names))
         if (small := np.flatnonzero(counts < shots)).size:
             log.warning(
-                "%d of %d classes have fewer than %d training videos, such as %r with %d: all they have are taken",
+                "%d of %d classes have fewer than %d training videos, such as %r with %d: all of these are taken",
                 len(small), len(counts), shots, self.store.class_names[small[0]], counts[small[0]],
             )  # fmt: skip
 
 
 class _Note:
-    """Steps of one run of many, told as steps of all."""
+    """Reports the steps of one run as steps of all runs."""
 
     def __init__(self, progress: Report, before: int, total: int, note: str):
         self.progress, self.before, self.total, self.note = progress, before, total, note
@@ -198,7 +210,7 @@ class _Note:
 
 
 def _checked(config: RunConfig, shots: Sequence[int], draws: int) -> tuple[RunConfig, FeatureStore]:
-    """(config, its store), or what cannot be."""
+    """(config with the store's videos, the store). Raises ConfigError if few-shot runs are impossible with these."""
     if config.data.features is None:
         raise ConfigError(
             "few-shot runs go from a store of features: make one with evl extract --data DATA --out STORE, then give "
@@ -207,9 +219,11 @@ def _checked(config: RunConfig, shots: Sequence[int], draws: int) -> tuple[RunCo
     if not shots or list(shots) != sorted(set(shots)) or shots[0] < 1:
         raise ConfigError(f"--shots {','.join(map(str, shots))}: expected numbers of videos that rise, such as 1,2,4,8")
     if not 2 <= draws <= 20:
-        raise ConfigError(f"--draws {draws}: an interval over draws takes 2 to 20 of them")
+        raise ConfigError(f"--draws {draws}: expected 2 to 20 draws")
     if config.training.init is not None:
-        raise ConfigError("few-shot trains fresh heads: leave out --init, which may know these videos already")
+        raise ConfigError(
+            "few-shot trains new models: leave out --init, whose model may have been trained on these videos"
+        )
     config, store = open_store(config)
     if "val" not in store.splits:
         raise ConfigError(f"{store.path} has no validation videos to judge few-shot runs by")

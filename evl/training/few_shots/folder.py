@@ -1,4 +1,4 @@
-"""The folder of few-shot runs while they are made."""
+"""The folder of few-shot runs."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ _SETTINGS, _ROWS = "few_shot.yaml", "rows.jsonl"
 
 
 class FewShotFolder:
-    """``few_shot.yaml`` (what was asked for) and ``rows.jsonl`` (a line for each K that is done); at the end
-    ``shots.json`` and ``shots.png``."""
+    """The folder of few-shot runs.
+
+    It has ``few_shot.yaml`` with the arguments, ``rows.jsonl`` with a line for each finished K, and at the end
+    ``shots.json`` and ``shots.png``.
+    """
 
     def __init__(self, path: str | Path):
         self.path = expand_home(Path(path))
@@ -30,15 +33,14 @@ class FewShotFolder:
         return (self.path / _SETTINGS).is_file() and not (self.path / "shots.json").is_file()
 
     def create(self, config: RunConfig, shots: Sequence[int], draws: int, keep_runs: bool) -> None:
-        """Raises RunError where something else is there."""
+        """Makes the folder and writes ``few_shot.yaml``. Raises RunError if the folder is in use."""
         refuse_used(self.path, can_resume=self._is_begun)
         make_folder(self.path)
         content = {"shots": list(shots), "draws": draws, "keep_runs": keep_runs, "config": config.to_dict()}
         write_file(self.path / _SETTINGS, yaml.safe_dump(content, sort_keys=False))
 
     def read(self) -> tuple[RunConfig, tuple[int, ...], int, bool]:
-        """(config, shots, draws, keep_runs) as they were asked for. Raises RunError where there is nothing to go on
-        with."""
+        """(config, shots, draws, keep_runs) of these runs. Raises RunError if there are no unfinished runs."""
         if not self._is_begun:
             done = "is finished already" if (self.path / "shots.json").is_file() else "has no runs to go on with"
             raise RunError(f"{self.path} {done}; start with evl train --features STORE --shots … --out ANOTHER")
@@ -50,11 +52,11 @@ class FewShotFolder:
             raise RunError(f"{self.path / _SETTINGS}: missing or damaged ({error}); start anew") from None
 
     def add(self, row: Shots) -> None:
-        """One more K is done."""
+        """Appends the row of a finished K."""
         append_json(self.path / _ROWS, asdict(row))
 
     def rows(self) -> list[Shots]:
-        """What is done; a line that was cut off does not count."""
+        """The rows of the finished K. A line that was cut off is left out."""
         rows = []
         for values in read_json_lines(self.path / _ROWS):
             with contextlib.suppress(ValidationError):

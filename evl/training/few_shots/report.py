@@ -1,4 +1,4 @@
-"""What few-shot runs came to: a file with every number, and a picture."""
+"""The results of few-shot runs: a file with all numbers, and a picture."""
 
 from __future__ import annotations
 
@@ -10,14 +10,25 @@ from evl.evaluation import Metric
 from evl.evaluation.picture import draw_chance, save_picture
 from evl.runtime.files import write_json
 
-LEAST_DRAWS = 3  # of two, Student's interval is so wide that it says nothing
+LEAST_DRAWS = 3  # for an interval: Student's interval of two draws is too wide to be useful
 
 
 @dataclass(frozen=True)
 class Shots:
-    """Heads trained on ``shots`` videos a class: top-1 percent of each draw, its mean, and Student's 95 % interval of
-    the mean over draws (``mean_interval``). ``num_videos``: trained on, in each draw. ``scores``: all metrics of each
-    draw, None where there is no number."""
+    """The learners that were trained on ``shots`` videos per class.
+
+    Attributes:
+        shots: training videos per class.
+        top1: percent, for each draw.
+        mean: of ``top1``.
+        low, high: Student's 95 % interval of the mean over draws (``mean_interval``).
+        num_videos: training videos of each draw.
+        seconds: time of training, for each draw.
+        protocol: how all were judged.
+        damaged: validation videos that could not be judged, path → reason.
+        chance: ``Metrics.chance`` of the other validation videos.
+        scores: all metrics, for each draw; None if a metric has no number.
+    """
 
     shots: int
     top1: tuple[float, ...]
@@ -27,30 +38,30 @@ class Shots:
     num_videos: int
     steps: int
     batch_size: int
-    seconds: tuple[float, ...]  # of training, a draw
-    protocol: str = ""  # how all were judged
-    damaged: dict[str, str] = field(default_factory=dict)  # validation videos that could not be judged, path → reason
-    chance: float | None = None  # ``Metrics.chance`` of the others
+    seconds: tuple[float, ...]
+    protocol: str = ""
+    damaged: dict[str, str] = field(default_factory=dict)
+    chance: float | None = None
     scores: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
 
     def mean_of(self, name: str) -> float | None:
-        """Of a metric over the draws; None where one of them has no number."""
+        """The mean of a metric over the draws; None if a draw has no number."""
         values = self.scores[name]
         return None if None in values else sum(values) / len(values)
 
     @property
     def are_equal(self) -> bool:
-        """Whether all draws came to the same: then the interval has no width, and says nothing."""
+        """Whether all draws have the same score. Then an interval would have no width."""
         return len(set(self.top1)) == 1
 
     @property
     def has_interval(self) -> bool:
-        """Whether there are enough draws, and different ones, for an interval that says something."""
+        """Whether the draws are enough, and different, so that an interval is useful."""
         return len(self.top1) >= LEAST_DRAWS and not self.are_equal
 
     @property
     def interval(self) -> str:
-        """The interval in words; of too few draws the least and the greatest of them, said to be that."""
+        """The interval in words. With too few draws for one, these words have the lowest and the highest score."""
         if len(self.top1) < LEAST_DRAWS:
             return f"only {len(self.top1)} draws: {min(self.top1):.1f} and {max(self.top1):.1f}"
         return "none: all equal" if self.are_equal else f"{self.low:.1f}–{self.high:.1f}"
@@ -58,8 +69,17 @@ class Shots:
 
 @dataclass(frozen=True)
 class FewShotResult:
-    """``protocol``: how all were judged. ``damaged``: validation videos that could not be, path → reason. ``chance``:
-    ``Metrics.chance`` of the others."""
+    """The results of few-shot runs.
+
+    Attributes:
+        rows: one for each K, rising.
+        num_draws: draws for each K.
+        protocol: how all were judged.
+        damaged: validation videos that could not be judged, path → reason.
+        folder: of the runs.
+        chance: ``Metrics.chance`` of the other validation videos.
+        metrics: the metrics in ``scores`` of the rows.
+    """
 
     rows: tuple[Shots, ...]
     num_draws: int
@@ -67,7 +87,7 @@ class FewShotResult:
     damaged: dict[str, str]
     folder: Path
     chance: float | None = None
-    metrics: dict[str, Metric] = field(default_factory=dict)  # that are in the rows' ``scores``
+    metrics: dict[str, Metric] = field(default_factory=dict)
 
     @property
     def what_the_interval_is(self) -> str:
@@ -75,17 +95,17 @@ class FewShotResult:
         same = "the validation videos are the same in all"
         if self.num_draws < LEAST_DRAWS:
             return (
-                f"no interval of the mean {drawn}: of only {self.num_draws} draws it means little: take --draws 5 or "
+                f"no interval of the mean {drawn}: with only {self.num_draws} draws it means little; take --draws 5 or "
                 f"more; {same}"
             )
         text = f"95 % interval (Student) of the mean {drawn}; {same}"
         if equal := [str(row.shots) for row in self.rows if row.are_equal]:
-            text += f"; no interval for {', '.join(equal)} videos a class, where all draws came to the same score"
+            text += f"; no interval for {', '.join(equal)} videos per class, because all draws have the same score"
         return text
 
 
 def write_few_shot(result: FewShotResult, config: RunConfig) -> None:
-    """``shots.json`` and ``shots.png`` in the result's folder."""
+    """Writes ``shots.json`` and ``shots.png`` to the result's folder."""
     content = {
         "protocol": result.protocol,
         "chance": result.chance,
@@ -120,9 +140,9 @@ def _draw(result: FewShotResult) -> None:
     axes.set_xticks(places, [str(place) for place in places])
     axes.minorticks_off()
     axes.set_ylim(-2, 102)
-    axes.set(xlabel="training videos a class", ylabel="top-1 (percent of validation videos)")
+    axes.set(xlabel="training videos per class", ylabel="top-1 (percent of validation videos)")
     axes.grid(alpha=0.3)
-    title = f"top-1 by training videos a class  ·  {result.num_draws} draws"
+    title = f"top-1 by training videos per class  ·  {result.num_draws} draws"
     mean = f"mean, with the {result.what_the_interval_is}" if with_bar else f"mean; {result.what_the_interval_is}"
     caption = f"blue: {mean}; grey: each draw\n{result.protocol}"
     save_picture(result.folder / "shots.png", figure, title=title, caption=caption)

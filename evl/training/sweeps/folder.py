@@ -1,4 +1,4 @@
-"""The folder of a sweep while it is made."""
+"""The folder of a sweep."""
 
 from __future__ import annotations
 
@@ -20,15 +20,18 @@ _SETTINGS = "sweep.yaml"
 
 
 class SweepFolder:
-    """``sweep.yaml`` (what was asked for), ``checkpoints/`` until all is done, then ``heads/``, ``best/`` and the
-    results. ``run``: the same folder as the training sees it."""
+    """The folder of a sweep.
+
+    It has ``sweep.yaml`` with the arguments of the sweep, and ``checkpoints/`` until all is done, then ``learners/``,
+    ``best/`` and the results. ``run`` is the same folder as a RunFolder.
+    """
 
     def __init__(self, path: str | Path):
         self.path = expand_home(Path(path))
         self.run = RunFolder(path)
 
     def refuse_used(self) -> None:
-        """RunError where something else is there."""
+        """Raises RunError if the folder is in use."""
         refuse_used(self.path, can_resume=self._is_begun)
 
     @property
@@ -36,25 +39,26 @@ class SweepFolder:
         return (self.path / _SETTINGS).is_file() and not (self.path / "sweep.json").is_file()
 
     def create(self, config: RunConfig, grid: Sequence[str], keep_predictions: bool) -> None:
-        make_folder(self.path)  # by its own name in an error
+        """Makes the folder and writes ``sweep.yaml``."""
+        make_folder(self.path)  # first, so that an error has this name, not that of a folder in it
         make_folder(self.run.checkpoints)
         content = {"grid": list(grid), "keep_predictions": keep_predictions, "config": config.to_dict()}
         write_file(self.path / _SETTINGS, yaml.safe_dump(content, sort_keys=False))
 
     def read(self) -> tuple[RunConfig, list[str], bool]:
-        """What was asked for. Raises RunError where there is nothing to go on with."""
+        """(config, grid, keep_predictions) of the sweep. Raises RunError if there is no unfinished sweep."""
         if not self._is_begun:
             done = "is finished already" if (self.path / "sweep.json").is_file() else "has no sweep to go on with"
             raise RunError(f"{self.path} {done}; start one with evl sweep … --out ANOTHER")
         try:
             content = yaml.safe_load((self.path / _SETTINGS).read_text(encoding="utf-8"))
-            grid, keep = [str(one) for one in content["grid"]], bool(content["keep_predictions"])
+            grid, keep = [str(setting) for setting in content["grid"]], bool(content["keep_predictions"])
             return RunConfig.from_dict(content["config"]), grid, keep
         except (OSError, yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
             raise RunError(f"{self.path / _SETTINGS}: missing or damaged ({error}); start the sweep anew") from None
 
     def remove_if_unused(self, *, has_learned: bool) -> None:
-        """Takes back what was made here, where nothing was learned: the same command can then begin again."""
+        """Removes the folder if nothing was learned, so that the same command can begin again."""
         if has_learned:
             return
         with contextlib.suppress(OSError):
@@ -64,15 +68,15 @@ class SweepFolder:
             self.path.rmdir()
 
     def finish(self) -> None:
-        """The checkpoints are not needed any more: every head is saved."""
+        """Removes the checkpoints, after every learner is saved."""
         shutil.rmtree(self.run.checkpoints, ignore_errors=True)
 
 
 def write_sweep(out: Path, result: SweepResult) -> None:
-    """``sweep.json``, ``sweep.csv``, ``sweep.png``, and ``damaged.csv`` where there are some."""
+    """Writes ``sweep.json``, ``sweep.csv``, ``sweep.png``, and ``damaged.csv`` if videos are damaged."""
     if result.damaged:
         RunFolder(out).write_damaged(result.damaged)
     names = list(result.rows[0])
     write_table(out / "sweep.csv", [names, *([row[name] for name in names] for row in result.rows)])
     draw(out / "sweep.png", result)
-    write_json(out / "sweep.json", result.to_dict())  # last: its presence says that all is there
+    write_json(out / "sweep.json", result.to_dict())  # last: a sweep with this file is finished

@@ -1,4 +1,4 @@
-"""What a sweep tries: ``training.lr=1e-4,3e-4`` and ``model.temporal_conv=true,false`` are four heads."""
+"""The grid of a sweep: ``training.lr=1e-4,3e-4`` and ``model.temporal_conv=true,false`` are four learners."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from evl.config import RunConfig
 from evl.errors import ConfigError, nearest
 
-VARYING = ("lr", "weight_decay", "warmup_steps", "label_smoothing", "clip_grad_norm", "seed")  # of training
+# the settings of ``training`` that may vary
+VARYING = ("lr", "weight_decay", "warmup_steps", "label_smoothing", "clip_grad_norm", "seed")
 
 
 @dataclass(frozen=True)
 class Point:
-    """One head of a grid: ``settings`` has the values, as they were written, of what varies."""
+    """The config of one learner of a grid. ``settings`` has the varying settings, with their values as written."""
 
     settings: dict[str, str]
     config: RunConfig
@@ -26,17 +27,18 @@ class Point:
 
 @dataclass(frozen=True)
 class Grid:
-    """``seed``: of what all heads share, the order of clips and their augmentation."""
+    """All points of a sweep. ``seed`` decides what they share: the order of clips and their augmentation."""
 
     points: tuple[Point, ...]
     seed: int
 
 
 def expand(config: RunConfig, settings: Sequence[str]) -> Grid:
-    """All combinations of ``section.field=value,value,…``, the last one changing fastest.
+    """The grid of all combinations of ``section.field=value,value,…``. The last setting changes fastest.
 
-    A comma inside brackets, braces or quotes belongs to a value: ``model.taps=[3,6],[9,12]`` has two. Settings with
-    one value are the same for all heads. Raises ConfigError for what cannot vary, is given twice, or does not fit.
+    A comma inside brackets, braces or quotes belongs to a value: ``model.taps=[3,6],[9,12]`` has two values. A setting
+    with one value is the same for all learners. Raises ConfigError if a setting cannot vary or is given twice, and if a
+    combination is impossible.
     """
     values: dict[str, list[str]] = {}
     for setting in settings:
@@ -58,20 +60,20 @@ def expand(config: RunConfig, settings: Sequence[str]) -> Grid:
         try:
             own = config.with_settings(f"{key}={text}" for key, text in chosen.items())
         except ConfigError as error:
-            raise ConfigError(f"the head {Point(chosen, config).name}: {error}") from None
+            raise ConfigError(f"the learner {Point(chosen, config).name}: {error}") from None
         if own.model.decoder == "zero_shot":
             raise ConfigError("model.decoder=zero_shot has nothing to train; leave it out of the sweep")
         point = Point(chosen, own)
-        if (twin := seen.setdefault(own.to_yaml(), point)) is not point:  # values as they are read, not as written
+        if (twin := seen.setdefault(own.to_yaml(), point)) is not point:  # compares values as they are parsed
             raise ConfigError(
-                f"a value is given twice: {twin.name} and {point.name} are the same head, which would be trained twice"
+                f"a value is given twice: {twin.name} and {point.name} are the same learner; give each value once"
             )
         points.append(point)
     return Grid(tuple(points), config.training.seed)
 
 
 def split_values(text: str) -> list[str]:
-    """At commas that are in no brackets, braces or quotes."""
+    """Splits at the commas outside of brackets, braces and quotes. Raises ConfigError for an empty value."""
     parts, depth, quote = [""], 0, None
     for letter in text:
         if quote is not None:
@@ -91,7 +93,7 @@ def split_values(text: str) -> list[str]:
 
 
 def _refuse_shared(key: str) -> None:
-    """ConfigError unless heads that learn from the same clips may differ in it."""
+    """Raises ConfigError if a setting must be the same for all learners of a sweep."""
     section, _, field = key.partition(".")
     known = RunConfig().to_dict()
     if section not in known:
@@ -101,10 +103,10 @@ def _refuse_shared(key: str) -> None:
     if section == "model" or (section == "training" and field in VARYING):
         return
     why = {
-        "training": "all heads take the same steps on the same batches",
-        "evaluation": "all heads are judged by the same views",
-        "backbone": "all heads read the same features",
-    }.get(section, "all heads learn from the same clips")
+        "training": "all learners take the same steps on the same batches",
+        "evaluation": "all learners are judged by the same views",
+        "backbone": "all learners read the same features",
+    }.get(section, "all learners learn from the same clips")
     raise ConfigError(
         f"{key} cannot vary in a sweep, because {why}: give it one value, and sweep once for each. What can: model.*, "
         f"{', '.join(f'training.{name}' for name in VARYING)}"

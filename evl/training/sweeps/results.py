@@ -1,4 +1,4 @@
-"""What came out of a sweep: a table, a picture, and every head as a run of its own."""
+"""The results of a sweep: all learners ranked, and each saved as a run."""
 
 from __future__ import annotations
 
@@ -25,8 +25,16 @@ log = logging.getLogger("evl")
 
 @dataclass(frozen=True)
 class LearnerResult:
-    """One head. ``evaluation`` is None and ``problem`` says why if it was dropped; ``curve``: (step, learning rate,
-    loss, percent of hits)."""
+    """The result of one learner of a sweep.
+
+    Attributes:
+        number: in the grid, from 0.
+        settings: the varying settings, with their values as written.
+        trainable: number of its parameters.
+        curve: (step, learning rate, loss, percent of hits) of each report.
+        evaluation: on the validation videos; None if the learner was dropped.
+        problem: why it was dropped, or None.
+    """
 
     number: int
     settings: dict[str, str]
@@ -40,7 +48,7 @@ class LearnerResult:
         return None if self.evaluation is None else self.evaluation.metrics.loss
 
     def scores(self) -> dict[str, float | None]:
-        """Metrics that models are compared by, with their intervals: ``val_top1``, ``val_top1_low``, …"""
+        """The metrics that can be compared, with their intervals: ``val_top1``, ``val_top1_low``, …"""
         found = {}
         for name, score in self.evaluation.metrics.comparable.items():
             found[f"val_{name}"] = _finite(score.value)
@@ -50,26 +58,35 @@ class LearnerResult:
         return found
 
     def row(self, names: Sequence[str]) -> dict:
-        """For tables: what varies first, then what was measured. ``names``: of ``scores``."""
+        """A row for tables: first the settings, then what was measured. ``names``: the columns of ``scores``."""
         scores = dict.fromkeys(names) if self.evaluation is None else self.scores()
         last = self.curve[-1] if self.curve else (None,) * 4
         measured = {**scores, "train_loss": _finite(last[2]), "train_top1": last[3], "trainable": self.trainable}
-        return {"head": self.number, **self.settings, **measured, "problem": self.problem}
+        return {"learner": self.number, **self.settings, **measured, "problem": self.problem}
 
 
 @dataclass(frozen=True)
 class SweepResult:
-    """``ranked``: heads that were judged, best first, then those that were dropped. ``test``: of the chosen one."""
+    """The result of a sweep.
+
+    Attributes:
+        folder: of the sweep.
+        config: what all learners share.
+        ranked: the learners that were judged, best first, then those that were dropped.
+        test: the evaluation of the chosen learner on the test split, if there is one.
+        damaged: training videos that could not be read, path → reason.
+        outcome: of the chosen learner, on the validation videos.
+    """
 
     folder: Path
-    config: RunConfig  # what all heads share
+    config: RunConfig
     ranked: tuple[LearnerResult, ...]
     steps: int = 0
     test: Evaluation | None = None
     damaged: dict[str, str] = field(default_factory=dict)
     training_seconds: float = 0.0
     judging_seconds: float = 0.0
-    outcome: Outcome | None = None  # of the chosen head, on the validation videos
+    outcome: Outcome | None = None
 
     @property
     def best(self) -> LearnerResult:
@@ -77,50 +94,52 @@ class SweepResult:
 
     @property
     def judged(self) -> tuple[LearnerResult, ...]:
-        return tuple(head for head in self.ranked if head.evaluation is not None)
+        return tuple(learner for learner in self.ranked if learner.evaluation is not None)
 
     def score(self, evaluation: Evaluation) -> Score:
-        """What ``training.select_by`` names."""
+        """The score by which the learner is chosen (``training.select_by``)."""
         return evaluation.metrics.scores[self.config.training.select_by]
 
     @property
     def title(self) -> str:
-        """Of the metric that was chosen by."""
+        """The name of the metric by which the learner is chosen."""
         return self.score(self.best.evaluation).metric.title
 
     @property
     def selected(self) -> str:
         """How the best was chosen, in words."""
         count = len(self.judged)
-        return f"chosen of {count} heads by val {_by(self.config, self.title)}" if count > 1 else "the only head"
+        return f"chosen of {count} learners by val {_by(self.config, self.title)}" if count > 1 else "the only learner"
 
     @property
     def rows(self) -> list[dict]:
-        """A row a head for tables, best first."""
-        return [head.row(self.best.scores().keys()) for head in self.ranked]
+        """A row per learner for tables, best first."""
+        return [learner.row(self.best.scores().keys()) for learner in self.ranked]
 
     @property
     def as_good(self) -> int | None:
-        """Heads, the chosen one among them, whose intervals overlap with its: which of them is best, chance may say.
-        None where the metric has no interval."""
-        intervals = [self.score(head.evaluation).interval for head in self.judged]
+        """The number of learners whose interval overlaps with that of the chosen one, itself included.
+
+        Chance may have decided which of them is best. None if the metric has no interval.
+        """
+        intervals = [self.score(learner.evaluation).interval for learner in self.judged]
         if intervals[0] is None:
             return None
         low, high = intervals[0]
-        return sum(one is not None and one[0] <= high and one[1] >= low for one in intervals)
+        return sum(own is not None and own[0] <= high and own[1] >= low for own in intervals)
 
     @property
     def verdict(self) -> str:
-        """What the chosen score is worth, in words."""
+        """How far the chosen score can be trusted, in words."""
         count = len(self.judged)
         if self.test is not None:
             score = self.score(self.test).text(interval=True)
-            return f"test {self.title} of the chosen head {score}; no head was chosen by these videos"
+            return f"test {self.title} of the chosen learner {score}; no learner was chosen by these videos"
         if count == 1:
-            return "one head: nothing was chosen"
+            return "one learner: nothing was chosen"
         return (
-            f"the chosen head's {self.score(self.best.evaluation).text()} is optimistic: it is the best of {count} by "
-            "these very videos, and there is no test split; judge it on other videos: evl evaluate"
+            f"the chosen learner's {self.score(self.best.evaluation).text()} is optimistic: it is the best of {count} "
+            "on these very videos, and there is no test split; judge it on other videos: evl evaluate"
         )
 
     def to_dict(self) -> dict:
@@ -134,48 +153,50 @@ class SweepResult:
             "verdict": self.verdict,
             "outcome": self.outcome and self.outcome.to_dict(),
             "test": None if self.test is None else self.test.to_dict(),
-            "shared_seed": self.config.training.seed,  # of the order of clips; a head's own draws its initial values
+            "shared_seed": self.config.training.seed,  # of the order of clips; initial values have each learner's seed
             "steps": self.steps,
             "training_seconds": round(self.training_seconds, 1),
             "judging_seconds": round(self.judging_seconds, 1),
             "num_damaged": len(self.damaged),
-            "heads": [
-                {**row, "curve": [[*point[:2], _finite(point[2]), point[3]] for point in head.curve]}
-                for head, row in zip(self.ranked, self.rows, strict=True)
+            "learners": [
+                {**row, "curve": [[*point[:2], _finite(point[2]), point[3]] for point in learner.curve]}
+                for learner, row in zip(self.ranked, self.rows, strict=True)
             ],
         }
 
 
 def collect(
     points: Sequence[Point],
-    heads: Sequence[Learner],
+    learners: Sequence[Learner],
     evaluations: Sequence[Evaluation | None],
     out: Path,
     config: RunConfig,
 ) -> SweepResult:
-    """Ranked by ``training.select_by`` on the validation videos, ties by their loss. Raises DataError where no head has
-    a number to be chosen by."""
+    """Ranks the learners by ``training.select_by`` on the validation videos, and by loss if these are equal.
+
+    Raises DataError if no learner has a number for that metric.
+    """
     results = [
         LearnerResult(
-            number, point.settings, sum(p.numel() for p in head.model.trainable_parameters()), tuple(head.curve),
-            evaluation, head.problem,
+            number, point.settings, sum(p.numel() for p in learner.model.trainable_parameters()), tuple(learner.curve),
+            evaluation, learner.problem,
         )
-        for number, (point, head, evaluation) in enumerate(zip(points, heads, evaluations, strict=True))
+        for number, (point, learner, evaluation) in enumerate(zip(points, learners, evaluations, strict=True))
     ]  # fmt: skip
 
-    def rank(one: LearnerResult) -> tuple:
-        if one.evaluation is None:
+    def rank(learner: LearnerResult) -> tuple:
+        if learner.evaluation is None:
             return 1, math.inf, math.inf
-        return 0, result.score(one.evaluation).rank, one.val_loss
+        return 0, result.score(learner.evaluation).rank, learner.val_loss
 
     result = SweepResult(out, config, ())
     result = replace(result, ranked=tuple(sorted(results, key=rank)))
-    without = [one.number for one in result.judged if math.isinf(rank(one)[1])]
+    without = [learner.number for learner in result.judged if math.isinf(rank(learner)[1])]
     if len(without) == len(result.judged):
-        raise DataError(f"no head has a number for {config.training.select_by} on the validation videos")
+        raise DataError(f"no learner has a number for {config.training.select_by} on the validation videos")
     if without:
         which = ", ".join(map(str, without))
-        log.warning("heads without a number for val %s, which cannot be chosen: %s", result.title, which)
+        log.warning("learners without a number for val %s, which cannot be chosen: %s", result.title, which)
     return result
 
 
@@ -189,7 +210,7 @@ def _finite(value: float | None) -> float | None:
 
 def save_learner(
     folder: Path,
-    head: Learner,
+    learner: Learner,
     evaluation: Evaluation | None,
     samples: Mapping[str, Sequence[Sample]],
     missing: Mapping[str, Sequence[Sample]],
@@ -198,15 +219,26 @@ def save_learner(
     *,
     predictions: bool = False,
 ) -> None:
-    """A run folder like any other, with ``predictions`` only if they are wanted. ``features``: of the store it read.
-    ``sweep``: this head was chosen in it; its card then tells the test's scores, or among how many it was chosen."""
+    """Writes a learner as a run folder.
+
+    Args:
+        folder: of the run.
+        learner: after its training.
+        evaluation: on the validation videos; None if the learners could not be judged.
+        samples: the videos of each split.
+        missing: for each split, videos that are listed but do not exist.
+        features: description of the store, if the learner read one.
+        sweep: given for the chosen learner. Its card has the scores of the test split, or without one the number of
+            learners among which it was chosen.
+        predictions: whether predictions are written.
+    """
     run = RunFolder(folder)
-    run.create(head.config, head.model.class_names, samples["train"], samples["val"], missing, features)
-    for step, rate, loss, top1 in head.curve:
+    run.create(learner.config, learner.model.class_names, samples["train"], samples["val"], missing, features)
+    for step, rate, loss, top1 in learner.curve:
         run.log({"step": step, "lr": rate, "loss": loss, "train_top1": top1})
     scores = None
     if evaluation is not None:
-        run.log({"step": head.config.training.steps, "final": evaluation.to_dict()})
+        run.log({"step": learner.config.training.steps, "final": evaluation.to_dict()})
         write_evaluation(folder, evaluation, picture=sweep is not None, predictions=predictions)
         scores = evaluation.to_dict()
     if sweep is not None and sweep.test is not None:
@@ -214,4 +246,4 @@ def save_learner(
         scores = sweep.test.to_dict()
     elif sweep is not None:
         scores |= {"chosen_among": len(sweep.judged), "protocol": f"{evaluation.protocol}, {sweep.selected}"}
-    save_model(head.model, folder, scores=scores)
+    save_model(learner.model, folder, scores=scores)

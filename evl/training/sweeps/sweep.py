@@ -1,4 +1,4 @@
-"""A sweep: many learners on one pass over the data, judged together, one of them chosen."""
+"""A sweep: trains many learners in one pass over the data, judges them together, and chooses one."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ log = logging.getLogger("evl")
 
 @dataclass(frozen=True)
 class _Data:
-    """What all learners share. ``config``: with the seed of the order of clips."""
+    """What all learners share. ``config`` has the seed of the order of clips."""
 
     config: RunConfig
     class_names: tuple[str, ...]
@@ -66,19 +66,26 @@ def sweep(
     together: int | None = None,
     keep_predictions: bool = False,
 ) -> SweepResult:
-    """Trains a learner for every point of ``grid`` (``grid.expand``) on ``config``'s store or videos,
-    judges all on the validation videos, and chooses one.
+    """Trains a learner for each point of ``grid``, judges all on the validation videos, and chooses one.
 
-    ``out`` gets a run folder for each (``heads/000`` …), ``best``, ``sweep.json``, ``sweep.csv``, ``sweep.png``.
-    Predictions are written of the chosen one; with ``keep_predictions`` of all. The chosen one alone is judged on the
-    test split, once, if there is one. After Ctrl-C a checkpoint is saved and Interrupted raised; ``resume`` goes on
-    from the newest checkpoint (``config`` None, ``grid`` empty). ``together``: see ``Learners``. Raises errors of
-    ``evl.errors``.
+    ``out`` gets a run folder per learner (``learners/000`` …), ``best``, ``sweep.json``, ``sweep.csv``, ``sweep.png``.
+    Only the chosen learner is judged on the test split, once, if there is one. After Ctrl-C a checkpoint is saved and
+    Interrupted is raised. Raises errors of ``evl.errors``.
+
+    Args:
+        config: the store or the videos, and all settings that do not vary.
+        grid: ``section.field=value,value,…`` (``grid.expand``).
+        out: folder of the sweep.
+        resume: go on in ``out`` from its newest checkpoint (``config`` None, ``grid`` empty).
+        device: of encoder and learners; None: as ``pick_device`` chooses.
+        progress: called after every step.
+        together: see ``Learners``.
+        keep_predictions: write the predictions of all learners, not only of the chosen one.
     """
     folder = SweepFolder(out)
     if resume:
         config, grid, keep_predictions = folder.read()
-    wanted = expand(config or RunConfig(), grid)  # what can be refused is refused before anything is read
+    wanted = expand(config or RunConfig(), grid)  # raises for a wrong grid before anything is read
     if not resume:
         folder.refuse_used()
     with join_world(device) as world:
@@ -107,10 +114,10 @@ def sweep(
             learners.release()
             trained = time.perf_counter()
             result = _judged(points, every, data, folder.path, progress)
-        except DataError as error:  # there is nothing to judge by
-            _save_heads(every, [None] * len(every), data, folder.path, keep_predictions)
+        except DataError as error:  # the learners could not be judged
+            _save_learners(every, [None] * len(every), data, folder.path, keep_predictions)
             raise RunError(
-                f"the heads are trained, and in {folder.path / 'heads'}, but none was chosen: {error}"
+                f"the learners are trained, and in {folder.path / 'learners'}, but none was chosen: {error}"
             ) from None
         except KeyboardInterrupt as stop:
             where = str(stop) or "stopped while judging"
@@ -129,21 +136,21 @@ def sweep(
 
 
 def _judged(points, learners: Sequence[Learner], data: _Data, out: Path, progress) -> SweepResult:
-    """All on the validation videos, the best alone on those of the test."""
+    """Judges all learners on the validation videos, and the best one on the test split."""
     how = dict(batch_size=data.config.evaluation.batch_size)
     living = [learner for learner in learners if learner.problem is None]
-    found = iter(judge([one.model for one in living], data.source, data.world, progress, **how))
-    evaluations = [next(found) if learner.problem is None else None for learner in learners]
+    judged = iter(judge([learner.model for learner in living], data.source, data.world, progress, **how))
+    evaluations = [next(judged) if learner.problem is None else None for learner in learners]
     result = collect(points, learners, evaluations, out, data.config)
     result = replace(result, outcome=_outcome(learners, result, data))
     if "test" not in data.source.samples:
         return result
-    model, how["phase"] = learners[result.best.number].model, "testing the chosen one"
+    model, how["phase"] = learners[result.best.number].model, "testing the chosen learner"
     return replace(result, test=judge([model], data.source, data.world, progress, split="test", **how)[0])
 
 
 def _outcome(learners: Sequence[Learner], result: SweepResult, data: _Data) -> Outcome | None:
-    """Of the chosen one."""
+    """The outcome of the chosen learner."""
     config, best = learners[result.best.number].config, result.best
     stored_clips = None if data.source.features is None else data.source.features.options.clips_per_video
     curve = [(step, loss, hits) for step, _, loss, hits in best.curve]
@@ -153,8 +160,8 @@ def _outcome(learners: Sequence[Learner], result: SweepResult, data: _Data) -> O
 
 
 def _prepare(grid: Grid, world: World) -> tuple[_Data, list[Point]]:
-    """Data, encoder and source; and the points, with absolute paths and a number of steps."""
-    # all points are alike in what is read of this one, once its seed is the shared one
+    """(what all learners share, the points with absolute paths and a number of steps)."""
+    # the settings used of this config are the same in all points, after its seed is replaced by the shared one
     shared = replace_settings(grid.points[0].config, training={"seed": grid.seed})
     store, missing = None, {}
     if shared.data.features is not None:
@@ -179,7 +186,7 @@ def _prepare(grid: Grid, world: World) -> tuple[_Data, list[Point]]:
             encoder.compile()
     else:
         for config in configs:
-            encoder_for(config.model, store)  # refuses what the store has not got
+            encoder_for(config.model, store)  # raises if the store lacks a block
         spec = store.description.spec
         taps = _union([taps_of(config.model) for config in configs], spec.depth, spec.name)
         needs_maps = any(reads_maps(config.model) for config in configs)
@@ -190,9 +197,9 @@ def _prepare(grid: Grid, world: World) -> tuple[_Data, list[Point]]:
 
 
 def _shared_backbone(configs: Sequence[RunConfig], shared: RunConfig) -> FrozenBackbone:
-    """Tapped at every block that any learner reads."""
+    """A backbone that is tapped at every block that some learner reads."""
     wanted = [taps_of(config.model) for config in configs]
-    torch.manual_seed(shared.training.seed)  # as a run does, of random weights
+    torch.manual_seed(shared.training.seed)  # random weights are then those of a run
 
     def make(taps) -> FrozenBackbone:
         start = backbone_to_start(shared, taps)
@@ -213,7 +220,7 @@ def _build(config: RunConfig, names: Sequence[str], encoder: FrozenBackbone | En
 
 
 def _make_learner(point: Point, data: _Data) -> Learner:
-    """With the initial values that a run of its config starts from."""
+    """A learner with the same initial values as a run of its config."""
     config, training = point.config, point.config.training
     model = _build(config, data.class_names, data.encoder)
     described = describe_data(config, data.source.samples["train"], data.source.samples["val"])
@@ -226,39 +233,41 @@ def _make_learner(point: Point, data: _Data) -> Learner:
     return Learner(point.name, config, model.to(data.world.device), data.encoder.taps)
 
 
-def _save_heads(
+def _save_learners(
     learners: Sequence[Learner], evaluations: Sequence[Evaluation | None], data: _Data, out: Path, predictions: bool
 ) -> tuple:
-    """A run folder for each that was not dropped; what all of these folders say alike."""
+    """Writes a run folder for each learner that was not dropped. Returns the arguments that all of them share."""
     every = (data.source.samples, data.missing, data.source.features)
-    for name in ("heads", "best"):  # half written by a sweep that was killed here
+    for name in ("learners", "best"):  # half written by a sweep that was killed here
         shutil.rmtree(out / name, ignore_errors=True)
     for number, (learner, evaluation) in enumerate(zip(learners, evaluations, strict=True)):
         if learner.problem is None:
-            save_learner(out / "heads" / f"{number:03d}", learner, evaluation, *every, predictions=predictions)
+            save_learner(out / "learners" / f"{number:03d}", learner, evaluation, *every, predictions=predictions)
     return every
 
 
 def _save_all(learners: Sequence[Learner], data: _Data, out: Path, result: SweepResult, keep_predictions: bool) -> None:
-    evaluations = {head.number: head.evaluation for head in result.ranked}
-    every = _save_heads(learners, [evaluations[n] for n in range(len(learners))], data, out, keep_predictions)
+    evaluations = {learner.number: learner.evaluation for learner in result.ranked}
+    every = _save_learners(learners, [evaluations[n] for n in range(len(learners))], data, out, keep_predictions)
     best = result.best.number
     save_learner(out / "best", learners[best], evaluations[best], *every, sweep=result, predictions=True)
     write_sweep(out, result)
 
 
 def _refuse_full_disk(learners: Learners, out: Path) -> None:
-    """RunError before anything is trained, not after, where heads would not fit."""
+    """Raises RunError if the disk has no room for the learners and their checkpoints."""
     there = nearest_existing(out)
-    sizes = [sum(p.numel() * p.element_size() for p in head.model.trainable_parameters()) for head in learners.all]
-    # weights and two moments in a checkpoint, two of which are there while one replaces the other; then every head, the
-    # chosen one twice
+    sizes = [
+        sum(p.numel() * p.element_size() for p in learner.model.trainable_parameters()) for learner in learners.all
+    ]
+    # while training: two checkpoints, of weights and two moments of AdamW. At the end: a checkpoint, and every learner,
+    # the chosen one twice
     needed = max(2 * 3 * sum(sizes), 3 * sum(sizes) + sum(sizes) + max(sizes))
     free = shutil.disk_usage(there).free
     if needed > free:
         raise RunError(
-            f"{len(sizes)} heads take {needed / 1e9:.1f} GB with checkpoints, but {there} has {free / 1e9:.1f} GB "
-            "free: choose another --out, or fewer heads"
+            f"{len(sizes)} learners take {needed / 1e9:.1f} GB with checkpoints, but {there} has {free / 1e9:.1f} GB "
+            "free: choose another --out, or fewer learners"
         )
 
 
@@ -266,7 +275,7 @@ def _announce(learners: Learners, data: _Data) -> None:
     models = [learner.model for learner in learners.all]
     count = sum(parameter.numel() for model in models for parameter in model.trainable_parameters())
     log.info(
-        "%d heads on %s, %d classes, %s, %s trainable parameters in all, %s",
+        "%d learners on %s, %d classes, %s, %s trainable parameters in all, %s",
         len(models), data.config.backbone.name, len(data.class_names),
         describe_split(data.source.samples["train"], data.source.samples["val"]), f"{count:,}", data.world.device,
     )  # fmt: skip
