@@ -40,10 +40,11 @@ from evl.runtime.heap import keep_freed_memory
 from evl.runtime.pages import table
 from evl.saving import build_classifier
 from evl.store import FeatureStore, StoredClips, StoreDescription, StoreOptions
-from evl.store.description import bytes_per_clip, clips_per_shard, shard_ranges
+from evl.store.description import PROJECTIONS, bytes_per_clip, clips_per_shard, shard_ranges
+from evl.store.index import write_index
 from evl.store.packing import Packed, pack_maps, pack_tokens
 from evl.store.unpacker import Unpacker, open_unpacker
-from evl.store.writing import PROJECTIONS, ShardItem, write_description, write_index, write_shard
+from evl.store.writing import ShardItem, write_description, write_shard
 from evl.streams import Batch
 from evl.streams.stored import StoredTrainingClips, read_ahead
 from evl.training.learner import Learner

@@ -32,10 +32,11 @@ from evl.evaluation import mean_interval, wilson_interval
 from evl.models.crossframe import packed_maps
 from evl.runtime.pages import table
 from evl.store import FeatureStore, StoreOptions
-from evl.store.description import shard_ranges
+from evl.store.description import PROJECTIONS, shard_ranges
+from evl.store.index import write_index
 from evl.store.packing import pack_maps, pack_tokens
 from evl.store.unpacker import open_unpacker
-from evl.store.writing import PROJECTIONS, ShardItem, write_description, write_index, write_shard
+from evl.store.writing import ShardItem, write_description, write_shard
 
 RESULTS = Path(__file__).parent / "results"
 WHOLE = "float32"

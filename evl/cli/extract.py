@@ -34,7 +34,7 @@ def command(
         int | None, typer.Option(min=1, help="Longer runs of frames, of which training draws its clips.")
     ] = None,
     form: Annotated[
-        str, typer.Option(help="tokens: maps of the blocks read and of those before; maps: attention maps beside them.")
+        str, typer.Option(help="tokens: maps of the blocks read and of those before; maps: neighbor maps beside them.")
     ] = "tokens",
     dtype: Annotated[str, typer.Option(help="float32, float16, bfloat16, int8 or float8.")] = "float16",
     scale: Annotated[str, typer.Option(help="Of 8 bits: one per channel, or one per token.")] = "channel",

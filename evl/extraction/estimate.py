@@ -17,7 +17,7 @@ from evl.extraction.work import Extraction
 from evl.runtime.files import nearest_existing
 from evl.runtime.time_left import duration
 from evl.store.description import SPLITS, bytes_per_clip, shard_ranges
-from evl.store.writing import missing_shards
+from evl.store.shards import missing_shards
 
 VIDEOS_MEASURED = 3  # per kind of clip; clips read before these warm up the reader
 FILES_SHARE = 1.01  # size of all files over that of the tensors: headers, index, projections

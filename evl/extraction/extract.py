@@ -28,18 +28,11 @@ from evl.extraction.work import Extraction, check_store_folder, plan_extraction
 from evl.runtime.distributed import join_world
 from evl.runtime.files import remove_abandoned, remove_file, write_file, write_table
 from evl.runtime.progress import Progress, Report
-from evl.store.description import SPLITS, ShardRange, StoreOptions, shard_ranges
+from evl.store.description import PROJECTIONS, SPLITS, ShardRange, StoreOptions, shard_ranges
+from evl.store.index import INDEX, write_index
 from evl.store.packing import Packed
-from evl.store.shards import SHARDS, open_shard
-from evl.store.writing import (
-    INDEX,
-    PROJECTIONS,
-    ShardItem,
-    missing_shards,
-    write_description,
-    write_index,
-    write_shard,
-)
+from evl.store.shards import SHARDS, missing_shards, open_shard
+from evl.store.writing import ShardItem, write_description, write_shard
 from evl.types import Sample
 
 DAMAGED, MISSING = "damaged.csv", "missing.csv"

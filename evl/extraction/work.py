@@ -21,6 +21,7 @@ from evl.runtime.files import expand_home, is_used, nearest_existing
 from evl.runtime.precision import autocast, resolve_precision
 from evl.store.description import (
     DESCRIPTION,
+    PROJECTIONS,
     ShardRange,
     StoreDescription,
     StoreOptions,
@@ -30,7 +31,7 @@ from evl.store.description import (
     shard_ranges,
 )
 from evl.store.packing import Packed, pack_maps, pack_tokens
-from evl.store.writing import PROJECTIONS, write_description
+from evl.store.writing import write_description
 from evl.types import Sample
 from evl.video.augment import TrainingTransform
 from evl.video.decode.torchcodec import require as require_decoder
@@ -101,8 +102,8 @@ def plan_extraction(
     number, count = part
     if not 1 <= number <= count:
         raise ConfigError(f"part {number}/{count}: expected a number from 1 to {max(1, count)}")
-    found = find_splits(config)
-    config = found.config
+    videos = find_splits(config)
+    config = videos.config
     require_decoder(config.data.decoder)
     backbone = create_backbone(config.backbone, config.model.taps).to(device)
     if backbone.frames_per_map > 1:
@@ -120,17 +121,17 @@ def plan_extraction(
             preprocessing=preprocessing_of(config, backbone.preprocessing),
             options=options,
             precision=resolve_precision(config.training.precision, device),
-            class_names=found.class_names,
-            splits={split: len(samples) for split, samples in found.splits.items()},
-            videos_hash=hash_videos(found.splits),
+            class_names=videos.class_names,
+            splits={split: len(samples) for split, samples in videos.splits.items()},
+            videos_hash=hash_videos(videos.splits),
             clips_per_shard=clips_per_shard(size, options),
             origin=backbone.origin,
             evl_version=__version__,
         )
     except ValidationError as error:
         raise ConfigError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
-    TrainingTransform(config.augment, description.preprocessing, found.class_names)  # raises if the config is wrong
-    return Extraction(expand_home(Path(out)), config, description, found.splits, found.missing, backbone, part)
+    TrainingTransform(config.augment, description.preprocessing, videos.class_names)  # raises if the config is wrong
+    return Extraction(expand_home(Path(out)), config, description, videos.splits, videos.missing, backbone, part)
 
 
 def check_store_folder(work: Extraction) -> None:

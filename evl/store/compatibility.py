@@ -23,7 +23,7 @@ def differences(description: StoreDescription, config: RunConfig) -> list[str]:
     other initial values and another order of videos. If the run has its own weights file, the file is loaded to
     compare its hash.
     """
-    found = []
+    reasons = []
     for section in ("backbone", "clip", "augment", "evaluation"):
         stored, wanted = getattr(description.config, section), getattr(config, section)
         for field in fields(stored):
@@ -39,12 +39,12 @@ def differences(description: StoreDescription, config: RunConfig) -> list[str]:
                 continue  # then the stride has no effect
             if name == "clip.interpolation" and here == description.preprocessing.interpolation:
                 continue  # the store has "auto", which meant this value
-            found.append(f"{name} is {_text(here)} in the run and {_text(there)} in the store")
+            reasons.append(f"{name} is {_text(here)} in the run and {_text(there)} in the store")
     here, there = config.data.pixel_aspect, description.config.data.pixel_aspect
-    found += [] if here == there else [f"data.pixel_aspect is {here} in the run and {there} in the store"]
-    is_same_kind = not any(sentence.startswith("backbone.") for sentence in found)
-    found += _weights_difference(description, config.backbone) if is_same_kind else []
-    return found + _tap_difference(description, config.model)
+    reasons += [] if here == there else [f"data.pixel_aspect is {here} in the run and {there} in the store"]
+    is_same_kind = not any(sentence.startswith("backbone.") for sentence in reasons)
+    reasons += _weights_difference(description, config.backbone) if is_same_kind else []
+    return reasons + _tap_difference(description, config.model)
 
 
 def _weights_difference(description: StoreDescription, backbone: BackboneConfig) -> list[str]:
@@ -57,13 +57,13 @@ def _weights_difference(description: StoreDescription, backbone: BackboneConfig)
         same = names[0] == names[1]
         return [] if same else [f"backbone.weights is {_text(names[0])} in the run and {_text(names[1])} in the store"]
     try:
-        found = create_backbone(backbone, description.taps, trust_origin=True).weights_hash
+        own = create_backbone(backbone, description.taps, trust_origin=True).weights_hash
     except BackboneError as error:
         return [str(error)]
-    if found == description.backbone_hash:
+    if own == description.backbone_hash:
         return []
     return [
-        f"backbone.weights {here} has the hash {found[:12]}… and those in the store {description.backbone_hash[:12]}…"
+        f"backbone.weights {here} has the hash {own[:12]}… and those in the store {description.backbone_hash[:12]}…"
     ]
 
 

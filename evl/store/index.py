@@ -83,17 +83,18 @@ def _videos(folder: str | Path, description: StoreDescription) -> Iterator[list[
 
 
 def _rows(folder: str | Path, description: StoreDescription, covers: ShardRange) -> Iterator[dict]:
-    row = 0
+    """The rows of one shard."""
+    place = 0
     for item in open_shard(folder, description, covers).items:
-        one = dict.fromkeys(COLUMNS) | item
+        row = dict.fromkeys(COLUMNS) | item
         for name in ("path", "group"):  # Parquet holds text only
-            one[name] = one[name] and one[name].encode("utf-8", "backslashreplace").decode()
+            row[name] = row[name] and row[name].encode("utf-8", "backslashreplace").decode()
         if item.get("reason") is None:
-            one |= {"shard": covers.number, "row": row}
-            row += 1
+            row |= {"shard": covers.number, "row": place}
+            place += 1
         else:
-            one["clip"] = None
-        yield one
+            row["clip"] = None
+        yield row
 
 
 @dataclass(frozen=True)

@@ -124,17 +124,14 @@ def pack_tokens(tokens: Tensor, dtype: Dtype, scale: Literal["channel", "token"]
     return _pack(tokens, TYPES[dtype], (1, 2) if scale == "channel" else (3,), "token maps")
 
 
-def maps_type(dtype: Dtype) -> torch.dtype:
-    """The type of neighbor maps: uint8 for both 8-bit types."""
-    return torch.uint8 if dtype in ("int8", "float8") else TYPES[dtype]
-
-
 def pack_maps(maps: Tensor, dtype: Dtype) -> Packed:
     """maps (n,T,h,w,h,2,w) of ``evl.models.crossframe.packed_maps`` -> values of that shape.
 
-    With 8 bits also a float32 scale (n,T,h,w,1,1,1), one per query patch. Raises RunError if numbers are not finite.
+    With 8 bits they are uint8 with a float32 scale (n,T,h,w,1,1,1), one per query patch. Raises RunError if numbers are
+    not finite.
     """
-    return _pack(maps, maps_type(dtype), (4, 5, 6), "neighbor maps")
+    stored = torch.uint8 if dtype in ("int8", "float8") else TYPES[dtype]
+    return _pack(maps, stored, (4, 5, 6), "neighbor maps")
 
 
 @torch.no_grad()

@@ -16,11 +16,9 @@ from evl.backbones.projections import Projections
 from evl.errors import StoreError
 from evl.models.crossframe import empty_maps, fill_maps, unpacked_maps
 from evl.runtime.precision import without_autocast
-from evl.store.description import StoreDescription
+from evl.store.description import PROJECTIONS, StoreDescription
 from evl.store.store import FeatureStore, StoredClips
 from evl.types import EncoderFacts, MappedFeatures
-
-PROJECTIONS = "projections.safetensors"
 
 
 def encoder_of(description: StoreDescription, taps: Taps | None = None) -> EncoderFacts:

@@ -18,12 +18,9 @@ from evl.errors import ExistsError, StoreError
 from evl.runtime.files import write_file
 from evl.store.compatibility import conflicts
 from evl.store.description import DESCRIPTION, StoreDescription, clip_tensors, shard_range
-from evl.store.index import INDEX, write_index
 from evl.store.packing import TYPES, Packed
-from evl.store.shards import ITEMS, SHARDS, missing_shards, read_description, shard_path
+from evl.store.shards import ITEMS, read_description, shard_path
 from evl.types import Sample
-
-PROJECTIONS = "projections.safetensors"
 
 
 @dataclass(frozen=True)
@@ -110,9 +107,3 @@ def _listed(item: ShardItem, split: str) -> dict[str, object]:
     more = {"start_seconds": sample.start_seconds, "end_seconds": sample.end_seconds, "group": sample.group}
     row |= {name: value for name, value in more.items() if value is not None}
     return row | ({"num_valid": item.num_valid} if item.reason is None else {"reason": item.reason})
-
-
-__all__ = [
-    "INDEX", "PROJECTIONS", "SHARDS", "ShardItem", "missing_shards", "read_description", "shard_path",
-    "write_description", "write_index", "write_shard",
-]  # fmt: skip

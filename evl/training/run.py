@@ -309,7 +309,7 @@ def _resumed(stored: RunConfig, settings: tuple[str, ...]) -> RunConfig:
         )
     if changed.data.features is not None and stored.data.root != changed.data.root:
         raise ConfigError(
-            "a run from a store opens no videos: leave out data.root; data.features says where the store is"
+            "a run from a store opens no videos: leave out data.root; data.features is the path of the store"
         )
     for section, fields in after.items():
         for name, value in fields.items():

@@ -12,8 +12,9 @@ from evl.config import (
     TrainingConfig,
 )  # fmt: skip
 from evl.store.description import StoreDescription, StoreOptions, hash_videos, shard_ranges, stored_blocks
+from evl.store.index import write_index
 from evl.store.packing import pack_maps, pack_tokens
-from evl.store.writing import ShardItem, write_description, write_index, write_shard
+from evl.store.writing import ShardItem, write_description, write_shard
 from evl.types import BackboneSpec, Preprocessing, Sample
 
 CLASSES = ("left", "right", "über")

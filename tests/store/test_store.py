@@ -15,10 +15,11 @@ from evl.config import ClipConfig
 from evl.errors import SaveError, StoreError
 from evl.store import FeatureStore, StoredClips
 from evl.store.description import bytes_per_clip, clips_per_shard, shard_range, shard_ranges
+from evl.store.index import write_index
 from evl.store.packing import pack_maps, pack_tokens
-from evl.store.shards import open_shard
+from evl.store.shards import missing_shards, open_shard
 from evl.store.store import drawn_frames
-from evl.store.writing import ShardItem, missing_shards, write_description, write_index, write_shard
+from evl.store.writing import ShardItem, write_description, write_shard
 from evl.types import Sample
 from tests.store.helpers import CLASSES, describe, features_of, make_store, samples_of, shard_of
 

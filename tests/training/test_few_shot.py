@@ -161,7 +161,7 @@ def test_intervals_that_mean_little_say_so(config, tmp_path):
     assert [row.interval for row in usual.rows] == ["25.2–74.8", "none: all equal"]
     assert "no interval for 2 videos per class, because all draws have the same score" in usual.what_the_interval_is
     assert "means little" not in usual.what_the_interval_is
-    assert "of only 2 draws it means little" in result((40.0, 50.0)).what_the_interval_is
+    assert "with only 2 draws it means little" in result((40.0, 50.0)).what_the_interval_is
     # of two draws there is a range, not an interval from 0 to 100
     two = result((40.0, 50.0))
     assert two.rows[0].interval == "only 2 draws: 40.0 and 50.0"

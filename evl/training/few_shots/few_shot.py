@@ -95,13 +95,13 @@ def few_shot(
             evaluations = runs.judge(models, progress) if models else []
             for draw, model, evaluation in zip(mine, models, evaluations, strict=True) if keep_runs else ():
                 runs.keep(folder.path / "runs" / f"{k:02d}_shots_draw_{draw + 1}", k, draw, model, evaluation)
-            scores = [one.metrics.values() for one in evaluations]
+            scores = [evaluation.metrics.values() for evaluation in evaluations]
             results = dict(zip(mine, zip(scores, seconds, strict=True), strict=True))
             for others in world.gather(results):
                 results |= others
             judged = world.gather(evaluations[:1])[0][0]
             scores, seconds = zip(*(results[draw] for draw in range(draws)), strict=True)
-            scores = {name: tuple(one[name] for one in scores) for name in judged.metrics.comparable}
+            scores = {name: tuple(values[name] for values in scores) for name in judged.metrics.comparable}
             top1 = scores["top1"]
             training, count = runs.settings(k).training, len(runs.draw(k, 0))
             row = Shots(
@@ -114,7 +114,8 @@ def few_shot(
             world.only_main(lambda row=row: folder.add(row))
         rows.sort(key=lambda row: row.shots)
         last = rows[-1]
-        metrics = {name: one for name, one in find_metrics(config.evaluation.metrics).items() if name in last.scores}
+        known = find_metrics(config.evaluation.metrics)
+        metrics = {name: known[name] for name in known if name in last.scores}
         result = FewShotResult(tuple(rows), draws, last.protocol, last.damaged, folder.path, last.chance, metrics)
         world.only_main(lambda: write_few_shot(result, config))
     return result

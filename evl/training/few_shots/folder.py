@@ -49,7 +49,9 @@ class FewShotFolder:
             shots = tuple(int(k) for k in content["shots"])
             return RunConfig.from_dict(content["config"]), shots, int(content["draws"]), bool(content["keep_runs"])
         except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-            raise RunError(f"{self.path / _SETTINGS}: missing or damaged ({error}); start anew") from None
+            raise RunError(
+                f"{self.path / _SETTINGS}: missing or damaged ({error}); start new runs in another folder"
+            ) from None
 
     def add(self, row: Shots) -> None:
         """Appends the row of a finished K."""

@@ -55,7 +55,7 @@ class SweepFolder:
             grid, keep = [str(setting) for setting in content["grid"]], bool(content["keep_predictions"])
             return RunConfig.from_dict(content["config"]), grid, keep
         except (OSError, yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
-            raise RunError(f"{self.path / _SETTINGS}: missing or damaged ({error}); start the sweep anew") from None
+            raise RunError(f"{self.path / _SETTINGS}: missing or damaged ({error}); start a new sweep") from None
 
     def remove_if_unused(self, *, has_learned: bool) -> None:
         """Removes the folder if nothing was learned, so that the same command can begin again."""

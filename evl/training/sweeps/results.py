@@ -49,13 +49,13 @@ class LearnerResult:
 
     def scores(self) -> dict[str, float | None]:
         """The metrics that can be compared, with their intervals: ``val_top1``, ``val_top1_low``, …"""
-        found = {}
+        values = {}
         for name, score in self.evaluation.metrics.comparable.items():
-            found[f"val_{name}"] = _finite(score.value)
+            values[f"val_{name}"] = _finite(score.value)
             if score.metric.interval is not None:
                 low, high = score.interval or (None, None)
-                found |= {f"val_{name}_low": low, f"val_{name}_high": high}
-        return found
+                values |= {f"val_{name}_low": low, f"val_{name}_high": high}
+        return values
 
     def row(self, names: Sequence[str]) -> dict:
         """A row for tables: first the settings, then what was measured. ``names``: the columns of ``scores``."""

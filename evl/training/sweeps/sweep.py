@@ -98,7 +98,7 @@ def sweep(
         learners = Learners(every, together=together)
         _announce(learners, data)
         if data.source.features is None:
-            announce_material([one for split in ("train", "val") for one in data.source.samples[split]], data.config)
+            announce_material((*data.source.samples["train"], *data.source.samples["val"]), data.config)
         if not resume:
             _refuse_full_disk(learners, folder.path)
             folder.create(config or RunConfig(), grid, keep_predictions)
@@ -124,7 +124,7 @@ def sweep(
             raise Interrupted(f"{where}; a checkpoint is saved") from None
         except BaseException:
             if not resume:
-                folder.remove_if_unused(has_learned=any(one.num_clips for one in every))
+                folder.remove_if_unused(has_learned=any(learner.num_clips for learner in every))
             raise
         result = replace(
             result, damaged=damaged, steps=steps, training_seconds=trained - started,
@@ -137,16 +137,20 @@ def sweep(
 
 def _judged(points, learners: Sequence[Learner], data: _Data, out: Path, progress) -> SweepResult:
     """Judges all learners on the validation videos, and the best one on the test split."""
-    how = dict(batch_size=data.config.evaluation.batch_size)
+    batch_size = data.config.evaluation.batch_size
     living = [learner for learner in learners if learner.problem is None]
-    judged = iter(judge([learner.model for learner in living], data.source, data.world, progress, **how))
+    models = [learner.model for learner in living]
+    judged = iter(judge(models, data.source, data.world, progress, batch_size=batch_size))
     evaluations = [next(judged) if learner.problem is None else None for learner in learners]
     result = collect(points, learners, evaluations, out, data.config)
     result = replace(result, outcome=_outcome(learners, result, data))
     if "test" not in data.source.samples:
         return result
-    model, how["phase"] = learners[result.best.number].model, "testing the chosen learner"
-    return replace(result, test=judge([model], data.source, data.world, progress, split="test", **how)[0])
+    (test,) = judge(
+        [learners[result.best.number].model], data.source, data.world, progress,
+        split="test", phase="testing the chosen learner", batch_size=batch_size,
+    )  # fmt: skip
+    return replace(result, test=test)
 
 
 def _outcome(learners: Sequence[Learner], result: SweepResult, data: _Data) -> Outcome | None:
@@ -154,9 +158,10 @@ def _outcome(learners: Sequence[Learner], result: SweepResult, data: _Data) -> O
     config, best = learners[result.best.number].config, result.best
     stored_clips = None if data.source.features is None else data.source.features.options.clips_per_video
     curve = [(step, loss, hits) for step, _, loss, hits in best.curve]
-    metrics = best.evaluation.metrics
-    how = dict(is_swept=True, selected=result.selected)
-    return outcome_of(config, curve, data.source.samples["train"], metrics, stored_clips, **how)
+    return outcome_of(
+        config, curve, data.source.samples["train"], best.evaluation.metrics, stored_clips,
+        is_swept=True, selected=result.selected,
+    )  # fmt: skip
 
 
 def _prepare(grid: Grid, world: World) -> tuple[_Data, list[Point]]:
@@ -168,8 +173,8 @@ def _prepare(grid: Grid, world: World) -> tuple[_Data, list[Point]]:
         shared, store = open_store(shared)
         names, samples = store.class_names, {name: split.samples for name, split in store.splits.items()}
     else:
-        found = find_splits(shared)
-        shared, names, samples, missing = found.config, found.class_names, found.splits, found.missing
+        videos = find_splits(shared)
+        shared, names, samples, missing = videos.config, videos.class_names, videos.splits, videos.missing
     if not samples.get("val"):
         raise ConfigError("a sweep chooses by validation videos, and there are none: give it a val split")
     selecting_metric(shared, names, samples["val"])
