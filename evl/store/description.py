@@ -42,8 +42,8 @@ class StoreOptions:
         dtype: of the stored numbers.
         scale: of 8-bit token maps: one per clip and channel, or one per token.
         clips_per_video: training clips that are stored per video.
-        frames: frames per stored training clip. If it is longer than ``clip.num_frames``, training draws its clips
-            from these frames. None: ``clip.num_frames``.
+        frames: frames per stored training clip. If they are more than ``clip.num_frames``, training draws its clips
+            from them. None: ``clip.num_frames``.
         shard_megabytes: largest size of a shard in 10^6 bytes. A shard has at least one clip.
     """
 

@@ -68,8 +68,10 @@ class Keeper:
         return 0
 
     def watch(self, learners: Learners, damaged: dict[int, str], done: int, *, everywhere: bool) -> None:
-        """``damaged``: index -> reason of the videos that this process could not read in this step. ``everywhere``:
-        whether it is set in all processes at this step, so that they can exchange what they have."""
+        """Notes the videos that this process could not read in this step: ``damaged``, index -> reason.
+
+        ``everywhere``: whether the processes can exchange their lists now. It is the same in all processes.
+        """
 
     def report(self, learners: Learners, done: int, speed: Speed) -> str:
         losses = [learner.curve[-1][2] for learner in learners.living if learner.has_point(done)]
