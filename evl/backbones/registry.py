@@ -85,14 +85,10 @@ def _create(
     elif config.name == EMBEDDED:
         (vit, origin), preprocessing_for = load_embedded(config, empty=state is not None), preprocessing_of_embedded
     else:
-        _refuse_unknown(config.name)
-        refuse_by_name(config.name)
-        if "." in config.name or (config.weights is None and config.pretrained):
-            refuse_wrong_activation(config.name)
-        if state is None:
-            vit, origin = load_timm(config, trust_origin=trust_origin)
-        else:
-            vit, origin = unfilled_timm(config.name), None
+        _refuse(config)
+        vit, origin = (
+            (unfilled_timm(config.name), None) if state is not None else load_timm(config, trust_origin=trust_origin)
+        )
         preprocessing_for = partial(preprocessing_of, vit.pretrained_cfg)
     backbone = TimmBackbone(vit, config.name, preprocessing_for(vit.patch_embed.img_size), taps)
     if state is None:
@@ -112,6 +108,14 @@ def _load_saved(backbone: FrozenBackbone, state: Mapping[str, Tensor], name: str
     except RuntimeError as error:
         lines = "; ".join(line.strip() for line in str(error).splitlines()[:3])
         raise BackboneError(f"the saved weights do not fit {name}: {lines}") from None
+
+
+def _refuse(config: BackboneConfig) -> None:
+    """Raises BackboneError for timm's names that cannot be a backbone, or not with this config's weights."""
+    _refuse_unknown(config.name)
+    refuse_by_name(config.name)
+    if "." in config.name or (config.weights is None and config.pretrained):
+        refuse_wrong_activation(config.name)
 
 
 def _refuse_unknown(name: str) -> None:

@@ -2,8 +2,6 @@
 
 import ast
 import inspect
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -79,10 +77,8 @@ def test_what_an_option_does_an_argument_does_too(module):
     assert {option for option in options if ARGUMENTS.get(option, option) not in known} == set()
 
 
-def test_files_are_short_and_functions_are_simple():
+def test_files_are_short():
+    """ruff holds all functions of evl to a complexity of 12 (pyproject.toml)."""
     lengths = {path.name: len(path.read_text().splitlines()) for path in CLI.glob("*.py")}
     assert len(lengths) > len(CALLS)
     assert {name: count for name, count in lengths.items() if count > 120} == {}
-    ruff = ["-m", "ruff", "check", "--isolated", "--select", "C901", "--config", "lint.mccabe.max-complexity=12"]
-    done = subprocess.run([sys.executable, *ruff, CLI], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
