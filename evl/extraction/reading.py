@@ -1,4 +1,4 @@
-"""Reads the clips that are stored from the videos, exactly as training and evaluation read them."""
+"""Reads the clips of a store from the videos, exactly as training and evaluation read them."""
 
 from __future__ import annotations
 

@@ -108,8 +108,8 @@ def plan_extraction(
     backbone = create_backbone(config.backbone, config.model.taps).to(device)
     if backbone.frames_per_map > 1:
         raise BackboneError(
-            f"{backbone.spec.name} makes a token map of each {backbone.frames_per_map} frames, and a store has one for "
-            "each frame: train on the videos, without --features"
+            f"{backbone.spec.name} makes one token map per {backbone.frames_per_map} frames, but a store needs one "
+            "per frame: train on the videos, without --features"
         )
     num_frames = max(options.frames or 0, config.clip.num_frames)
     size = bytes_per_clip(backbone.spec, backbone.taps, options, num_frames)

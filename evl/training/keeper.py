@@ -75,7 +75,7 @@ class RunKeeper(Keeper):
         if saved := list_checkpoints(self.folder.checkpoints):
             state = load_checkpoint(saved[-1], learners, self.world)
             first, self.best, self.selected = state["step"], state["best"], state["selected"]
-            # which files do not exist was checked again in this call
+            # this call has checked again which files do not exist
             before = {self.moved.get(path, path): why for path, why in state["damaged"].items() if why != NO_FILE}
             self.damaged.update(before)
         if self.world.is_main:

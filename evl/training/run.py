@@ -9,6 +9,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+import torch
+
+from evl.backbones import FrozenBackbone
 from evl.collections.material import announce_material
 from evl.config import RunConfig
 from evl.config import replace as replace_settings
@@ -36,7 +39,7 @@ from evl.training.outcome import Outcome, outcome_of
 from evl.training.pace import Pace, RunTime, log_run_time
 from evl.training.run_folder import RunFolder
 from evl.training.sources import LiveStreams, RunStreams, StoredStreams, judge, open_store, samples_of
-from evl.types import Sample
+from evl.types import EncoderFacts, Sample
 
 log = logging.getLogger("evl")
 # settings that may change when a run goes on. None of them decides its numbers: ``features`` and ``root`` are paths,
@@ -96,7 +99,11 @@ def train(
     with join_world(device) as world:
         data = _go_on(folder, settings) if resume else _begin((config or RunConfig()).with_settings(settings))
         config = data.config
-        model = _make_model(data, world, from_init=not (resume and list_checkpoints(folder.checkpoints)))
+        encoder = backbone_to_start(config) if data.store is None else encoder_for(config.model, data.store)
+        model = make_model(
+            config, data.class_names, encoder, world.device, describe_data(config, data.train, data.val),
+            from_init=not (resume and list_checkpoints(folder.checkpoints)),
+        )  # fmt: skip
         # everything that can raise for wrong settings comes before the folder is made
         selecting_metric(config, data.class_names, data.val)
         damaged = {sample.path: NO_FILE for sample in data.gone}
@@ -225,21 +232,27 @@ def _find_again(
     return train, val, gone.get("train", ()), moved
 
 
-def _make_model(data: _RunData, world: World, *, from_init: bool) -> Classifier:
-    """The model to train, on its device. It has the same initial weights in all processes.
+def make_model(
+    config: RunConfig,
+    class_names: Sequence[str],
+    encoder: FrozenBackbone | EncoderFacts | None,
+    device: torch.device,
+    data: str,
+    *,
+    from_init: bool = True,
+) -> Classifier:
+    """The model to train, on ``device``. Its config decides its initial weights, so they are the same in all processes.
 
-    ``from_init``: whether to load the weights of ``training.init``. A run with a checkpoint does not need them.
+    ``encoder`` None: the one in ``config``. ``data``: a description for the card. ``from_init``: whether to load the
+    weights of ``training.init``. A run with a checkpoint does not need them.
     """
-    config, store = data.config, data.store
-    backbone = backbone_to_start(config) if store is None else encoder_for(config.model, store)
-    model = build_classifier(config, data.class_names, backbone=backbone, seed=config.training.seed)
-    precision = resolve_precision(config.training.precision, world.device)
-    model.card = replace(model.card, precision=precision, data=describe_data(config, data.train, data.val))
+    model = build_classifier(config, class_names, backbone=encoder, seed=config.training.seed)
+    model.card = replace(model.card, precision=resolve_precision(config.training.precision, device), data=data)
     if config.training.init is not None and from_init:
         start_from(model, config.training.init)
-    if store is not None:  # a run from a store has no backbone to save
+    if config.data.features is not None:  # a run from a store has no backbone to save
         model.card = replace(model.card, with_backbone=False)
-    return model.to(world.device)
+    return model.to(device)
 
 
 def _open_streams(data: _RunData, model: Classifier, world: World) -> RunStreams:

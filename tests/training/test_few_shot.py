@@ -134,8 +134,8 @@ def test_from_the_command_line(store, tmp_path, capsys):
 
 def test_what_cannot_be_is_told(config, store, videos, tmp_path, capsys):
     for wrong, sentence in (
-        (dict(shots=(2, 1)), "numbers of videos that rise"),
-        (dict(shots=(0,)), "numbers of videos that rise"),
+        (dict(shots=(2, 1)), "expected rising numbers of videos"),
+        (dict(shots=(0,)), "expected rising numbers of videos"),
         (dict(shots=(1,), draws=1), "2 to 20"),
     ):
         with pytest.raises(ConfigError, match=sentence):

@@ -25,9 +25,8 @@ from evl.evaluation.metrics import find_metrics
 from evl.models import Classifier
 from evl.models.registry import reads_maps
 from evl.runtime.distributed import World, join_world
-from evl.runtime.precision import resolve_precision
 from evl.runtime.progress import Progress, Report
-from evl.saving import build_classifier, save_model
+from evl.saving import save_model
 from evl.store.store import FeatureStore
 from evl.streams import Subset
 from evl.streams.cached import Cached
@@ -36,7 +35,7 @@ from evl.training.few_shots.report import FewShotResult, Shots, write_few_shot
 from evl.training.learner import Learner
 from evl.training.learners import Learners
 from evl.training.loop import fit
-from evl.training.run import with_steps
+from evl.training.run import make_model, with_steps
 from evl.training.sources import StoredStreams, judge, open_store
 
 log = logging.getLogger("evl")
@@ -173,12 +172,10 @@ class _Runs:
     def train(self, shots: int, draw: int, note: Report) -> Classifier:
         shared, chosen = self.settings(shots), self.draw(shots, draw)
         config = replace_settings(shared, training={"seed": shared.training.seed + draw})
-        model = build_classifier(config, self.store.class_names, backbone=self.encoder, seed=config.training.seed)
-        precision = resolve_precision(config.training.precision, self.world.device)
-        described = f"{shots} videos per class of {Path(self.store.path).name}, draw {draw + 1}"
-        model.card = replace(model.card, precision=precision, data=described)
-        learner = Learner(described, config, model.to(self.world.device))
-        fit(Subset(self.stream, chosen), Learners([learner]), config.training, self.alone, progress=note)
+        described = f"{shots} videos per class of {self.store.path.name}, draw {draw + 1}"
+        model = make_model(config, self.store.class_names, self.encoder, self.world.device, described)
+        learners = Learners([Learner(described, config, model)])
+        fit(Subset(self.stream, chosen), learners, config.training, self.alone, progress=note)
         return model.eval()
 
     def judge(self, models: Sequence[Classifier], progress: Report) -> list[Evaluation]:
@@ -214,11 +211,11 @@ def _checked(config: RunConfig, shots: Sequence[int], draws: int) -> tuple[RunCo
     """(config with the store's videos, the store). Raises ConfigError if few-shot runs are impossible with these."""
     if config.data.features is None:
         raise ConfigError(
-            "few-shot runs go from a store of features: make one with evl extract --data DATA --out STORE, then give "
+            "few-shot runs need a store of features: make one with evl extract --data DATA --out STORE, then give "
             "--features STORE"
         )
     if not shots or list(shots) != sorted(set(shots)) or shots[0] < 1:
-        raise ConfigError(f"--shots {','.join(map(str, shots))}: expected numbers of videos that rise, such as 1,2,4,8")
+        raise ConfigError(f"--shots {','.join(map(str, shots))}: expected rising numbers of videos, such as 1,2,4,8")
     if not 2 <= draws <= 20:
         raise ConfigError(f"--draws {draws}: expected 2 to 20 draws")
     if config.training.init is not None:

@@ -1,1 +1,1 @@
-"""Many settings trained on one reading of the features."""
+"""Trains learners with many settings in one pass over the features."""

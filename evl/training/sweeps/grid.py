@@ -108,6 +108,6 @@ def _refuse_shared(key: str) -> None:
         "backbone": "all learners read the same features",
     }.get(section, "all learners learn from the same clips")
     raise ConfigError(
-        f"{key} cannot vary in a sweep, because {why}: give it one value, and sweep once for each. What can: model.*, "
+        f"{key} cannot vary in a sweep, because {why}: give it one value, and sweep once for each. These can: model.*, "
         f"{', '.join(f'training.{name}' for name in VARYING)}"
     )

@@ -25,20 +25,20 @@ from evl.evaluation.stored import encoder_for
 from evl.models.registry import reads_maps, taps_of
 from evl.runtime.distributed import World, join_world
 from evl.runtime.files import nearest_existing
-from evl.runtime.precision import resolve_precision
 from evl.runtime.progress import Report
-from evl.saving import backbone_to_start, build_classifier, start_from
+from evl.saving import backbone_to_start
 from evl.training.keeper import RunKeeper
 from evl.training.learner import Learner
 from evl.training.learners import Learners, with_taps
 from evl.training.loop import Interrupted, fit, make_sampler
 from evl.training.outcome import Outcome, outcome_of
-from evl.training.run import describe_data, with_steps
+from evl.training.run import describe_data, make_model, with_steps
 from evl.training.sources import LiveStreams, RunStreams, StoredStreams, judge, open_store
 from evl.training.sweeps.folder import SweepFolder, write_sweep
 from evl.training.sweeps.grid import Grid, Point, expand
 from evl.training.sweeps.results import SweepResult, collect, save_learner
 from evl.types import EncoderFacts, Sample
+from evl.video.transforms import preprocessing_of
 
 log = logging.getLogger("evl")
 
@@ -185,8 +185,7 @@ def _prepare(grid: Grid, world: World) -> tuple[_Data, list[Point]]:
     configs = [point.config for point in points]
     if store is None:
         encoder = _shared_backbone(configs, shared).to(world.device)
-        preprocessing = _build(configs[0], names, encoder).card.preprocessing
-        source = LiveStreams(shared, names, samples, encoder, preprocessing)
+        source = LiveStreams(shared, names, samples, encoder, preprocessing_of(shared, encoder.preprocessing))
         if shared.training.compile:
             encoder.compile()
     else:
@@ -219,23 +218,13 @@ def _union(wanted: Sequence, depth: int, name: str) -> tuple[int, ...]:
     return tuple(sorted({block for taps in wanted for block in tapped_blocks(taps, depth, name)}))
 
 
-def _build(config: RunConfig, names: Sequence[str], encoder: FrozenBackbone | EncoderFacts):
-    own = with_taps(encoder, taps_of(config.model))
-    return build_classifier(config, names, backbone=own, seed=config.training.seed)
-
-
 def _make_learner(point: Point, data: _Data) -> Learner:
     """A learner with the same initial values as a run of its config."""
-    config, training = point.config, point.config.training
-    model = _build(config, data.class_names, data.encoder)
-    described = describe_data(config, data.source.samples["train"], data.source.samples["val"])
-    precision = resolve_precision(training.precision, data.world.device)
-    model.card = replace(model.card, precision=precision, data=described)
-    if training.init is not None:
-        start_from(model, training.init)
-    if data.source.features is not None:
-        model.card = replace(model.card, with_backbone=False)
-    return Learner(point.name, config, model.to(data.world.device), data.encoder.taps)
+    config, samples = point.config, data.source.samples
+    own = with_taps(data.encoder, taps_of(config.model))
+    described = describe_data(config, samples["train"], samples["val"])
+    model = make_model(config, data.class_names, own, data.world.device, described)
+    return Learner(point.name, config, model, data.encoder.taps)
 
 
 def _save_learners(
