@@ -231,7 +231,7 @@ def _checked_frames(frames: Sequence[Sequence[int]], n: int, count: int, has_map
     except (ValueError, OverflowError):
         chosen = np.zeros(0)
     if chosen.ndim != 2 or len(chosen) != n or not chosen.size or chosen.min() < 0 or chosen.max() >= count:
-        raise ValueError(f"frames must be as many for each of the {n} clips, numbered from 0 to {count - 1}")
+        raise ValueError(f"frames must be equally many for each of the {n} clips, with numbers from 0 to {count - 1}")
     if has_maps and (np.diff(chosen, axis=1) != 1).any():
         raise ValueError("with neighbor maps, frames must be consecutive")
     return chosen

@@ -26,7 +26,7 @@ from evl.models.registry import reads_maps, taps_of
 from evl.runtime.distributed import World, join_world
 from evl.runtime.files import nearest_existing
 from evl.runtime.progress import Report
-from evl.saving import backbone_to_start
+from evl.saving import backbone_to_start, build_classifier
 from evl.training.keeper import RunKeeper
 from evl.training.learner import Learner
 from evl.training.learners import Learners, with_taps
@@ -38,7 +38,6 @@ from evl.training.sweeps.folder import SweepFolder, write_sweep
 from evl.training.sweeps.grid import Grid, Point, expand
 from evl.training.sweeps.results import SweepResult, collect, save_learner
 from evl.types import EncoderFacts, Sample
-from evl.video.transforms import preprocessing_of
 
 log = logging.getLogger("evl")
 
@@ -185,7 +184,8 @@ def _prepare(grid: Grid, world: World) -> tuple[_Data, list[Point]]:
     configs = [point.config for point in points]
     if store is None:
         encoder = _shared_backbone(configs, shared).to(world.device)
-        source = LiveStreams(shared, names, samples, encoder, preprocessing_of(shared, encoder.preprocessing))
+        first = build_classifier(configs[0], names, backbone=with_taps(encoder, taps_of(configs[0].model)))
+        source = LiveStreams(shared, names, samples, encoder, first.card.preprocessing)
         if shared.training.compile:
             encoder.compile()
     else:
