@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import pkgutil
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from evl.errors import CheckpointError, ConfigError, nearest
@@ -32,6 +34,8 @@ def import_object(name: str, setting: str) -> object:
     prefix = f"{setting}={name}"
     if module_name.split(".")[0] in sys.stdlib_module_names - {"__main__"}:
         raise ConfigError(f"{prefix}: {module_name} is a module of Python itself; name one of your own")
+    if "__main__" in module_name.split(".")[1:]:
+        raise ConfigError(f"{prefix}: {module_name} is a program; name a module that can be imported")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -41,7 +45,7 @@ def import_object(name: str, setting: str) -> object:
             f"{prefix}: Python finds no module {error.name}; install its package, or put the folder that holds it into "
             "the environment variable PYTHONPATH"
         ) from None
-    except Exception as error:  # the module's own code can raise anything
+    except (Exception, SystemExit) as error:  # the module's own code can raise anything
         raise ConfigError(f"{prefix}: importing {module_name} failed: {type(error).__name__}: {error}") from error
     found = getattr(module, own_name, None)
     if found is None:
@@ -69,14 +73,33 @@ def refuse_code_inside(folder: str | Path, *names: str) -> None:
     """
     folder = Path(folder).resolve()
     for name in filter(is_import_path, names):
-        module = name.partition(":")[0].split(".")[0]
-        try:
-            spec = importlib.util.find_spec(module)  # for the top package only, because that imports nothing
-        except ValueError:  # a module without a file, such as __main__ of a notebook
-            continue
-        for place in (spec.origin, *(spec.submodule_search_locations or ())) if spec is not None else ():
-            if place is not None and folder in Path(place).resolve().parents:
+        for file in _files_executed(name.partition(":")[0]):
+            if folder in Path(file).resolve().parents:
                 raise CheckpointError(
-                    f"{folder} names {name}, which Python would import from {place}, inside the model's own folder. "
+                    f"{folder} names {name}, which Python would import from {file}, inside the model's own folder. "
                     "evl never executes code from there; if you wrote this file, move it out of the folder"
                 )
+
+
+def _files_executed(module_name: str) -> Iterator[str]:
+    """The files that importing a module would execute, its packages' first. Nothing is imported to find them.
+
+    A folder without ``__init__.py`` is a package too: a model in ``models/x`` could name ``models.x.code:MyDecoder``
+    where Python was started beside ``models``.
+    """
+    places = None
+    for dots in range(module_name.count(".") + 1):
+        name = ".".join(module_name.split(".")[: dots + 1])
+        try:
+            found = [importlib.util.find_spec(name)] if not dots else [_find_spec(name, place) for place in places]
+        except ValueError:  # a module without a file, such as __main__ of a notebook
+            return
+        found = [spec for spec in found if spec is not None]
+        with_code = [spec for spec in found if spec.has_location][:1]
+        yield from (spec.origin for spec in with_code)
+        places = [place for spec in with_code or found for place in spec.submodule_search_locations or ()]
+
+
+def _find_spec(name: str, place: str):
+    finder = pkgutil.get_importer(place)
+    return finder and finder.find_spec(name)
