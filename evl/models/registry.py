@@ -79,6 +79,13 @@ def import_decoder(name: str) -> type[nn.Module]:
     return import_class(name, "model.decoder", nn.Module)
 
 
+def is_loadable(value: object) -> bool:
+    """Whether a saved model may have such a tensor: of floats, or one whole number, as BatchNorm counts its batches."""
+    if not isinstance(value, Tensor) or value.is_sparse:
+        return False
+    return value.is_floating_point() or (value.dtype == torch.int64 and value.ndim == 0)
+
+
 def _build_from_outside(config: ModelConfig, spec: BackboneSpec, num_layers: int, num_frames: int) -> nn.Module:
     """Returns ``MyDecoder(spec, num_frames=T, num_layers=M, **options)``, with a check of its output in each call."""
     kind, setting = import_decoder(config.decoder), f"model.decoder={config.decoder}"
@@ -96,6 +103,13 @@ def _build_from_outside(config: ModelConfig, spec: BackboneSpec, num_layers: int
         raise ConfigError(
             f"{setting}: {kind.__name__} must have an attribute width, the D of its output (B,D); it {has}"
         )
+    for name, value in decoder.state_dict().items():  # now, not when a trained model is saved
+        if not is_loadable(value):
+            found = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            raise ConfigError(
+                f"{setting}: {name} holds {found}, which a saved model cannot hold; make it a tensor of floats, or a "
+                "buffer with persistent=False"
+            )
     decoder.register_forward_pre_hook(_cast_features)
     decoder.register_forward_hook(_check_output)
     return decoder

@@ -16,7 +16,7 @@ from evl.backbones import FrozenBackbone, Taps, create_backbone
 from evl.data.manifests.labels import clean_names
 from evl.errors import BackboneError, CheckpointError
 from evl.models.card import ModelCard
-from evl.models.registry import build_decoder, taps_of
+from evl.models.registry import build_decoder, is_loadable, taps_of
 from evl.runtime.files import expand_home, strict_json
 from evl.runtime.import_path import is_import_path, refuse_code_inside
 from evl.saving.formats import CARD, WEIGHTS, refuse_other_formats
@@ -81,11 +81,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             what = "numbers that are not finite" if value.is_floating_point() else f"numbers of {value.dtype}"
             raise CheckpointError(f"{path}: {name} holds {what}")
     return state
-
-
-def is_loadable(value: Tensor) -> bool:
-    """Whether a saved model may have such a tensor: of floats, or one whole number, as BatchNorm counts its batches."""
-    return value.is_floating_point() or (value.dtype == torch.int64 and value.ndim == 0)
 
 
 def weights_file(folder: Path, card: ModelCard) -> str | None:

@@ -19,13 +19,12 @@ from evl.config import ModelConfig, RunConfig
 from evl.errors import CheckpointError, ConfigError
 from evl.models import Classifier, ClassifierHead
 from evl.models.card import ModelCard
-from evl.models.registry import architecture_of, setting_of, taps_of
+from evl.models.registry import architecture_of, is_loadable, setting_of, taps_of
 from evl.models.resize import resized_state
 from evl.runtime.files import expand_home, write_file, write_json
 from evl.saving.folder import (
     find_model,
     grid_of,
-    is_loadable,
     open_backbone,
     read_card,
     read_tensors,

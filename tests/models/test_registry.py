@@ -77,10 +77,11 @@ def function(spec, **sizes):
 
 @pytest.fixture(scope="module")
 def outside(tmp_path_factory):
-    """A folder on Python's path with a module ``my_decoders``, and two that cannot be imported."""
+    """A folder on Python's path with a module ``my_decoders``, and three that cannot be imported."""
     folder = tmp_path_factory.mktemp("outside")
     (folder / "my_decoders.py").write_text(MODULE)
     (folder / "half_written.py").write_text("1 / 0")
+    (folder / "exits.py").write_text("import sys\nsys.exit(0)")
     (folder / "lacks_one.py").write_text("import no_such_package_of_anybody")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
@@ -193,6 +194,8 @@ def test_names_that_mean_nothing():
         ("my_decoders:Mean", "unexpected keyword argument 'hiden'"),
         ("os:system", "os is a module of Python itself"),
         ("antigravity:fly", "antigravity is a module of Python itself"),
+        ("numpy.f2py.__main__:main", "numpy.f2py.__main__ is a program"),
+        ("exits:A", "importing exits failed: SystemExit: 0"),
     ],
 )
 def test_what_cannot_be_made(outside, name, sentence):
@@ -265,9 +268,13 @@ def test_explained_where_it_attends(outside):
         evl.explain(tiny("Mean"), clips)
 
 
-def test_what_could_not_be_loaded_is_not_saved(outside, tmp_path):
-    with pytest.raises(CheckpointError, match=r"decoder.table holds torch.int64; make it .* persistent=False"):
-        save_model(tiny("Integers"), tmp_path)
+def test_what_could_not_be_loaded_is_not_made_and_not_saved(outside, tmp_path):
+    with pytest.raises(ConfigError, match=r"Integers: table holds torch.int64, .* make it .* persistent=False"):
+        tiny("Integers")
+    model = tiny("Mean")
+    model.decoder.register_buffer("late", torch.arange(3))
+    with pytest.raises(CheckpointError, match=r"decoder.late holds torch.int64; make it .* persistent=False"):
+        save_model(model, tmp_path)
 
 
 def test_nothing_in_a_models_folder_is_executed(outside, tmp_path, monkeypatch):
@@ -282,6 +289,26 @@ def test_nothing_in_a_models_folder_is_executed(outside, tmp_path, monkeypatch):
     for act in (read_card, evl.load):
         with pytest.raises(CheckpointError, match="never executes code from there"):
             act(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["gift", "gifts/one", "gifts/one/inner"])
+def test_nothing_in_a_models_folder_is_executed_as_part_of_a_package(outside, tmp_path, monkeypatch, folder):
+    """Every folder below Python's path is a package, so a dotted name reaches into a model's folder."""
+    save_model(tiny("Mean"), tmp_path / folder)
+    package = folder.replace("/", ".")
+    (tmp_path / folder / "evil_two.py").write_text("raise SystemExit('executed')")
+    card = json.loads((tmp_path / folder / "model.json").read_text())
+    card["config"]["model"]["decoder"] = f"{package}.evil_two:Mean"
+    (tmp_path / folder / "model.json").write_text(json.dumps(card))
+    monkeypatch.syspath_prepend(str(tmp_path))  # as where Python is started beside that folder
+    with pytest.raises(CheckpointError, match="never executes code from there"):
+        evl.load(tmp_path / folder)
+    assert package.split(".")[0] not in sys.modules  # looking for the file imports nothing
+    (tmp_path / "own_code").mkdir()
+    (tmp_path / "own_code/fine.py").write_text(MODULE)
+    card["config"]["model"]["decoder"] = "own_code.fine:Mean"  # outside the model's folder
+    (tmp_path / folder / "model.json").write_text(json.dumps(card))
+    assert type(evl.load(tmp_path / folder).decoder).__name__ == "Mean"
 
 
 def test_swept_beside_others(outside, tmp_path):
