@@ -21,6 +21,7 @@ def test_schedule():
 
 
 @pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.usefixtures("one_thread")
 def test_every_recipe_builds(name):
     config = replace(get_recipe(name), backbone={"pretrained": False})
     with torch.device("meta"):
