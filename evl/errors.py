@@ -1,4 +1,8 @@
-"""The errors that users can cause. Every message says what was given, what was expected, and what to do."""
+"""The errors that users can cause. Every message says what was given, what was expected, and what to do.
+
+Arguments and settings that the caller can change are in backquotes: `` `out` ``, `` `num_clips=4` ``. A command prints
+them as its options (``evl.cli.common.as_options``).
+"""
 
 import difflib
 import os
@@ -22,17 +26,6 @@ class EVLError(Exception):
 
 class ConfigError(EVLError, ValueError):
     """A setting does not exist, has the wrong type, or conflicts with another."""
-
-
-class ArgumentError(ConfigError):
-    """Arguments that cannot be given here: "``reason``: leave out ``names``". A command prints them as its options."""
-
-    def __init__(self, reason: str, names: Iterable[str]):
-        self.reason, self.names = reason, tuple(names)
-        super().__init__(f"{reason}: leave out {', '.join(self.names)}")
-
-    def __reduce__(self):
-        return type(self), (self.reason, self.names)
 
 
 class DataError(EVLError, ValueError):
@@ -93,6 +86,11 @@ class RunError(EVLError):
 def plural(count: int, noun: str) -> str:
     """``1 video``, ``3 videos``, ``1,200 videos``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def quoted(names: Iterable[str]) -> str:
+    """`` `root`, `layout` ``: the arguments of these names, in an error."""
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -145,13 +145,13 @@ def _own_samples(run: RunFolder | None, split: str, root: AnyPath | None) -> tup
         raise ConfigError("this model does not say which run it is of: give data, or the folder of the run")
     samples = run.samples(split) if run.exists else ()
     if not samples:
-        raise DataError(f"{run.path} has no videos of its own of the split {split}; give --data")
+        raise DataError(f"{run.path} has no videos of its own of the split {split}; give `data`")
     config = RunConfig.from_yaml(run.path / "config.yaml")
     before = old_root(config.data, [*run.samples("train"), *run.samples("val")])
     if root is not None:
         samples, before = moved_samples(samples, before, str(Path(root).absolute())), f"{before} (now {root})"
-    if gone := gone_samples({split: samples}, before, option="--root").get(split):
-        log.warning(describe_gone(len(gone), len(samples), split, gone[0].path, before, "--root"))
+    if gone := gone_samples({split: samples}, before, how="`root=FOLDER`").get(split):
+        log.warning(describe_gone(len(gone), len(samples), split, gone[0].path, before, "`root=FOLDER`"))
     return samples
 
 

@@ -11,7 +11,7 @@ from evl.api.settings import is_store
 from evl.config import replace
 from evl.data.loader import default_num_workers
 from evl.data.manifests.manifest import read_class_names
-from evl.errors import ArgumentError, CheckpointError, ConfigError, SaveError
+from evl.errors import CheckpointError, ConfigError, SaveError, quoted
 from evl.evaluation import load_for_store
 from evl.evaluation.stored import refuse_other_features
 from evl.runtime.distributed import pick_device
@@ -50,7 +50,7 @@ def store_in(data: Any) -> FeatureStore | None:
 
 def refuse_beside_store(**given: Any) -> None:
     if names := [name for name, value in given.items() if value is not None]:
-        raise ArgumentError("a store has its own videos, views and sizes", names)
+        raise ConfigError(f"a store has its own videos, views and sizes: leave out {quoted(names)}")
 
 
 def workers_for(num_videos: int, wanted: int | None) -> int:
@@ -81,14 +81,14 @@ def export(
     Raises ConfigError where there is nowhere to export to, SaveError where something is there already.
     """
     if out is None and push is None:
-        raise ConfigError("nowhere to export to: give --out, or --push OWNER/NAME")
+        raise ConfigError("nowhere to export to: give `out`, or `push=OWNER/NAME`")
     if format not in ("evl", "release"):
         raise ConfigError(f"format {format!r}: expected evl or release")
     if format == "release" and (with_backbone or push):
-        raise ConfigError("--format release is one file without a backbone; leave out --with-backbone and --push")
+        raise ConfigError("`format=release` is one file without a backbone; leave out `with_backbone` and `push`")
     out = None if out is None else expand_home(Path(out))
     if out is not None and out.exists() and (format != "evl" or is_used(out)):
-        raise SaveError(f"{out} is there already; choose another --out")
+        raise SaveError(f"{out} is there already; choose another `out`")
     if not isinstance(model, VideoClassifier):
         model = open_model(model, "cpu", sizes)
     if format == "release":
@@ -125,7 +125,7 @@ def import_release(
     backbone = os.fspath(backbone)
     model = load_release(checkpoint, backbone, class_names=names, num_frames=num_frames, stride=stride)
     if model.card is None:
-        raise CheckpointError(f"{checkpoint} has no temporal positions that tell its frames; give --num-frames")
+        raise CheckpointError(f"{checkpoint} has no temporal positions that tell its frames; give `num_frames`")
     config = model.card.config
     if config.backbone.weights is not None:
         config = replace(config, backbone={"weights": str(Path(config.backbone.weights).absolute())})

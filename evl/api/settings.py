@@ -51,9 +51,9 @@ def config_for(
             f"data {data!r:.60}: expected the path of a folder of videos, of a list of them, or of a store of features"
         )
     if recipe and config:
-        raise ConfigError("give --recipe or --config, not both")
+        raise ConfigError("give `recipe` or `config`, not both")
     if features is not None and data is not None:
-        raise ConfigError("a store lists its own videos: leave out --data, or --features")
+        raise ConfigError("a store lists its own videos: leave out `data`, or `features`")
     settings = (settings,) if isinstance(settings, str) else tuple(settings)
     start = _start(recipe, config, init, None if features is None else os.fspath(features))
     if isinstance(backbone, BackboneConfig):
@@ -108,11 +108,11 @@ def refuse_other_videos(config: RunConfig, data: Any, said: Iterable[str]) -> No
     if config.data.features is None:
         return
     if data is not None:
-        raise ConfigError(f"a store lists its own videos: leave out --data, or data.features={config.data.features}")
+        raise ConfigError(f"a store lists its own videos: leave out `data`, or data.features={config.data.features}")
     own = {"data.features", "data.max_damaged_share"}
     if names := [name for name in dict.fromkeys(map(str.strip, said)) if name.startswith("data.") and name not in own]:
         raise ConfigError(
-            f"a store has its own videos, decoded and split: leave out {', '.join(names)}, or go without --features"
+            f"a store has its own videos, decoded and split: leave out {', '.join(names)}, or read the videos instead"
         )
 
 
@@ -143,7 +143,10 @@ def sections_of(fields: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def place_of(name: str) -> str:
-    """``training.steps`` of ``steps`` or ``training.steps``. Raises ConfigError as ``sections_of``."""
+    """``training.steps`` of ``steps`` or ``training.steps``. Raises ConfigError as ``sections_of``.
+
+    ``decoder`` alone is ``model.decoder``; the program that decodes videos is always ``data.decoder``.
+    """
     known = RunConfig().to_dict()
     section, dot, field = name.partition(".")
     if dot:
@@ -152,7 +155,7 @@ def place_of(name: str) -> str:
         if field not in known[section]:
             raise ConfigError(f"no setting {name!r}{nearest(field, known[section])}")
         return name
-    places = [section for section, inner in known.items() if name in inner]
+    places = ["model"] if name == "decoder" else [section for section, inner in known.items() if name in inner]
     if len(places) == 1:
         return f"{places[0]}.{name}"
     if places:

@@ -91,7 +91,7 @@ def estimate_extraction(
 
 def _chosen(data: Any, out: AnyPath | None, given: Mapping[str, Any]) -> tuple[RunConfig, StoreOptions]:
     if out is None:
-        raise ConfigError('where to? Give out="store", the folder of the store')
+        raise ConfigError("where to? Give `out`, the folder of the store")
     names = {field.name for field in dataclasses.fields(StoreOptions)} & given.keys()
     options = StoreOptions(**{name: given[name] for name in names})
     chosen = config_for(data, **{name: value for name, value in given.items() if name not in names})

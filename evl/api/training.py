@@ -13,7 +13,7 @@ from evl.api.settings import config_for, place_of, refuse_other_videos
 from evl.backbones.embedded import EMBEDDED
 from evl.backbones.weights.fetch import weights_on_disk
 from evl.config import BackboneConfig, RunConfig
-from evl.errors import ArgumentError, ConfigError, EVLError
+from evl.errors import ConfigError, EVLError, quoted
 from evl.inference.reading import device_of
 from evl.runtime.progress import Report, showing
 from evl.saving import VideoClassifier, load
@@ -62,7 +62,8 @@ def train(
         progress: True: bars with the time left, and what evl logs; False: nothing; or a function that is called with an
             ``evl.training.Progress``.
         fields: settings by name (``steps=2000``), by section (``training={"steps": 2000}``), or by both in one
-            (``**{"training.steps": 2000}``). A name that several sections have needs its section.
+            (``**{"training.steps": 2000}``). A name that several sections have needs its section; only ``decoder``
+            alone is ``model.decoder``.
 
     ``model.run`` is the ``evl.training.RunResult``. After Ctrl-C a checkpoint is saved and
     ``evl.training.Interrupted`` raised. Raises errors of ``evl.errors``.
@@ -83,11 +84,11 @@ def train(
 def _config(out: AnyPath | None, resume: bool, given: Mapping[str, Any]) -> RunConfig | None:
     """The config of the arguments ``given``; None where a run goes on, which takes none of them."""
     if out is None:
-        raise ConfigError('where to? Give out="runs/mine", a new folder')
+        raise ConfigError("where to? Give `out`, a new folder")
     if not resume:
         return config_for(**given)
     if names := [name for name, value in given.items() if value is not None and value not in ((), [])]:
-        raise ArgumentError(f"resume goes on with the settings in {out}", names)
+        raise ConfigError(f"resume goes on with the settings in {out}: leave out {quoted(names)}")
     return None
 
 

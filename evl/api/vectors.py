@@ -50,9 +50,9 @@ class VideoVectors(Embeddings):
         """How often the nearest vectors are of the same class: test (or val) among train where there are these splits,
         else every video among all others. Raises DataError for one video alone, or videos without labels."""
         if len(self.samples) < 2:
-            raise DataError("--neighbors: one video alone has no neighbors")
+            raise DataError("one video alone has no neighbors")
         if any(sample.label is None for sample in self.samples):
-            raise DataError("--neighbors: these videos have no labels; give a folder per class, or a list with labels")
+            raise DataError("these videos have no labels; give a folder per class, or a list with labels")
         names = sorted({sample.label for sample in self.samples})
         labels = [names.index(sample.label) for sample in self.samples]
         asked = next((name for name in ("test", "val") if name in self.splits), None)
@@ -171,7 +171,7 @@ def _refuse_out(out: Path, data: Any) -> None:
     """SaveError where the vectors would replace the list of videos."""
     written = {out.resolve(), out.with_suffix(".videos.csv").resolve()}
     if isinstance(data, str | os.PathLike) and Path(data).resolve() in written:
-        raise SaveError(f"{out}: would be written over the list of videos; choose another --out")
+        raise SaveError(f"{out}: would be written over the list of videos; choose another `out`")
 
 
 def _given(data) -> Sequence[Sample]:

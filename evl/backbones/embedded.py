@@ -109,7 +109,7 @@ def open_embedded_text(class_names: Sequence[str]) -> tuple[WordTextTower, Tenso
         if len(left_out) == len(words):
             raise BackboneError(
                 f"the embedded CLIP knows no word of the class name {name!r}: it learned {len(tower.vocabulary):,} "
-                "words, mostly of animals, food, vehicles and things; for others take a larger CLIP with --backbone"
+                "words, mostly of animals, food, vehicles and things; for others take a larger CLIP as `backbone`"
             )
     with unknown_words_on_one_line():
         _unknown.get().update(unknown)

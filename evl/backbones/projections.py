@@ -181,7 +181,7 @@ def projections_of(backbone: TimmBackbone) -> Projections:
     """
     if not hasattr(backbone, "vit"):
         raise BackboneError(
-            f"{backbone.spec.name} is not a timm model, so evl cannot copy its projections; extract with --form maps"
+            f"{backbone.spec.name} is not a timm model, so evl cannot copy its projections; extract with `form=maps`"
         )
     tables = _rotations(backbone.vit)
     with torch.no_grad():

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.text import Text
 
-from evl.errors import ArgumentError
+from evl.errors import ConfigError
 from evl.runtime.progress import console
 
+_ARGUMENT = re.compile(r"`([a-z_.]+)(?:=([^`]*))?`")
 # in a file or pipe, lines are not broken at 80 columns
 output = Console(emoji=False, width=None if sys.stdout.isatty() else 200)  # results; ``console``: messages and progress
-_OPTIONS = {"num_clips": "clips", "num_crops": "crops", "num_workers": "workers", "settings": "set", "grid": "set"}
 
 
 def say(text: str, *, label: str = "", color: str = "red", style: str = "", to: Console = output) -> None:
@@ -29,16 +31,34 @@ def tell(text: str, *, label: str = "", color: str = "red", style: str = "") -> 
     say(text, label=label, color=color, style=style, to=console)
 
 
-def error(problem: BaseException) -> None:
-    text = str(problem)
-    if isinstance(problem, ArgumentError):
-        text = f"{problem.reason}: leave out {', '.join(map(_option, problem.names))}"
-    tell(text, label="error", color="bold red")
+def error(problem: BaseException | str) -> None:
+    tell(str(problem), label="error", color="bold red")
 
 
-def _option(name: str) -> str:
-    """``num_clips`` → ``--clips``."""
-    return f"--{_OPTIONS.get(name, name).replace('_', '-')}"
+def as_options(text: str, options: Mapping[str, str]) -> str:
+    """A message with arguments in backquotes → the same with options of a command, ``options`` by their names.
+
+    `` `out` `` → ``--out``; `` `num_clips=4` `` → ``--clips 4``; `` `data.root=FOLDER` `` → ``--set data.root=FOLDER``.
+    """
+
+    def option(found: re.Match) -> str:
+        name, value = found.groups()
+        name = "settings" if name == "grid" else name if name in options else name.removeprefix("num_")
+        if name in options:
+            return options[name] if value in (None, "True") else f"{options[name]} {shlex.quote(value)}"
+        place = _place_of(name) if "settings" in options else None
+        return found[0] if place is None else f"--set {place}" if value is None else f"--set {place}={value}"
+
+    return _ARGUMENT.sub(option, text)
+
+
+def _place_of(name: str) -> str | None:
+    from evl.api.settings import place_of
+
+    try:
+        return place_of(name)
+    except ConfigError:
+        return None
 
 
 def print_json(document) -> None:

@@ -86,11 +86,11 @@ def command(
 
 
 def _refuse_mixed(context: typer.Context, verify: Path | None) -> None:
-    from evl.errors import ArgumentError, ConfigError
+    from evl.errors import ConfigError, quoted
 
     said = {name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"}
     if verify is not None and (others := said - _OF_VERIFY - {"workers", "device", "json"}):
-        raise ArgumentError(f"--verify takes everything else from {verify} itself", sorted(others))
+        raise ConfigError(f"--verify takes everything else from {verify} itself: leave out {quoted(sorted(others))}")
     if verify is None and (others := said & _OF_VERIFY):
         raise ConfigError(f"--{min(others)} goes with --verify STORE, which computes a sample of a store again")
 

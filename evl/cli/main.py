@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 
 import typer
@@ -24,11 +25,12 @@ from evl.cli import (
     sweep,
     train,
 )
-from evl.cli.common import error, tell
+from evl.cli.common import as_options, error, tell
 from evl.errors import EVLError
 from evl.runtime.files import expand_home
 from evl.runtime.progress import start_logging
 
+log = logging.getLogger("evl")
 app = typer.Typer(
     name="evl",
     help="Train, judge and run video classifiers on frozen image encoders.\n\n"
@@ -43,20 +45,37 @@ COMMANDS = (
 )  # fmt: skip
 
 
-def _telling(command: Callable) -> Callable:
-    """The command, with ``~`` in its paths replaced, and with what evl logs on stderr. Where Ctrl-C stops it, a message
-    says so, which typer alone would not print."""
+def _telling(name: str, command: Callable) -> Callable:
+    """The command, with ``~`` in its paths replaced, and with what evl logs on stderr. Errors and warnings name its
+    options. Where Ctrl-C stops it, a message says so, which typer alone would not print."""
 
     @wraps(command)
     def told(*arguments, **options):
         start_logging()
+        log.addFilter(naming_options)
         try:
-            return command(*arguments, **{name: _at_home(value) for name, value in options.items()})
+            return command(*arguments, **{key: _at_home(value) for key, value in options.items()})
         except KeyboardInterrupt as stop:
             tell(str(stop) or "stopped", style="yellow")
             raise typer.Exit(130) from None
+        except EVLError as problem:
+            error(as_options(str(problem), _options_of(name)))
+            raise typer.Exit(1) from None
+        finally:
+            log.removeFilter(naming_options)
+
+    def naming_options(record: logging.LogRecord) -> bool:
+        record.msg, record.args = as_options(record.getMessage(), _options_of(name)), ()
+        return True
 
     return told
+
+
+@cache
+def _options_of(name: str) -> dict[str, str]:
+    """``{"num_frames": "--num-frames", "data": "DATA"}``: the options and arguments of a command, by parameter."""
+    params = typer.main.get_command(app).commands[name].params
+    return {one.name: one.opts[0] if one.opts[0].startswith("-") else one.opts[0].upper() for one in params}
 
 
 def _at_home(value):
@@ -67,7 +86,7 @@ def _at_home(value):
 
 
 for module in COMMANDS:
-    app.command(module.NAME)(_telling(module.command))
+    app.command(module.NAME)(_telling(module.NAME, module.command))
 
 
 def main(arguments: list[str] | None = None) -> None:

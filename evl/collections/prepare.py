@@ -176,20 +176,20 @@ def _start_folder(out: Path, plan: CopyPlan, settings: CopySettings) -> None:
     names = {path.name for path in out.iterdir()} - {LOCK}
     if SETTINGS not in names:
         if others := {name for name in names if not is_temporary(name)}:
-            raise RunError(f"{out} exists and contains {min(others)}, but no {SETTINGS}; choose another --out")
+            raise RunError(f"{out} exists and contains {min(others)}, but no {SETTINGS}; choose another `out`")
         _write_settings(out, plan, settings, None)
         return
     try:
         before = json.loads((out / SETTINGS).read_text(encoding="utf-8"))
         source, old = before["source"], dict(before["settings"])
     except (OSError, ValueError, KeyError, TypeError):
-        raise RunError(f"{out / SETTINGS}: cannot be read as the settings of copies; choose another --out") from None
+        raise RunError(f"{out / SETTINGS}: cannot be read as the settings of copies; choose another `out`") from None
     if old != asdict(settings):
         names = [name for name in asdict(settings) if old.get(name) != getattr(settings, name)]
         changes = ", ".join(f"{name} {old.get(name)}, not {getattr(settings, name)}" for name in names)
-        raise RunError(f"{out} contains copies with {changes}; use the same settings, or another --out")
+        raise RunError(f"{out} contains copies with {changes}; use the same settings, or another `out`")
     if source != plan.source and os.path.exists(source):  # a source that no longer exists may have been moved
-        raise RunError(f"{out} contains copies of {source}; for {plan.source} choose another --out")
+        raise RunError(f"{out} contains copies of {source}; for {plan.source} choose another `out`")
 
 
 def _write_settings(out: Path, plan: CopyPlan, settings: CopySettings, report: PrepareReport | None) -> None:

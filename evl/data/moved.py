@@ -12,6 +12,7 @@ from evl.data.manifests.listing import missing_samples
 from evl.errors import DataError
 from evl.types import Sample
 
+MOVED = "`resume=True` and `data.root=FOLDER`"  # how a run is given the new folder of its videos
 NO_FILE = "no such file"  # the reason in a reader's VideoError for a file that does not exist
 
 
@@ -39,24 +40,24 @@ def moved_samples(samples: Sequence[Sample], before: str, root: str) -> tuple[Sa
     return tuple(replace(sample, path=moved(sample.path)) for sample in samples)
 
 
-def gone_samples(splits: dict[str, Sequence[Sample]], root: str, *, option: str) -> dict[str, tuple[Sample, ...]]:
+def gone_samples(splits: dict[str, Sequence[Sample]], root: str, *, how: str) -> dict[str, tuple[Sample, ...]]:
     """Returns split → its samples whose files are gone; splits without such samples are left out.
 
-    ``root``: the folder that the videos were in; ``option``: the option that gives the new folder. Raises DataError if
+    ``root``: the folder that the videos were in; ``how``: the arguments that give the new folder. Raises DataError if
     all videos of a split are gone.
     """
     gone = {name: missing for name, samples in splits.items() if (missing := missing_samples(samples))}
     for name, missing in gone.items():
         if len(missing) == len(splits[name]):
-            raise DataError(describe_gone(len(missing), len(missing), name, missing[0].path, root, option))
+            raise DataError(describe_gone(len(missing), len(missing), name, missing[0].path, root, how))
     return gone
 
 
-def describe_gone(count: int, total: int, split: str, path: str, root: str, option: str) -> str:
+def describe_gone(count: int, total: int, split: str, path: str, root: str, how: str) -> str:
     """Returns a sentence on ``count`` of ``total`` videos that are gone, ``path`` one of them, and what to do."""
     share = f"all {total}" if count == total else f"{count} of {total}"
     split = {"train": "training", "val": "validation"}.get(split, split)
     return (
-        f"{share} {split} videos are gone, such as {path}. If you moved them, give their new folder: {option}=FOLDER, "
+        f"{share} {split} videos are gone, such as {path}. If you moved them, give {how}: "
         f"the folder that now holds the content of {root}. If they are on a disk that is not mounted, mount it"
     )

@@ -16,7 +16,7 @@ from evl.data.groups import refuse_shared_groups, with_groups
 from evl.data.index_file import IndexFile
 from evl.data.loader import default_num_workers
 from evl.data.manifests.manifest import Manifest, read_class_names, read_manifest, refuse_missing
-from evl.data.moved import NO_FILE, describe_gone, old_root
+from evl.data.moved import MOVED, NO_FILE, describe_gone, old_root
 from evl.data.notices import manifest_notices, several_labels, split_notices
 from evl.errors import ConfigError, DataError, RunError, plural
 from evl.types import Sample
@@ -47,7 +47,7 @@ def find_splits(config: RunConfig, *, test: bool = True) -> DataSplits:
     """
     data = config.data
     if data.path is None:
-        raise ConfigError("no videos: give --data a folder with a folder per class, or a manifest")
+        raise ConfigError("no videos: give `data`, a folder with a folder per class, or a manifest")
     paths = {name: str(Path(value).absolute()) for name in ("path", "val_path", "root", "class_names", "index")
              if (value := getattr(data, name)) is not None}  # fmt: skip
     config = replace_settings(config, data=paths)
@@ -132,9 +132,7 @@ def stop_if_too_many(damaged: dict[str, str], train_samples: Sequence[Sample], c
         return
     gone = [path for path, reason in damaged.items() if reason == NO_FILE]
     if 2 * len(gone) > len(damaged):
-        message = describe_gone(
-            len(gone), total, "train", gone[0], old_root(config.data, train_samples), "--resume --set data.root"
-        )
+        message = describe_gone(len(gone), total, "train", gone[0], old_root(config.data, train_samples), MOVED)
         if len(damaged) < total:
             message += f". To go on without them, raise data.max_damaged_share (now {allowed:g})"
         raise RunError(message)

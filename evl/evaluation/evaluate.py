@@ -190,7 +190,7 @@ def _refuse_to_score_nothing(result: Predictions, samples: Sequence[Sample]) -> 
     index, reason = next(iter(result.damaged.items()))
     todo = "Are these videos? 'evl check' looks at every one"
     if all(one == NO_FILE for one in result.damaged.values()):
-        todo = "If they were moved, give --root (data.root)"
+        todo = "If they were moved, give their new folder by `root`"
     raise DataError(
         f"not one of {len(samples)} videos could be read, such as {samples[index].name}: {reason}; there is no score, "
         f"and nothing is written. {todo}"

@@ -25,13 +25,13 @@ def encoder_for(config: ModelConfig, store: FeatureStore) -> EncoderFacts:
     """What a model of ``config`` that reads the store is built on. Raises ConfigError or StoreError where it cannot."""
     if config.decoder == "zero_shot" or config.zero_shot_start:
         raise ConfigError(
-            "zero-shot needs the backbone itself, which a store does not hold: unset model.zero_shot_start, or go "
-            "without --features"
+            "zero-shot needs the backbone itself, which a store does not hold: unset model.zero_shot_start, or "
+            "read the videos instead"
         )
     if reads_query_key(config):
         raise ConfigError(
-            f"model.decoder={config.decoder} reads the encoder's queries and keys, which a store does not hold: go "
-            "without --features"
+            f"model.decoder={config.decoder} reads the encoder's queries and keys, which a store does not hold: read "
+            "the videos instead"
         )
     return encoder_of(store.description, taps_of(config))
 

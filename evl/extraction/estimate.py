@@ -108,7 +108,7 @@ def refuse_full_disk(work: Extraction) -> None:
     if not cost.fits:
         raise RunError(
             f"{work.folder}: {cost.bytes_to_write / 1e9:.2f} GB are to be written, {cost.free_bytes / 1e9:.2f} GB "
-            "are free there; store fewer clips or fewer bits, or extract anyway with yes=True (--yes)"
+            "are free there; store fewer clips or fewer bits, or extract anyway with `yes=True`"
         )
 
 

@@ -109,7 +109,7 @@ def plan_extraction(
     if backbone.frames_per_map > 1:
         raise BackboneError(
             f"{backbone.spec.name} makes one token map per {backbone.frames_per_map} frames, but a store needs one "
-            "per frame: train on the videos, without --features"
+            "per frame: train on the videos instead"
         )
     num_frames = max(options.frames or 0, config.clip.num_frames)
     size = bytes_per_clip(backbone.spec, backbone.taps, options, num_frames)
@@ -146,8 +146,8 @@ def check_store_folder(work: Extraction) -> None:
     nearest = nearest_existing(folder)
     if nearest != folder.absolute() and not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
         why = "may not be written to" if nearest.is_dir() else "is no folder"
-        raise SaveError(f"{folder} cannot be made: {nearest} {why}; choose another --out")
+        raise SaveError(f"{folder} cannot be made: {nearest} {why}; choose another `out`")
     if (folder / DESCRIPTION).exists():
         write_description(folder, work.description)  # raises if the descriptions differ, else does nothing
     elif is_used(folder):
-        raise StoreError(f"{folder} already exists, is not empty, and is no store of features; choose another --out")
+        raise StoreError(f"{folder} already exists, is not empty, and is no store of features; choose another `out`")

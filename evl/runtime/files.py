@@ -152,7 +152,7 @@ def refuse_used(folder: Path, *, can_resume: bool) -> None:
             return
     except OSError as error:
         raise RunError(f"{folder}: no folder can be made here ({error.strerror or error})") from None
-    todo = "go on with --resume, or choose another --out" if can_resume else "choose another --out"
+    todo = "go on with `resume=True`, or choose another `out`" if can_resume else "choose another `out`"
     raise RunError(f"{folder} exists already and is not empty; {todo}")
 
 
@@ -163,7 +163,7 @@ def make_folder(folder: Path) -> None:
         os.scandir(folder).close()
     except OSError as error:
         raise SaveError(
-            f"{folder}: no folder can be made here ({error.strerror or error}); choose another --out"
+            f"{folder}: no folder can be made here ({error.strerror or error}); choose another `out`"
         ) from None
 
 

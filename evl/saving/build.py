@@ -47,7 +47,7 @@ def build_parts(
         what = "model.decoder=zero_shot" if config.model.decoder == "zero_shot" else "model.zero_shot_start"
         raise ConfigError(
             f"{what} reads the end of {backbone.spec.name} (its last norm, pooling and projection), which a store of "
-            "features does not hold; train on live features for it, without --features"
+            "features does not hold; train on the videos instead"
         )
     if uses_text and embedding_width is None:
         require_text_tower(config.backbone)

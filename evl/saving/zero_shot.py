@@ -55,5 +55,5 @@ def zero_shot(
         files = " and ".join(whole_clip_files(backbone))
         raise MissingWeightsError(
             f"{str(error).split('. ')[0]}. Zero-shot needs the whole CLIP: fetch {files} into one folder (for SigLIP "
-            "tokenizer.json and tokenizer_config.json too), and give --weights FOLDER/open_clip_model.safetensors"
+            "tokenizer.json and tokenizer_config.json too), and give `weights=FOLDER/open_clip_model.safetensors`"
         ) from error

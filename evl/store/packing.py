@@ -151,7 +151,7 @@ def _pack(x: Tensor, dtype: torch.dtype, over: tuple[int, ...], what: str) -> Pa
         _require_finite(x, what)
         raise RunError(
             f"{what} contain {x.abs().amax():.3g}, which is too large for {str(dtype).removeprefix('torch.')}; "
-            "store them as bfloat16 (--dtype bfloat16)"
+            "store them as bfloat16 (`dtype=bfloat16`)"
         )
     return Packed(values)
 

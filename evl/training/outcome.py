@@ -136,12 +136,12 @@ def _advice(kind: str, config: RunConfig, num_videos: int, stored_clips: int | N
     training, clip = config.training, config.clip
     larger = "a larger encoder (evl backbones)"
     if config.backbone.name == EMBEDDED:
-        larger = f"a larger encoder (--backbone {LARGE_BACKBONE})"
+        larger = f"a larger encoder (such as {LARGE_BACKBONE})"
     epochs = training.steps * training.batch_size / max(1, num_videos)
     longer = f"more steps (training.steps={2 * training.steps})" if epochs < 60 else None
     segment = "segment sampling (clip.sampling=segment)" if clip.sampling == "dense" else None
     frames = f"more frames (clip.num_frames={2 * clip.num_frames})" if clip.num_frames < 16 else None
-    clips = "more clips of each video (evl extract --clips-per-video 10)" if stored_clips in range(1, 5) else None
+    clips = "a store with more clips of each video (10 or more)" if stored_clips in range(1, 5) else None
     sweep = "a store and a sweep (evl extract, evl sweep)" if stored_clips is None else "a sweep (evl sweep)"
     sweep = None if is_swept else sweep
     by_kind = {

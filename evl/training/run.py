@@ -16,7 +16,7 @@ from evl.collections.material import announce_material
 from evl.config import RunConfig
 from evl.config import replace as replace_settings
 from evl.data.groups import describe_groups, describe_split
-from evl.data.moved import NO_FILE, describe_gone, gone_samples, moved_samples, old_root
+from evl.data.moved import MOVED, NO_FILE, describe_gone, gone_samples, moved_samples, old_root
 from evl.data.splits import find_splits, stop_if_too_many
 from evl.errors import ConfigError, DataError, RunError, StoreError
 from evl.evaluation import Evaluation, write_evaluation
@@ -174,7 +174,7 @@ def _begin(config: RunConfig) -> _RunData:
     """The data of a new run."""
     if config.model.decoder == "zero_shot":
         raise ConfigError(
-            "model.decoder=zero_shot has nothing to train: judge it by evl evaluate --zero-shot, or start training "
+            "model.decoder=zero_shot has nothing to train: judge it by evl evaluate, or start training "
             "from it by model.zero_shot_start=true"
         )
     if config.data.features is None:
@@ -192,8 +192,8 @@ def _go_on(folder: RunFolder, settings: tuple[str, ...]) -> _RunData:
     before, names, train, val = folder.read()
     if not train:
         raise RunError(
-            f"{folder.path} was not trained here and lists no videos; start from it with: "
-            f"evl train --init {folder.path} …"
+            f"{folder.path} was not trained here and lists no videos; start another run "
+            f"from it, with `init={folder.path}`"
         )
     config = _resumed(before, settings)
     if config.data.features is None:
@@ -202,7 +202,7 @@ def _go_on(folder: RunFolder, settings: tuple[str, ...]) -> _RunData:
     if not Path(config.data.features).exists():
         raise StoreError(
             f"{config.data.features}: the store of features that this run reads does not exist; if it was moved, give "
-            "its new path with --set data.features=STORE"
+            "its new path with `data.features=STORE`"
         )
     config, store = open_store(config)
     if (names, train, val) != samples_of(store):
@@ -225,10 +225,10 @@ def _find_again(
         after = [moved_samples(samples, root, now) for samples in (train, val)]
         moved = {a.path: b.path for a, b in zip((*train, *val), (*after[0], *after[1]), strict=True)}
         (train, val), root = after, f"{root} (now {now})"
-    gone = gone_samples({"train": train, "val": val}, root, option="--resume --set data.root")
+    gone = gone_samples({"train": train, "val": val}, root, how=MOVED)
     for name, some in gone.items():
         total = len(train if name == "train" else val)
-        log.warning(describe_gone(len(some), total, name, some[0].path, root, "--resume --set data.root"))
+        log.warning(describe_gone(len(some), total, name, some[0].path, root, MOVED))
     return train, val, gone.get("train", ()), moved
 
 

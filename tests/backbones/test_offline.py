@@ -100,7 +100,7 @@ def test_what_is_missing_is_named(caches, monkeypatch, tag, address, where, offl
     said = str(caught.value)
     assert f"the weights of tiny_vit_16.{tag} are not on this machine" in said
     assert ("HF_HUB_OFFLINE is set" if offline else "cannot be found: Name or service not known") in said
-    assert f"{address}, put it anywhere, and add --set backbone.weights=PATH; or " in said
+    assert f"{address}, put it anywhere, and add `backbone.weights=PATH`; or " in said
     assert where in said
     assert weights_on_disk(f"tiny_vit_16.{tag}") is None
     assert not any(caches.rglob("*"))  # nothing left behind

@@ -117,7 +117,7 @@ def test_blocks_that_cannot_be_taken_apart_are_refused():
     sizes = dict(img_size=16, patch_size=8, embed_dim=32, depth=2, num_heads=2, num_classes=0)
     for other, said in (({"norm_layer": OtherNorm}, "OtherNorm"), ({"block_fn": OtherBlock}, "OtherBlock")):
         backbone = TimmBackbone(VisionTransformer(**sizes, **other), "mine", Preprocessing((16, 16), (0,), (1,)), 1)
-        with pytest.raises(BackboneError, match=rf"mine.*{said}.*--form maps"):
+        with pytest.raises(BackboneError, match=rf"mine.*{said}.*`form=maps`"):
             projections_of(backbone)
 
 

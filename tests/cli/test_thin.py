@@ -2,13 +2,16 @@
 
 import ast
 import inspect
+import re
 from pathlib import Path
 
 import pytest
 
 import evl
+from evl.api.settings import place_of
 from evl.bench import run_bench
-from evl.cli.main import COMMANDS
+from evl.cli.common import as_options
+from evl.cli.main import COMMANDS, _options_of
 from evl.config import RunConfig
 from evl.demo.run import run_demo
 
@@ -82,3 +85,35 @@ def test_files_are_short():
     lengths = {path.name: len(path.read_text().splitlines()) for path in CLI.glob("*.py")}
     assert len(lengths) > len(CALLS)
     assert {name: count for name, count in lengths.items() if count > 120} == {}
+
+
+@pytest.mark.parametrize(
+    ("command", "text", "wanted"),
+    [
+        ("train", "choose another `out`", "choose another --out"),
+        ("train", "give `resume=True` and `data.root=NEW`", "give --resume and --set data.root=NEW"),
+        ("train", "give `layout=classes`", "give --set data.layout=classes"),
+        ("check", "give `layout=classes`", "give --layout classes"),
+        ("evaluate", "leave out `num_clips`, `root`", "leave out --clips, --root"),
+        ("sweep", "leave out `grid`", "leave out --set"),
+        ("export", "`out=a b`", "--out 'a b'"),
+        ("predict", "`nothing_of_it` stays", "`nothing_of_it` stays"),
+    ],
+)
+def test_an_error_names_the_options_of_its_command(command, text, wanted):
+    assert as_options(text, _options_of(command)) == wanted
+
+
+def test_errors_name_arguments_that_there_are():
+    """In backquotes, and without the dashes of a command's options."""
+    functions = [getattr(evl, name) for name in evl.__all__ if inspect.isfunction(getattr(evl, name))]
+    known = {name for function in functions for name in inspect.signature(function).parameters}
+    for path in Path(evl.__file__).parent.rglob("*.py"):
+        if path.is_relative_to(CLI):
+            continue
+        raised = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Raise)]
+        texts = [ast.unparse(node.exc) for node in raised if node.exc is not None]
+        for text in texts:
+            assert not re.search(r"(?<!evl train )--[a-z]", re.sub("'?(evl|hf) [a-z].*", "", text)), (path, text)
+            for name in re.findall(r"`([a-z_.]+)(?:=[^`]*)?`", text):
+                assert name in known or place_of(name), (path, name)

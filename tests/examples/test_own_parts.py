@@ -81,7 +81,7 @@ def test_a_new_encoder(videos, tmp_path, monkeypatch, run):
     )
     assert "take a multiple of 2" in said
     said = run("extract", "--data", videos, "--out", tmp_path / "store", "--set", *settings, *own, code=1)
-    assert "train on the videos, without --features" in said
+    assert "train on the videos instead" in said
 
     monkeypatch.syspath_prepend(str(EXAMPLES))
     model = evl.load(tmp_path / "run")

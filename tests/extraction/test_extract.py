@@ -140,7 +140,7 @@ def test_frames_that_cannot_be(tiny_config, tmp_path):
 def test_what_is_there_is_not_touched(tiny_config, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes.txt").write_text("mine")
-    with pytest.raises(StoreError, match="is no store of features; choose another --out"):
+    with pytest.raises(StoreError, match="is no store of features; choose another `out`"):
         extract(tiny_config, tmp_path / "mine")
     with pytest.raises(StoreError, match="is no store of features"):
         extract(tiny_config, tmp_path / "mine/notes.txt")

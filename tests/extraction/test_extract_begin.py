@@ -65,7 +65,7 @@ def test_of_two_stores_begun_at_the_same_moment_one_is_refused(tmp_path, monkeyp
 def test_a_folder_that_cannot_be_made_is_told_before_anything_is_measured(tiny_config, tmp_path, monkeypatch):
     (tmp_path / "afile").write_text("mine")
     measured = []
-    with pytest.raises(SaveError, match="afile is no folder; choose another --out"):
+    with pytest.raises(SaveError, match="afile is no folder; choose another `out`"):
         extract(tiny_config, tmp_path / "afile/deep/store", on_estimate=measured.append)
     closed = tmp_path / "closed"
     closed.mkdir()

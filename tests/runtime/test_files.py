@@ -30,9 +30,9 @@ def test_a_folder_is_used_where_something_is_in_it(tmp_path):
     assert not is_used(out)
     (out / ".hidden").write_text("")
     assert is_used(out)
-    with pytest.raises(RunError, match=r"out exists already and is not empty; choose another --out"):
+    with pytest.raises(RunError, match=r"out exists already and is not empty; choose another `out`"):
         refuse_used(out, can_resume=False)
-    with pytest.raises(RunError, match=r"not empty; go on with --resume, or choose another --out"):
+    with pytest.raises(RunError, match=r"not empty; go on with `resume=True`, or choose another `out`"):
         refuse_used(out, can_resume=True)
     with pytest.raises(RunError, match="exists already and is not empty"):
         refuse_used(out / ".hidden", can_resume=False)

@@ -120,7 +120,7 @@ def test_missing_videos_are_left_out_and_listed(tiny_config, tmp_path, videos, c
     train_samples = read_manifest(tmp_path / "run/train.csv").samples
     shutil.copy(folder / "dark/0 video.mp4", folder / "dark/gone 1.mp4")
     os.unlink(train_samples[0].path)
-    with pytest.raises(RunError, match=r"1 of 8 training videos are gone.*--resume --set data.root=FOLDER"):
+    with pytest.raises(RunError, match=r"1 of 8 training videos are gone.*`resume=True` and `data.root=FOLDER`"):
         train(None, tmp_path / "run", resume=True)
     result = train(None, tmp_path / "run", resume=True, settings=("data.max_damaged_share=0.5",))
     assert result.damaged == {train_samples[0].path: "no such file"}

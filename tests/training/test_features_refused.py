@@ -60,7 +60,7 @@ def test_a_run_goes_on_with_the_features_it_was_begun_with(config, tmp_path):
     told = json.loads((run / "features.json").read_text())
     assert told["hash"] == FeatureStore(at).description.fingerprint_hash
     at.rename(moved)
-    with pytest.raises(StoreError, match=r"store: the store .* if it was moved, .* --set data\.features=STORE"):
+    with pytest.raises(StoreError, match=r"store: the store .* if it was moved, .* `data\.features=STORE`"):
         train(None, run, resume=True)
     train(None, run, resume=True, settings=(f"data.features={moved}",))
     extract(config, at, StoreOptions(form="maps", dtype="int8"))

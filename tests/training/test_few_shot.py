@@ -106,7 +106,7 @@ def test_what_was_stopped_goes_on(config, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         few_shot(config, tmp_path / "parts", shots=(1, 2, 3), draws=2, progress=stop)
-    with pytest.raises(RunError, match="go on with --resume"):
+    with pytest.raises(RunError, match="go on with `resume=True`"):
         few_shot(config, tmp_path / "parts", shots=(1,))
     notes = set()
     parts = few_shot(None, tmp_path / "parts", resume=True, progress=lambda report: notes.add(report.note))

@@ -67,7 +67,7 @@ def test_the_sentence_names_all_and_what_to_try():
     line = outcome(98.4, metrics(16, 15, 15, 15, 15), loss=0.16).sentence
     assert line.startswith("memorized")
     assert "chance 25.0 %, training 98.4 % (loss 0.16), validation 26.7 % (95 % interval 17.1 to 39.0)" in line
-    for part in (f"--backbone {CLIP}", "evl sweep", "clip.sampling=segment", "clip.num_frames=16", "docs/low-score.md"):
+    for part in (f"such as {CLIP}", "evl sweep", "clip.sampling=segment", "clip.num_frames=16", "docs/low-score.md"):
         assert part in line, line
     assert "\n" not in line
     assert "try" not in outcome(98.0, metrics(58, 15, 15, 15, 15)).sentence
@@ -76,14 +76,14 @@ def test_the_sentence_names_all_and_what_to_try():
 def test_advice_leaves_out_what_is_done_already():
     judged = metrics(16, 15, 15, 15, 15)
     line = outcome(98, judged, backbone={"name": CLIP}, clip={"sampling": "segment", "num_frames": 16}).sentence
-    for part in ("sampling", "num_frames", "--backbone"):
+    for part in ("sampling", "num_frames", CLIP):
         assert part not in line
     config = replace(RunConfig(), training={"steps": 200}, data={"features": "store"})
     training = [Sample("a", "x"), Sample("b", "y")]
     found = outcome_of(config, [(200, 0.1, 100.0)], training, judged, 1)
     assert "(evl extract, evl sweep)" not in found.sentence
-    assert "--clips-per-video 10" in found.sentence
-    assert "--clips-per-video" not in outcome_of(config, [(200, 0.1, 100.0)], training, judged, 10).sentence
+    assert "more clips of each video (10" in found.sentence
+    assert "more clips of each" not in outcome_of(config, [(200, 0.1, 100.0)], training, judged, 10).sentence
     assert "evl sweep" not in outcome_of(config, [(200, 0.1, 100.0)], training, judged, 10, is_swept=True).sentence
 
 

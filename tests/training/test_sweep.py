@@ -220,7 +220,7 @@ def test_ctrl_c_saves_a_checkpoint_and_resume_goes_on(config, tmp_path, moment, 
         sweep(config, ["training.lr=1e-3,1e-4"], tmp_path / "out", progress=press)
     assert not (tmp_path / "out/learners").exists()
     assert not (tmp_path / "out/sweep.json").exists()
-    with pytest.raises(RunError, match="go on with --resume"):
+    with pytest.raises(RunError, match="go on with `resume=True`"):
         sweep(config, ["training.lr=1e-3,1e-4"], tmp_path / "out")
     parts = sweep(None, (), tmp_path / "out", resume=True)
     whole = sweep(config, ["training.lr=1e-3,1e-4"], tmp_path / "whole")
@@ -282,7 +282,7 @@ def test_what_cannot_be_swept(config, grid, message, tmp_path):
 def test_other_refusals(config, store, tmp_path, monkeypatch):
     (tmp_path / "used").mkdir()
     (tmp_path / "used/file").touch()
-    with pytest.raises(RunError, match="choose another --out"):
+    with pytest.raises(RunError, match="choose another `out`"):
         sweep(config, ["training.lr=1,2"], tmp_path / "used")
     on_store = replace(config, data={"path": None, "features": str(store)})
     with pytest.raises(StoreError, match="block 1"):

@@ -197,18 +197,18 @@ def test_a_full_disk_leaves_the_old_checkpoint(tiny_config, tmp_path):
 
 
 def test_what_cannot_go_on_is_told(tiny_config, finished_run, tmp_path, videos):
-    with pytest.raises(RunError, match="not empty; go on with --resume"):
+    with pytest.raises(RunError, match="not empty; go on with `resume=True`"):
         train(tiny_config, finished_run)
     (tmp_path / "other").mkdir()
     (tmp_path / "other/file").write_text("mine")
-    with pytest.raises(RunError, match="not empty; choose another --out"):
+    with pytest.raises(RunError, match="not empty; choose another `out`"):
         train(tiny_config, tmp_path / "other")
     assert (tmp_path / "other/file").read_text() == "mine"
     with pytest.raises(RunError, match="no run to resume"):
         train(None, tmp_path / "none", resume=True)
     with pytest.raises(ConfigError, match=r"training\.lr cannot change"):
         train(None, finished_run, resume=True, settings=("training.lr=1",))
-    with pytest.raises(ConfigError, match="give --data"):
+    with pytest.raises(ConfigError, match="give `data`"):
         train(replace(tiny_config, data={"path": None}), tmp_path / "x")
     (tmp_path / "one").mkdir()
     shutil.copytree(videos / "dark", tmp_path / "one/dark")

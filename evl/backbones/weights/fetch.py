@@ -145,5 +145,5 @@ def _what_to_fetch(name: str, source: WeightsSource, reason: str) -> str:
         )
     return (
         f"the weights of {name} are not on this machine and could not be fetched ({reason}). "
-        f"Fetch {source.address}, put it anywhere, and add --set backbone.weights=PATH; {second}"
+        f"Fetch {source.address}, put it anywhere, and add `backbone.weights=PATH`; {second}"
     )

@@ -58,7 +58,7 @@ def load_openai_clip(path: str | Path, *, trust_origin: bool = False) -> VisionT
         raise BackboneError(
             f"{path} has the layout of OpenAI's CLIP, but it may not be OpenAI's: open_clip's weights have the same "
             "names and mostly use GELU, not QuickGELU. Give a timm name with backbone.weights=FILE, for example "
-            "--backbone vit_base_patch16_clip_224.laion2b (or …_clip_quickgelu_224)"
+            "`backbone=vit_base_patch16_clip_224.laion2b` (or …_clip_quickgelu_224)"
         )
     if not trust_origin and _MARK not in state:
         logger.warning(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -141,9 +140,9 @@ def _advice(folder: Path, tops: Iterable[str]) -> str:
     one_by_one = ""
     if "train" in by_split and len(by_split) > 1:
         train, other = folder / by_split["train"], folder / (by_split.get("val") or by_split["test"])
-        one_by_one = f", or give them one by one (--data {shlex.quote(str(train))} --set data.val_path={other})"
+        one_by_one = f", or give them one by one (`data={train}` and `data.val_path={other}`)"
     return (
-        "If each of these folders is a class, set data.layout=classes (--layout classes). If some are splits, name "
+        "If each of these folders is a class, give `layout=classes`. If some are splits, name "
         f"them train, val and test, and move the others out of {folder}{one_by_one}. Or list the videos in a manifest "
         "(path,label,split)"
     )

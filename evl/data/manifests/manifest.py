@@ -57,7 +57,7 @@ def refuse_missing(source: str | Path, missing: Sequence[Sample]) -> None:
     """Raises the DataError for a list whose videos are all missing."""
     raise DataError(
         f"{source}: all {len(missing)} videos are missing, such as {missing[0].path}; "
-        "set data.root (--root) to the folder that contains the videos"
+        "give `root`, the folder that contains the videos"
     )
 
 

@@ -211,16 +211,15 @@ def _checked(config: RunConfig, shots: Sequence[int], draws: int) -> tuple[RunCo
     """(config with the store's videos, the store). Raises ConfigError if few-shot runs are impossible with these."""
     if config.data.features is None:
         raise ConfigError(
-            "few-shot runs need a store of features: make one with evl extract --data DATA --out STORE, then give "
-            "--features STORE"
+            "few-shot runs need a store of features: make one with evl extract, then give it as `features=STORE`"
         )
     if not shots or list(shots) != sorted(set(shots)) or shots[0] < 1:
-        raise ConfigError(f"--shots {','.join(map(str, shots))}: expected rising numbers of videos, such as 1,2,4,8")
+        raise ConfigError(f"`shots={','.join(map(str, shots))}`: expected rising numbers of videos, such as 1,2,4,8")
     if not 2 <= draws <= 20:
-        raise ConfigError(f"--draws {draws}: expected 2 to 20 draws")
+        raise ConfigError(f"`draws={draws}`: expected 2 to 20 draws")
     if config.training.init is not None:
         raise ConfigError(
-            "few-shot trains new models: leave out --init, whose model may have been trained on these videos"
+            "few-shot trains new models: leave out `init`, whose model may have been trained on these videos"
         )
     config, store = open_store(config)
     if "val" not in store.splits:

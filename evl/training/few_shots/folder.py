@@ -43,7 +43,7 @@ class FewShotFolder:
         """(config, shots, draws, keep_runs) of these runs. Raises RunError if there are no unfinished runs."""
         if not self._is_begun:
             done = "is finished already" if (self.path / "shots.json").is_file() else "has no runs to go on with"
-            raise RunError(f"{self.path} {done}; start with evl train --features STORE --shots … --out ANOTHER")
+            raise RunError(f"{self.path} {done}; start anew, with another `out`")
         try:
             content = yaml.safe_load((self.path / _SETTINGS).read_text(encoding="utf-8"))
             shots = tuple(int(k) for k in content["shots"])

@@ -95,7 +95,7 @@ class FewShotResult:
         same = "the validation videos are the same in all"
         if self.num_draws < LEAST_DRAWS:
             return (
-                f"no interval of the mean {drawn}: with only {self.num_draws} draws it means little; take --draws 5 or "
+                f"no interval of the mean {drawn}: with only {self.num_draws} draws it means little; take 5 draws or "
                 f"more; {same}"
             )
         text = f"95 % interval (Student) of the mean {drawn}; {same}"

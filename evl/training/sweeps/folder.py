@@ -49,7 +49,7 @@ class SweepFolder:
         """(config, grid, keep_predictions) of the sweep. Raises RunError if there is no unfinished sweep."""
         if not self._is_begun:
             done = "is finished already" if (self.path / "sweep.json").is_file() else "has no sweep to go on with"
-            raise RunError(f"{self.path} {done}; start one with evl sweep … --out ANOTHER")
+            raise RunError(f"{self.path} {done}; start one with another `out`")
         try:
             content = yaml.safe_load((self.path / _SETTINGS).read_text(encoding="utf-8"))
             grid, keep = [str(setting) for setting in content["grid"]], bool(content["keep_predictions"])

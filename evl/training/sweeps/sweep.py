@@ -261,7 +261,7 @@ def _refuse_full_disk(learners: Learners, out: Path) -> None:
     if needed > free:
         raise RunError(
             f"{len(sizes)} learners take {needed / 1e9:.1f} GB with checkpoints, but {there} has {free / 1e9:.1f} GB "
-            "free: choose another --out, or fewer learners"
+            "free: choose another `out`, or fewer learners"
         )
 
 
