@@ -14,8 +14,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
+from pydantic_core import ArgsKwargs
 
 from evl.decoders import OPTIONS, OWN_SETTINGS, find_decoder, foreign_setting
 from evl.errors import ConfigError, nearest
@@ -60,8 +70,8 @@ class BackboneConfig:
 class ModelConfig:
     """The trainable part. None: taken from the backbone (heads 64 wide, or the backbone's own number).
 
-    ``evl.decoders`` lists the decoders, and which of these settings each has. ``with_settings`` and ``replace`` refuse
-    settings that the chosen decoder does not have.
+    ``evl.decoders`` lists the decoders, and which of these settings each has. Settings that the chosen decoder does not
+    have are refused.
     """
 
     # one of evl.decoders.DECODERS, or my_module:MyDecoder; zero_shot: nothing to train, classes by their names
@@ -85,6 +95,17 @@ class ModelConfig:
     prompts: tuple[str, ...] = PROMPTS  # of zero-shot; {} stands for the class name
     # of a decoder from outside: the arguments by name that it is made with, besides spec, num_frames and num_layers
     options: dict[str, JsonValue] = dataclasses.field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_own_settings(cls, given: Any) -> Any:
+        """Refuses arguments that the decoder does not have, also those that equal the default."""
+        if isinstance(given, ArgsKwargs):  # made by a call; from a dict, ``replace`` and ``from_yaml`` look at them
+            names = [one.name for one in dataclasses.fields(cls)]
+            said = {**dict(zip(names, given.args, strict=False)), **(given.kwargs or {})}
+            problem = foreign_setting(said.get("decoder", cls.decoder), _chosen(cls, said))
+            _require(problem is None, problem)
+        return given
 
     def __post_init__(self):
         if not isinstance(self.taps, str):
@@ -327,7 +348,7 @@ def replace(config: RunConfig, **sections: Mapping[str, Any]) -> RunConfig:
     return RunConfig.from_dict({**changed, "model": own})
 
 
-def _chosen(part: ModelConfig | ClipConfig, given: Mapping[str, Any]) -> list[str]:
+def _chosen(part: ModelConfig | ClipConfig | type[ModelConfig], given: Mapping[str, Any]) -> list[str]:
     """Those of the fields ``given`` of a section that have a value: None and {} are none. [] where all are given, as in
     what ``to_yaml`` writes: nobody chose each of these."""
     chosen = [name for name, value in given.items() if value is not None and value != {}]

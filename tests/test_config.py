@@ -1,8 +1,10 @@
 """Configs: there and back, checked, with sentences for mistakes."""
 
+import dataclasses
+
 import pytest
 
-from evl.config import RunConfig, replace
+from evl.config import ModelConfig, RunConfig, replace
 from evl.errors import ConfigError
 from evl.recipes import RECIPES
 
@@ -96,3 +98,12 @@ def test_unreadable_files(tmp_path):
         (tmp_path / "c.yaml").write_text(text)
         with pytest.raises(ConfigError, match=sentence):
             RunConfig.from_yaml(tmp_path / "c.yaml")
+
+
+def test_a_setting_of_another_decoder_is_refused_where_a_config_is_made():
+    """Also one that equals the default; not where all are given, as in a copy."""
+    with pytest.raises(ValueError, match="cross_frame is the EVL decoder's"):
+        ModelConfig(decoder="linear", cross_frame=True)
+    with pytest.raises(ValueError, match="num_queries is the EVL decoder's"):
+        ModelConfig("linear", num_queries=1)
+    assert dataclasses.replace(ModelConfig(), decoder="linear").decoder == "linear"

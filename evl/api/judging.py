@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from evl.api.models import open_model, refuse_beside_store, store_in, workers_for
+from evl.api.models import open_model, refuse_beside_store, refuse_unknown, store_in, workers_for
 from evl.config import RunConfig
 from evl.data.dataset import Files
 from evl.data.groups import with_groups
@@ -73,6 +73,7 @@ def evaluate(
     whole result. Raises DataError where a label is none of the model's class names, no video could be read, or a metric
     fails; ConfigError for a metric that cannot be imported.
     """
+    refuse_unknown(sizes)
     run = _run_of(model)
     wanted = device or (str(device_of(model)) if isinstance(model, VideoClassifier) else None)
     with join_world(wanted) as world, showing(progress) as report:
@@ -109,7 +110,7 @@ def _run_of(model: VideoClassifier | AnyPath) -> RunFolder | None:
     """The folder that a model was trained in, as far as it is known."""
     if not isinstance(model, VideoClassifier):
         return RunFolder(model)
-    return None if model.run is None else RunFolder(model.run.folder)
+    return None if model.folder is None else RunFolder(model.folder)
 
 
 def _samples(run: RunFolder | None, data, split: str | None, **options) -> tuple[Sample, ...]:
@@ -142,7 +143,7 @@ def choose_split(manifest: Manifest, split: str | None) -> str:
 def _own_samples(run: RunFolder | None, split: str, root: AnyPath | None) -> tuple[Sample, ...]:
     """A split of the run itself, where its videos lie now."""
     if run is None:
-        raise ConfigError("this model does not say which run it is of: give data, or the folder of the run")
+        raise ConfigError("this model is of no run, so it has no videos of its own: give `data`")
     samples = run.samples(split) if run.exists else ()
     if not samples:
         raise DataError(f"{run.path} has no videos of its own of the split {split}; give `data`")

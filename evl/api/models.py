@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from evl.api.settings import is_store
 from evl.config import replace
 from evl.data.loader import default_num_workers
 from evl.data.manifests.manifest import read_class_names
-from evl.errors import CheckpointError, ConfigError, SaveError, quoted
+from evl.errors import CheckpointError, ConfigError, SaveError, nearest, quoted
 from evl.evaluation import load_for_store
 from evl.evaluation.stored import refuse_other_features
 from evl.runtime.distributed import pick_device
@@ -21,6 +22,8 @@ from evl.store.store import FeatureStore
 from evl.training.run_folder import RunFolder
 
 AnyPath = str | os.PathLike
+SIZES = ("num_frames", "stride", "frames_per_second", "image_size", "backbone_weights", "revision")  # of ``evl.load``
+VIEWS = ("num_clips", "num_crops", "batch_size", "num_workers")
 FEW_VIDEOS = 16  # for fewer, starting processes to read them takes longer than it saves
 
 
@@ -32,15 +35,25 @@ def open_model(
 
     ``device``: None: that of a model, else CUDA if there is one. Raises errors of ``evl.errors``.
     """
+    refuse_unknown(sizes)
     sizes = {name: value for name, value in sizes.items() if value is not None}
     if not isinstance(model, VideoClassifier):
         chosen = pick_device(device)
         return load(model, device=chosen, **sizes) if store is None else load_for_store(model, store, chosen)
     if sizes:
-        raise ConfigError(f"{', '.join(sizes)} go with the folder of a run; this model is loaded already")
+        raise ConfigError(
+            f"{quoted(sizes)} go with the folder of a run; this model is loaded already: give them to evl.load"
+        )
     if store is not None:
         refuse_other_features(store, model.card, "this model")
     return model if device is None else model.to(pick_device(device))
+
+
+def refuse_unknown(sizes: Iterable[str]) -> None:
+    """ConfigError for a name that is none of ``SIZES``."""
+    for name in sizes:
+        if name not in SIZES:
+            raise ConfigError(f"there is no argument {name!r}{nearest(name, (*SIZES, *VIEWS))}")
 
 
 def store_in(data: Any) -> FeatureStore | None:

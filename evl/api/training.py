@@ -59,8 +59,8 @@ def train(
             be given.
         with_encoder: whether a model that was trained from a store gets its encoder, where the encoder's weights are
             on this machine. Without an encoder it takes features only.
-        progress: True: bars with the time left, and what evl logs; False: nothing; or a function that is called with an
-            ``evl.training.Progress``.
+        progress: True: bars with the time left, and what evl logs; False: no bars, and warnings only; or a function
+            that is called with an ``evl.training.Progress``.
         fields: settings by name (``steps=2000``), by section (``training={"steps": 2000}``), or by both in one
             (``**{"training.steps": 2000}``). A name that several sections have needs its section; only ``decoder``
             alone is ``model.decoder``.
@@ -77,7 +77,7 @@ def train(
         model = result.model
         if with_encoder and model.backbone is None:
             model = _with_encoder(model, result.folder)
-    model.run = result
+    model.run, model.folder = result, result.folder
     return model
 
 
@@ -125,7 +125,7 @@ def few_shot(
     out: AnyPath | None = None,
     *,
     data: AnyPath | Mapping[str, Any] | None = None,
-    shots: Sequence[int] = (),
+    shots: int | Sequence[int] = (),
     draws: int | None = None,
     keep_runs: bool = False,
     resume: bool = False,
@@ -147,11 +147,12 @@ def few_shot(
     The other arguments are those of ``evl.train``. Raises errors of ``evl.errors``.
     """
     given = {"config": config, "data": data, **start}
-    drawn = {"shots": tuple(shots), "draws": draws, "keep_runs": keep_runs or None}
+    shots = (shots,) if isinstance(shots, int) else tuple(shots)
+    drawn = {"shots": shots, "draws": draws, "keep_runs": keep_runs or None}
     with showing(progress) as report:
         chosen = _config(out, resume, {**given, **drawn} if resume else given)
         how = dict(keep_runs=keep_runs, resume=resume, device=device, progress=report)
-        return few_shot_runs(chosen, out, shots=drawn["shots"], draws=5 if draws is None else draws, **how)
+        return few_shot_runs(chosen, out, shots=shots, draws=5 if draws is None else draws, **how)
 
 
 def sweep(

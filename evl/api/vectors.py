@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from evl.api.models import open_model, refuse_beside_store, store_in, workers_for
+from evl.api.models import open_model, refuse_beside_store, refuse_unknown, store_in, workers_for
 from evl.backbones import FrozenBackbone, parse_backbone
 from evl.config import BackboneConfig, RunConfig
 from evl.config import replace as replace_settings
@@ -119,6 +119,7 @@ def embed_videos(
 
     Raises DataError where not one video could be read.
     """
+    refuse_unknown(sizes)
     sizes = {name: value for name, value in sizes.items() if value is not None}
     store = store_in(data)
     if out is not None:

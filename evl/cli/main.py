@@ -93,16 +93,13 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs a command line and exits: 0 if all was done, 1 if not, 2 for wrong usage, 130 for Ctrl-C."""
     try:
         app(_spread_set(sys.argv[1:] if arguments is None else arguments))
-    except EVLError as problem:
-        error(problem)
-        sys.exit(1)
     except UnicodeEncodeError as problem:
         error(f"a name cannot be printed here ({problem.reason}); set PYTHONIOENCODING=utf-8")
         sys.exit(1)
     except BrokenPipeError:  # the reader of our output went away
         sys.stderr.close()
         sys.exit(1)
-    except OSError as problem:
+    except (EVLError, OSError) as problem:
         error(problem)
         sys.exit(1)
 

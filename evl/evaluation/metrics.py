@@ -237,7 +237,7 @@ def find_metrics(own: Iterable[str] = ()) -> dict[str, Metric]:
     """``METRICS`` and those that ``own`` names by where they are imported from, ``my_module:my_metric``: a function of
     ``Judged``, or a ``Metric``. The name is ``my_metric``. Raises ConfigError for what is no metric."""
     found = dict(METRICS)
-    for path in dict.fromkeys(own):
+    for path in dict.fromkeys((own,) if isinstance(own, str) else own):
         if path in METRICS:
             continue
         said, name = f"evaluation.metrics={path}", path.partition(":")[2]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from evl.errors import ConfigError
-from evl.inference.reading import Reader, card_of, evaluating, read
+from evl.inference.reading import Reader, evaluating, evaluation_of, read
 from evl.models import Classifier, MeanPool
 from evl.runtime.distributed import World
 from evl.runtime.files import expand_home, write_atomically, write_table
@@ -49,7 +49,7 @@ def embed(
         (vectors,), damaged = read(
             stream,
             [reader],
-            batch_size=batch_size or card_of(model).config.evaluation.batch_size,
+            batch_size=evaluation_of(model, batch_size=batch_size).batch_size,
             world=World(0, 1, stream.device),
             progress=progress,
         )

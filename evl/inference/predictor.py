@@ -11,7 +11,7 @@ from torch import Tensor
 from evl.data.dataset import EvaluationViews, Files
 from evl.data.manifests.paths import AnyPath
 from evl.errors import VideoError
-from evl.inference.reading import card_of, device_of, evaluating, judging_precision, read, scores_of
+from evl.inference.reading import card_of, device_of, evaluating, evaluation_of, judging_precision, read, scores_of
 from evl.inference.waiting import wait_until_complete
 from evl.models import Classifier
 from evl.runtime.distributed import World
@@ -90,11 +90,11 @@ def views_for(
 
     ``files``: those of the samples, if they exist already; otherwise samples are verified if there are ``labels``.
     ``precision``: None for that of the model's training (fp32 instead of fp16 on a CPU). Raises ConfigError if the
-    model has no backbone.
+    model has no backbone, or for a wrong number of clips or crops.
     """
     card = card_of(model)
-    counts = num_clips or card.config.evaluation.num_clips, num_crops or card.config.evaluation.num_crops
-    views = Views(*counts, judging_precision(model, precision))
+    counts = evaluation_of(model, num_clips=num_clips, num_crops=num_crops)
+    views = Views(counts.num_clips, counts.num_crops, judging_precision(model, precision))
     files = files or Files(samples, verify=labels is not None)
     return video_views(
         model.require_backbone(), files, labels, card.config.clip, card.preprocessing, views, num_workers=num_workers
@@ -106,8 +106,8 @@ def read_views_of(
 ) -> Tensor:
     """Reads the views of one file for ``model``: normalized float32 (V,T,C,H,W). Raises VideoError."""
     card, path = card_of(model), expand_home(os.fsdecode(path))
-    views = card.config.evaluation
-    counts = dict(num_clips=num_clips or views.num_clips, num_crops=num_crops or views.num_crops)
+    views = evaluation_of(model, num_clips=num_clips, num_crops=num_crops)
+    counts = dict(num_clips=views.num_clips, num_crops=views.num_crops)
     files = Files([Sample(path)], verify=False)
     item = EvaluationViews(files, None, card.config.clip, card.preprocessing, **counts)[0]
     if item.problem is not None:
@@ -133,7 +133,7 @@ def predict_views(
         scores_per_model, damaged = read(
             stream,
             [scores_of(model) for model in models],
-            batch_size=batch_size or card_of(models[0]).config.evaluation.batch_size,
+            batch_size=evaluation_of(models[0], batch_size=batch_size).batch_size,
             world=world or World(0, 1, device_of(models[0])),
             progress=progress,
         )

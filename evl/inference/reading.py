@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evl.config import EvaluationConfig, RunConfig, replace
 from evl.errors import ConfigError
 from evl.models import Classifier
 from evl.models.crossframe import share_maps
@@ -112,7 +113,14 @@ def judging_precision(model: Classifier, precision: str | None = None) -> str:
     if precision is None:
         own = card_of(model).precision
         return "fp32" if own == "fp16" and device.type == "cpu" else own
-    return resolve_precision(precision, device)
+    return resolve_precision(replace(RunConfig(), training={"precision": precision}).training.precision, device)
+
+
+def evaluation_of(model: Classifier, **given: int | None) -> EvaluationConfig:
+    """``config.evaluation`` of the model's card, with those of ``given`` that are not None. Raises ConfigError for a
+    wrong value."""
+    given = {name: value for name, value in given.items() if value is not None}
+    return replace(card_of(model).config, evaluation=given).evaluation
 
 
 def card_of(model: Classifier):

@@ -64,6 +64,7 @@ class VideoClassifier(
 
     A folder holds ``model.safetensors``, ``model.json`` and a ``README.md`` made from them.
     ``run``: what training it came to (``evl.training.RunResult``), where ``evl.train`` made it; else None.
+    ``folder``: where it was trained, or loaded from; else None.
     """
 
     def __init__(self, *args, **kwargs):
@@ -74,6 +75,7 @@ class VideoClassifier(
         # the scores it was loaded with, and the hash of its trained weights then
         self._scored: tuple[dict | None, str | None] = (None, None)
         self.run: Any = None
+        self.folder: Path | None = None
 
     def predict(
         self, paths: AnyPath | Iterable[AnyPath], *, progress: bool | Report = True, **options
@@ -281,6 +283,7 @@ def load(
     put_trained(model, state, card, path)
     if model.card.scores:
         model._scored = model.card.scores, card.scored_hash or hash_weights(model.trainable_state())
+    model.folder = path
     return model.to(device, TYPES[card.dtype]).eval()
 
 

@@ -52,7 +52,7 @@ def test_the_folder_of_a_run_predicts_and_is_exported(model, finished_run, files
     assert found.predictions == wanted.predictions
     assert found.protocol == wanted.protocol == model.card.protocol(len(files), precision="fp32")
     assert evl.predict(finished_run, files[0], num_frames=5).protocol.startswith("5x")
-    with pytest.raises(ConfigError, match="num_frames go with the folder of a run"):
+    with pytest.raises(ConfigError, match="`num_frames` go with the folder of a run"):
         evl.predict(model, files, num_frames=5)
     assert evl.export(finished_run, tmp_path / "model", with_backbone=True) is None
     assert evl.predict(tmp_path / "model", files).predictions == wanted.predictions
@@ -144,6 +144,7 @@ def test_evaluate_takes_many_kinds_of_data(model, finished_run, videos):
 def test_evaluate_a_run_by_its_own_videos(finished_run, tmp_path):
     own = evl.read_manifest(finished_run / "val.csv").samples
     found = evl.evaluate(finished_run, out=tmp_path / "out")
+    assert evl.evaluate(evl.load(finished_run)).predictions == found.predictions
     assert [one.path for one in found.predictions] == [one.path for one in own]
     assert evl.read_predictions(tmp_path / "out").predictions[0].class_name == found.predictions[0].class_name
     reports = []
@@ -152,16 +153,27 @@ def test_evaluate_a_run_by_its_own_videos(finished_run, tmp_path):
 
 
 def test_evaluate_says_what_is_wrong(model, finished_run, videos, caplog):
-    with pytest.raises(ConfigError, match="does not say which run it is of: give data"):
-        evl.evaluate(model)
+    with pytest.raises(ConfigError, match=r"this model is of no run, .* give `data`"):
+        evl.evaluate(evl.create_model("evl_clip_tiny", model.class_names))
+    wrong = {"num_crops": 2, "num_clips": 0, "batch_size": 0, "precision": "half"}
+    for name, value in wrong.items():
+        with pytest.raises(ConfigError, match=rf"{name}: Input should be .*\(got {value!r}\)"):
+            evl.evaluate(model, videos, num_workers=0, **{name: value})
+    for given in (model, finished_run):
+        with pytest.raises(ConfigError, match=r"there is no argument 'num_clip'; did you mean num_clips"):
+            evl.evaluate(given, videos, num_clip=3)
+    with pytest.raises(ConfigError, match=r"evaluation.metrics=os:nothing: "):
+        evl.evaluate(model, videos, metrics="os:nothing")
     with pytest.raises(DataError, match="no split 'test', only all"):
         evl.evaluate(model, videos, split="test")
     with pytest.raises(DataError, match="no such manifest or folder"):
         evl.evaluate(model, "videos/")
-    with pytest.raises(ConfigError, match="num_frames go with the folder of a run"):
+    with pytest.raises(ConfigError, match="`num_frames` go with the folder of a run"):
         evl.evaluate(model, videos, num_frames=3)
-    evl.evaluate(finished_run, videos, num_clips=1)
-    assert "8 of these 12 videos were trained on" in caplog.text
+    for given in (model, finished_run):
+        caplog.clear()
+        evl.evaluate(given, videos, num_clips=1)
+        assert "8 of these 12 videos were trained on" in caplog.text
 
 
 def test_clips_are_those_of_training(videos, tiny_config):

@@ -166,7 +166,7 @@ def test_what_only_stands_there_gives_way(tmp_path):
     assert chosen.with_settings(["model.decoder=attentive"]).model == ModelConfig(decoder="attentive", mlp_ratio=2)
     assert replace(chosen, model={"decoder": "linear"}).model == ModelConfig(decoder="linear")
     assert replace(chosen, model={"taps": "all"}).model.query_init == "zero"
-    old = RunConfig(model=ModelConfig(decoder="linear", query_init="zero"))
+    old = RunConfig.from_dict({"model": {"decoder": "linear", "query_init": "zero"}})
     (tmp_path / "config.yaml").write_text(old.to_yaml())
     for strict in (False, True):
         assert RunConfig.from_yaml(tmp_path / "config.yaml", strict=strict) == old

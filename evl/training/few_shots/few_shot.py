@@ -213,7 +213,9 @@ def _checked(config: RunConfig, shots: Sequence[int], draws: int) -> tuple[RunCo
         raise ConfigError(
             "few-shot runs need a store of features: make one with evl extract, then give it as `features=STORE`"
         )
-    if not shots or list(shots) != sorted(set(shots)) or shots[0] < 1:
+    if not shots:
+        raise ConfigError("give `shots`, rising numbers of videos of each class, such as 1,2,4,8")
+    if list(shots) != sorted(set(shots)) or shots[0] < 1:
         raise ConfigError(f"`shots={','.join(map(str, shots))}`: expected rising numbers of videos, such as 1,2,4,8")
     if not 2 <= draws <= 20:
         raise ConfigError(f"`draws={draws}`: expected 2 to 20 draws")
