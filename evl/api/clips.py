@@ -50,6 +50,8 @@ def create_model(
     """
     if others := sections_of(fields).keys() - {"backbone", "model", "clip", "evaluation"}:
         raise ConfigError(f"a model has no settings of {' and '.join(sorted(others))}: leave them out")
+    if isinstance(class_names, str):
+        raise ConfigError(f"class_names {class_names!r:.60}: expected a list of names")
     chosen = config_for(backbone=backbone, recipe=recipe, config=config, settings=settings, **fields)
     return build_classifier(chosen, tuple(class_names))
 

@@ -83,8 +83,8 @@ def train(
 
 def _config(out: AnyPath | None, resume: bool, given: Mapping[str, Any]) -> RunConfig | None:
     """The config of the arguments ``given``; None where a run goes on, which takes none of them."""
-    if out is None:
-        raise ConfigError("where to? Give `out`, a new folder")
+    if not isinstance(out, str | PathLike):
+        raise ConfigError(f"where to? Give `out`, the path of a new folder, not {out!r:.60}")
     if not resume:
         return config_for(**given)
     if names := [name for name, value in given.items() if value is not None and value not in ((), [])]:

@@ -254,7 +254,7 @@ def _rotations(vit: nn.Module):
 
 def _cannot(name: str, why: str) -> BackboneError:
     return BackboneError(
-        f"evl cannot compute query and key of {name} from stored token maps: {why}; store neighbor maps (--form maps)"
+        f"evl cannot compute query and key of {name} from stored token maps: {why}; store neighbor maps (`form=maps`)"
     )
 
 

@@ -254,5 +254,7 @@ def test_a_model_for_a_loop_of_ones_own(videos, tmp_path, caplog):
     assert again.predict(next(videos.rglob("*.mp4"))).class_name in data.class_names == model.class_names
     with pytest.raises(ConfigError, match="no settings of training"):
         evl.create_model("evl_clip_tiny", ["a", "b"], steps=3)
+    with pytest.raises(ConfigError, match="class_names 'ab': expected a list"):
+        evl.create_model("evl_clip_tiny", "ab")
     with pytest.raises(ConfigError, match="at least two"):
         evl.create_model("evl_clip_tiny", ["a"])

@@ -140,6 +140,8 @@ def test_wrong_settings_are_named(given, part):
 
 
 def test_wrong_arguments_say_what_to_do(store, videos, tmp_path):
+    with pytest.raises(ConfigError, match="Give `out`, the path of a new folder, not 1"):
+        evl.train(data=videos, out=1)
     with pytest.raises(ConfigError, match="where to"):
         evl.train(data=videos)
     with pytest.raises(ConfigError, match=r"is a folder: expected a config.yaml; give videos as data="):
