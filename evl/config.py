@@ -27,7 +27,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
-from evl.decoders import OPTIONS, OWN_SETTINGS, find_decoder, foreign_setting
+from evl.decoders import OPTIONS, OWN_SETTINGS, find_decoder, foreign_setting, is_decoder
 from evl.errors import ConfigError, nearest
 from evl.runtime.files import expand_home
 
@@ -338,14 +338,15 @@ def replace(config: RunConfig, **sections: Mapping[str, Any]) -> RunConfig:
         changed[section] = {**changed[section], **fields}
     if {"stride", "frames_per_second"} <= set(_chosen(config.clip, sections.get("clip", {}))):
         raise ConfigError("give clip.stride (by frames) or clip.frames_per_second (by time), not both")
+    chosen, decoder = _chosen(config.model, model), model.get("decoder")
+    if isinstance(decoder, str) and is_decoder(decoder):
+        own = find_decoder(decoder)
+        kept = {*own.settings, *own.why_not, *chosen}
+        changed["model"] = {n: value for n, value in changed["model"].items() if n not in OWN_SETTINGS or n in kept}
     new = RunConfig.from_dict(changed)
-    if problem := foreign_setting(new.model.decoder, _chosen(new.model, model)):
+    if problem := foreign_setting(new.model.decoder, chosen):
         raise ConfigError(f"model.{problem}")
-    if "decoder" not in model:
-        return new
-    foreign = set(OWN_SETTINGS) - set(find_decoder(new.model.decoder).settings)
-    own = {name: value for name, value in changed["model"].items() if name not in foreign}
-    return RunConfig.from_dict({**changed, "model": own})
+    return new
 
 
 def _chosen(part: ModelConfig | ClipConfig | type[ModelConfig], given: Mapping[str, Any]) -> list[str]:

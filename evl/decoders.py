@@ -67,6 +67,11 @@ OPTIONS = "options"  # the only setting of decoders from outside
 OWN_SETTINGS = tuple(dict.fromkeys([name for one in DECODERS.values() for name in one.settings] + [OPTIONS]))
 
 
+def is_decoder(name: str) -> bool:
+    """Whether ``model.decoder`` may be ``name``; the module of an import path need not be there."""
+    return name in DECODERS or is_import_path(name)
+
+
 def find_decoder(name: str) -> DecoderEntry:
     """Returns the entry of a decoder. Raises ValueError for an unknown name."""
     if name in DECODERS:

@@ -69,13 +69,16 @@ def test_the_attentive_probes_settings():
     attentive = RunConfig().with_settings(["model.decoder=attentive", "model.probe_blocks=1"])
     assert attentive.model.probe_blocks == 1
     for setting, sentence in (
-        ("model.decoder=linear", "probe_blocks is the attentive probe's"),
         ("model.probe_blocks=0", "greater than 0"),
         ("model.num_queries=2", "has one query"),
         ("model.qkv_width=32", "unset qkv_width"),
     ):
         with pytest.raises(ConfigError, match=sentence):
             attentive.with_settings([setting])
+    assert attentive.with_settings(["model.decoder=linear"]).model.probe_blocks is None
+    outside = replace(attentive, model={"decoder": "a:B", "options": {"c": 1}})
+    assert outside.model.probe_blocks is None
+    assert outside.with_settings(["model.decoder=evl"]) == RunConfig()
     # every recipe's baselines are one setting away
     for recipe in RECIPES.values():
         for decoder in ("linear", "attentive"):

@@ -45,7 +45,7 @@ def modules():
 
 
 def imports(path, known):
-    """Names of the modules that a file imports, anywhere in it."""
+    """Names of the modules that a file imports, anywhere in it, or names in a string, as for a fork server."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "evl":
             for alias in node.names:
@@ -53,6 +53,8 @@ def imports(path, known):
                 yield whole if whole in known else node.module
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "evl")
+        elif isinstance(node, ast.Constant) and node.value in known and node.value != "evl":
+            yield node.value
 
 
 def test_rooms_point_downward():

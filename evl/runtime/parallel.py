@@ -104,7 +104,7 @@ def _send(pipe, item) -> None:
 
 def _start(function: Callable):
     context = multiprocessing.get_context("forkserver")  # fork is not safe together with the decoder's threads
-    context.set_forkserver_preload(["evl.collections.copy_video"])
+    context.set_forkserver_preload([function.__module__])  # of the first call; later ones import when they start
     pipe, end = context.Pipe()
     # Ctrl-C sends SIGINT to the whole process group, but only the main process should handle it. So workers start with
     # the signal blocked. (Starting the resource tracker unblocks the signal, so it is started before.)

@@ -149,7 +149,8 @@ class VideoClassifier(
             self._with_backbone, self._hub_id = before
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        save_model(self, save_directory, with_backbone=self._with_backbone, full_path=self._hub_id is None)
+        paths = "weights" if self._hub_id is None else "none"
+        save_model(self, save_directory, with_backbone=self._with_backbone, paths=paths)
         page = save_directory / "README.md"
         if page.is_file() and MADE in page.read_text(encoding="utf-8", errors="replace"):
             page.unlink()  # it will be made anew; one that a person wrote stays

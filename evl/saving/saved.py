@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import safetensors.torch
 import torch
@@ -44,13 +45,14 @@ def save_model(
     *,
     scores: dict[str, float | str] | None = None,
     with_backbone: bool | None = None,
-    full_path: bool = True,
+    paths: Literal["all", "weights", "none"] = "all",
 ) -> None:
     """Writes the trained weights and the card. ``with_backbone``: the frozen encoder's too, so that it is whole; None:
     as it came, where it was loaded.
 
     ``scores``: None keeps what the card says, unless the trained weights have changed since: then the saved card has
-    none, which is logged. ``full_path``: whether the card says where files are on this machine, or only their names.
+    none, which is logged. ``paths``: which full paths the card has: "all", only that of the encoder's file, which
+    loading needs ("weights"), or "none". Of the others it has the name of the file or folder.
     Raises CheckpointError for a model that could not be loaded again, SaveError if the disk refuses; old files then
     remain.
     """
@@ -70,6 +72,9 @@ def save_model(
     if config.backbone.weights is not None:
         weights = str(Path(config.backbone.weights).absolute())
         config = replace(config, backbone=replace(config.backbone, weights=weights))
+    if paths != "all":
+        shared = config.without_folders()
+        config = shared if paths == "none" else replace(shared, backbone=config.backbone)
     state = {name: value.detach().cpu() for name, value in model.backbone.state_dict().items()} if with_backbone else {}
     card = scored_card(model, scores)
     if model.card.scores and not card.scores:
@@ -79,7 +84,7 @@ def save_model(
         )  # fmt: skip
     card = replace(
         card,
-        config=config if full_path else config.without_folders(),
+        config=config,
         backbone_hash=model.encoder.weights_hash,
         with_backbone=with_backbone,
         inside_hash=hash_weights(state) if with_backbone else None,
@@ -88,7 +93,7 @@ def save_model(
     )
     tensors = {name: value.detach().cpu().contiguous() for name, value in trained.items()}
     tensors |= {f"backbone.{name}": _narrowest(value).contiguous() for name, value in state.items()}
-    write_file(folder / WEIGHTS, safetensors.torch.save(tensors, metadata={"format": "pt", "evl": __version__}))
+    write_file(folder / WEIGHTS, safetensors.torch.save(tensors, metadata={"format": "pt"}))
     write_json(folder / CARD, TypeAdapter(ModelCard).dump_python(card, mode="json"))
 
 

@@ -173,5 +173,8 @@ def test_a_pushed_card_says_nothing_of_this_machine(hub, tmp_path):
     )
     assert str(GOLDEN.parent) not in text
     assert str(tmp_path) not in text
+    model.save_pretrained(tmp_path / "exported")  # here: with the path of the encoder's file, which loading needs
+    assert str(tmp_path) not in (tmp_path / "exported" / "model.json").read_text()
+    assert torch.equal(evl.load(tmp_path / "exported")(clips_for(model)), model(clips_for(model)))
     shutil.copy(GOLDEN / "openai_clip_tiny.pt", tmp_path / "pushed")
     assert torch.equal(evl.load(tmp_path / "pushed")(clips_for(model)), model(clips_for(model)))

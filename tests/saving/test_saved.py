@@ -254,3 +254,11 @@ def test_what_is_used_otherwise_says_so_to_the_next(tmp_path):
     page = (tmp_path / "three" / "README.md").read_text()
     assert "clips of 6 frames, not 3" in page
     assert "images of 32×32 pixels, not 64×64" in page
+
+
+def test_a_saved_file_depends_on_its_weights_alone(tmp_path):
+    """safetensors writes several entries of metadata in an order that changes from file to file."""
+    model = make()
+    for number in range(8):
+        save_model(model, tmp_path / str(number))
+    assert len({(tmp_path / str(number) / "model.safetensors").read_bytes() for number in range(8)}) == 1
