@@ -16,7 +16,7 @@ from evl.data.splits import make_files
 from evl.extraction.extract import extract
 from evl.extraction.reading import ClipReader, clips_at_once, collate
 from evl.extraction.verify import verify
-from evl.extraction.work import plan
+from evl.extraction.work import plan_extraction
 from evl.store import StoreOptions
 
 CLIPS = 4  # a training video; the first one of each file decodes it whole, to find damage
@@ -38,7 +38,7 @@ def run(settings: Settings) -> Iterator[Row]:
         evaluation={"num_clips": 1},
     )  # fmt: skip
     options = StoreOptions(dtype="int8", clips_per_video=CLIPS)
-    work = plan(config, settings.work / "nothing", options, device=settings.device)
+    work = plan_extraction(config, settings.work / "nothing", options, device=settings.device)
 
     samples = work.splits["train"]
     together = clips_at_once(frames)
