@@ -34,7 +34,7 @@ VIDEOS = ["data.num_workers=1", "data.val_fraction=0.34"]
 RATE = "training.lr=1e-3"
 VARIANTS = {
     "attentive": ["model.decoder=attentive", "model.probe_blocks=2"],
-    "linear": ["model.decoder=linear", "model.mlp_dropout=0.5"],  # its default: the linear probe has none to set
+    "linear": ["model.decoder=linear"],
     "zero-shot-start": ["model.zero_shot_start=true", "training.accumulation=2"],
     "segment": ["clip.sampling=segment", "training.clip_grad_norm=0.5", "training.warmup_steps=3"],
 }
@@ -70,7 +70,11 @@ def record(folder: Path) -> dict[str, object]:
     options = [*backbone, "--set", *SETTINGS, *VIDEOS]
 
     def train(name: str, *, source: Path = data, settings=(), before=("-m", "evl"), codes=(0,)) -> None:
-        call(*before, "train", "--data", source, "--out", runs / name, *options, RATE, *settings, codes=codes)
+        refused = (
+            "model.mlp_dropout" if "model.decoder=linear" in settings else None
+        )  # which a linear probe does not have
+        shared = [one for one in options if one.partition("=")[0] != refused]
+        call(*before, "train", "--data", source, "--out", runs / name, *shared, RATE, *settings, codes=codes)
 
     train("live")
     for name, settings in VARIANTS.items():
