@@ -149,17 +149,20 @@ class Learner:
         }
 
     def load_state(self, state: dict, step: int, world: World) -> None:
-        """Loads ``state``. A single process goes on with its random numbers; several seed new ones by ``step``."""
+        """Loads ``state``, which ``checkpoint.load_checkpoint`` has compared with this learner.
+
+        A single process goes on with its random numbers. Several processes, or another kind of device than before,
+        seed new ones by ``step``.
+        """
         self.model.load_trainable_state(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        if world.size > 1:
+        if world.size > 1 or len(state["random"]) != len(self.random.states):
             self.random = RandomStream(self._seed(step), self.device)
         else:
-            self.random.states = [generator.cpu() for generator in state["random"]]
+            self.random.states = state["random"]
         self._since, self._seen = state["since"].to(self.device), state["seen"].to(self.device)
-        self.curve = [tuple(point) for point in state["curve"]]
-        self.problem, self.seconds = state["problem"], state["seconds"]
+        self.curve, self.problem, self.seconds = state["curve"], state["problem"], state["seconds"]
 
 
 class RandomStream:
@@ -167,10 +170,8 @@ class RandomStream:
 
     def __init__(self, seed: int, device: torch.device):
         self.device = device
-        self.states = [torch.Generator(device).manual_seed(seed).get_state() for device in self._devices()]
-
-    def _devices(self) -> list[torch.device]:
-        return [torch.device("cpu"), *([self.device] if self.device.type == "cuda" else [])]
+        self.devices = [torch.device("cpu"), *([device] if device.type == "cuda" else [])]
+        self.states = [torch.Generator(device).manual_seed(seed).get_state() for device in self.devices]
 
     def __enter__(self) -> None:
         self._outside = self._exchange(self.states)

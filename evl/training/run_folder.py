@@ -141,17 +141,24 @@ class RunFolder:
 
     def curve(self) -> tuple[tuple[int, float, float], ...]:
         """(step, mean training loss, percent of hits) of every report in ``metrics.jsonl``."""
-        lines = read_json_lines(self.path / "metrics.jsonl")
-        return tuple((line["step"], line["loss"], line["train_top1"]) for line in lines if "train_top1" in line)
+        points: list[tuple[int, float, float]] = []
+        for line in self._logged():
+            step, loss, top1 = (line.get(name) for name in ("step", "loss", "train_top1"))
+            if type(loss) is type(top1) is float and step > (points[-1][0] if points else 0):
+                points.append((step, loss, top1))
+        return tuple(points)
 
     def forget_after(self, step: int) -> None:
         """Removes the lines of ``metrics.jsonl`` that a run resumed after ``step`` will write again."""
         file = self.path / "metrics.jsonl"
         if file.exists():
-            lines = [
-                line for line in read_json_lines(file) if "final" not in line and line.get("step", sys.maxsize) <= step
-            ]
+            lines = [line for line in self._logged() if "final" not in line and line["step"] <= step]
             write_file(file, "".join(json.dumps(line) + "\n" for line in lines))
+
+    def _logged(self) -> list[dict]:
+        """The lines of ``metrics.jsonl`` that have a step; damaged lines are left out."""
+        lines = read_json_lines(self.path / "metrics.jsonl")
+        return [line for line in lines if type(line.get("step")) is int and line["step"].bit_length() < 64]
 
     def write_damaged(self, damaged: dict[str, str]) -> None:
         write_table(self.path / "damaged.csv", [("path", "reason"), *sorted(damaged.items())])
