@@ -29,12 +29,16 @@ from pydantic_core import ArgsKwargs
 
 from evl.decoders import OPTIONS, OWN_SETTINGS, find_decoder, foreign_setting, is_decoder
 from evl.errors import ConfigError, nearest
-from evl.runtime.files import expand_home
+from evl.runtime.files import expand_home, parse_yaml
+from evl.runtime.parallel import MOST_WORKERS
 
 _checked = dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 
 Positive = Annotated[int, Field(gt=0)]
-Side = Annotated[int, Field(gt=0, le=16384)]
+# Upper bounds are far above what is useful. They stop a damaged or hostile file that asks for endless work.
+Side = Annotated[int, Field(gt=0, le=4096)]
+Few = Annotated[int, Field(gt=0, le=1000)]
+Many = Annotated[int, Field(gt=0, le=1_000_000)]
 NotNegative = Annotated[int, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
@@ -63,7 +67,7 @@ class BackboneConfig:
     weights: FilePath | None = None  # a local file instead of timm's download
     pretrained: bool = True  # False: random weights, to compare with
     image_size: Side | tuple[Side, Side] | None = None  # None: the weights' own; else (H, W)
-    patch_size: Positive | None = None  # FlexiViT only, whose patches may have any size
+    patch_size: Side | None = None  # FlexiViT only, whose patches may have any size
 
 
 @_checked
@@ -78,17 +82,17 @@ class ModelConfig:
     decoder: DecoderName = "evl"
     # blocks that are read: "last 4", "all", or numbers counted from 1; evl has a layer for each, probes read the last
     taps: Annotated[str, Field(pattern=r"^(all|last [1-9]\d{0,3})$")] | tuple[Positive, ...] = "last 4"
-    num_heads: Positive | None = None
-    qkv_width: Positive | None = None
-    mlp_ratio: Annotated[float, Field(gt=0)] = 4.0
+    num_heads: Few | None = None
+    qkv_width: Annotated[int, Field(gt=0, le=65_536)] | None = None
+    mlp_ratio: Annotated[float, Field(gt=0, le=1000)] = 4.0
     mlp_dropout: Dropout = 0.5
     head_dropout: Dropout = 0.5
     temporal_conv: bool = True
     temporal_position: bool = True
     cross_frame: bool = True
-    num_queries: Positive = 1
+    num_queries: Few = 1
     query_init: Literal["zero", "normal"] = "normal"
-    probe_blocks: Positive | None = None  # of the attentive probe; None: 4, as V-JEPA 2; 1: the readout alone
+    probe_blocks: Few | None = None  # of the attentive probe; None: 4, as V-JEPA 2; 1: the readout alone
     probe_positions: bool | None = None  # whether it is told when and where tokens are; None: yes
     # training starts at the zero-shot logits, and learns what to add to them; needs a backbone with a text tower
     zero_shot_start: bool = False
@@ -130,7 +134,7 @@ class ClipConfig:
 
     sampling: Literal["dense", "segment"] = "dense"
     num_frames: Annotated[int, Field(gt=0, le=4096)] = 8
-    stride: Positive = 16  # frames between neighbors; dense sampling only
+    stride: Many = 16  # frames between neighbors; dense sampling only
     # dense sampling by time: moments of a clip in a second, whatever the video's own rate; takes the place of stride
     frames_per_second: Annotated[float, Field(gt=0, le=1000)] | None = None
     # what a training clip shows past the end of a short video (evaluation: always the video's last frame)
@@ -192,7 +196,7 @@ class DataConfig:
     decoder: Literal["pyav", "torchcodec", "torchcodec-cuda"] = "pyav"  # torchcodec: an optional extra
     # pixels that are not square are made square first, so that shapes are those a viewer sees; saved with the model
     pixel_aspect: bool = True
-    num_workers: NotNegative | None = None  # None: one a core, at most 16
+    num_workers: Annotated[int, Field(ge=0, le=MOST_WORKERS)] | None = None  # None: one a core, at most 16
     # a store made by evl extract: training and validation read it instead of videos, which it lists itself
     features: FilePath | None = None
 
@@ -214,8 +218,8 @@ class TrainingConfig:
     """AdamW with a cosine to zero."""
 
     steps: Positive | None = None  # None: 30 epochs, but at least 200 steps; the number is written down
-    batch_size: Positive = 16  # clips a step, over all processes and accumulation
-    accumulation: Positive = 1  # micro-batches a step
+    batch_size: Many = 16  # clips a step, over all processes and accumulation
+    accumulation: Many = 1  # micro-batches a step
     lr: Annotated[float, Field(gt=0)] = 4e-4
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     warmup_steps: NotNegative = 0
@@ -240,9 +244,9 @@ class TrainingConfig:
 class EvaluationConfig:
     """Views a video: ``num_clips`` × ``num_crops``, scores averaged."""
 
-    num_clips: Positive = 3
+    num_clips: Few = 3
     num_crops: Literal[1, 3] = 1
-    batch_size: Positive = 8  # videos at a time
+    batch_size: Many = 8  # videos at a time
     metrics: ImportPaths = ()  # of your own, besides evl's: my_module:my_metric (docs/adding-a-metric.md)
 
 
@@ -295,13 +299,13 @@ class RunConfig:
         have some that have no effect.
         """
         try:
-            settings = yaml.safe_load(expand_home(Path(path)).read_text())
+            settings = parse_yaml(expand_home(Path(path)).read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ConfigError(f"{path}: no such configuration file") from None
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+        except ValueError as error:
+            raise ConfigError(f"{path}: not readable as YAML: {error}") from None
         if not isinstance(settings, Mapping):
             raise ConfigError(f"{path}: expected sections such as 'training:', found {type(settings).__name__}")
         config, given = cls.from_dict(settings), settings.get("model", {})
@@ -321,9 +325,9 @@ class RunConfig:
             if section not in sections:
                 raise ConfigError(f"{setting!r}: no section {section!r}{nearest(section, sections)}")
             try:
-                given.setdefault(section, {})[field.strip()] = yaml.safe_load(text)
-            except yaml.YAMLError:
-                raise ConfigError(f"{setting!r}: the value {text!r} is not readable; quote it?") from None
+                given.setdefault(section, {})[field.strip()] = parse_yaml(text)
+            except ValueError:
+                raise ConfigError(f"{_short(setting)}: the value {_short(text)} is not readable; quote it?") from None
         return replace(self, **given)
 
 
@@ -356,6 +360,10 @@ def _chosen(part: ModelConfig | ClipConfig | type[ModelConfig], given: Mapping[s
     return chosen if len(given) < len(dataclasses.fields(part)) else []
 
 
+def _short(value: object) -> str:
+    return repr(value) if len(repr(value)) <= 200 else f"{value!r:.200}…"
+
+
 def _require(condition: bool, sentence: str) -> None:
     if not condition:
         raise ValueError(sentence)  # pydantic turns it into a ValidationError with the field's place
@@ -377,6 +385,6 @@ def _sentence(error: ValidationError) -> str:
         else:
             message = problem["msg"].removeprefix("Value error, ")
             also = sentences.get(where)
-            value = f" (got {problem['input']!r})" if len(place) > 1 else ""
+            value = f" (got {_short(problem['input'])})" if len(place) > 1 else ""
             sentences[where] = f"{also}, or {message}" if also else f"{where}: {message}{value}"
     return "; ".join(sentences.values())

@@ -110,3 +110,63 @@ def test_a_setting_of_another_decoder_is_refused_where_a_config_is_made():
     with pytest.raises(ValueError, match="num_queries is the EVL decoder's"):
         ModelConfig("linear", num_queries=1)
     assert dataclasses.replace(ModelConfig(), decoder="linear").decoder == "linear"
+
+
+ODD_YAML = {
+    "deep list": "a: " + "[" * 20_000,
+    "deep list, closed": "a: " + "[" * 2000 + "]" * 2000,
+    "deep mapping": "{a: " * 20_000,
+    "deep blocks": "".join(" " * i + "a:\n" for i in range(1000)),
+    "a bomb of aliases": "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in ("ab", "bc", "cd", "de")),
+    "itself": "a: &a [*a]",
+    "no date": "training: {lr: 2024-99-99}",
+    "a long number": f"training: {{steps: {'9' * 5000}}}",
+    "no float": "training: {lr: !!float abc}",
+    "no integer": "training: {steps: !!int ''}",
+    "no truth": "training: {compile: !!bool maybe}",
+    "no bytes": "training: {lr: !!binary a}",
+    "no time": "training: {lr: !!timestamp yesterday}",
+    "code": "training: !!python/object/apply:os.system ['true']",
+    "a zero byte": "a: \0",
+    "a list as a name": "? [a]\n: b",
+    "numbers as names": "1: 2",
+    "a number as a name": "training: {1: 2}",
+    "a section of nothing": "training:",
+    "a section of a list": "training: [1]",
+    "a long text": f"training: {{lr: {'x' * 100_000}}}",
+}
+
+
+@pytest.mark.parametrize("kind", ODD_YAML)
+def test_yaml_that_is_no_config(tmp_path, kind):
+    """From a file, and as a setting: one sentence, not longer than a screen."""
+    (tmp_path / "c.yaml").write_text(ODD_YAML[kind])
+    for read in (
+        lambda: RunConfig.from_yaml(tmp_path / "c.yaml"),
+        lambda: RunConfig().with_settings([f"training.lr={ODD_YAML[kind]}"]),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            read()
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 1000
+
+
+def test_bytes_that_are_not_utf8(tmp_path):
+    (tmp_path / "c.yaml").write_bytes(b"training: {lr: \xff}")
+    with pytest.raises(ConfigError, match="not readable as YAML: 'utf-8' codec can't decode byte 0xff"):
+        RunConfig.from_yaml(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "data.num_workers=1000000000", "evaluation.num_clips=1000000000", "evaluation.batch_size=1000000000",
+        "training.batch_size=1000000000", "training.accumulation=1000000000", "clip.stride=1000000000",
+        "clip.num_frames=1000000000", "backbone.image_size=16384", "backbone.image_size=[16384, 32]",
+        "backbone.patch_size=1000000000", "model.num_queries=1000000000", "model.num_heads=1000000000",
+        "model.qkv_width=1000000000", "model.mlp_ratio=1.0e+30",
+    ],
+)  # fmt: skip
+def test_numbers_that_ask_for_endless_work(setting):
+    with pytest.raises(ConfigError, match="less than or equal to"):
+        RunConfig().with_settings([setting])

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from evl.errors import ConfigError, RunError
 from evl.runtime.main_guard import end_if_only_starting, not_begun, program_from_stdin
-from evl.runtime.parallel import time_limit
+from evl.runtime.parallel import refuse_too_many, time_limit
 
 log = logging.getLogger("evl")
 CRASHED = "kills or hangs the process that decodes it"
@@ -95,8 +95,10 @@ def read_batches(
         device: Batches for a CUDA device are pinned in memory.
         collate: Makes a batch of a list of items.
 
-    Raises RunError if workers die again and again, or while they start, as in a script without a ``__main__`` guard.
+    Raises RunError if workers die again and again, or while they start, as in a script without a ``__main__`` guard;
+    ConfigError for more than ``MOST_WORKERS``.
     """
+    refuse_too_many(num_workers)
     if num_workers == 0:
         return iter(_loader(dataset, batches, 0, device, collate))
     end_if_only_starting()

@@ -1,5 +1,5 @@
 """Paths with ``~``; files that are written under a temporary name and then renamed, so that no failure leaves half a
-file; checks of folders; JSON from untrusted files."""
+file; checks of folders; JSON and YAML from untrusted files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
+
+import yaml
 
 from evl.errors import ExistsError, RunError, SaveError
 
@@ -228,3 +230,27 @@ def _once(pairs: list[tuple[str, object]]) -> dict:
 
 def _no_number(text: str):
     raise ValueError(f"{text} is not a number")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without aliases, by which a small file can stand for a huge value, and without deep nesting."""
+
+    depth = 0
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise ValueError("aliases (*name) are not read; write the value itself")
+        self.depth += 1
+        if self.depth > 100:
+            raise ValueError("more than 100 levels are nested")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+def parse_yaml(text: str) -> Any:
+    """The value of a YAML text. Raises ValueError, with a message of one line, for what is not readable."""
+    try:
+        return yaml.load(text, _Loader)
+    except Exception as error:  # constructors of PyYAML raise nearly anything for a wrong date or number
+        raise ValueError(" ".join(str(error).split())[:300] or type(error).__name__) from None

@@ -11,7 +11,16 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing import connection, resource_tracker
 
+from evl.errors import ConfigError
 from evl.runtime.main_guard import end_if_only_starting, not_begun, program_from_stdin
+
+MOST_WORKERS = 1024
+
+
+def refuse_too_many(num_workers: int) -> None:
+    """Raises ConfigError for a number of worker processes that no machine should start."""
+    if not 0 <= num_workers <= MOST_WORKERS:
+        raise ConfigError(f"{num_workers} worker processes: expected a number from 0 to {MOST_WORKERS}")
 
 
 @dataclass(frozen=True)
@@ -50,9 +59,10 @@ def each_in_process(function: Callable, items: Iterable, num_workers: int) -> It
 
     ``function`` must be at the top level of a module; items and results must be picklable. An exception in it is raised
     here and ends the work. Closing the iterator ends all processes, even during an item. Raises RunError if processes
-    end while they start, as in a script without a ``__main__`` guard.
+    end while they start, as in a script without a ``__main__`` guard, and ConfigError for more than ``MOST_WORKERS``.
     """
     end_if_only_starting()
+    refuse_too_many(num_workers)
     todo, workers, begun = iter(items), {}, set()
     try:
         while True:

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from evl.data.loader import CRASHED, _Guarded, read_batches
-from evl.errors import RunError
+from evl.errors import ConfigError, RunError
+from evl.runtime.parallel import each_in_process
 from evl.types import Sample
 
 CPU = torch.device("cpu")
@@ -88,3 +89,13 @@ class _Deadly:
 def test_processes_that_die_without_cause_stop_the_run():
     with pytest.raises(RunError, match="die again and again"):
         read(Dying(4), [[0], [1], [2]], num_workers=1)
+
+
+@pytest.mark.parametrize("count", [-1, 1025, 10**9])
+def test_numbers_of_processes_that_no_machine_starts(count):
+    for start in (
+        lambda: read(Numbers(3), [[0], [1], [2]], num_workers=count),
+        lambda: list(each_in_process(len, ["a"], count)),
+    ):
+        with pytest.raises(ConfigError, match=f"{count} worker processes: expected a number from 0 to 1024"):
+            start()

@@ -12,7 +12,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from evl.config import RunConfig
 from evl.errors import RunError
-from evl.runtime.files import append_json, expand_home, make_folder, read_json_lines, refuse_used, write_file
+from evl.runtime.files import (
+    append_json,
+    expand_home,
+    make_folder,
+    parse_yaml,
+    read_json_lines,
+    refuse_used,
+    write_file,
+)
 from evl.training.few_shots.report import Shots
 
 _SETTINGS, _ROWS = "few_shot.yaml", "rows.jsonl"
@@ -45,10 +53,10 @@ class FewShotFolder:
             done = "is finished already" if (self.path / "shots.json").is_file() else "has no runs to go on with"
             raise RunError(f"{self.path} {done}; start anew, with another `out`")
         try:
-            content = yaml.safe_load((self.path / _SETTINGS).read_text(encoding="utf-8"))
+            content = parse_yaml((self.path / _SETTINGS).read_text(encoding="utf-8"))
             shots = tuple(int(k) for k in content["shots"])
             return RunConfig.from_dict(content["config"]), shots, int(content["draws"]), bool(content["keep_runs"])
-        except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        except (OSError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise RunError(
                 f"{self.path / _SETTINGS}: missing or damaged ({error}); start new runs in another folder"
             ) from None

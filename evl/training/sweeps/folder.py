@@ -11,7 +11,7 @@ import yaml
 
 from evl.config import RunConfig
 from evl.errors import RunError
-from evl.runtime.files import expand_home, make_folder, refuse_used, write_file, write_json, write_table
+from evl.runtime.files import expand_home, make_folder, parse_yaml, refuse_used, write_file, write_json, write_table
 from evl.training.run_folder import RunFolder
 from evl.training.sweeps.plot import draw
 from evl.training.sweeps.results import SweepResult
@@ -51,10 +51,10 @@ class SweepFolder:
             done = "is finished already" if (self.path / "sweep.json").is_file() else "has no sweep to go on with"
             raise RunError(f"{self.path} {done}; start one with another `out`")
         try:
-            content = yaml.safe_load((self.path / _SETTINGS).read_text(encoding="utf-8"))
+            content = parse_yaml((self.path / _SETTINGS).read_text(encoding="utf-8"))
             grid, keep = [str(setting) for setting in content["grid"]], bool(content["keep_predictions"])
             return RunConfig.from_dict(content["config"]), grid, keep
-        except (OSError, yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
+        except (OSError, KeyError, TypeError, ValueError) as error:
             raise RunError(f"{self.path / _SETTINGS}: missing or damaged ({error}); start a new sweep") from None
 
     def remove_if_unused(self, *, has_learned: bool) -> None:
