@@ -28,7 +28,8 @@ def tapped_blocks(taps: Taps, depth: int, name: str = "the backbone") -> tuple[i
             raise BackboneError(f"{name} has {depth} blocks, but the last {taps} were asked for; set model.taps")
         return tuple(range(depth - taps + 1, depth + 1))
     if not taps or list(taps) != sorted(set(taps)) or taps[0] < 1 or taps[-1] > depth:
-        raise BackboneError(f"blocks {list(taps)} were asked for; {name} has blocks 1 to {depth}; give rising numbers")
+        wanted = f"{list(taps)!s:.100}"
+        raise BackboneError(f"blocks {wanted} were asked for; {name} has blocks 1 to {depth}; give rising numbers")
     return tuple(taps)
 
 

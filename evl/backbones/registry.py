@@ -106,7 +106,7 @@ def _load_saved(backbone: FrozenBackbone, state: Mapping[str, Tensor], name: str
     try:
         backbone.load_state_dict(state)
     except RuntimeError as error:
-        lines = "; ".join(line.strip() for line in str(error).splitlines()[:3])
+        lines = "; ".join(line.strip()[:300] for line in str(error).splitlines()[:3])
         raise BackboneError(f"the saved weights do not fit {name}: {lines}") from None
 
 

@@ -36,7 +36,7 @@ from evl.saving.folder import (
     refuse_other_shapes,
     weights_file,
 )
-from evl.saving.formats import CARD, MADE, WEIGHTS
+from evl.saving.formats import CARD, MADE
 from evl.saving.hub import fetch, is_hub_id
 from evl.saving.page import readme
 from evl.saving.saved import TYPES, changed, differences, head_of, put_trained, save_model, scored_card
@@ -252,7 +252,7 @@ def load(
     """
     path = find_model(path, revision)
     card = read_card(path)
-    state = read_tensors(path / WEIGHTS)
+    state = read_tensors(path, card)
     clip = _other_clip(card.config.clip, num_frames=num_frames, stride=stride, frames_per_second=frames_per_second)
     sized = card.config.backbone if image_size is None else changed(card.config.backbone, image_size=image_size)
     config = replace(card.config, backbone=sized, clip=clip)
@@ -267,7 +267,7 @@ def load(
     if image_size is None and card.preprocessing.image_size != backbone.spec.image_size:
         claimed, taken = card.preprocessing.image_size, backbone.spec.image_size
         raise CheckpointError(f"{path / CARD}: images of {claimed} for a backbone that takes {taken}")
-    width = embedding_width(card, state, path)
+    width = embedding_width(card, state)
     model = build_classifier(config, card.class_names, backbone=backbone, embedding_width=width)
     if card.config.model.decoder != "zero_shot":
         model.head = head_of(state, model.head)

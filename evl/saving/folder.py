@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from evl.backbones import FrozenBackbone, Taps, create_backbone
+from evl.backbones.weights.files import refuse_many_tensors
 from evl.data.manifests.labels import clean_names
 from evl.errors import BackboneError, CheckpointError
 from evl.models.card import ModelCard
@@ -59,8 +60,11 @@ def read_card(folder: str | Path) -> ModelCard:
 
 def what_cannot_be(card: ModelCard) -> list[str]:
     """What in a card no model can have, in words."""
-    pre, names = card.preprocessing, card.class_names
+    pre, names, size = card.preprocessing, card.class_names, card.config.backbone.image_size
     wrong = {
+        f"backbone.image_size {size}, but preprocessing for images of {pre.image_size}": (
+            size is not None and ((size, size) if isinstance(size, int) else tuple(size)) != tuple(pre.image_size)
+        ),
         f"interpolation {pre.interpolation!r}": pre.interpolation not in ("bilinear", "bicubic"),
         f"mean {pre.mean}": not all(map(math.isfinite, pre.mean)),
         f"std {pre.std}": not all(math.isfinite(one) and one > 0 for one in pre.std),
@@ -70,9 +74,12 @@ def what_cannot_be(card: ModelCard) -> list[str]:
     return [what for what, is_wrong in wrong.items() if is_wrong]
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """A ``model.safetensors``. Raises CheckpointError where it is damaged, or holds what no model has."""
+def read_tensors(folder: Path, card: ModelCard) -> dict[str, Tensor]:
+    """The tensors of a saved model. Raises CheckpointError if the file is damaged, holds what no model has, or has
+    another number of classes than the card."""
+    path = folder / WEIGHTS
     try:
+        refuse_many_tensors(path)
         state = safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path}: missing or damaged ({error})") from None
@@ -80,7 +87,22 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if not is_loadable(value) or not value.isfinite().all():
             what = "numbers that are not finite" if value.is_floating_point() else f"numbers of {value.dtype}"
             raise CheckpointError(f"{path}: {name} holds {what}")
+    _refuse_other_classes(card, state, path)
     return state
+
+
+def _refuse_other_classes(card: ModelCard, state: dict[str, Tensor], path: Path) -> None:
+    """Raises CheckpointError if a tensor that has a row for each class has another number of rows than the card."""
+    is_zero_shot, count = card.config.model.decoder == "zero_shot", len(card.class_names)
+    heads = [name for name in ("head.weight", "head.linear.weight", "head.bias", "head.linear.bias") if name in state]
+    rows = ["decoder.text"] if is_zero_shot else heads or ["head.linear.weight"]
+    for name in rows + ["zero_shot.text"] * card.config.model.zero_shot_start:
+        found = state.get(name)
+        if name.endswith(".text") and (found is None or found.ndim != 2):
+            raise CheckpointError(f"{path}: does not fit this model: no class vectors ({name})")
+        if found is None or found.shape[:1] != (count,):
+            what = "is missing" if found is None else f"has the shape {tuple(found.shape)}"
+            raise CheckpointError(f"{path}: does not fit this model: {name} {what}, but {CARD} has {count} class names")
 
 
 def weights_file(folder: Path, card: ModelCard) -> str | None:
@@ -158,14 +180,11 @@ def refuse_other_shapes(
             raise CheckpointError(f"{path / WEIGHTS}: does not fit this model: decoder.{name} {what}")
 
 
-def embedding_width(card: ModelCard, state: dict[str, Tensor], path: Path) -> int | None:
+def embedding_width(card: ModelCard, state: dict[str, Tensor]) -> int | None:
     """E of the class vectors (Y,E) of a model that has some: with it no text tower is asked."""
     if card.config.model.decoder != "zero_shot" and not card.config.model.zero_shot_start:
         return None
-    name = "decoder.text" if card.config.model.decoder == "zero_shot" else "zero_shot.text"
-    if name not in state or state[name].ndim != 2:
-        raise CheckpointError(f"{path / WEIGHTS}: does not fit this model: no class vectors ({name})")
-    return state[name].shape[1]
+    return state["decoder.text" if card.config.model.decoder == "zero_shot" else "zero_shot.text"].shape[1]
 
 
 def grid_of(card: ModelCard, spec: BackboneSpec) -> tuple[int, int]:

@@ -220,7 +220,7 @@ def backbone_to_start(config: RunConfig, taps: Taps | None = None) -> FrozenBack
         return None
     size = None if own.image_size == theirs.image_size else own.image_size
     taps = taps_of(config.model) if taps is None else taps
-    return open_backbone(path, card, read_tensors(path / WEIGHTS), image_size=size, taps=taps)[0]
+    return open_backbone(path, card, read_tensors(path, card), image_size=size, taps=taps)[0]
 
 
 def start_from(model: Classifier, path: str | Path) -> None:
@@ -243,7 +243,7 @@ def start_from(model: Classifier, path: str | Path) -> None:
     ]
     if differing:
         raise CheckpointError(f"{path} has a decoder of another form: {', '.join(differing)}")
-    state = read_tensors(path / WEIGHTS)
+    state = read_tensors(path, card)
     refuse_other_shapes(card, state, model.encoder, path)
     notices = differences(card, own)
     if card.class_names != model.class_names:
@@ -273,5 +273,5 @@ def put_trained(model: Classifier, state: dict[str, Tensor], trained: ModelCard,
     try:
         model.load_trainable_state(rest | {f"decoder.{name}": value for name, value in decoder.items()})
     except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[:3]]
+        lines = [line.strip()[:300] for line in str(error).splitlines()[:3]]
         raise CheckpointError(f"{path / WEIGHTS}: does not fit this model: {' '.join(lines)}") from None

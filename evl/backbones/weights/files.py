@@ -17,7 +17,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.serialization import safe_globals
@@ -28,6 +28,7 @@ from evl.runtime.files import expand_home
 
 _OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _LONGEST_NAME = 400
+MOST_TENSORS = 20_000  # the largest encoders have some thousands
 _WRAPPERS = (
     *("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net", "module", "teacher", "encoder"),
 )
@@ -57,6 +58,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], bool]:
     try:
         kind = _kind_of(path)
         if kind == "safetensors":
+            refuse_many_tensors(path)
             tensors = load_file(path)
         elif kind == "TorchScript":
             tensors = read_torchscript(path)
@@ -66,6 +68,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], bool]:
             if not tensors and isinstance(content, Mapping) and content:
                 keys = ", ".join(ascii(key)[:40] for key in list(content)[:6])
                 raise BackboneError(f"{path}: holds no named tensors, also not in a known wrapper; its keys are {keys}")
+        refuse_many_tensors(path, len(tensors))
     except CheckpointError as error:
         raise BackboneError(str(error)) from None
     except (SafetensorError, OSError) as error:
@@ -74,6 +77,18 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], bool]:
         raise BackboneError(f"{path}: holds no named tensors")
     _refuse_odd(tensors, path)
     return tensors, kind == "TorchScript"
+
+
+def refuse_many_tensors(path: str | Path, count: int | None = None) -> None:
+    """Raises CheckpointError for a file of more than ``MOST_TENSORS``, whose reading takes long even if they are empty.
+
+    ``count``: how many it has; None reads it from the header of a safetensors file.
+    """
+    if count is None:
+        with safe_open(path, "pt") as file:
+            count = len(file.keys())
+    if count > MOST_TENSORS:
+        raise CheckpointError(f"{path}: refused: {count:,} tensors; a model has at most {MOST_TENSORS:,}")
 
 
 def load_torch_file(path: str | Path):
