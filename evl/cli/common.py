@@ -40,6 +40,11 @@ def error(problem: BaseException | str) -> None:
     say(str(problem), label="error", color="bold red", to=console, keep="\n")
 
 
+def exit_code(problem: BaseException) -> int:
+    """2 for settings that are wrong, as for wrong usage; else 1."""
+    return 2 if isinstance(problem, ConfigError) else 1
+
+
 def as_options(text: str, options: Mapping[str, str]) -> str:
     """A message with arguments in backquotes → the same with options of a command, ``options`` by their names.
 
@@ -81,3 +86,19 @@ def to_go_on(how: str) -> Iterator[None]:
         yield
     except Interrupted as stop:
         raise KeyboardInterrupt(f"{stop}; go on with: {how}") from None
+
+
+def spread_set(arguments: list[str]) -> list[str]:
+    """``--set a=1 b=2`` means ``--set a=1 --set b=2``."""
+    spread: list[str] = []
+    inside = None
+    for argument in arguments:
+        if argument.startswith("-"):
+            inside = argument if argument == "--set" else None
+        elif inside is not None and spread[-1] != inside:
+            if re.match(r"[\w.]+=", argument):
+                spread.append(inside)
+            else:
+                inside = None
+        spread.append(argument)
+    return spread
