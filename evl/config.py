@@ -7,6 +7,7 @@ function that returns a complete ``RunConfig`` (``evl.recipes``).
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import itertools
 import re
 from collections.abc import Iterable, Mapping
@@ -321,7 +322,8 @@ class RunConfig:
             name, equals, text = setting.partition("=")
             section, dot, field = name.strip().partition(".")
             if not equals or not dot or not field:
-                raise ConfigError(f"{setting!r}: expected section.field=value, for example training.steps=2000")
+                hint = did_you_mean(section) if equals and not dot else ""
+                raise ConfigError(f"{setting!r}: expected section.field=value, for example training.steps=2000{hint}")
             if section not in sections:
                 raise ConfigError(f"{setting!r}: no section {section!r}{nearest(section, sections)}")
             try:
@@ -369,6 +371,17 @@ def _require(condition: bool, sentence: str) -> None:
         raise ValueError(sentence)  # pydantic turns it into a ValidationError with the field's place
 
 
+def did_you_mean(name: str, *, exact: bool = False) -> str:
+    """The end of an error about a field without its section, or in a wrong one: the field ``name``, or else (not if
+    ``exact``) similar ones, with their sections. '' if there is none."""
+    places = [f"{section.name}.{field.name}" for section in dataclasses.fields(RunConfig)
+              for field in dataclasses.fields(globals()[section.type])]  # fmt: skip
+    fields = {place.partition(".")[2] for place in places}
+    near = [name] if exact or name in fields else difflib.get_close_matches(name, fields, n=3, cutoff=0.6)
+    meant = [place for place in places if place.partition(".")[2] in near]
+    return f"; did you mean {' or '.join(meant)}?" if meant else ""
+
+
 def _sentence(error: ValidationError) -> str:
     sections = {field.name: field.type for field in dataclasses.fields(RunConfig)}
     sentences: dict[str, str] = {}
@@ -381,7 +394,7 @@ def _sentence(error: ValidationError) -> str:
                 known = [field.name for field in dataclasses.fields(section)]
             else:
                 known = list(sections)
-            sentences[where] = f"no setting {where!r}{nearest(place[-1], known)}"
+            sentences[where] = f"no setting {where!r}{did_you_mean(place[-1], exact=True) or nearest(place[-1], known)}"
         else:
             message = problem["msg"].removeprefix("Value error, ")
             also = sentences.get(where)

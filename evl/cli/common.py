@@ -14,14 +14,19 @@ from rich.text import Text
 
 from evl.errors import ConfigError
 from evl.runtime.progress import console
+from evl.runtime.visible import STEERING, visible
 
 _ARGUMENT = re.compile(r"`([a-z_.]+)(?:=([^`]*))?`")
 # in a file or pipe, lines are not broken at 80 columns
 output = Console(emoji=False, width=None if sys.stdout.isatty() else 200)  # results; ``console``: messages and progress
 
 
-def say(text: str, *, label: str = "", color: str = "red", style: str = "", to: Console = output) -> None:
-    """A line of results, ``label`` in color before it; it is not broken, and nothing in it is markup."""
+def say(
+    text: str, *, label: str = "", color: str = "red", style: str = "", to: Console = output, keep: str = ""
+) -> None:
+    """A line of results, ``label`` in color before it; it is not broken, and nothing in it is markup. Control
+    characters become codes, but for those in ``keep``."""
+    label, text = visible(label), visible(text, keep=keep)
     parts = [(f"{label}: ", color), text] if label else [text]
     to.print(Text.assemble(*parts), style=style, highlight=False, soft_wrap=True)
 
@@ -32,7 +37,12 @@ def tell(text: str, *, label: str = "", color: str = "red", style: str = "") -> 
 
 
 def error(problem: BaseException | str) -> None:
-    tell(str(problem), label="error", color="bold red")
+    say(str(problem), label="error", color="bold red", to=console, keep="\n")
+
+
+def exit_code(problem: BaseException) -> int:
+    """2 for settings that are wrong, as for wrong usage; else 1."""
+    return 2 if isinstance(problem, ConfigError) else 1
 
 
 def as_options(text: str, options: Mapping[str, str]) -> str:
@@ -62,8 +72,9 @@ def _place_of(name: str) -> str | None:
 
 
 def print_json(document) -> None:
-    """One JSON document on stdout and nothing else."""
-    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+    """One JSON document on stdout and nothing else. Characters that would steer a terminal are in JSON's own codes."""
+    text = json.dumps(document, ensure_ascii=False, indent=2)
+    sys.stdout.write(STEERING.sub(lambda found: "\n" if found[0] == "\n" else f"\\u{ord(found[0]):04x}", text) + "\n")
 
 
 @contextmanager
@@ -75,3 +86,19 @@ def to_go_on(how: str) -> Iterator[None]:
         yield
     except Interrupted as stop:
         raise KeyboardInterrupt(f"{stop}; go on with: {how}") from None
+
+
+def spread_set(arguments: list[str]) -> list[str]:
+    """``--set a=1 b=2`` means ``--set a=1 --set b=2``."""
+    spread: list[str] = []
+    inside = None
+    for argument in arguments:
+        if argument.startswith("-"):
+            inside = argument if argument == "--set" else None
+        elif inside is not None and spread[-1] != inside:
+            if re.match(r"[\w.]+=", argument):
+                spread.append(inside)
+            else:
+                inside = None
+        spread.append(argument)
+    return spread

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -106,15 +105,8 @@ def _part(text: str) -> tuple[int, int]:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """SIGTERM, which batch systems send first, does what Ctrl-C does; the message ends with how to go on."""
-
-    def interrupt(number, frame):
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
+    """Where Ctrl-C or SIGTERM stops the work, the message ends with how to go on."""
     try:
         yield
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(f"{str(stop) or 'stopped'}; go on with the same command") from None
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -7,9 +7,11 @@ import sys
 from collections.abc import Callable
 from functools import cache, wraps
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
+from evl._version import __version__
 from evl.cli import (
     backbones,
     bench,
@@ -25,10 +27,11 @@ from evl.cli import (
     sweep,
     train,
 )
-from evl.cli.common import as_options, error, tell
+from evl.cli.common import as_options, error, exit_code, spread_set, tell
 from evl.errors import EVLError
 from evl.runtime.files import expand_home
 from evl.runtime.progress import start_logging
+from evl.runtime.stopping import end_workers, stopped_by_sigterm
 
 log = logging.getLogger("evl")
 app = typer.Typer(
@@ -56,11 +59,12 @@ def _telling(name: str, command: Callable) -> Callable:
         try:
             return command(*arguments, **{key: _at_home(value) for key, value in options.items()})
         except KeyboardInterrupt as stop:
+            end_workers()
             tell(str(stop) or "stopped", style="yellow")
             raise typer.Exit(130) from None
         except EVLError as problem:
             error(as_options(str(problem), _options_of(name)))
-            raise typer.Exit(1) from None
+            raise typer.Exit(exit_code(problem)) from None
         finally:
             log.removeFilter(naming_options)
 
@@ -85,14 +89,23 @@ def _at_home(value):
     return expand_home(value) if isinstance(value, Path) else value
 
 
+@app.callback(invoke_without_command=True)
+def _evl(version: Annotated[bool, typer.Option("--version", help="Print the version of evl.")] = False) -> None:
+    if version:
+        print(f"evl {__version__}")
+        raise typer.Exit
+
+
 for module in COMMANDS:
     app.command(module.NAME)(_telling(module.NAME, module.command))
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs a command line and exits: 0 if all was done, 1 if not, 2 for wrong usage, 130 for Ctrl-C."""
+    """Runs a command line and exits: 0 if all was done, 1 if not, 2 for wrong usage or settings, 130 for Ctrl-C or
+    SIGTERM."""
     try:
-        app(_spread_set(sys.argv[1:] if arguments is None else arguments))
+        with stopped_by_sigterm():
+            app(spread_set(sys.argv[1:] if arguments is None else arguments))
     except UnicodeEncodeError as problem:
         error(f"a name cannot be printed here ({problem.reason}); set PYTHONIOENCODING=utf-8")
         sys.exit(1)
@@ -101,20 +114,4 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(1)
     except (EVLError, OSError) as problem:
         error(problem)
-        sys.exit(1)
-
-
-def _spread_set(arguments: list[str]) -> list[str]:
-    """``--set a=1 b=2`` means ``--set a=1 --set b=2``."""
-    spread: list[str] = []
-    inside = None
-    for argument in arguments:
-        if argument.startswith("-"):
-            inside = argument if argument == "--set" else None
-        elif inside is not None and spread[-1] != inside:
-            if "=" in argument and "." in argument.partition("=")[0]:
-                spread.append(inside)
-            else:
-                inside = None
-        spread.append(argument)
-    return spread
+        sys.exit(exit_code(problem))

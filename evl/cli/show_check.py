@@ -6,11 +6,11 @@ from collections import Counter
 from pathlib import Path
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from evl.cli.common import output, print_json, say, tell
 from evl.errors import plural
+from evl.runtime.visible import cell
 
 
 def show_check(report, manifest: Path | None, index: Path | None, as_json: bool) -> None:
@@ -81,12 +81,12 @@ def _print(report) -> None:
             table.add_row(name, *(form.format(value) for value in (values[0], values[len(values) // 2], values[-1])))
         output.print(table)
         codecs = Counter(info.codec for info in infos)
-        output.print("codecs: " + ", ".join(f"{name} {count}" for name, count in codecs.most_common()), highlight=False)
+        say("codecs: " + ", ".join(f"{name} {count}" for name, count in codecs.most_common()))
     classes = report.classes()
     if set(classes) != {None}:
         table = Table("class", "good", "damaged", title=f"{len(classes)} classes", show_edge=False)
         for label, (good, bad) in classes.items():
-            table.add_row(escape(str(label)), str(good), f"[red]{bad}[/red]" if bad else "0")
+            table.add_row(cell(str(label)), str(good), f"[red]{bad}[/red]" if bad else "0")
         output.print(table)
     for notice in report.notices:
         say(notice, label="notice", color="yellow")

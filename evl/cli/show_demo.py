@@ -43,7 +43,8 @@ def print_result(result) -> None:
         f"try        evl predict {shlex.quote(str(run))} {shlex.quote(str(video))}",
         "your own   evl train --data FOLDER_WITH_A_FOLDER_PER_CLASS --out runs/mine",
     ]
-    say("\n".join(lines))
+    for line in lines:
+        say(line)
 
 
 def _shown(path: str | Path) -> Path:

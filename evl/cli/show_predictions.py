@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from evl.cli.common import output, print_json, tell
+from evl.runtime.visible import cell
 
 
 def show_predictions(result, as_json: bool, top: int) -> None:
@@ -50,11 +50,8 @@ def _print(result, top: int) -> None:
         table = Table("video", "class", "score")
         for prediction in result.predictions:
             for place, (name, score) in enumerate(prediction.top(top)):
-                name, percent = escape(name), f"{100 * score:.1f} %"
-                if place == 0:
-                    table.add_row(escape(prediction.name), f"[bold]{name}[/bold]", percent)
-                else:
-                    table.add_row("", name, percent)
+                video, style = (prediction.name, "bold") if place == 0 else ("", "")
+                table.add_row(cell(video), cell(name, style), f"{100 * score:.1f} %")
         output.print(table)
     for index, reason in result.damaged.items():
         tell(f"{result.samples[index].name}: {reason}", label="failed")

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import typer
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
 from evl.cli.common import output, print_json, say, tell
 from evl.cli.show_evaluation import print_evaluation
 from evl.errors import plural
 from evl.runtime.progress import is_main_process
+from evl.runtime.visible import cell
 
 
 def show_run(result, out: Path) -> None:
@@ -83,7 +83,7 @@ def table_of(result) -> Table:
     keys = list(result.best.settings)
     table.add_column("learner", justify="right")
     for key in keys:
-        table.add_column(escape(key.partition(".")[2]), justify="right")
+        table.add_column(cell(key.partition(".")[2]), justify="right")
     by = result.config.training.select_by
     shown = dict(sorted(result.best.evaluation.metrics.comparable.items(), key=lambda pair: pair[0] != by))
     titles = [f"val {one.metric.title}" for one in shown.values()]
@@ -91,7 +91,7 @@ def table_of(result) -> Table:
     for name in (titles[0], *["95 %"] * has_interval, *titles[1:], "train top-1", "parameters"):
         table.add_column(name, justify="right")
     for learner in result.ranked:
-        values = [f"{learner.number:03d}", *(escape(learner.settings[key]) for key in keys)]
+        values = [f"{learner.number:03d}", *(cell(learner.settings[key]) for key in keys)]
         if learner.evaluation is None:
             empty = [""] * (len(titles) + has_interval)
             table.add_row(*values, "dropped", *empty, f"{learner.trainable:,}", style="yellow")

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from evl.errors import ConfigError, RunError
 from evl.runtime.main_guard import end_if_only_starting, not_begun, program_from_stdin
 from evl.runtime.parallel import refuse_too_many, time_limit
+from evl.runtime.stopping import stopped_later
 
 log = logging.getLogger("evl")
 CRASHED = "kills or hangs the process that decodes it"
@@ -217,14 +218,15 @@ def _start(loader: DataLoader) -> Iterator:
     on_death = signal.getsignal(signal.SIGCHLD)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
-        with program_from_stdin():
-            return iter(loader)
+        with program_from_stdin(), stopped_later():
+            running = iter(loader)  # a name, so that it lives until its workers end, if a signal comes in this time
     except (BrokenPipeError, EOFError):  # a worker ended before it had read its task
         raise not_begun() from None
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGCHLD, on_death)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return running
 
 
 def _start_worker(worker: int) -> None:

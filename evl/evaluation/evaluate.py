@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 import numpy as np
-from rich.markup import escape
 from rich.table import Table
 
 from evl.config import RunConfig
@@ -21,6 +20,7 @@ from evl.evaluation.metrics import METRICS, Judged, Metric, Metrics, compute_met
 from evl.inference.predictor import Predictions, predict_views, views_for
 from evl.models import Classifier
 from evl.runtime.distributed import World
+from evl.runtime.visible import cell
 from evl.streams import Stream
 from evl.types import Prediction, Sample
 
@@ -51,8 +51,8 @@ class Evaluation:
         for accuracy, name, y in rows[:num_classes]:
             others = metrics.confusion[y].copy()
             others[y] = 0
-            wrong = f"{escape(names[others.argmax()])} ({others.max()})" if others.any() else ""
-            table.add_row(escape(name), str(metrics.confusion[y].sum()), f"{accuracy:.0f} %", wrong)
+            wrong = f"{names[others.argmax()]} ({others.max()})" if others.any() else ""
+            table.add_row(cell(name), str(metrics.confusion[y].sum()), f"{accuracy:.0f} %", cell(wrong))
         return table
 
     def to_dict(self) -> dict:

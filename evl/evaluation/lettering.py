@@ -7,6 +7,8 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from evl.runtime.visible import visible
+
 PLAIN = "DejaVu Sans"  # comes with matplotlib
 LONGEST = 40  # characters of a name in a picture
 SHAPES_SINCE = (3, 11)  # the matplotlib that sets scripts whose letters join or move, or run from right to left
@@ -36,7 +38,7 @@ class Lettering:
 def lettering(names: Sequence[str]) -> Lettering:
     """How ``names`` are shown: those that no installed font has the characters for as ``#3``, by their place from 0;
     long ones are cut."""
-    names = [_composed(" ".join(name.split())) for name in names]
+    names = [_composed(visible(" ".join(name.split()))) for name in names]
     fonts, covered = _fonts_for(frozenset("".join(names)))
     shown, legend = [], {}
     for number, name in enumerate(names):
@@ -51,13 +53,13 @@ def lettering(names: Sequence[str]) -> Lettering:
 def lettered(text: str) -> tuple[str, Mapping]:
     """(``text`` with a code such as ``U+5F00`` for each character that no font here can show, options for matplotlib's
     texts)."""
-    lines = [_composed(line) for line in text.splitlines()]
+    lines = [_composed(line) for line in visible(text, keep="\n").split("\n")]
     fonts, covered = _fonts_for(frozenset("".join(lines)))
     return "\n".join("".join(c if c in covered else f"U+{ord(c):04X}" for c in line) for line in lines), _options(fonts)
 
 
 def _options(fonts: Iterable[str]) -> Mapping:
-    return {"fontfamily": list(fonts), "parse_math": False}  # a $ begins no formula
+    return {"fontfamily": list(fonts)}
 
 
 def _composed(text: str) -> str:

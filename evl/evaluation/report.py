@@ -8,7 +8,7 @@ from pathlib import Path
 
 from evl.evaluation.evaluate import Evaluation
 from evl.evaluation.lettering import lettering
-from evl.evaluation.picture import save_picture
+from evl.evaluation.picture import drawing, save_picture
 from evl.evaluation.saved_predictions import PREDICTIONS, write_predictions
 from evl.runtime.files import expand_home, remove_file, write_file, write_json, write_table
 
@@ -34,8 +34,9 @@ def write_evaluation(
     write_json(folder / "metrics.json", content if outcome is None else content | {"outcome": outcome})
     counts = zip(names, evaluation.metrics.confusion.tolist(), strict=True)
     write_table(folder / "confusion.csv", [["label \\ prediction", *names], *([name, *row] for name, row in counts)])
-    if picture:
-        _draw_confusion(folder / "confusion.png", evaluation)
+    if picture:  # last, because a picture may fail
+        with drawing(folder / "confusion.png"):
+            _draw_confusion(folder / "confusion.png", evaluation)
 
 
 def _draw_confusion(path: Path, evaluation: Evaluation) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from evl.config import EvaluationConfig, RunConfig, replace
-from evl.errors import ConfigError
+from evl.errors import ConfigError, DataError
 from evl.models import Classifier
 from evl.models.crossframe import share_maps
 from evl.runtime.distributed import World
@@ -48,6 +48,8 @@ def read(
     Each reader's dict maps the index of a sample to the mean over its views, in double; the last dict maps the index
     of a damaged sample to the reason. Process r reads the samples r, r + size, …, and all processes return all results.
     ``progress(n)`` is called with the number of newly finished videos.
+
+    Raises DataError for a result that is not finite.
     """
     results: list[dict[int, np.ndarray]] = [{} for _ in readers]
     damaged: dict[int, str] = {}
@@ -71,6 +73,13 @@ def read(
         for result, other in zip(results, other_results, strict=True):
             result.update(other)
         damaged |= other_damaged
+    for result in results:
+        for index, values in sorted(result.items()):
+            if not np.isfinite(values).all():
+                raise DataError(
+                    f"{stream.samples[index].name}: what the model makes of it is not finite (NaN or infinite); its "
+                    "weights, or mean and std in its model.json, cannot be used"
+                )
     return results, dict(sorted(damaged.items()))
 
 

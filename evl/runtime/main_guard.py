@@ -7,6 +7,7 @@ Without that line, the worker process would start the training again instead of 
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,9 +43,15 @@ def program_from_stdin() -> Iterator[None]:
             main.__file__ = hidden
 
 
-def not_begun() -> RunError:
-    """The error for worker processes that ended while they were started."""
-    return RunError(_message())
+def not_begun(exit_code: int | None = None) -> RunError:
+    """The error for worker processes that ended while they were started. A negative ``exit_code`` is the negated number
+    of the signal that ended one."""
+    if exit_code is None or exit_code >= 0:
+        return RunError(_message())
+    return RunError(
+        f"a process that reads videos was ended by {signal.Signals(-exit_code).name} while it started, before its "
+        "first video; perhaps there is too little memory: use a smaller `num_workers`"
+    )
 
 
 def _script() -> str | None:

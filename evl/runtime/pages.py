@@ -6,12 +6,14 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from evl.runtime.visible import visible
+
 
 def render(template: Path, **values) -> str:
     """Renders a template, which may include other templates of its folder.
 
     In ``.html.j2`` all values are escaped; a ``.md.j2`` has the filters ``plain`` and ``code`` for that. It is an error
-    if the template uses a name that is not in ``values``. Bytes of file names that are not UTF-8 become ``\\udc..``.
+    if the template uses a name that is not in ``values``. Control characters become codes (``visible``).
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
@@ -24,8 +26,7 @@ def render(template: Path, **values) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"plain": plain, "code": code}
-    text = environment.get_template(template.name).render(values)
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return visible(environment.get_template(template.name).render(values), keep="\n")
 
 
 def plain(value: object) -> str:

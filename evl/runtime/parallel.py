@@ -13,6 +13,7 @@ from multiprocessing import connection, resource_tracker
 
 from evl.errors import ConfigError
 from evl.runtime.main_guard import end_if_only_starting, not_begun, program_from_stdin
+from evl.runtime.stopping import stopped_later
 
 MOST_WORKERS = 1024
 
@@ -59,7 +60,8 @@ def each_in_process(function: Callable, items: Iterable, num_workers: int) -> It
 
     ``function`` must be at the top level of a module; items and results must be picklable. An exception in it is raised
     here and ends the work. Closing the iterator ends all processes, even during an item. Raises RunError if processes
-    end while they start, as in a script without a ``__main__`` guard, and ConfigError for more than ``MOST_WORKERS``.
+    end while they start, before they have an item: in a script without a ``__main__`` guard, or without memory.
+    ConfigError for more than ``MOST_WORKERS``.
     """
     end_if_only_starting()
     refuse_too_many(num_workers)
@@ -78,8 +80,8 @@ def each_in_process(function: Callable, items: Iterable, num_workers: int) -> It
                     good, result = pipe.recv()
                 except (EOFError, OSError):
                     process.join()
-                    if pipe not in begun and process.exitcode > 0:  # negative: killed, for example without memory
-                        raise not_begun() from None
+                    if pipe not in begun:  # so no item was the cause
+                        raise not_begun(process.exitcode) from None
                     pipe.close()
                     del workers[pipe]  # the loop starts another process for the next item
                     yield item, Crash(process.exitcode)
@@ -122,7 +124,7 @@ def _start(function: Callable):
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process = context.Process(target=_work, args=(end, function), daemon=True)
-        with program_from_stdin():
+        with program_from_stdin(), stopped_later():
             process.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

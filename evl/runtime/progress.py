@@ -14,6 +14,7 @@ from rich.logging import RichHandler
 from rich.text import Text
 
 from evl.runtime.time_left import TimeLeft, duration
+from evl.runtime.visible import visible
 
 console = Console(stderr=True, emoji=False)  # for messages and progress
 if not (console.is_terminal or console.is_jupyter):
@@ -79,8 +80,15 @@ def start_logging() -> logging.Handler | None:
     logger.setLevel(logging.INFO if is_main_process() else logging.ERROR)
     if logger.handlers:
         return None
-    logger.addHandler(RichHandler(console=console, show_path=False, show_level=False, highlighter=None))
-    return logger.handlers[0]
+    handler = RichHandler(console=console, show_path=False, show_level=False, highlighter=None)
+    handler.setFormatter(_Visible())
+    logger.addHandler(handler)
+    return handler
+
+
+class _Visible(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return visible(super().formatMessage(record))
 
 
 @contextmanager

@@ -93,6 +93,7 @@ def save_model(
     )
     tensors = {name: value.detach().cpu().contiguous() for name, value in trained.items()}
     tensors |= {f"backbone.{name}": _narrowest(value).contiguous() for name, value in state.items()}
+    # one entry of metadata: safetensors writes several in a random order, and the same model has the same bytes
     write_file(folder / WEIGHTS, safetensors.torch.save(tensors, metadata={"format": "pt"}))
     write_json(folder / CARD, TypeAdapter(ModelCard).dump_python(card, mode="json"))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -33,10 +33,13 @@ def save_checkpoint(folder: Path, step: int, learners: Learners, *, keep_last: i
         **more,
     }
     with write_atomically(path) as file:
+        watched = _Watched(file)
         try:
-            torch.save(state, file)
-        except RuntimeError as error:  # torch wraps errors of the file object
-            raise SaveError(f"{path} could not be written ({error}); older checkpoints are unchanged") from error
+            torch.save(state, watched)
+        except RuntimeError as error:
+            raise watched.problem or SaveError(
+                f"{path} could not be written ({error}); older checkpoints are unchanged"
+            ) from error
     for old in list_checkpoints(folder)[:-keep_last]:
         old.unlink(missing_ok=True)
     return path
@@ -44,6 +47,24 @@ def save_checkpoint(folder: Path, step: int, learners: Learners, *, keep_last: i
 
 def _name(step: int) -> str:
     return f"step_{step:07d}.pt"
+
+
+class _Watched:
+    """A file for ``torch.save``, which reports an error of the file as "unexpected pos": ``problem`` is what the system
+    said, such as "No space left on device"."""
+
+    def __init__(self, file: IO[bytes]):
+        self.file, self.problem = file, None
+
+    def write(self, data) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.problem = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

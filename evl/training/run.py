@@ -279,10 +279,10 @@ def _save(
     stored_clips = None if data.store is None else data.store.description.options.clips_per_video
     selected = None if best is None else f"best/ is {best}"
     outcome = outcome_of(data.config, folder.curve(), data.train, metrics, stored_clips, selected=selected)
+    save_model(model, folder.path, scores=evaluation.to_dict() if evaluation else None)  # first: it cost the most
     if evaluation is not None:
-        write_evaluation(folder.path, evaluation, outcome=outcome and outcome.to_dict())
         folder.log({"step": data.config.training.steps, "final": evaluation.to_dict()})
-    save_model(model, folder.path, scores=evaluation.to_dict() if evaluation else None)
+        write_evaluation(folder.path, evaluation, outcome=outcome and outcome.to_dict())
     return outcome
 
 

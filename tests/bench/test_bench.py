@@ -157,5 +157,5 @@ def test_table_and_narrow_precision(capsys):
 )
 def test_wrong_arguments(capsys, arguments, message):
     code, _, stderr = run_command(capsys, "bench", *arguments)
-    assert code == 1
+    assert code == 2
     assert message in stderr

@@ -8,7 +8,8 @@ from functools import partial
 
 import pytest
 
-from evl.cli.main import _spread_set
+import evl
+from evl.cli.common import spread_set
 from evl.data.manifests.manifest import read_manifest
 from tests.helpers import numbered_frames, run_command, write_audio, write_video
 
@@ -23,10 +24,12 @@ def one_line(text):
 
 
 def test_set_takes_several():
-    assert _spread_set(["train", "--set", "a.b=1", "c.d=2", "--out", "x", "e.f=3"]) == [
+    assert spread_set(["train", "--set", "a.b=1", "c.d=2", "--out", "x", "e.f=3"]) == [
         "train", "--set", "a.b=1", "--set", "c.d=2", "--out", "x", "e.f=3",
     ]  # fmt: skip
-    assert _spread_set(["--set", "a.b=1", "file"]) == ["--set", "a.b=1", "file"]
+    assert spread_set(["--set", "a.b=1", "lr=5"]) == ["--set", "a.b=1", "--set", "lr=5"]
+    assert spread_set(["--set", "a.b=1", "a/file=1"]) == ["--set", "a.b=1", "a/file=1"]
+    assert spread_set(["--set", "a.b=1", "file"]) == ["--set", "a.b=1", "file"]
 
 
 def test_help_teaches(run):
@@ -137,6 +140,12 @@ def test_check(run, videos, tmp_path):
     assert "needs labels" in err
 
 
+WRONG_SETTINGS = {
+    "no recipe named 'k400'", "did you mean steps?", "valid integer", "leave out --data", "expected a config.yaml",
+    "no device named 'gpu'", "no videos: give --data", "expected 1 or 3", "did you mean training.lr?",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -160,6 +169,7 @@ def test_check(run, videos, tmp_path):
         (["predict", "{tmp}", "x.mp4"], "no saved model here"),
         (["predict", "{half}", "x.mp4"], "this run is not finished; go on with: evl train --out"),
         (["backbones", "swin"], "no backbone that works here has 'swin'"),
+        (["train", "--data", "{videos}", "--out", "{tmp}/r", "--set", "lr=5"], "did you mean training.lr?"),
     ],
 )
 def test_errors_are_one_sentence(run, arguments, sentence, tmp_path, videos, finished_run):
@@ -178,7 +188,7 @@ def test_errors_are_one_sentence(run, arguments, sentence, tmp_path, videos, fin
         "other": tmp_path / "other",
     }
     code, out, err = run(*(argument.format(**names) for argument in arguments))
-    assert code == 1
+    assert code == (2 if sentence in WRONG_SETTINGS else 1)
     assert out == ""
     assert sentence in one_line(err)
     assert "Traceback" not in err
@@ -188,6 +198,11 @@ def test_errors_are_one_sentence(run, arguments, sentence, tmp_path, videos, fin
 def test_wrong_usage_exits_with_two(run):
     assert run("train")[0] == 2
     assert run("nonsense")[0] == 2
+
+
+def test_version(run):
+    code, out, _ = run("--version")
+    assert (code, out) == (0, f"evl {evl.__version__}\n")
 
 
 def test_backbones_lists_names(run):

@@ -104,7 +104,7 @@ def test_training_goes_on_from_a_saved_model(run, finished_run, videos, tmp_path
 )
 def test_errors_are_one_sentence(run, finished_run, tmp_path, arguments, sentence):
     code, _, err = run("export", finished_run, *(str(a).format(tmp=tmp_path) for a in arguments))
-    assert code == 1
+    assert code == 2
     assert sentence in " ".join(err.split())
 
 

@@ -63,16 +63,16 @@ def test_wrong_usage_and_other_options_are_refused(capsys, tmp_path, config):
     start = ["extract", "--config", config, "--out", out]
     for arguments, wanted, expected in (
         (["extract", "--config", config], "Give --out STORE", 2),
-        ([*start, "--part", "0/2"], "such as 3/16", 1),
-        ([*start, "--part", "3/2"], "expected a number from 1 to 2", 1),
-        ([*start, "--dtype", "int4"], "int4", 1),
-        ([*start, "--form", "mapss"], "did you mean maps?", 1),
-        (["extract", "--verify", out, "--data", "x", "--set", "clip.stride=1"], "leave out --data, --set", 1),
-        (["extract", "--verify", out, "--part", "9/3"], "leave out --part", 1),
-        (["extract", "--verify", out, "--form", "tokens"], "leave out --form", 1),
-        (["extract", "--verify", out, "--estimate", "--clips-per-video", 1], "leave out --clips-per-video, --est", 1),
-        ([*start, "--sample", "16"], "--sample goes with --verify STORE", 1),
-        ([*start, "--seed", "3"], "--seed goes with --verify STORE", 1),
+        ([*start, "--part", "0/2"], "such as 3/16", 2),
+        ([*start, "--part", "3/2"], "expected a number from 1 to 2", 2),
+        ([*start, "--dtype", "int4"], "int4", 2),
+        ([*start, "--form", "mapss"], "did you mean maps?", 2),
+        (["extract", "--verify", out, "--data", "x", "--set", "clip.stride=1"], "leave out --data, --set", 2),
+        (["extract", "--verify", out, "--part", "9/3"], "leave out --part", 2),
+        (["extract", "--verify", out, "--form", "tokens"], "leave out --form", 2),
+        (["extract", "--verify", out, "--estimate", "--clips-per-video", 1], "leave out --clips-per-video, --est", 2),
+        ([*start, "--sample", "16"], "--sample goes with --verify STORE", 2),
+        ([*start, "--seed", "3"], "--seed goes with --verify STORE", 2),
         (["extract", "--verify", out], "no store of features here", 1),
     ):
         code, _, messages = run_command(capsys, *arguments)

@@ -71,7 +71,7 @@ def test_json_is_one_document_and_damage_exits_with_1(run, tmp_path):
 )
 def test_wrong_settings_are_told(run, videos, tmp_path, arguments, message):
     code, _, err = run("prepare", videos, "--out", tmp_path / "out", *arguments)
-    assert code == 1
+    assert code == 2
     assert message in err
     assert not (tmp_path / "out").exists()
 

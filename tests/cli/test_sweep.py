@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from evl.cli.main import _spread_set
+from evl.cli.common import spread_set
 from tests.helpers import run_command
 from tests.store.helpers import describe, make_store
 
@@ -60,18 +60,18 @@ def test_many_heads_on_live_features(capsys, tiny_config, tmp_path):
 def test_refusals(capsys, store, tmp_path):
     out = ("--out", tmp_path / "out")
     code, _, err = run_command(capsys, "sweep", "--resume", "--features", store, "--set", "training.lr=1,2", *out)
-    assert code == 1
+    assert code == 2
     assert "leave out --features, --set" in err
     code, _, err = run_command(capsys, "sweep", "--features", store, "--set", "clip.stride=1,2", *out)
-    assert code == 1
+    assert code == 2
     assert "cannot vary in a sweep" in err
     code, _, err = run_command(capsys, "sweep", "--set", "training.lr=1,2", *out)
-    assert code == 1
+    assert code == 2
     assert "no videos" in err
     assert not (tmp_path / "out").exists()
 
 
 def test_settings_may_follow_each_other():
-    assert _spread_set(["sweep", "--set", "a.b=1,2", "c.d=3", "--out", "x", "--set", "e.f=1", "g.h=2"]) == [
+    assert spread_set(["sweep", "--set", "a.b=1,2", "c.d=3", "--out", "x", "--set", "e.f=1", "g.h=2"]) == [
         "sweep", "--set", "a.b=1,2", "--set", "c.d=3", "--out", "x", "--set", "e.f=1", "--set", "g.h=2",
     ]  # fmt: skip

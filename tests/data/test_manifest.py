@@ -8,7 +8,7 @@ import pytest
 from pyarrow import parquet
 
 from evl.data.draw import split_samples
-from evl.data.manifests.manifest import read_manifest, write_manifest
+from evl.data.manifests.manifest import read_class_names, read_manifest, write_manifest
 from evl.errors import DataError, SaveError
 from evl.types import Sample
 
@@ -189,3 +189,9 @@ def test_more_odd_names(tmp_path):
         read_manifest(tmp_path / "zero.csv")
     (tmp_path / "dots.csv").write_text("path,label\n3/../3/2.mp4,x\n")
     assert read_manifest(tmp_path / "dots.csv").samples[0].path == str(tmp_path / "3/2.mp4")
+
+
+def test_a_class_name_ends_only_where_its_line_ends(tmp_path):
+    names = ("a\u2028b", "a\x0bb", "a\x1cb", "a\x85b", "$_$")
+    (tmp_path / "names.txt").write_text("".join(f"{name}\r\n" for name in names), encoding="utf-8", newline="")
+    assert read_class_names(tmp_path / "names.txt") == names

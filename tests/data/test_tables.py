@@ -1,6 +1,7 @@
 """Lists of videos as people and programs write them: commas, tabs, headers, encodings, numbers, empty cells."""
 
 import codecs
+import datetime
 import math
 import os
 import unicodedata
@@ -171,6 +172,26 @@ def test_nan_in_parquet_is_empty(tmp_path):
         with pytest.raises(DataError, match="row 2: label is empty"):
             table(path=["a.mp4", "b.mp4"], label=labels)
     assert table(path=["a.mp4"], label=[b"run"]).class_names == ("run",)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "sentence"),
+    [
+        ("start_seconds", [[1.0], [2.0]], r"row 1: start_seconds is '\[1\.0\]', expected one value"),
+        ("end_seconds", [{"at": 1.0}, {"at": 2.0}], "row 1: end_seconds is .*, expected one value"),
+        ("start_seconds", [datetime.date(2020, 1, 1)] * 2, "row 1: start_seconds is .*, expected seconds"),
+        ("start_seconds", [datetime.timedelta(seconds=1)] * 2, "row 1: start_seconds is .*, expected seconds"),
+        ("split", [["train"], ["val"]], "row 1: split is .*, expected one value"),
+        ("group", [None, ["g"]], "row 2: group is .*, expected one value"),
+        ("label", [["a"], ["b"]], "row 1: label is .*, expected one value"),
+        ("path", [["a.mp4"], ["b.mp4"]], "row 1: path is .*, expected one value"),
+    ],
+)
+def test_parquet_of_other_types_is_an_error_with_its_row(tmp_path, column, values, sentence):
+    columns = {"path": ["a.mp4", "b.mp4"], "label": ["x", "y"], column: values}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=sentence):
+        read_manifest(tmp_path / "a.parquet")
 
 
 COMPOSED = "fermer la fenêtre"

@@ -12,6 +12,7 @@ from PIL import Image
 
 from evl.config import RunConfig
 from evl.evaluation import Evaluation, lettering, write_evaluation
+from evl.evaluation.picture import save_picture
 from evl.training.sweeps import plot as sweep_plot
 from evl.training.sweeps.results import LearnerResult, SweepResult
 from tests.helpers import metrics_of
@@ -98,8 +99,10 @@ def test_a_font_that_has_them_is_taken(tmp_path):
         ("☺\ufe0f", "☺"),
         ("two\nlines", "two lines"),
         ("a" * 200, "a" * 39 + "…"),
-        ("\udcff", "#0"),
-        ("\x01", "#0"),
+        ("\udcff", "\\udcff"),
+        ("\x1b[31mred", "\\x1b[31mred"),
+        ("$_$", "$_$"),
+        ("$^$ \\frac{1}", "$^$ \\frac{1}"),
     ],
 )
 def test_names_that_a_picture_could_stumble_over(tmp_path, name, shown):
@@ -107,7 +110,9 @@ def test_names_that_a_picture_could_stumble_over(tmp_path, name, shown):
     found = lettering.lettering([name, "b"])
     figure = Figure(layout="constrained")
     figure.subplots().set_xticks([0, 1], found.shown, rotation=90, **found.options)
-    figure.savefig(tmp_path / "x.png")
+    save_picture(tmp_path / "x.png", figure, title=name[:20], caption=f"{name}\n{name}")
+    with Image.open(tmp_path / "x.png") as picture:
+        assert "\x1b" not in picture.text["Title"] + picture.text["Description"]
 
 
 @pytest.mark.usefixtures("no_fonts")

@@ -1,13 +1,17 @@
 """Pictures of scores: a short title, and how it was measured in small type and in the file's metadata."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from evl.config import RunConfig
 from evl.evaluation import Evaluation, write_evaluation
 from evl.training.sweeps import plot as sweep_plot
+from evl.training.sweeps.folder import write_sweep
 from evl.training.sweeps.results import LearnerResult, SweepResult
 from tests.helpers import metrics_of
 
@@ -28,6 +32,28 @@ def drawn(monkeypatch):
 def evaluation(*rows):
     names = tuple(f"class {y}" for y in range(len(rows)))
     return Evaluation(metrics_of(np.array(rows)), (), {}, PROTOCOL, names)
+
+
+def test_no_text_of_a_picture_is_mathematics(tmp_path, drawn):
+    write_evaluation(tmp_path, replace(evaluation([3, 1], [5, 3]), class_names=("$_$", "\\frac"), protocol="$^$"))
+    texts = {text.get_text(): text for text in drawn[0].findobj(Text)}
+    assert {"$_$", "\\frac", "$^$", "label"} <= set(texts)
+    assert not any(text.get_parse_math() or text.get_usetex() for text in drawn[0].findobj(Text))
+
+
+def test_a_picture_that_fails_is_a_warning(tmp_path, monkeypatch, caplog):
+    def fail(*_, **__):
+        raise ValueError("no such glyph")
+
+    write_evaluation(tmp_path, evaluation([3, 1], [5, 3]))
+    monkeypatch.setattr(Figure, "savefig", fail)
+    write_evaluation(tmp_path, evaluation([3, 1], [5, 2]))
+    assert "confusion.png could not be drawn (ValueError: no such glyph)" in caplog.text
+    assert {file.name for file in tmp_path.iterdir()} == {"predictions.parquet", "metrics.json", "confusion.csv"}
+    heads = [LearnerResult(0, {"training.lr": "1"}, 10, ((1, 1e-3, 2.0, 50.0),), evaluation([3, 1], [5, 3]), None)]
+    write_sweep(tmp_path, SweepResult(tmp_path, RunConfig(), tuple(heads)))
+    assert "sweep.png could not be drawn" in caplog.text
+    assert (tmp_path / "sweep.json").is_file()
 
 
 def test_confusion_has_a_short_title_and_its_protocol_below(tmp_path, drawn):

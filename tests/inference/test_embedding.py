@@ -1,6 +1,7 @@
 """Vectors of videos: what the decoder or the mean of patches gives, over views, and their files."""
 
 import csv
+import dataclasses
 
 import numpy as np
 import pyarrow.parquet
@@ -9,11 +10,12 @@ import torch
 
 from evl.config import RunConfig, replace
 from evl.data.dataset import EvaluationViews, Files
-from evl.errors import ConfigError
-from evl.evaluation import load_for_store, views_of_store
+from evl.errors import ConfigError, DataError
+from evl.evaluation import evaluate, load_for_store, views_of_store
 from evl.extraction.extract import extract
 from evl.inference import embed, views_for
 from evl.inference.embedding import write_embeddings
+from evl.inference.predictor import predict_videos
 from evl.saving import build_classifier, save_model
 from evl.store.description import StoreOptions
 from evl.store.store import FeatureStore
@@ -29,6 +31,19 @@ def videos(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_video(path, numbered_frames(count)[::-1] if name.startswith("b") else numbered_frames(count))
     return tmp_path / "videos"
+
+
+def test_what_is_not_finite_is_an_error(videos):
+    """As with a mean of 1e308 in model.json: no score of "nan %", no vectors of NaN."""
+    model = make()
+    pixels = dataclasses.replace(model.card.preprocessing, mean=(1e308, 0.0, 0.0))
+    model.card = dataclasses.replace(model.card, preprocessing=pixels)
+    samples = [Sample(str(videos / name), "cat") for name in ("a/1.mp4", "b/3.mp4")]
+    for use in (predict_videos, evaluate):
+        with pytest.raises(DataError, match=r"1\.mp4: what the model makes of it is not finite"):
+            use(model, samples)
+    with pytest.raises(DataError, match="is not finite"):
+        embed(model, views_for(model, samples))
 
 
 def make(**model):
@@ -168,5 +183,5 @@ def test_the_command(videos, tmp_path, capsys):
     code, _, stderr = run_command(capsys, "embed", "--backbone", "evl_clip_tiny", "--pool", "query", videos)
     assert code == 2
     code, _, stderr = run_command(capsys, "embed", "--backbone", "evl_clip_tiny", videos, "--out", tmp_path / "v.txt")
-    assert code == 1
+    assert code == 2
     assert ".parquet or .npy" in stderr

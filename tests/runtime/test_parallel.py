@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from evl.errors import SaveError
+from evl.errors import RunError, SaveError
 from evl.runtime.parallel import Crash, each_in_process, time_limit
 
 
@@ -57,6 +57,24 @@ def test_errors_end_the_work():
         list(each_in_process(double, [1, -1, 2], 2))
     with pytest.raises(RuntimeError, match="a mistake of ours"):
         list(each_in_process(double, [-2], 1))
+
+
+class Deadly:
+    """A function that ends its process while it is unpickled, before there is an item."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def __setstate__(self, state):
+        os.kill(os.getpid(), state["number"])
+
+    def __call__(self, item):
+        return item
+
+
+def test_a_process_that_is_killed_before_its_first_item_is_an_error_of_its_own():
+    with pytest.raises(RunError, match="ended by SIGKILL while it started, before its first video"):
+        list(each_in_process(Deadly(signal.SIGKILL), [1, 2], 1))
 
 
 def test_processes_are_gone_when_nobody_listens(tmp_path):

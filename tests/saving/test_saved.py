@@ -40,6 +40,15 @@ def clips_for(model, num_frames=None):
     return torch.randn(2, num_frames or model.card.config.clip.num_frames, 3, *model.card.preprocessing.image_size)
 
 
+def test_the_same_model_has_the_same_bytes(tmp_path):
+    """Metadata of several entries would come in another order in about every second file."""
+    model, files = make(), ("model.safetensors", "model.json")
+    for number in range(8):
+        save_model(model, tmp_path / str(number), scores={"top1": 50.0, "protocol": "p"})
+    for file in files:
+        assert len({(tmp_path / str(number) / file).read_bytes() for number in range(8)}) == 1
+
+
 @pytest.mark.parametrize("with_backbone", [False, True])
 @pytest.mark.parametrize(
     "backbone",

@@ -148,7 +148,7 @@ def test_what_cannot_be_is_told(config, store, videos, tmp_path, capsys):
         few_shot(replace(config, training={"lr": 1e30}), tmp_path / "blown", shots=(1,), draws=2)
     assert not (tmp_path / "out").exists()
     code, _, said = run_command(capsys, "train", "--features", store, "--out", tmp_path / "out", "--shots", "a few")
-    assert code == 1
+    assert code == 2
     assert "such as 1,2,4,8,16" in said
 
 

@@ -105,7 +105,7 @@ def test_an_estimate_writes_nothing(tiny_config, tmp_path, capsys, monkeypatch):
     found = estimate_training(replace(tiny_config, training={"steps": 2}))
     assert (found.num_steps, found.measured) == (2, True)
     code, _, said = run_command(capsys, *arguments, "--shots", "1,2")
-    assert code == 1
+    assert code == 2
     assert "--estimate is of one new run" in said
     monkeypatch.setattr("evl.training.estimate.join_world", lambda device: _world())
     with pytest.raises(ConfigError, match="torchrun"):

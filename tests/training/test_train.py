@@ -186,7 +186,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(tiny_config, tmp_path):
             if (progress.phase, progress.step) == ("training", 3):
                 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
 
-        with pytest.raises(SaveError, match=r"step_0000004\.pt could not be written"):
+        with pytest.raises(SaveError, match=r"step_0000004\.pt could not be written \(File too large\)"):
             train(replace(tiny_config, training={"eval_every": 0}), tmp_path / "run", progress=fill)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

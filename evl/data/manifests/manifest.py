@@ -222,6 +222,9 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
     """
     path = expand_home(path)
     try:
-        return clean_class_names([line for line in read_text(path).splitlines() if clean_label(line)], path)
+        text = read_text(path)
+        # not splitlines alone, which also ends a line at rare characters that a name may have
+        lines = text.split("\n") if "\n" in text else text.splitlines()
+        return clean_class_names([line for line in lines if clean_label(line)], path)
     except DataError as error:
         raise ConfigError(str(error)) from None

@@ -54,9 +54,15 @@ def _read_parquet(path: Path, required: Collection[str]) -> Rows:
 
     try:
         table = parquet.read_table(path)
-    except (OSError, pyarrow.ArrowException) as error:
+        names, content = table.column_names, table.to_pylist()
+    except (OSError, ValueError, OverflowError, pyarrow.ArrowException) as error:
         raise DataError(f"{path}: cannot be read as a Parquet file ({error})") from None
-    return select_columns(path, table.column_names, list(enumerate(table.to_pylist(), 1)), required)
+    rows = select_columns(path, names, list(enumerate(content, 1)), required)
+    for number, row in rows:
+        for column, value in row.items():
+            if isinstance(value, list | dict):
+                raise DataError(f"{path}, row {number}: {column} is {str(value)[:60]!r}, expected one value")
+    return rows
 
 
 def _rows_to_splits(path: Path, rows: Rows, root: Path) -> dict[str, tuple[Sample, ...]]:
@@ -160,7 +166,7 @@ def _seconds(path: Path, number: int, key: str, value) -> float | None:
         return None
     try:
         seconds = float(value)
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         seconds = -1.0
     if not 0 <= seconds < float("inf"):
         raise DataError(f"{path}, row {number}: {key} is {value!r}, expected seconds, 0 or more")

@@ -182,9 +182,9 @@ class _Runs:
         return judge(models, self.source, self.alone, progress, batch_size=self.config.evaluation.batch_size)
 
     def keep(self, folder: Path, shots: int, draw: int, model: Classifier, evaluation: Evaluation) -> None:
-        write_evaluation(folder, evaluation)
-        write_manifest(folder / "train.csv", [self.split.samples[index] for index in self.draw(shots, draw)])
         save_model(model, folder, scores=evaluation.to_dict())
+        write_manifest(folder / "train.csv", [self.split.samples[index] for index in self.draw(shots, draw)])
+        write_evaluation(folder, evaluation)
 
     def warn_of_small_classes(self, shots: int) -> None:
         usable = [y for index, y in enumerate(self.labels) if index not in self.split.damaged]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from evl.config import RunConfig
 from evl.evaluation import Metric
-from evl.evaluation.picture import draw_chance, save_picture
+from evl.evaluation.picture import draw_chance, drawing, save_picture
 from evl.runtime.files import write_json
 
 LEAST_DRAWS = 3  # for an interval: Student's interval of two draws is too wide to be useful
@@ -115,7 +115,8 @@ def write_few_shot(result: FewShotResult, config: RunConfig) -> None:
         "config": config.to_dict(),
     }
     write_json(result.folder / "shots.json", content)
-    _draw(result)
+    with drawing(result.folder / "shots.png"):
+        _draw(result)
 
 
 def _draw(result: FewShotResult) -> None:

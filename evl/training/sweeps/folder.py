@@ -11,6 +11,7 @@ import yaml
 
 from evl.config import RunConfig
 from evl.errors import RunError
+from evl.evaluation.picture import drawing
 from evl.runtime.files import expand_home, make_folder, parse_yaml, refuse_used, write_file, write_json, write_table
 from evl.training.run_folder import RunFolder
 from evl.training.sweeps.plot import draw
@@ -78,5 +79,6 @@ def write_sweep(out: Path, result: SweepResult) -> None:
         RunFolder(out).write_damaged(result.damaged)
     names = list(result.rows[0])
     write_table(out / "sweep.csv", [names, *([row[name] for name in names] for row in result.rows)])
-    draw(out / "sweep.png", result)
+    with drawing(out / "sweep.png"):
+        draw(out / "sweep.png", result)
     write_json(out / "sweep.json", result.to_dict())  # last: a sweep with this file is finished

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evl.config import RunConfig
+from evl.config import RunConfig, did_you_mean
 from evl.errors import ConfigError, nearest
 
 # the settings of ``training`` that may vary
@@ -45,7 +45,8 @@ def expand(config: RunConfig, settings: Sequence[str]) -> Grid:
         key, equals, text = setting.partition("=")
         key = key.strip()
         if not equals or "." not in key:
-            raise ConfigError(f"{setting!r}: expected section.field=value,value,… such as training.lr=1e-4,3e-4")
+            hint = did_you_mean(key) if equals else ""
+            raise ConfigError(f"{setting!r}: expected section.field=value,value,… such as training.lr=1e-4,3e-4{hint}")
         if key in values:
             raise ConfigError(f"{key} is given twice; put all of its values into one list, with commas between")
         values[key] = split_values(text)
@@ -99,7 +100,7 @@ def _refuse_shared(key: str) -> None:
     if section not in known:
         raise ConfigError(f"no section {section!r}{nearest(section, known)}")
     if field not in known[section]:
-        raise ConfigError(f"no setting {key!r}{nearest(field, known[section])}")
+        raise ConfigError(f"no setting {key!r}{did_you_mean(field, exact=True) or nearest(field, known[section])}")
     if section == "model" or (section == "training" and field in VARYING):
         return
     why = {

@@ -239,11 +239,14 @@ def save_learner(
     scores = None
     if evaluation is not None:
         run.log({"step": learner.config.training.steps, "final": evaluation.to_dict()})
-        write_evaluation(folder, evaluation, picture=sweep is not None, predictions=predictions)
         scores = evaluation.to_dict()
-    if sweep is not None and sweep.test is not None:
-        write_evaluation(folder / "test", sweep.test)
-        scores = sweep.test.to_dict()
+    test = None if sweep is None else sweep.test
+    if test is not None:
+        scores = test.to_dict()
     elif sweep is not None:
         scores |= {"chosen_among": len(sweep.judged), "protocol": f"{evaluation.protocol}, {sweep.selected}"}
     save_model(learner.model, folder, scores=scores)
+    if evaluation is not None:
+        write_evaluation(folder, evaluation, picture=sweep is not None, predictions=predictions)
+    if test is not None:
+        write_evaluation(folder / "test", test)
