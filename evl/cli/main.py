@@ -92,7 +92,7 @@ for module in COMMANDS:
 def main(arguments: list[str] | None = None) -> None:
     """Runs a command line and exits: 0 if all was done, 1 if not, 2 for wrong usage, 130 for Ctrl-C."""
     try:
-        app(_spread_set(sys.argv[1:] if arguments is None else arguments))
+        app(_fill_resume(_spread_set(sys.argv[1:] if arguments is None else arguments)))
     except UnicodeEncodeError as problem:
         error(f"a name cannot be printed here ({problem.reason}); set PYTHONIOENCODING=utf-8")
         sys.exit(1)
@@ -102,6 +102,12 @@ def main(arguments: list[str] | None = None) -> None:
     except (EVLError, OSError) as problem:
         error(problem)
         sys.exit(1)
+
+
+def _fill_resume(arguments: list[str]) -> list[str]:
+    """A bare ``--resume`` → ``--resume=yes``: typer has no option whose value may be left out."""
+    pairs = zip(arguments, [*arguments, ""][1:], strict=True)
+    return ["--resume=yes" if one == "--resume" and after != "auto" else one for one, after in pairs]
 
 
 def _spread_set(arguments: list[str]) -> list[str]:
