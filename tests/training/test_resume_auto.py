@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -171,34 +169,3 @@ def test_a_sweep_goes_on_by_itself(tiny_config, tmp_path, capsys):
     with pytest.raises(SystemExit, match="0"):
         main([str(one) for one in command])
     assert json.loads(capsys.readouterr().out) == json.loads((out / "sweep.json").read_text())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("rank", ["0", "1"])
-def test_one_command_under_torchrun_that_starts_it_again(tiny_config, tmp_path, rank):
-    """A process is killed at step 5 of two starts; the third comes to the end.
-
-    Not to the same bits: each process draws its own masks of dropout.
-    """
-    config = replace(tiny_config, training={"eval_every": 0, "steps": 8})
-    (tmp_path / "config.yaml").write_text(config.to_yaml())
-
-    def command(name, rank):
-        start = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node=2",
-            "--max-restarts=2",
-        ]
-        program = ["-m", "tests.training.dies", rank, "train", "--config", tmp_path / "config.yaml", "--resume=auto"]
-        return [str(one) for one in (*start, *program, "--out", tmp_path / name)]
-
-    for name, who in (("run", rank), ("whole", "none")):
-        done = subprocess.run(command(name, who), capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[:5000]
-        assert done.stderr.count("resuming at step") == (2 if name == "run" else 0)
-    curves = [RunFolder(tmp_path / name).curve() for name in ("run", "whole")]
-    assert [[point[0] for point in curve] for curve in curves] == [[2, 4, 6, 8]] * 2
-    assert sorted(os.listdir(tmp_path / "run")) == sorted(os.listdir(tmp_path / "whole"))
