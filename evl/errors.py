@@ -83,6 +83,10 @@ class RunError(EVLError):
     """A run cannot start or continue: folder in use, too many damaged videos, loss not finite."""
 
 
+class FinishedError(RunError):
+    """Everything is done already."""
+
+
 def plural(count: int, noun: str) -> str:
     """``1 video``, ``3 videos``, ``1,200 videos``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

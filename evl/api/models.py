@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from evl.evaluation import load_for_store
 from evl.evaluation.stored import refuse_other_features
 from evl.runtime.distributed import pick_device
 from evl.runtime.files import expand_home, is_used
+from evl.runtime.out_folder import build_folder, hold_lock, lock_beside
 from evl.saving import VideoClassifier, kinetics400_class_names, load, load_release, save_model, save_release
 from evl.store.store import FeatureStore
 from evl.training.run_folder import RunFolder
@@ -91,7 +92,8 @@ def export(
         push: owner/name, after ``hf auth login``.
         private: make a new model there private.
 
-    Raises ConfigError where there is nowhere to export to, SaveError where something is there already.
+    Raises ConfigError where there is nowhere to export to, SaveError where something is there already, RunError where
+    another process exports to the same place.
     """
     if out is None and push is None:
         raise ConfigError("nowhere to export to: give `out`, or `push=OWNER/NAME`")
@@ -100,14 +102,16 @@ def export(
     if format == "release" and (with_backbone or push):
         raise ConfigError("`format=release` is one file without a backbone; leave out `with_backbone` and `push`")
     out = None if out is None else expand_home(Path(out))
-    if out is not None and out.exists() and (format != "evl" or is_used(out)):
-        raise SaveError(f"{out} is there already; choose another `out`")
-    if not isinstance(model, VideoClassifier):
-        model = open_model(model, "cpu", sizes)
-    if format == "release":
-        save_release(model, out)
-    elif out is not None:
-        model.save_pretrained(out, with_backbone=with_backbone)
+    with nullcontext() if out is None else hold_lock(lock_beside(out), out):
+        if out is not None and out.exists() and (format != "evl" or is_used(out)):
+            raise SaveError(f"{out} is there already; choose another `out`")
+        if not isinstance(model, VideoClassifier):
+            model = open_model(model, "cpu", sizes)
+        if format == "release":
+            save_release(model, out)
+        elif out is not None:
+            with build_folder(out) as folder:
+                model.save_pretrained(folder, with_backbone=with_backbone)
     return None if push is None else model.push_to_hub(push, with_backbone=with_backbone, private=private)
 
 
@@ -142,11 +146,8 @@ def import_release(
     config = model.card.config
     if config.backbone.weights is not None:
         config = replace(config, backbone={"weights": str(Path(config.backbone.weights).absolute())})
-    folder = RunFolder(out)
-    folder.create(config, model.class_names, (), (), {})
-    try:
-        save_model(model, folder.path, with_backbone=with_backbone)
-    except BaseException:
-        shutil.rmtree(folder.path, ignore_errors=True)  # half a run would be taken for a whole one
-        raise
+    out = expand_home(Path(out))
+    with hold_lock(lock_beside(out), out), build_folder(out) as folder:
+        RunFolder(folder).create(config, model.class_names, (), (), {})
+        save_model(model, folder, with_backbone=with_backbone)
     return model

@@ -15,6 +15,7 @@ from evl.backbones.weights.fetch import weights_on_disk
 from evl.config import BackboneConfig, RunConfig
 from evl.errors import ConfigError, EVLError, quoted
 from evl.inference.reading import device_of
+from evl.runtime.out_folder import Resume
 from evl.runtime.progress import Report, showing
 from evl.saving import VideoClassifier, load
 from evl.training.estimate import estimate_training as estimate_run
@@ -37,7 +38,7 @@ def train(
     backbone: str | BackboneConfig | Mapping[str, Any] | None = None,
     recipe: str | None = None,
     settings: Iterable[str] = (),
-    resume: bool = False,
+    resume: Resume = False,
     device: str | None = None,
     with_encoder: bool = True,
     progress: bool | Report = True,
@@ -55,8 +56,9 @@ def train(
         backbone: the frozen encoder: a name, a file, or its section.
         recipe: where to start from instead of ``config``, by name.
         settings: single settings as on the command line, such as ``"training.steps=2000"``.
-        resume: go on with the run in ``out`` from its newest checkpoint; of the arguments above only ``settings`` may
-            be given.
+        resume: True: go on with the run in ``out`` from its newest checkpoint; of the arguments above only ``settings``
+            may be given. "auto": begin, or go on if there is a run; the arguments must be those that it was begun with.
+            So one command works after every restart, such as those of torchrun --max-restarts.
         with_encoder: whether a model that was trained from a store gets its encoder, where the encoder's weights are
             on this machine. Without an encoder it takes features only.
         progress: True: bars with the time left, and what evl logs; False: no bars, and warnings only; or a function
@@ -71,8 +73,9 @@ def train(
     settings = (settings,) if isinstance(settings, str) else tuple(settings)
     start = {"config": config, "data": data, "backbone": backbone, "recipe": recipe, **fields}
     with showing(progress) as report:
-        chosen = _config(out, resume, start if resume else {**start, "settings": settings})
-        how = dict(resume=resume, settings=settings if resume else (), device=device, progress=report, on_pace=on_pace)
+        goes_on = resume is True
+        chosen = _config(out, resume, start if goes_on else {**start, "settings": settings})
+        how = dict(resume=resume, settings=settings if goes_on else (), device=device, progress=report, on_pace=on_pace)
         result = train_run(chosen, out, **how)
         model = result.model
         if with_encoder and model.backbone is None:
@@ -81,13 +84,17 @@ def train(
     return model
 
 
-def _config(out: AnyPath | None, resume: bool, given: Mapping[str, Any]) -> RunConfig | None:
-    """The config of the arguments ``given``; None where a run goes on, which takes none of them."""
+def _config(out: AnyPath | None, resume: Resume, given: Mapping[str, Any]) -> RunConfig | None:
+    """The config of the arguments ``given``; None where a run goes on: with True it takes none of them, and with "auto"
+    it needs none."""
     if not isinstance(out, str | PathLike):
         raise ConfigError(f"where to? Give `out`, the path of a new folder, not {out!r:.60}")
-    if not resume:
+    if resume not in (True, False, "auto"):
+        raise ConfigError(f'resume {resume!r:.60}: expected True, False or "auto"')
+    names = [name for name, value in given.items() if value is not None and value not in ((), [])]
+    if not resume or (resume == "auto" and names):
         return config_for(**given)
-    if names := [name for name, value in given.items() if value is not None and value not in ((), [])]:
+    if names:
         raise ConfigError(f"resume goes on with the settings in {out}: leave out {quoted(names)}")
     return None
 
@@ -128,7 +135,7 @@ def few_shot(
     shots: int | Sequence[int] = (),
     draws: int | None = None,
     keep_runs: bool = False,
-    resume: bool = False,
+    resume: Resume = False,
     device: str | None = None,
     progress: bool | Report = True,
     **start: Any,
@@ -142,7 +149,8 @@ def few_shot(
         shots: numbers of training videos of each class.
         draws: for each of ``shots``, how many times the videos are drawn, 2 to 20; None: 5.
         keep_runs: keep every model and its predictions.
-        resume: go on in ``out`` with those of ``shots`` that are not done; no argument above may be given.
+        resume: True: go on in ``out`` with those of ``shots`` that are not done; no argument above may be given.
+            "auto": begin, or go on, as for ``evl.train``.
 
     The other arguments are those of ``evl.train``. Raises errors of ``evl.errors``.
     """
@@ -150,7 +158,7 @@ def few_shot(
     shots = (shots,) if isinstance(shots, int) else tuple(shots)
     drawn = {"shots": shots, "draws": draws, "keep_runs": keep_runs or None}
     with showing(progress) as report:
-        chosen = _config(out, resume, {**given, **drawn} if resume else given)
+        chosen = _config(out, resume, {**given, **drawn} if resume is True else given)
         how = dict(keep_runs=keep_runs, resume=resume, device=device, progress=report)
         return few_shot_runs(chosen, out, shots=shots, draws=5 if draws is None else draws, **how)
 
@@ -163,7 +171,7 @@ def sweep(
     data: AnyPath | Mapping[str, Any] | None = None,
     backbone: str | BackboneConfig | Mapping[str, Any] | None = None,
     keep_predictions: bool = False,
-    resume: bool = False,
+    resume: Resume = False,
     device: str | None = None,
     progress: bool | Report = True,
     **start: Any,
@@ -175,13 +183,13 @@ def sweep(
 
     ``grid``: name of a setting → the values to try; or texts as on the command line, "training.lr=1e-4,3e-4". The
     other arguments are those of ``evl.train``. Every learner is saved as a run in ``out``. Raises errors of
-    ``evl.errors``.
+    ``evl.errors``; FinishedError where ``resume`` finds nothing left to do.
     """
     grid = [grid] if isinstance(grid, str) else grid
     texts = [_texts(*pair) for pair in grid.items()] if isinstance(grid, Mapping) else list(grid)
     given = {"config": config, "data": data, "backbone": backbone, **start}
     with showing(progress) as report:
-        chosen = _config(out, resume, {**given, "grid": texts} if resume else given)
+        chosen = _config(out, resume, {**given, "grid": texts} if resume is True else given)
         if chosen is not None:
             refuse_other_videos(chosen, None, [text.partition("=")[0] for text in texts])
         how = dict(resume=resume, device=device, keep_predictions=keep_predictions, progress=report)

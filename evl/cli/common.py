@@ -88,6 +88,12 @@ def to_go_on(how: str) -> Iterator[None]:
         raise KeyboardInterrupt(f"{stop}; go on with: {how}") from None
 
 
+def fill_resume(arguments: list[str]) -> list[str]:
+    """A bare ``--resume`` → ``--resume=yes``: typer has no option whose value may be left out."""
+    pairs = zip(arguments, [*arguments, ""][1:], strict=True)
+    return ["--resume=yes" if one == "--resume" and after != "auto" else one for one, after in pairs]
+
+
 def spread_set(arguments: list[str]) -> list[str]:
     """``--set a=1 b=2`` means ``--set a=1 --set b=2``."""
     spread: list[str] = []

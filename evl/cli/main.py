@@ -27,7 +27,7 @@ from evl.cli import (
     sweep,
     train,
 )
-from evl.cli.common import as_options, error, exit_code, spread_set, tell
+from evl.cli.common import as_options, error, exit_code, fill_resume, spread_set, tell
 from evl.errors import EVLError
 from evl.runtime.files import expand_home
 from evl.runtime.progress import start_logging
@@ -105,7 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
     SIGTERM."""
     try:
         with stopped_by_sigterm():
-            app(spread_set(sys.argv[1:] if arguments is None else arguments))
+            app(fill_resume(spread_set(sys.argv[1:] if arguments is None else arguments)))
     except UnicodeEncodeError as problem:
         error(f"a name cannot be printed here ({problem.reason}); set PYTHONIOENCODING=utf-8")
         sys.exit(1)

@@ -21,6 +21,15 @@ def _size(text: str | None) -> int | tuple[int, int] | None:
     return sides[0] if len(sides) == 1 else sides
 
 
+def _resume(text: str | None) -> bool | str:
+    """None → False, ``yes`` (which ``evl.cli.main`` makes of a bare --resume) → True, ``auto``."""
+    from evl.errors import ConfigError
+
+    if text not in (None, "yes", "auto"):
+        raise ConfigError(f"--resume={text}: expected --resume or --resume=auto")
+    return text if text == "auto" else text is not None
+
+
 def _crops(count: int | None) -> int | None:
     from evl.errors import ConfigError
 
@@ -58,6 +67,18 @@ Features = Annotated[
 ]
 Settings = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as training.steps=2000.")
+]
+
+Resume = Annotated[
+    str | None,
+    typer.Option(
+        "--resume",
+        metavar="[=auto]",
+        callback=_resume,
+        show_default=False,
+        help="Go on with what is in --out, from its newest checkpoint. With =auto: begin, or go on if something is "
+        "there that was begun with the same settings.",
+    ),
 ]
 
 # which labelled videos

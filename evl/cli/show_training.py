@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import typer
@@ -75,6 +76,13 @@ def show_sweep(result, out: Path, as_json: bool) -> None:
         f"{result.judging_seconds:.0f} s of judging; all of it is in {out} (sweep.png shows it); next: "
         f"evl predict {out / 'best'} VIDEO"
     )
+
+
+def show_finished_sweep(out: Path, as_json: bool) -> None:
+    if as_json:
+        print_json(json.loads((out / "sweep.json").read_text(encoding="utf-8")))
+    else:
+        say(f"all of it is in {out}; next: evl predict {out / 'best'} VIDEO")
 
 
 def table_of(result) -> Table:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from evl.cli.options import Config, Data, Device, Encoder, Features, Init, Json, Recipe, given
+from evl.cli.options import Config, Data, Device, Encoder, Features, Init, Json, Recipe, Resume, given
 
 NAME = "sweep"
 
@@ -29,9 +29,7 @@ def command(
             "learners. A list, such as model.taps=[3,6,9], is one value.",
         ),
     ] = [],  # noqa: B006  (typer copies it)
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the sweep in --out from its newest checkpoint.")
-    ] = False,
+    resume: Resume = None,
     keep_predictions: Annotated[
         bool, typer.Option("--predictions", help="Write the predictions of every learner, not only of the chosen one.")
     ] = False,
@@ -46,13 +44,21 @@ def command(
     chosen by this score. If there is a test split, only the chosen one is judged on it, once.
     """
     from evl.api.training import sweep
-    from evl.cli.common import to_go_on
-    from evl.cli.show_training import show_sweep
+    from evl.cli.common import tell, to_go_on
+    from evl.cli.show_training import show_finished_sweep, show_sweep
+    from evl.errors import FinishedError
     from evl.runtime.heap import keep_freed_memory
 
     keep_freed_memory()
     start = given(data=data, backbone=backbone, recipe=recipe, config=config, features=features, init=init)
     how = dict(grid=settings, keep_predictions=keep_predictions, resume=resume, device=device)
-    with to_go_on(f"evl sweep --out {out} --resume"):
-        result = sweep(out=out, **how, **start)
+    try:
+        with to_go_on(f"evl sweep --out {out} --resume"):
+            result = sweep(out=out, **how, **start)
+    except FinishedError as done:
+        if resume != "auto":
+            raise
+        tell(str(done))
+        show_finished_sweep(out, json)
+        return
     show_sweep(result, out, json)

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from evl.cli.options import Config, Data, Device, Encoder, Features, Init, Recipe, Settings, given
+from evl.cli.options import Config, Data, Device, Encoder, Features, Init, Recipe, Resume, Settings, given
 
 NAME = "train"
 
 
 def command(
-    out: Annotated[Path, typer.Option(help="Folder of the run; made new, or continued with --resume.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run; made new, or gone on with by --resume.")],
     data: Data = None,
     backbone: Encoder = None,
     recipe: Recipe = None,
@@ -21,9 +21,7 @@ def command(
     features: Features = None,
     init: Init = None,
     settings: Settings = [],  # noqa: B006  (typer copies it)
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out from its newest checkpoint.")
-    ] = False,
+    resume: Resume = None,
     shots: Annotated[
         str | None,
         typer.Option(
@@ -49,6 +47,8 @@ def command(
 
     Many processes: torchrun --nproc-per-node 2 -m evl train …
 
+    To be started again and again (torchrun --max-restarts, Slurm, Kubernetes): evl train … --resume=auto
+
     From stored features (evl extract): evl train --features STORE --out RUN; the same results, no decoding.
     """
     from evl.api.training import estimate_training, few_shot, train
@@ -72,7 +72,7 @@ def command(
     show_run(model.run, out)
 
 
-def _refuse_mixed(*, estimate: bool, resume: bool, shots: str | None, draws: int | None, keep_runs: bool) -> None:
+def _refuse_mixed(*, estimate: bool, resume: bool | str, shots: str | None, draws: int | None, keep_runs: bool) -> None:
     from evl.errors import ConfigError
 
     if estimate and (resume or shots is not None):

@@ -92,7 +92,7 @@ def prepare_video(source: str | Path, target: str | Path, settings: CopySettings
     settings = settings or CopySettings()
     source, target = str(source), Path(target)
     info = probe(source)
-    with write_atomically(target) as file:
+    with write_atomically(target, one_of_many=True) as file:
         _encode(source, info, file.name, settings)
         # the copy is decoded as training will do it, before it gets its name: a faulty copy must never appear
         made = probe(file.name)

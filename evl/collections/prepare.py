@@ -6,8 +6,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from evl.runtime.files import (
     append_json,
     expand_home,
     is_temporary,
-    lock_file,
     make_folder,
     read_json_lines,
     remove_abandoned,
@@ -30,11 +28,12 @@ from evl.runtime.files import (
     write_json,
     write_table,
 )
+from evl.runtime.out_folder import hold_lock
 from evl.runtime.parallel import Crash, each_in_process, time_limit
 from evl.runtime.progress import Progress, Report
 from evl.video.decode.frame_folder import frame_files
 
-SETTINGS, JOURNAL, DAMAGED, LOCK = "prepare.json", "prepare.jsonl", "damaged.csv", ".prepare.lock"
+SETTINGS, JOURNAL, DAMAGED, LOCK = "prepare.json", "prepare.jsonl", "damaged.csv", ".prepare.evl.lock"
 
 
 @dataclass(frozen=True)
@@ -89,8 +88,8 @@ def prepare(
     out = Path(os.path.abspath(expand_home(out)))
     plan = plan_copies(data, out, reserved=(SETTINGS, JOURNAL, DAMAGED))
     _start_folder(out, plan, settings)
-    with _locked(out):
-        _remove_unfinished(out)
+    with hold_lock(out / LOCK, out):
+        remove_abandoned(out)
         made = _finished(out, plan.jobs, _read_journal(out))
         num_kept, damaged = len(made), {}
         total = len(plan.jobs)
@@ -113,7 +112,7 @@ def prepare(
             ) from None
         finally:
             results.close()
-            _remove_unfinished(out)
+            remove_abandoned(out)
         for path, name in plan.lists:
             _copy_list(path, out / name)
         manifest = _write_manifest(out, plan, made)
@@ -195,20 +194,6 @@ def _start_folder(out: Path, plan: CopyPlan, settings: CopySettings) -> None:
 def _write_settings(out: Path, plan: CopyPlan, settings: CopySettings, report: PrepareReport | None) -> None:
     document = {"source": plan.source, "settings": asdict(settings), "report": report and report_document(report)}
     write_json(out / SETTINGS, document)
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Holds the lock of ``out``. Raises RunError if another process holds it: both would write the same files."""
-    with open(out / LOCK, "w") as file:
-        if lock_file(file.fileno()) is False:
-            raise RunError(f"{out}: another evl prepare is writing here; wait until it ends, or stop it")
-        yield
-
-
-def _remove_unfinished(out: Path) -> None:
-    for parent, _, _ in os.walk(out):
-        remove_abandoned(parent)
 
 
 def _read_journal(out: Path) -> dict[str, MadeCopy]:

@@ -45,13 +45,10 @@ def find_splits(config: RunConfig, *, test: bool = True) -> DataSplits:
     the lists are logged. Raises ConfigError without ``data.path``; DataError if a list cannot be read, has no training
     or validation split, or if all videos of either are missing.
     """
-    data = config.data
-    if data.path is None:
+    if config.data.path is None:
         raise ConfigError("no videos: give `data`, a folder with a folder per class, or a manifest")
-    paths = {name: str(Path(value).absolute()) for name in ("path", "val_path", "root", "class_names", "index")
-             if (value := getattr(data, name)) is not None}  # fmt: skip
-    config = replace_settings(config, data=paths)
-    data = config.data  # from here on all paths are absolute: a path names a video, also when a run is resumed
+    config = with_absolute_paths(config)  # a path names a video, also when a run is resumed
+    data = config.data
     names = read_class_names(data.class_names) if data.class_names else None
     manifest = _read(data.path, config, class_names=names, layout=data.layout, split_number=data.split_number)
     training, missing = _present(manifest, "training", "train", "all")
@@ -75,6 +72,13 @@ def find_splits(config: RunConfig, *, test: bool = True) -> DataSplits:
     for split, gone in (*val_missing.items(), *test_missing.items()):
         missing[split] = (*missing.get(split, ()), *gone)
     return DataSplits(config, manifest.class_names, splits, missing)
+
+
+def with_absolute_paths(config: RunConfig) -> RunConfig:
+    """``config`` with absolute paths of its videos."""
+    paths = {name: str(Path(value).absolute()) for name in ("path", "val_path", "root", "class_names", "index")
+             if (value := getattr(config.data, name)) is not None}  # fmt: skip
+    return replace_settings(config, data=paths)
 
 
 def announce_notices(manifest: Manifest) -> None:

@@ -8,7 +8,8 @@ process writes it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -27,11 +28,12 @@ from evl.extraction.reading import ClipReader, Clips, clips_at_once, collate, ke
 from evl.extraction.work import Extraction, check_store_folder, plan_extraction
 from evl.runtime.distributed import join_world
 from evl.runtime.files import remove_abandoned, remove_file, write_file, write_table
+from evl.runtime.out_folder import hold_lock, made_folder
 from evl.runtime.progress import Progress, Report
 from evl.store.description import PROJECTIONS, SPLITS, ShardRange, StoreOptions, shard_ranges
 from evl.store.index import INDEX, write_index
 from evl.store.packing import Packed
-from evl.store.shards import SHARDS, missing_shards, open_shard
+from evl.store.shards import missing_shards, open_shard
 from evl.store.writing import ShardItem, write_description, write_shard
 from evl.types import Sample
 
@@ -86,7 +88,7 @@ def extract(
         options: what is stored per clip, and in which type.
         device: of the backbone; None: as ``pick_device`` chooses.
         part: (number from 1, count) of this process, if several are started side by side. Under torchrun, its
-            processes share this part.
+            processes share this part. No other process may work on the same part, or on parts of another count.
         yes: extract even if the disk seems too small. Otherwise this raises RunError.
         on_estimate: the first process calls it with the Estimate before anything is written. It then replaces the
             check of the disk.
@@ -95,11 +97,12 @@ def extract(
     Raises StoreError if ``out`` holds something else, RunError if too many videos are damaged, and other errors of
     ``evl.errors``.
     """
-    with join_world(device) as world:
+    with join_world(device) as world, ExitStack() as held:
         number, count = part
         shared = ((number - 1) * world.size + world.rank + 1, count * world.size)
         work = plan_extraction(config, out, options or StoreOptions(), device=world.device, part=shared)
         world.only_main(lambda: check_store_folder(work))
+        world.only_main(lambda: held.enter_context(hold_part(work.folder, part)))
         if on_estimate is not None:
             world.only_main(lambda: on_estimate(estimate(work)))
         elif not yes:
@@ -118,10 +121,23 @@ def extract(
                 damaged[split] = damaged.get(split, {}) | reasons
     if is_complete:
         damaged = _damaged(work)
-    size = sum(path.stat().st_size for path in work.folder.rglob("*") if path.is_file())
+    size = sum(path.stat().st_size for path in work.folder.rglob("[!.]*") if path.is_file())
     missing = tuple(sample for group in work.missing.values() for sample in group)
     seconds = time.monotonic() - started
     return ExtractResult(work.folder, num_clips, size, seconds, is_complete, _by_name(work, damaged), missing)
+
+
+@contextmanager
+def hold_part(folder: Path, part: tuple[int, int]) -> Iterator[None]:
+    """Holds one part of the store in ``folder``. Raises RunError if another process works on this part, or on parts of
+    another count, which are other shards."""
+    number, count = part
+    with made_folder(folder), hold_lock(folder / f".part-{number}-of-{count}.evl.lock", folder):
+        for other in folder.glob(".part-*.evl.lock"):
+            if not other.name.endswith(f"-of-{count}.evl.lock"):
+                with hold_lock(other, folder):  # of a dead process
+                    pass
+        yield
 
 
 def begin(work: Extraction) -> None:
@@ -129,7 +145,6 @@ def begin(work: Extraction) -> None:
     missing."""
     folder = work.folder
     remove_abandoned(folder)
-    remove_abandoned(folder / SHARDS)
     write_description(folder, work.description)
     if work.description.options.form == "tokens" and not (folder / PROJECTIONS).exists():
         write_file(folder / PROJECTIONS, projections_of(work.backbone).to_bytes())

@@ -6,12 +6,15 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
 from evl.errors import ConfigError, EVLError
 from evl.runtime.main_guard import end_if_only_starting
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -44,16 +47,26 @@ class World:
         if self.size > 1:
             dist.barrier()
 
-    def only_main(self, action: Callable[[], None]) -> None:
-        """Runs ``action`` on the first process. An EVLError there is raised on all, so that no process waits for it."""
-        problem = None
+    def from_main(self, action: Callable[[], T]) -> T:
+        """Runs ``action`` on the first process; all get its result. An EVLError there is raised on all."""
+        result, problem = None, None
         if self.is_main:
             try:
-                action()
+                result = action()
             except EVLError as error:
                 problem = error
-        if (problem := self.gather(problem)[0]) is not None:
+        result, problem = self.gather((result, problem))[0]
+        if problem is not None:
             raise problem
+        return result
+
+    def only_main(self, action: Callable[[], object]) -> None:
+        """Runs ``action`` on the first process. An EVLError there is raised on all, so that no process waits for it."""
+
+        def act() -> None:
+            action()
+
+        self.from_main(act)
 
 
 def pick_device(name: str | None = None) -> torch.device:

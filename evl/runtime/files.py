@@ -9,7 +9,8 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+import shutil
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -19,7 +20,8 @@ import yaml
 from evl.errors import ExistsError, RunError, SaveError
 
 _AnyPath = TypeVar("_AnyPath", str, bytes, Path)
-_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(tmp|old)")
+_LOCK = re.compile(r"\.(.+\.)?evl\.lock")
 
 
 def expand_home(path: _AnyPath) -> _AnyPath:
@@ -33,12 +35,15 @@ def expand_home(path: _AnyPath) -> _AnyPath:
 
 
 @contextmanager
-def write_atomically(path: str | Path, *, text: bool = False, sync: bool = True, only_new: bool = False) -> Iterator:
+def write_atomically(
+    path: str | Path, *, text: bool = False, sync: bool = True, only_new: bool = False, one_of_many: bool = False
+) -> Iterator:
     """Opens a file for writing; ``path`` appears complete when the block ends, and stays as it was if the block fails.
 
     ``only_new``: raises ExistsError if ``path`` exists when the block ends, whichever process made it.
     ``sync=False`` does not wait for the disk: the file is complete if the program is killed, but perhaps not after a
-    power failure. A killed program leaves a hidden file in the folder, which ``remove_abandoned`` removes.
+    power failure. A killed program leaves a hidden file in the folder, which the next call for ``path`` removes.
+    ``one_of_many``: it does not, because the folder may have very many files; ``remove_abandoned`` does.
 
     Raises SaveError if the system cannot write (disk full, no permission).
     """
@@ -46,6 +51,8 @@ def write_atomically(path: str | Path, *, text: bool = False, sync: bool = True,
     temporary, lock = None, None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if not one_of_many:
+            remove_strays(path)
         temporary, file, lock = _begin(path, text)
         with file:
             yield file
@@ -68,20 +75,42 @@ def write_atomically(path: str | Path, *, text: bool = False, sync: bool = True,
 
 
 def remove_abandoned(folder: str | Path) -> None:
-    """Removes the temporary files that a killed ``write_atomically`` left in a folder.
+    """Removes what killed processes left in a folder, and in all folders below: temporary files and folders.
 
-    Files that any process still writes are kept, if the file system has locks. A folder that does not exist is no
+    Those that any process still writes are kept, if the file system has locks. A folder that does not exist is no
     error.
     """
-    try:
-        names = [entry.name for entry in os.scandir(folder) if _TEMPORARY.fullmatch(entry.name)]
-    except OSError:
-        return
-    for name in names:
-        path = Path(folder, name)
-        with contextlib.suppress(OSError), open(path, "rb") as file:
-            if lock_file(file.fileno()):
+    for parent, folders, names in os.walk(folder):
+        for name in filter(is_temporary, (*folders, *names)):
+            _remove_if_abandoned(Path(parent, name))
+        folders[:] = [name for name in folders if not is_temporary(name)]
+
+
+def remove_strays(path: Path) -> None:
+    """Removes what killed processes left beside ``path`` while they wrote it."""
+    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+        found = [entry.name for entry in entries if entry.name.startswith(f".{path.name}.")]
+        for name in found:
+            if (match := _TEMPORARY.fullmatch(name)) is not None and match[1] == path.name:
+                _remove_if_abandoned(path.parent / name)
+
+
+def _remove_if_abandoned(path: Path) -> None:
+    """Removes a temporary file or folder that no process holds; an ``.old`` folder gets back a name that is free."""
+    named = path.with_name(_TEMPORARY.fullmatch(path.name)[1])
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            if not lock_file(descriptor):
+                return
+            if path.suffix == ".old" and not named.exists():
+                os.rename(path, named)
+            elif path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
                 path.unlink()
+        finally:
+            os.close(descriptor)
 
 
 def lock_file(descriptor: int, *, wait: bool = False) -> bool | None:
@@ -142,15 +171,22 @@ def write_table(path: str | Path, rows: Iterable[Sequence]) -> None:
         csv.writer(file).writerows(rows)
 
 
-def is_used(path: Path) -> bool:
-    """Whether ``path`` is a file, or a folder that holds more than temporary files of ``write_atomically``."""
-    return path.exists() and (not path.is_dir() or any(not is_temporary(one.name) for one in path.iterdir()))
+def is_used(path: Path, *, but_for: Collection[str] = ()) -> bool:
+    """Whether ``path`` is a file, or a folder that holds more than ``but_for``, temporary files and locks of evl."""
+    if not path.is_dir():
+        return path.exists()
+    return any(not _is_hidden(one.name) and one.name not in but_for for one in path.iterdir())
 
 
-def refuse_used(folder: Path, *, can_resume: bool) -> None:
-    """Raises RunError if a new run cannot use this folder. ``can_resume``: the folder holds a run that was started."""
+def _is_hidden(name: str) -> bool:
+    return is_temporary(name) or _LOCK.fullmatch(name) is not None
+
+
+def refuse_used(folder: Path, *, can_resume: bool, but_for: Collection[str] = ()) -> None:
+    """Raises RunError if a new run cannot use this folder. ``can_resume``: the folder holds a run that was started.
+    ``but_for``: files that may be there."""
     try:
-        if not is_used(folder):
+        if not is_used(folder, but_for=but_for):
             return
     except OSError as error:
         raise RunError(f"{folder}: no folder can be made here ({error.strerror or error})") from None
@@ -184,7 +220,7 @@ def remove_file(path: Path) -> None:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether this is the name of a temporary file of ``write_atomically``."""
+    """Whether this is the name of a temporary file or folder of evl."""
     return _TEMPORARY.fullmatch(name) is not None
 
 

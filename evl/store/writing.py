@@ -89,7 +89,7 @@ def write_shard(
     listed = [_listed(item, covers.split) for item in items]
     # a single entry, because safetensors writes several entries in no fixed order
     text = json.dumps({"fingerprint": description.fingerprint_hash, "items": listed})
-    write_file(shard_path(folder, number), safetensors.torch.save(tensors, metadata={ITEMS: text}))
+    write_file(shard_path(folder, number), safetensors.torch.save(tensors, metadata={ITEMS: text}), one_of_many=True)
 
 
 def _tensors(packed: Mapping[int, Packed], kind: str) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from evl.data.splits import stop_if_too_many
 from evl.errors import DataError, RunError
 from evl.evaluation import Evaluation
 from evl.runtime.distributed import World
-from evl.runtime.files import remove_abandoned
+from evl.runtime.out_folder import build_folder
 from evl.runtime.progress import Progress, Report
 from evl.saving import save_model
 from evl.streams import Stream
@@ -65,8 +65,6 @@ class RunKeeper(Keeper):
         self._has_warned = False
         self.moved, self.keep_last = moved or {}, keep_last
         self.where = f": see {folder.path / 'damaged.csv'}"
-        if world.is_main:
-            remove_abandoned(folder.checkpoints)  # of a run that was killed while saving
 
     def resume(self, learners: Learners) -> int:
         if not self.resumes:
@@ -142,7 +140,8 @@ class RunKeeper(Keeper):
             self.best, self.selected = score.rank, f"step {done}, the best by {score.metric.title} of these videos"
             if self.world.is_main:
                 scores = {**result.to_dict(), "protocol": f"{result.protocol}, {self.selected}"}
-                save_model(learners.all[0].model, self.folder.path / "best", scores=scores)
+                with build_folder(self.folder.path / "best", replace=True) as best:
+                    save_model(learners.all[0].model, best, scores=scores)
 
     def save(self, learners: Learners, done: int) -> None:
         self._gather_damage()

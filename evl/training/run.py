@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,13 +18,14 @@ from evl.config import RunConfig
 from evl.config import replace as replace_settings
 from evl.data.groups import describe_groups, describe_split
 from evl.data.moved import MOVED, NO_FILE, describe_gone, gone_samples, moved_samples, old_root
-from evl.data.splits import find_splits, stop_if_too_many
+from evl.data.splits import find_splits, stop_if_too_many, with_absolute_paths
 from evl.errors import ConfigError, DataError, RunError, StoreError
 from evl.evaluation import Evaluation, write_evaluation
 from evl.evaluation.evaluate import selecting_metric
 from evl.evaluation.stored import encoder_for
 from evl.models import Classifier
 from evl.runtime.distributed import World, join_world
+from evl.runtime.out_folder import Resume
 from evl.runtime.precision import resolve_precision
 from evl.runtime.progress import Report
 from evl.saving import backbone_to_start, build_classifier, save_model, start_from
@@ -31,6 +33,7 @@ from evl.store.compatibility import changes
 from evl.store.description import StoreDescription
 from evl.store.store import FeatureStore
 from evl.training.checkpoint import list_checkpoints
+from evl.training.going_on import refuse_changes
 from evl.training.keeper import RunKeeper
 from evl.training.learner import Learner
 from evl.training.learners import Learners
@@ -38,16 +41,10 @@ from evl.training.loop import Interrupted, fit, make_sampler
 from evl.training.outcome import Outcome, outcome_of
 from evl.training.pace import Pace, RunTime, log_run_time
 from evl.training.run_folder import RunFolder
-from evl.training.sources import LiveStreams, RunStreams, StoredStreams, judge, open_store, samples_of
+from evl.training.sources import LiveStreams, RunStreams, StoredStreams, judge, open_store, samples_of, with_videos_of
 from evl.types import EncoderFacts, Sample
 
 log = logging.getLogger("evl")
-# settings that may change when a run goes on. None of them decides its numbers: ``features`` and ``root`` are paths,
-# and the content of a store is compared
-_RESUMABLE = {
-    "data": {"num_workers", "max_damaged_share", "features", "root"},
-    "training": {"save_every", "keep_last", "log_every"},
-}
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ def train(
     config: RunConfig | None,
     out: str | Path,
     *,
-    resume: bool = False,
+    resume: Resume = False,
     settings: tuple[str, ...] = (),
     device: str | None = None,
     progress: Report = lambda report: None,
@@ -89,20 +86,25 @@ def train(
     Args:
         config: of the run; None with ``resume``, else None means the default config.
         out: folder of the run.
-        resume: go on with the run in ``out`` from its newest checkpoint.
+        resume: True: go on with the run in ``out`` from its newest checkpoint. "auto": go on if there is a run, else
+            begin; a config that is given must be that of the run, but for settings that may change.
         settings: changes of the config, such as ``training.lr=1e-4``.
         device: of the model; None: as ``pick_device`` chooses.
         progress: called after every step.
         on_pace: called once with the time that the run takes, after its first steps. The default logs it.
     """
     folder = RunFolder(out)
-    with join_world(device) as world:
-        data = _go_on(folder, settings) if resume else _begin((config or RunConfig()).with_settings(settings))
+    with join_world(device) as world, ExitStack() as held:
+        goes_on = world.from_main(lambda: held.enter_context(folder.held(resume)))
+        if goes_on:
+            data = _go_on(folder, config, settings)
+        else:
+            data = _begin((config or RunConfig()).with_settings(settings))
         config = data.config
         encoder = backbone_to_start(config) if data.store is None else encoder_for(config.model, data.store)
         model = make_model(
             config, data.class_names, encoder, world.device, describe_data(config, data.train, data.val),
-            from_init=not (resume and list_checkpoints(folder.checkpoints)),
+            from_init=not (goes_on and list_checkpoints(folder.checkpoints)),
         )  # fmt: skip
         # everything that can raise for wrong settings comes before the folder is made
         selecting_metric(config, data.class_names, data.val)
@@ -119,14 +121,14 @@ def train(
             model.compile()
         judged = partial(judge, [model], streams, world, batch_size=config.evaluation.batch_size)
         keeper = RunKeeper(
-            folder, config, stream, world, damaged, resume=resume, moved=data.moved, progress=progress,
+            folder, config, stream, world, damaged, resume=goes_on, moved=data.moved, progress=progress,
             judge=(lambda progress: judged(progress, quick=True)[0]) if data.val else None,
         )  # fmt: skip
         learners = Learners([Learner("the run", config, model, rank=world.rank)])
         try:
             fit(stream, learners, config.training, world, keeper, progress=progress)
         except BaseException as problem:
-            if world.is_main and not resume:
+            if world.is_main and not goes_on:
                 folder.remove_if_unused()
             if isinstance(problem, Interrupted):
                 raise Interrupted(f"{problem}; a checkpoint is saved") from None
@@ -184,18 +186,22 @@ def _begin(config: RunConfig) -> _RunData:
     else:
         config, store = open_store(config)
         data = _RunData(config, store, *samples_of(store))
-    return replace(data, config=with_steps(config, len(data.train)))
+    return replace(data, config=with_steps(data.config, len(data.train)))
 
 
-def _go_on(folder: RunFolder, settings: tuple[str, ...]) -> _RunData:
-    """The data of a resumed run: the same videos or features as before, at their present paths."""
+def _go_on(folder: RunFolder, asked: RunConfig | None, settings: tuple[str, ...]) -> _RunData:
+    """What the run in ``folder`` reads: the videos or the features that it was begun with, where they lie now.
+
+    ``asked``: a config that must be that of the run, but for settings that may change; None: the config of the run.
+    """
     before, names, train, val = folder.read()
     if not train:
         raise RunError(
             f"{folder.path} was not trained here and lists no videos; start another run "
             f"from it, with `init={folder.path}`"
         )
-    config = _resumed(before, settings)
+    changed = (before if asked is None else _as_begun(asked, before, len(train))).with_settings(settings)
+    config = _resumed(before, changed)
     if config.data.features is None:
         train, val, gone, moved = _find_again(before, config, train, val)
         return _RunData(config, None, names, train, val, before=before, gone=gone, moved=moved)
@@ -309,12 +315,19 @@ def with_steps(config: RunConfig, num_samples: int) -> RunConfig:
     return replace_settings(config, training={"steps": max(200, config.training.warmup_steps + 1, epochs)})
 
 
-def _resumed(stored: RunConfig, settings: tuple[str, ...]) -> RunConfig:
-    """The config of a resumed run. Raises ConfigError for a setting that may not change."""
-    changed = stored.with_settings(settings)
+def _as_begun(asked: RunConfig, before: RunConfig, num_samples: int) -> RunConfig:
+    """``asked`` with what a run adds to its config: absolute paths, a number of steps, the videos of a store."""
+    asked = with_steps(with_absolute_paths(asked), num_samples)
+    if asked.data.features is not None and before.data.features is not None:
+        return with_videos_of(before.data, asked)
+    root = asked.data.root or before.data.root  # which a run that went on may have got
+    return replace_settings(asked, data={"root": root})
+
+
+def _resumed(stored: RunConfig, changed: RunConfig) -> RunConfig:
+    """``changed``, the config of a run that was begun with ``stored``. Raises ConfigError if it cannot go on so."""
     if changed.data.root is not None:
         changed = replace_settings(changed, data={"root": str(Path(changed.data.root).absolute())})
-    before, after = stored.to_dict(), changed.to_dict()
     if (stored.data.features is None) != (changed.data.features is None):
         raise ConfigError(
             "a run that reads videos cannot go on with a store, nor the other way round: leave out data.features, or "
@@ -324,13 +337,7 @@ def _resumed(stored: RunConfig, settings: tuple[str, ...]) -> RunConfig:
         raise ConfigError(
             "a run from a store opens no videos: leave out data.root; data.features is the path of the store"
         )
-    for section, fields in after.items():
-        for name, value in fields.items():
-            if value != before[section][name] and name not in _RESUMABLE.get(section, ()):
-                raise ConfigError(
-                    f"{section}.{name} cannot change when a run goes on ({before[section][name]!r} → {value!r}); "
-                    "start a new run in another folder"
-                )
+    refuse_changes(stored, changed)
     return changed
 
 

@@ -9,6 +9,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -22,11 +23,11 @@ from evl.runtime.files import (
     expand_home,
     make_folder,
     read_json_lines,
-    refuse_used,
     write_file,
     write_json,
     write_table,
 )
+from evl.runtime.out_folder import Resume, hold_folder
 from evl.store.description import StoreDescription
 from evl.types import Sample
 
@@ -52,6 +53,10 @@ class RunFolder:
     def exists(self) -> bool:
         return (self.path / "config.yaml").is_file()
 
+    def held(self, resume: Resume) -> AbstractContextManager[bool]:
+        """Holds the folder while a run works in it (``hold_folder``); gives whether to go on with the run there."""
+        return hold_folder(self.path, resume, is_begun=lambda: self.exists, made=_MADE)
+
     def create(
         self,
         config: RunConfig,
@@ -66,11 +71,9 @@ class RunFolder:
         ``missing``: for each split, videos that are listed but do not exist. ``features``: the description of the store
         that the run reads.
 
-        Raises SaveError if the folder cannot be made, RunError if it exists and is not empty.
+        Raises SaveError if the folder cannot be made.
         """
-        refuse_used(self.path, can_resume=self.exists)
-        make_folder(self.path)  # first, so that an error has this name, not that of a folder in it
-        make_folder(self.checkpoints)
+        make_folder(self.path)  # first, so that an error has this name, not that of a file in it
         write_file(self.path / "class_names.txt", "".join(f"{name}\n" for name in class_names))
         write_manifest(self.path / "train.csv", train)
         write_manifest(self.path / "val.csv", val)
@@ -99,8 +102,8 @@ class RunFolder:
         with contextlib.suppress(OSError):
             for name in _MADE:
                 (self.path / name).unlink(missing_ok=True)
-            self.checkpoints.rmdir()
-            self.path.rmdir()
+            if self.checkpoints.is_dir():
+                self.checkpoints.rmdir()
 
     def read(self) -> tuple[RunConfig, tuple[str, ...], tuple[Sample, ...], tuple[Sample, ...]]:
         """(config, class names, training samples, validation samples). Raises RunError if there is no run."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from evl.backbones import FrozenBackbone
-from evl.config import RunConfig
+from evl.config import DataConfig, RunConfig
 from evl.config import replace as replace_settings
 from evl.data.dataset import Files
 from evl.data.splits import make_files, num_workers
@@ -127,11 +127,13 @@ def open_store(config: RunConfig) -> tuple[RunConfig, FeatureStore]:
     refuse_differences(store, config)
     if "train" not in store.splits:
         raise StoreError(f"{path} has no training clips, only {', '.join(store.splits)}")
-    # the store decides the videos, but not how many of them may be damaged
-    data = store.description.config.data
-    own = {"features": str(path), "max_damaged_share": config.data.max_damaged_share}
-    videos = {name: getattr(data, name) for name in _VIDEOS}
-    return replace_settings(config, data={**videos, **own}), store
+    config = replace_settings(config, data={"features": str(path)})
+    return with_videos_of(store.description.config.data, config), store
+
+
+def with_videos_of(data: DataConfig, config: RunConfig) -> RunConfig:
+    """``config`` with the videos of ``data``: a store decides these, but not how many of them may be damaged."""
+    return replace_settings(config, data={name: getattr(data, name) for name in _VIDEOS})
 
 
 # the settings that decide which videos there are

@@ -1,13 +1,17 @@
 """evl export and evl import-release, and models used otherwise than they were trained."""
 
 import json
+import os
+import shutil
 
 import pytest
 import torch
 
 import evl
-from evl.saving import save_model
+from evl.errors import RunError, SaveError
+from evl.saving import VideoClassifier, save_model
 from tests.helpers import GOLDEN, run_command
+from tests.runtime.deaths import each_death
 from tests.saving.test_saved import make
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -114,3 +118,28 @@ def test_a_model_that_the_release_has_no_form_for(run, tmp_path):
     assert code == 1
     assert "no form for this model: it reads blocks [2, 4], not the last 2 of 5" in " ".join(err.split())
     assert not (tmp_path / "x.pth").exists()
+
+
+def test_an_export_that_died_is_made_again_and_two_at_once_are_refused(finished_run, tmp_path, monkeypatch):
+    """Dead at any call that changes the disk, the folder is not there or it is whole; the same command makes it."""
+    model, out = evl.load(finished_run), tmp_path / "doors"
+    for _ in each_death(lambda: evl.export(model, out)):
+        if out.exists():
+            with pytest.raises(SaveError, match="is there already"):
+                evl.export(model, out)
+        else:
+            evl.export(model, out)
+        assert sorted(os.listdir(out)) == ["README.md", "model.json", "model.safetensors"]
+        assert os.listdir(tmp_path) == ["doors"]
+        shutil.rmtree(out)
+    shutil.rmtree(out)  # of the one that did not die
+
+    def second(*arguments, **options):
+        with pytest.raises(RunError, match=f"doors: process {os.getpid()} on .* has been writing here since"):
+            evl.export(model, out)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(VideoClassifier, "save_pretrained", second)
+    with pytest.raises(KeyboardInterrupt):
+        evl.export(model, out)
+    assert not list(tmp_path.iterdir())

@@ -61,7 +61,7 @@ def test_a_folder_keeps_its_form(folder, tmp_path):
     out = tmp_path / "out"
     heard = []
     report = prepare(folder, out, SETTINGS, num_workers=2, progress=heard.append)
-    own = [".prepare.lock", "damaged.csv", "prepare.json", "prepare.jsonl"]
+    own = ["damaged.csv", "prepare.json", "prepare.jsonl"]
     assert files(out) == sorted([*COPIES, "labels.json", "train/list.TXT", *own])
     for name in COPIES:
         frames = read_frames(out / name, range(20))
@@ -197,9 +197,9 @@ def test_other_settings_sources_and_folders_are_refused(folder, tmp_path):
 def test_two_runs_in_one_folder_are_refused(folder, tmp_path):
     out = tmp_path / "out"
     prepare(folder, out, SETTINGS)
-    with open(out / ".prepare.lock", "w") as file:
+    with open(out / ".prepare.evl.lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(RunError, match="another evl prepare is writing"):
+        with pytest.raises(RunError, match="another process of evl is writing here"):
             prepare(folder, out, SETTINGS)
 
 

@@ -1,7 +1,9 @@
 """What extraction stores: training's own clips and evaluation's own views, refusals, damage, parts."""
 
 import csv
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections import namedtuple
@@ -353,3 +355,25 @@ def test_errors_are_for_people(tiny_config, tmp_path):
         with pytest.raises(EVLError):
             extract(replace(tiny_config, **change), tmp_path / "store")
     assert not (tmp_path / "store").exists()
+
+
+def test_two_processes_do_not_make_the_same_part(tiny_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(evl.extraction.work, "clips_per_shard", lambda size, options: 4)
+    refused = []
+
+    def beside(report):
+        for part in ((1, 2), (1, 1), (2, 3)):
+            with pytest.raises(RunError, match=f"store: process {os.getpid()} on .* has been writing here since"):
+                extract(tiny_config, tmp_path / "store", part=part)
+            refused.append(part)
+        with pytest.raises(KeyboardInterrupt):  # the other part may
+            extract(tiny_config, tmp_path / "store", part=(2, 2), progress=lambda report: signal.raise_signal(2))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extract(tiny_config, tmp_path / "store", part=(1, 2), progress=beside)
+    assert len(refused) == 3
+    assert not list((tmp_path / "store").glob(".*"))
+    (tmp_path / "store/.part-1-of-7.evl.lock").touch()  # of a dead process
+    assert extract(tiny_config, tmp_path / "store").is_complete
+    assert not list((tmp_path / "store").glob(".*"))

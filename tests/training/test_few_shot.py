@@ -115,6 +115,10 @@ def test_what_was_stopped_goes_on(config, tmp_path):
     assert (parts.protocol, parts.chance) == (whole.protocol, whole.chance)
     with pytest.raises(RunError, match="finished already"):
         few_shot(None, tmp_path / "parts", resume=True)
+    with pytest.raises(ConfigError, match="`shots`, `draws` cannot change when a run goes on"):
+        few_shot(config, tmp_path / "parts", shots=(1,), draws=3, resume="auto")
+    again = few_shot(config, tmp_path / "parts", shots=(1, 2, 3), draws=2, resume="auto")
+    assert [row.top1 for row in again.rows] == [row.top1 for row in whole.rows]
 
 
 def test_from_the_command_line(store, tmp_path, capsys):

@@ -244,7 +244,7 @@ def test_a_run_from_a_store_has_no_root():
 
     stored = replace(RunConfig(), data={"features": "/store"})
     with pytest.raises(ConfigError, match="opens no videos"):
-        _resumed(stored, ("data.root=/videos",))
+        _resumed(stored, stored.with_settings(("data.root=/videos",)))
 
 
 def test_the_folder_that_a_root_stands_for():

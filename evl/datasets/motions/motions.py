@@ -123,7 +123,7 @@ def _make(job: tuple[Path, str, int, int, list[tuple[str, str]]]) -> int:
     for index, (template, category) in enumerate(pairs, first):
         frames, rate_factor, _ = draw_motion(template, category, split, index, seed)
         data = encode(frames, rate_factor)
-        write_file(folder / f"{index:06d}.mp4", data, sync=False)
+        write_file(folder / f"{index:06d}.mp4", data, sync=False, one_of_many=True)
     return len(pairs)
 
 

@@ -10,6 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from evl.evaluation.metrics import find_metrics
 from evl.models import Classifier
 from evl.models.registry import reads_maps
 from evl.runtime.distributed import World, join_world
+from evl.runtime.out_folder import Resume, build_folder
 from evl.runtime.progress import Progress, Report
 from evl.saving import save_model
 from evl.store.store import FeatureStore
@@ -32,6 +34,7 @@ from evl.streams import Subset
 from evl.streams.cached import Cached
 from evl.training.few_shots.folder import FewShotFolder
 from evl.training.few_shots.report import FewShotResult, Shots, write_few_shot
+from evl.training.going_on import refuse_changes
 from evl.training.learner import Learner
 from evl.training.learners import Learners
 from evl.training.loop import fit
@@ -48,7 +51,7 @@ def few_shot(
     shots: Sequence[int] = (),
     draws: int = 5,
     keep_runs: bool = False,
-    resume: bool = False,
+    resume: Resume = False,
     device: str | None = None,
     progress: Report = lambda report: None,
 ) -> FewShotResult:
@@ -65,18 +68,26 @@ def few_shot(
         shots: the numbers K of training videos per class, rising.
         draws: how many times videos are drawn for each K.
         keep_runs: also save every model and its predictions.
-        resume: go on in ``out`` with the K that are not finished (``config`` None).
+        resume: True: go on in ``out`` with the K that are not finished (``config`` None); "auto": begin, or go on with
+            runs of the same settings.
         device: of the learners; None: as ``pick_device`` chooses.
         progress: called after every step.
     """
     folder = FewShotFolder(out)
-    with join_world(device) as world:
+    with join_world(device) as world, ExitStack() as held:
         done: list[Shots] = []
-        if resume:
-            config, shots, draws, keep_runs = folder.read()
+        goes_on = world.from_main(lambda: held.enter_context(folder.held(resume)))
+        if goes_on:
+            before = folder.read(resume == "auto")
             done = folder.rows()
-        config, store = _checked(config, shots, draws)
-        if not resume:
+            if config is None:
+                config, shots, draws, keep_runs = before
+        config, store = _checked(config or RunConfig(), shots, draws)
+        if goes_on:
+            asked = {"`shots`": tuple(shots), "`draws`": draws, "`keep_runs`": keep_runs}
+            others = {name: pair for name, *pair in zip(asked, before[1:], asked.values(), strict=True)}
+            refuse_changes(before[0], config, others=others)
+        else:
             world.only_main(lambda: folder.create(config, shots, draws, keep_runs))
         runs, rows = _Runs(config, store, world), list(done)
         for number, k in enumerate(shots):
@@ -93,7 +104,8 @@ def few_shot(
                 seconds.append(time.perf_counter() - started)
             evaluations = runs.judge(models, progress) if models else []
             for draw, model, evaluation in zip(mine, models, evaluations, strict=True) if keep_runs else ():
-                runs.keep(folder.path / "runs" / f"{k:02d}_shots_draw_{draw + 1}", k, draw, model, evaluation)
+                with build_folder(folder.path / "runs" / f"{k:02d}_shots_draw_{draw + 1}", replace=True) as own:
+                    runs.keep(own, k, draw, model, evaluation)
             scores = [evaluation.metrics.values() for evaluation in evaluations]
             results = dict(zip(mine, zip(scores, seconds, strict=True), strict=True))
             for others in world.gather(results):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,15 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from evl.config import RunConfig
 from evl.errors import RunError
-from evl.runtime.files import (
-    append_json,
-    expand_home,
-    make_folder,
-    parse_yaml,
-    read_json_lines,
-    refuse_used,
-    write_file,
-)
+from evl.runtime.files import append_json, expand_home, parse_yaml, read_json_lines, write_file
+from evl.runtime.out_folder import Resume, hold_folder
 from evl.training.few_shots.report import Shots
 
 _SETTINGS, _ROWS = "few_shot.yaml", "rows.jsonl"
@@ -36,20 +30,22 @@ class FewShotFolder:
     def __init__(self, path: str | Path):
         self.path = expand_home(Path(path))
 
-    @property
-    def _is_begun(self) -> bool:
-        return (self.path / _SETTINGS).is_file() and not (self.path / "shots.json").is_file()
+    def held(self, resume: Resume) -> AbstractContextManager[bool]:
+        """Holds the folder while runs are made in it (``hold_folder``); gives whether to go on with those there."""
+        return hold_folder(self.path, resume, is_begun=lambda: self._is_begun(resume == "auto"))
+
+    def _is_begun(self, or_finished: bool) -> bool:
+        return (self.path / _SETTINGS).is_file() and (or_finished or not (self.path / "shots.json").is_file())
 
     def create(self, config: RunConfig, shots: Sequence[int], draws: int, keep_runs: bool) -> None:
-        """Makes the folder and writes ``few_shot.yaml``. Raises RunError if the folder is in use."""
-        refuse_used(self.path, can_resume=self._is_begun)
-        make_folder(self.path)
+        """Writes ``few_shot.yaml``."""
         content = {"shots": list(shots), "draws": draws, "keep_runs": keep_runs, "config": config.to_dict()}
         write_file(self.path / _SETTINGS, yaml.safe_dump(content, sort_keys=False))
 
-    def read(self) -> tuple[RunConfig, tuple[int, ...], int, bool]:
-        """(config, shots, draws, keep_runs) of these runs. Raises RunError if there are no unfinished runs."""
-        if not self._is_begun:
+    def read(self, or_finished: bool) -> tuple[RunConfig, tuple[int, ...], int, bool]:
+        """(config, shots, draws, keep_runs) of these runs. Raises RunError if there are none, or only finished ones
+        without ``or_finished``."""
+        if not self._is_begun(or_finished):
             done = "is finished already" if (self.path / "shots.json").is_file() else "has no runs to go on with"
             raise RunError(f"{self.path} {done}; start anew, with another `out`")
         try:

@@ -114,9 +114,9 @@ def write_few_shot(result: FewShotResult, config: RunConfig) -> None:
         "damaged": result.damaged,
         "config": config.to_dict(),
     }
-    write_json(result.folder / "shots.json", content)
     with drawing(result.folder / "shots.png"):
         _draw(result)
+    write_json(result.folder / "shots.json", content)  # last: its presence says that all is there
 
 
 def _draw(result: FewShotResult) -> None:

@@ -6,6 +6,7 @@ import logging
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,8 +26,10 @@ from evl.evaluation.stored import encoder_for
 from evl.models.registry import reads_maps, taps_of
 from evl.runtime.distributed import World, join_world
 from evl.runtime.files import nearest_existing
+from evl.runtime.out_folder import Resume, build_folder
 from evl.runtime.progress import Report
 from evl.saving import backbone_to_start, build_classifier
+from evl.training.going_on import refuse_changes
 from evl.training.keeper import RunKeeper
 from evl.training.learner import Learner
 from evl.training.learners import Learners, with_taps
@@ -59,7 +62,7 @@ def sweep(
     grid: Sequence[str],
     out: str | Path,
     *,
-    resume: bool = False,
+    resume: Resume = False,
     device: str | None = None,
     progress: Report = lambda report: None,
     together: int | None = None,
@@ -69,43 +72,45 @@ def sweep(
 
     ``out`` gets a run folder per learner (``learners/000`` …), ``best``, ``sweep.json``, ``sweep.csv``, ``sweep.png``.
     Only the chosen learner is judged on the test split, once, if there is one. After Ctrl-C a checkpoint is saved and
-    Interrupted is raised. Raises errors of ``evl.errors``.
+    Interrupted is raised. Raises errors of ``evl.errors``;
+    FinishedError if there is nothing left to do.
 
     Args:
         config: the store or the videos, and all settings that do not vary.
         grid: ``section.field=value,value,…`` (``grid.expand``).
         out: folder of the sweep.
-        resume: go on in ``out`` from its newest checkpoint (``config`` None, ``grid`` empty).
+        resume: True: go on in ``out`` from its newest checkpoint (``config`` None, ``grid`` empty); "auto": begin, or
+            go on with a sweep of the same settings.
         device: of encoder and learners; None: as ``pick_device`` chooses.
         progress: called after every step.
         together: see ``Learners``.
         keep_predictions: write the predictions of all learners, not only of the chosen one.
     """
     folder = SweepFolder(out)
-    if resume:
-        config, grid, keep_predictions = folder.read()
-    wanted = expand(config or RunConfig(), grid)  # raises for a wrong grid before anything is read
-    if not resume:
-        folder.refuse_used()
-    with join_world(device) as world:
+    with join_world(device) as world, ExitStack() as held:
         if world.size > 1:
             raise ConfigError(
                 "a sweep runs in one process: leave torchrun out, or start several sweeps with parts of the grid"
             )
+        goes_on = held.enter_context(folder.held(resume))
+        if goes_on:
+            config, grid, keep_predictions = _as_begun(folder, config, grid, keep_predictions)
+            folder.refuse_finished()
+        wanted = expand(config or RunConfig(), grid)  # what can be refused is refused before anything is read
         data, points = _prepare(wanted, world)
         every = [_make_learner(point, data) for point in points]
         learners = Learners(every, together=together)
         _announce(learners, data)
         if data.source.features is None:
             announce_material((*data.source.samples["train"], *data.source.samples["val"]), data.config)
-        if not resume:
+        if not goes_on:
             _refuse_full_disk(learners, folder.path)
             folder.create(config or RunConfig(), grid, keep_predictions)
         started = time.perf_counter()
         damaged: dict[str, str] = {}
         stream, training = data.source.training(), data.config.training
         keeper = RunKeeper(
-            folder.run, data.config, stream, world, damaged, resume=resume, log_curve=False, keep_last=1,
+            folder.run, data.config, stream, world, damaged, resume=goes_on, log_curve=False, keep_last=1,
             progress=progress,
         )  # fmt: skip
         try:
@@ -122,7 +127,7 @@ def sweep(
             where = str(stop) or "stopped while judging"
             raise Interrupted(f"{where}; a checkpoint is saved") from None
         except BaseException:
-            if not resume:
+            if not goes_on:
                 folder.remove_if_unused(has_learned=any(learner.num_clips for learner in every))
             raise
         result = replace(
@@ -132,6 +137,18 @@ def sweep(
         _save_all(every, data, folder.path, result, keep_predictions)
         folder.finish()
     return result
+
+
+def _as_begun(
+    folder: SweepFolder, config: RunConfig | None, grid: Sequence[str], keep_predictions: bool
+) -> tuple[RunConfig, Sequence[str], bool]:
+    """What was asked for when the sweep was begun, but for settings that may change. ``config``: None for all of it."""
+    before = folder.read()
+    if config is None:
+        return before
+    others = {"`grid`": (before[1], list(grid)), "`keep_predictions`": (before[2], keep_predictions)}
+    refuse_changes(before[0], config, others=others)
+    return config, grid, keep_predictions
 
 
 def _judged(points, learners: Sequence[Learner], data: _Data, out: Path, progress) -> SweepResult:
@@ -232,11 +249,10 @@ def _save_learners(
 ) -> tuple:
     """Writes a run folder for each learner that was not dropped. Returns the arguments that all of them share."""
     every = (data.source.samples, data.missing, data.source.features)
-    for name in ("learners", "best"):  # half written by a sweep that was killed here
-        shutil.rmtree(out / name, ignore_errors=True)
     for number, (learner, evaluation) in enumerate(zip(learners, evaluations, strict=True)):
         if learner.problem is None:
-            save_learner(out / "learners" / f"{number:03d}", learner, evaluation, *every, predictions=predictions)
+            with build_folder(out / "learners" / f"{number:03d}", replace=True) as own:
+                save_learner(own, learner, evaluation, *every, predictions=predictions)
     return every
 
 
@@ -244,7 +260,8 @@ def _save_all(learners: Sequence[Learner], data: _Data, out: Path, result: Sweep
     evaluations = {learner.number: learner.evaluation for learner in result.ranked}
     every = _save_learners(learners, [evaluations[n] for n in range(len(learners))], data, out, keep_predictions)
     best = result.best.number
-    save_learner(out / "best", learners[best], evaluations[best], *every, sweep=result, predictions=True)
+    with build_folder(out / "best", replace=True) as chosen:
+        save_learner(chosen, learners[best], evaluations[best], *every, sweep=result, predictions=True)
     write_sweep(out, result)
 
 
