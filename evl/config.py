@@ -43,14 +43,7 @@ Many = Annotated[int, Field(gt=0, le=1_000_000)]
 NotNegative = Annotated[int, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
-
-
-def _known_decoder(name: str) -> str:
-    find_decoder(name)  # ValueError
-    return name
-
-
-DecoderName = Annotated[str, AfterValidator(_known_decoder)]
+DecoderName = Annotated[str, AfterValidator(lambda name: find_decoder(name) and name)]  # or ValueError
 ImportPaths = Annotated[tuple[str, ...], BeforeValidator(lambda paths: (paths,) if isinstance(paths, str) else paths)]
 FilePath = Annotated[str, AfterValidator(expand_home)]  # ~ is the home folder
 

@@ -72,14 +72,11 @@ Settings = Annotated[
 Resume = Annotated[
     str | None,
     typer.Option(
-        "--resume",
-        metavar="[=auto]",
-        callback=_resume,
-        show_default=False,
+        "--resume", metavar="[=auto]", callback=_resume, show_default=False,
         help="Go on with what is in --out, from its newest checkpoint. With =auto: begin, or go on if something is "
         "there that was begun with the same settings.",
     ),
-]
+]  # fmt: skip
 
 # which labelled videos
 Root = Annotated[

@@ -51,7 +51,7 @@ def test_other_sizes(run, finished_run, videos, tmp_path):
     assert code == 0, err
     assert json.loads(out)["protocol"].startswith("5x")
     code, _, err = run("predict", finished_run, video, "--image-size", "big")
-    assert code == 1
+    assert code == 2
     assert "expected a side, such as 336, or HxW" in err
 
 
