@@ -101,12 +101,12 @@ def test_classes_that_are_called_like_splits(tmp_path, files):
 def test_what_is_unclear_is_an_error_with_ways_out(tmp_path, files, sentence):
     make(tmp_path, *files)
     for options in ({}, {"layout": "folder"}):
-        with pytest.raises(DataError, match=f"{sentence}.*data.layout=classes.*manifest") as caught:
+        with pytest.raises(DataError, match=f"{sentence}.*layout=classes.*manifest") as caught:
             read_manifest(tmp_path, **options)
     # each way out is one
     assert splits(tmp_path, layout="classes") == {"all": sorted({file.split("/")[0] for file in files})}
     if "one by one" in str(caught.value):
-        given = re.search(r"--data (\S+) --set data.val_path=(\S+)\)", str(caught.value))
+        given = re.search(r"`data=(\S+)` and `data.val_path=(\S+)`\)", str(caught.value))
         assert [splits(folder) for folder in given.groups()] == [{"all": ["a"]}] * 2
 
 

@@ -129,7 +129,7 @@ def test_missing_videos_are_left_out_and_listed(tiny_config, tmp_path, videos, c
 def test_all_missing_is_an_error_that_names_the_root(tiny_config, tmp_path, videos):
     (tmp_path / "list.csv").write_text("path,label\n" + "".join(f"gone{i}.mp4,{'ab'[i % 2]}\n" for i in range(10)))
     config = replace(tiny_config, data={"path": str(tmp_path / "list.csv")})
-    with pytest.raises(DataError, match=r"all 10 videos are missing, such as .*gone0\.mp4.*data\.root"):
+    with pytest.raises(DataError, match=r"all 10 videos are missing, such as .*gone0\.mp4.*`root`"):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     (tmp_path / "val.csv").write_text("path,label\ngone.mp4,dark\n")

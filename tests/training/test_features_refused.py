@@ -89,7 +89,7 @@ def test_options_that_a_store_would_ignore_are_refused(config, tmp_path, capsys)
         ((*from_store, "--keep-runs"), "--keep-runs goes with --shots"),
         (
             (*from_store, "--set", "data.path=/nonexistent", "data.val_fraction=0.9", "training.steps=1"),
-            "leave out data.path, data.val_fraction, or go without --features",
+            "leave out data.path, data.val_fraction, or read the videos instead",
         ),
         (("sweep", *from_store[1:], "--set", "data.layout=folder"), "leave out data.layout"),
         (
