@@ -52,7 +52,7 @@ def test_a_new_decoder(videos, tmp_path, monkeypatch, run):
     run_alone("train", "--data", videos, "--out", tmp_path / "run", "--set", *SMALL, *own)
     video = next((videos / "bright").iterdir())
     said = json.loads(run("predict", tmp_path / "run", video, "--json"))
-    wrong = run("predict", tmp_path / "run", video, path=tmp_path, code=1)
+    wrong = run("predict", tmp_path / "run", video, path=tmp_path, code=2)
     assert "Python finds no module new_decoder" in wrong
     assert "PYTHONPATH" in wrong
 
@@ -77,10 +77,10 @@ def test_a_new_encoder(videos, tmp_path, monkeypatch, run):
     scores = json.loads(run("predict", tmp_path / "run", video, "--json"))
     assert "Python finds no module new_encoder" in run("predict", tmp_path / "run", video, path=tmp_path, code=1)
     said = run(
-        "train", "--data", videos, "--out", tmp_path / "odd", "--set", *settings, own[0], "clip.num_frames=3", code=1
+        "train", "--data", videos, "--out", tmp_path / "odd", "--set", *settings, own[0], "clip.num_frames=3", code=2
     )
     assert "take a multiple of 2" in said
-    said = run("extract", "--data", videos, "--out", tmp_path / "store", "--set", *settings, *own, code=1)
+    said = run("extract", "--data", videos, "--out", tmp_path / "store", "--set", *settings, *own, code=2)
     assert "train on the videos instead" in said
 
     monkeypatch.syspath_prepend(str(EXAMPLES))
@@ -111,7 +111,7 @@ def test_a_new_metric(videos, tmp_path, monkeypatch, run):
     best = json.loads((tmp_path / "run/best/model.json").read_text())["scores"]
     assert best["calibration_error"] == min(errors)
     judged = ("evaluate", tmp_path / "run", "--out", tmp_path / "judged", "--json")
-    wrong = run(*judged, path=tmp_path, code=1)
+    wrong = run(*judged, path=tmp_path, code=2)
     assert "evaluation.metrics=new_metric:calibration_error: Python finds no module new_metric" in wrong
     assert "worst_class" not in json.loads(run(*judged, "--metric", "top1", path=tmp_path))  # the way out
     found = json.loads(run(*judged, "--metric", "new_metric:worst_class"))

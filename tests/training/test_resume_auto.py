@@ -96,6 +96,7 @@ def test_beside_a_living_run_nothing_goes_on(tiny_config, tmp_path):
     assert all(f"process {os.getpid()} on" in problem for problem in problems[:2])
 
 
+@pytest.mark.slow
 def test_a_run_that_dies_while_its_folder_is_begun_is_begun_again(tiny_config, tmp_path, monkeypatch):
     """At every moment of it; what is there then is what an undisturbed one makes."""
     monkeypatch.setattr("evl.training.run_folder.environment", dict)

@@ -327,7 +327,7 @@ def test_a_model_cast_to_bfloat16_keeps_its_hash(tiny_config, tmp_path):
     assert one.backbone.weights_hash != before
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_signals_to_the_whole_group_save_a_checkpoint(tiny_config, tmp_path, number):
     """What a terminal or a batch system does, with workers, as early as can be."""
     config = replace(
