@@ -80,7 +80,7 @@ def test_a_new_encoder(videos, tmp_path, monkeypatch, run):
         "train", "--data", videos, "--out", tmp_path / "odd", "--set", *settings, own[0], "clip.num_frames=3", code=2
     )
     assert "take a multiple of 2" in said
-    said = run("extract", "--data", videos, "--out", tmp_path / "store", "--set", *settings, *own, code=2)
+    said = run("extract", "--data", videos, "--out", tmp_path / "store", "--set", *settings, *own, code=1)
     assert "train on the videos instead" in said
 
     monkeypatch.syspath_prepend(str(EXAMPLES))
