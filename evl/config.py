@@ -87,7 +87,7 @@ class ModelConfig:
     num_queries: Few = 1
     query_init: Literal["zero", "normal"] = "normal"
     probe_blocks: Few | None = None  # of the attentive probe; None: 4, as V-JEPA 2; 1: the readout alone
-    probe_positions: bool | None = None  # whether it is told when and where tokens are; None: yes
+    probe_positions: bool | None = None  # whether tokens get their place and time; None: yes
     # training starts at the zero-shot logits, and learns what to add to them; needs a backbone with a text tower
     zero_shot_start: bool = False
     prompts: tuple[str, ...] = PROMPTS  # of zero-shot; {} stands for the class name

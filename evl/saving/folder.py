@@ -68,7 +68,7 @@ def what_cannot_be(card: ModelCard) -> list[str]:
         f"interpolation {pre.interpolation!r}": pre.interpolation not in ("bilinear", "bicubic"),
         f"mean {pre.mean}": not all(map(math.isfinite, pre.mean)),
         f"std {pre.std}": not all(math.isfinite(one) and one > 0 for one in pre.std),
-        "a class name that stands there twice": len(set(names)) != len(names),
+        "a class name twice": len(set(names)) != len(names),
         "a class name that is no text": any("\ud800" <= sign <= "\udfff" for name in names for sign in name),
     }
     return [what for what, is_wrong in wrong.items() if is_wrong]

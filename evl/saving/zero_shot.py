@@ -38,7 +38,7 @@ def zero_shot(
         raise ConfigError("a class name is empty")
     spoken = [" ".join(name.replace("_", " ").split()) for name in names]
     if twice := next((name for name in spoken if spoken.count(name) > 1), None):
-        raise ConfigError(f"the class name {twice!r} stands there twice, as a text tower reads it")
+        raise ConfigError(f"the class name {twice!r} is given twice, as a text tower reads it")
     if isinstance(backbone, str):
         backbone = parse_backbone(backbone)
     if weights is not None:

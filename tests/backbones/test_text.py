@@ -323,8 +323,8 @@ def test_class_names_that_cannot_be(tmp_path):
     for names, sentence in (
         ("a, b", "a list of them"),
         (("a",), "at least two"),
-        (("a", "b", "a"), "'a' stands there twice"),
-        (("a b", "a_b"), "'a b' stands there twice"),
+        (("a", "b", "a"), "'a' is given twice"),
+        (("a b", "a_b"), "'a b' is given twice"),
         (("a", " "), "empty"),
     ):
         with pytest.raises(ConfigError, match=sentence):

@@ -126,7 +126,7 @@ def test_a_saved_model_is_the_same(archive, tmp_path, monkeypatch):
             1,
             "holds a model already",
         ),
-        (["predict", "--zero-shot", "a, " * 200, "--backbone", "{archive}", "{videos}"], 2, "'a' stands there twice"),
+        (["predict", "--zero-shot", "a, " * 200, "--backbone", "{archive}", "{videos}"], 2, "'a' is given twice"),
         (["evaluate"], 2, "expected the folder of a run"),
         (["evaluate", "{run}", "--prompt", "{{}}"], 2, "go with --zero-shot"),
         (["evaluate", "--zero-shot", "--backbone", "{archive}"], 2, "--data"),

@@ -49,7 +49,7 @@ def of_config(card, section, fields):
         (lambda card: of_config(card, "data", {"group_by": "(a{99999999999})"}), "group_by must be"),
         (lambda card: of_config(card, "model", {"zero_shot_start": True}), "no class vectors (zero_shot.text)"),
         (lambda card: of_config(card, "model", {"decoder": "zero_shot"}), "no class vectors (decoder.text)"),
-        (lambda card: card | {"class_names": ["a", "a", "b"]}, "stands there twice"),
+        (lambda card: card | {"class_names": ["a", "a", "b"]}, "a class name twice"),
         (lambda card: card | {"class_names": ["a", "b"]}, "does not fit this model"),
         (lambda card: card | {"backbone_hash": "0"}, "other backbone weights"),
     ],
