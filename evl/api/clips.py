@@ -17,6 +17,7 @@ from evl.config import BackboneConfig, RunConfig
 from evl.data.dataset import EvaluationViews, TrainingClips
 from evl.data.manifests.labels import sort_labels
 from evl.data.manifests.manifest import Manifest
+from evl.data.manifests.paths import labeled_videos_at
 from evl.data.splits import find_splits, make_files
 from evl.errors import ConfigError, DataError, VideoError
 from evl.evaluation.evaluate import labels_of
@@ -67,7 +68,8 @@ class ClipDataset(Dataset):
     the division of videos without splits. A video that cannot be read raises VideoError when it is asked for.
 
     Args:
-        data: a folder with a folder per class, a data set, a list of videos, or samples.
+        data: a folder with a folder per class, a data set, a list of videos, or samples. A file in place of a sample
+            has the name of its folder as label.
         model: a model, or the folder of a run: its clips, pixels and class names; or an encoder: its name, or one that
             was made.
         split: train, val or test; samples are taken as they are.
@@ -78,7 +80,7 @@ class ClipDataset(Dataset):
 
     def __init__(
         self,
-        data: str | os.PathLike | Iterable[Sample],
+        data: str | os.PathLike | Iterable[Sample | str | os.PathLike],
         model: VideoClassifier | FrozenBackbone | BackboneConfig | str | os.PathLike,
         split: str = "train",
         *,
@@ -132,9 +134,9 @@ class ClipDataset(Dataset):
         if isinstance(data, Manifest):
             return tuple(data.splits[choose_split(data, split)]), tuple(names or data.class_names)
         if not isinstance(data, str | os.PathLike | Mapping):
-            samples = tuple(data)
-            if not samples or not all(isinstance(one, Sample) for one in samples):
-                raise DataError(f"data {samples!r:.60}: expected a path, or a list of evl.types.Sample")
+            samples = labeled_videos_at(data)
+            if not samples:
+                raise DataError("data: the list of videos is empty")
             return samples, tuple(names or sort_labels({sample.label for sample in samples}))
         found = find_splits(self.config, test=split == "test")
         if not found.splits.get(split):

@@ -13,6 +13,7 @@ from evl.data.dataset import Files
 from evl.data.groups import with_groups
 from evl.data.manifests.labels import clean_label
 from evl.data.manifests.manifest import Manifest, read_manifest
+from evl.data.manifests.paths import labeled_videos_at
 from evl.data.moved import describe_gone, gone_samples, moved_samples, old_root
 from evl.data.splits import announce_notices
 from evl.errors import ConfigError, DataError, StoreError
@@ -32,7 +33,7 @@ AnyPath = str | os.PathLike
 
 def evaluate(
     model: VideoClassifier | AnyPath,
-    data: AnyPath | Manifest | FeatureStore | Iterable[Sample] | None = None,
+    data: AnyPath | Manifest | FeatureStore | Iterable[Sample | AnyPath] | None = None,
     *,
     split: str | None = None,
     root: AnyPath | None = None,
@@ -58,7 +59,8 @@ def evaluate(
 
     Args:
         model: a model, or the folder of a run (or owner/name on the hub), which ``evl.load`` loads with ``sizes``.
-        data: a folder, data set or list of videos; samples; or a store of features. None: the run's own videos.
+        data: a folder, data set or list of videos; samples, or files in folders of their classes; or a store of
+            features. None: the run's own videos.
         split: the split of ``data``; None: test, else val, all, train; of a run's own videos val.
         root, layout, split_number: as for ``evl.read_manifest``.
         num_clips, num_crops, batch_size, precision: None for the model's own; a store has its own views.
@@ -117,9 +119,7 @@ def _samples(run: RunFolder | None, data, split: str | None, **options) -> tuple
     if data is None:
         return _own_samples(run, split or "val", options["root"])
     if not isinstance(data, str | os.PathLike | Manifest):
-        if isinstance(data, bytes) or not isinstance(data, Iterable):
-            raise DataError(f"data {data!r:.60}: expected a path, or a list of evl.types.Sample")
-        return tuple(data)  # which are looked at where they are judged
+        return labeled_videos_at(data)
     manifest = data if isinstance(data, Manifest) else read_manifest(data, **options)
     manifest.require_videos()
     announce_notices(manifest)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from evl.api.models import open_model, workers_for
-from evl.data.manifests.paths import AnyPath, videos_at
+from evl.data.manifests.paths import AnyPath, Videos, videos_at
 from evl.inference.predictor import Predictions, predict_videos
 from evl.runtime.progress import Report, counting, showing
 from evl.saving import VideoClassifier
@@ -13,7 +11,7 @@ from evl.saving import VideoClassifier
 
 def predict(
     model: VideoClassifier | AnyPath,
-    paths: AnyPath | Iterable[AnyPath],
+    paths: Videos,
     *,
     num_clips: int | None = None,
     num_crops: int | None = None,
@@ -30,7 +28,8 @@ def predict(
 
     Args:
         model: a model, or the folder of a run (or owner/name on the hub), which ``evl.load`` loads with ``sizes``.
-        paths: one or several files, folders (all videos in them), and manifests (every row, a file or a part of one).
+        paths: one or several files, folders (all videos in them), manifests (every row, a file or a part of one), and
+            samples.
         num_clips, num_crops, batch_size: None for the model's own.
         num_workers: processes that read videos; None: one a core, but 0 for a few videos.
         wait_seconds: wait for files that are still being written, at most so long; None: do not wait.

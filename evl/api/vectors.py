@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from evl.backbones import FrozenBackbone, parse_backbone
 from evl.config import BackboneConfig, RunConfig
 from evl.config import replace as replace_settings
 from evl.data.manifests.manifest import Manifest, read_manifest
-from evl.data.manifests.paths import AnyPath, videos_at
+from evl.data.manifests.paths import AnyPath, Videos, videos_at
 from evl.errors import ConfigError, DataError, SaveError, plural
 from evl.evaluation import (
     NeighborScores,
@@ -32,9 +31,8 @@ from evl.runtime.progress import Report, counting, showing
 from evl.saving import VideoClassifier, build_classifier
 from evl.saving.hub import is_hub_id
 from evl.store.store import FeatureStore
-from evl.types import Sample
 
-Data = AnyPath | Iterable[AnyPath] | Iterable[Sample] | Manifest | FeatureStore
+Data = Videos | Manifest | FeatureStore
 NO_CLASSES = ("unused", "head")  # of a model whose head is never asked
 
 
@@ -136,7 +134,7 @@ def embed_videos(
     else:
         if split is not None or root is not None:
             raise ConfigError("split and root go with labeled videos: say labeled=True, or leave them out")
-        samples = _given(data)
+        samples = videos_at(data)
         splits = [None] * len(samples)
     model, has_learned = _model(model, store, device, sizes)
     pool = pool or ("query" if has_learned else "mean")
@@ -173,14 +171,6 @@ def _refuse_out(out: Path, data: Any) -> None:
     written = {out.resolve(), out.with_suffix(".videos.csv").resolve()}
     if isinstance(data, str | os.PathLike) and Path(data).resolve() in written:
         raise SaveError(f"{out}: would be written over the list of videos; choose another `out`")
-
-
-def _given(data) -> Sequence[Sample]:
-    if not isinstance(data, AnyPath) and isinstance(data, Iterable):
-        data = list(data)
-        if data and all(isinstance(one, Sample) for one in data):
-            return data
-    return videos_at(data)
 
 
 def _listed(data, root, split: str | None):

@@ -215,3 +215,14 @@ class EvaluationViews(_SampleDataset):
         views = evaluation_views(clip.frames, self.plan.places(clip.known), self.num_crops, self.preprocessing)
         num_valid = self.plan.num_valid(clip.known) * self.num_crops
         return Item(index, self._label(index), views, num_valid=num_valid, length=_length(clip))
+
+
+@dataclass(frozen=True)
+class ReadViews(Dataset):
+    """``dataset[index]`` -> Item with the views (V,T,C,H,W) of a video that was read before."""
+
+    samples: Sequence[Sample]
+    views: Sequence[Tensor]
+
+    def __getitem__(self, index: int) -> Item:
+        return Item(index, None, self.views[index])

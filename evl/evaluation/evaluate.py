@@ -14,6 +14,7 @@ from evl.config import RunConfig
 from evl.data.dataset import Files
 from evl.data.groups import describe_groups
 from evl.data.manifests.labels import clean_label
+from evl.data.manifests.paths import Videos, labeled_videos_at
 from evl.data.moved import NO_FILE
 from evl.errors import DataError
 from evl.evaluation.metrics import METRICS, Judged, Metric, Metrics, compute_metrics, find_metrics, require_metric
@@ -61,7 +62,7 @@ class Evaluation:
 
 def evaluate(
     model: Classifier,
-    samples: Sequence[Sample],
+    samples: Videos,
     *,
     num_clips: int | None = None,
     num_crops: int | None = None,
@@ -77,16 +78,12 @@ def evaluate(
     """Predicts every sample once and counts. Raises DataError where a label is none of the model's class
     names.
 
-    Views are the model's own unless given; ``files``: the samples', if they were read before. ``metrics``: see
-    ``evaluate_views``. ``trained_on``: the protocol then says whether groups of ``samples`` are among theirs.
+    A file in place of a sample has the name of its folder as label. Views are the model's own unless given; ``files``:
+    the samples', if they were read before. ``metrics``: see ``evaluate_views``. ``trained_on``: the protocol then says
+    whether groups of ``samples`` are among theirs.
     Under torchrun every process gets the same, whole result.
     """
-    samples = samples if isinstance(samples, str | bytes) else tuple(samples)
-    if not all(isinstance(sample, Sample) for sample in samples):
-        raise DataError(
-            f"expected a list of evl.types.Sample, got {type(samples).__name__} {samples!r:.60}; a folder or list of "
-            "videos becomes one by evl.read_manifest(path).samples"
-        )
+    samples = labeled_videos_at(samples)
     stream = views_for(
         model,
         samples,

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evl.data.manifests.paths import Videos
 from evl.errors import ConfigError
+from evl.inference.predictor import stream_of
 from evl.inference.reading import Reader, evaluating, evaluation_of, read
 from evl.models import Classifier, MeanPool
 from evl.runtime.distributed import World
@@ -34,7 +36,7 @@ class Embeddings:
 
 def embed(
     model: Classifier,
-    stream: Stream,
+    stream: Stream | Videos,
     *,
     pool: Pool = "query",
     batch_size: int | None = None,
@@ -42,8 +44,10 @@ def embed(
 ) -> Embeddings:
     """Computes one vector per video: the mean of ``vectors_of`` over the video's views.
 
-    ``stream`` gives views on the model's encoder, such as the stream from ``views_for``. Labels are ignored.
+    ``stream`` gives views on the model's encoder, such as the stream from ``views_for``. In its place there may be
+    videos: samples, files, folders and manifests, one or several. Labels are ignored.
     """
+    stream = stream_of(model, stream)
     reader = Reader(lambda features: vectors_of(model, features, pool), model.encoder.taps)
     with evaluating([model]):
         (vectors,), damaged = read(

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from evl.data.dataset import EvaluationViews, Files
-from evl.data.manifests.paths import AnyPath
-from evl.errors import VideoError
+from evl.data.manifests.paths import AnyPath, Videos, is_one_video, videos_at
+from evl.errors import ConfigError, VideoError
 from evl.inference.reading import card_of, device_of, evaluating, evaluation_of, judging_precision, read, scores_of
 from evl.inference.waiting import wait_until_complete
 from evl.models import Classifier
 from evl.runtime.distributed import World
-from evl.runtime.files import expand_home
 from evl.streams import Stream, Views
-from evl.streams.live import Live, video_views
+from evl.streams.live import Live, video_views, views_in_memory
 from evl.types import Prediction, Sample
 
 
@@ -42,7 +41,7 @@ class Predictions:
 
 def predict_videos(
     model: Classifier,
-    samples: Sequence[Sample],
+    videos: Videos,
     *,
     num_clips: int | None = None,
     num_crops: int | None = None,
@@ -51,9 +50,10 @@ def predict_videos(
     wait_seconds: float | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> Predictions:
-    """Predicts ``samples``, whose labels are ignored.
+    """Predicts samples, whose labels are ignored, or videos by their paths.
 
     Args:
+        videos: samples, files, folders and manifests, one or several.
         num_clips, num_crops: the views of each video; None for those of the model's card.
         batch_size: videos at a time; None for that of the model's card.
         num_workers: processes that decode; 0 decodes in this process.
@@ -61,6 +61,7 @@ def predict_videos(
             complete by then are in ``damaged``.
         progress: ``progress(n)`` is called with the number of newly finished videos.
     """
+    samples = videos_at(videos)
     incomplete: dict[str, str] = {}
     if wait_seconds is not None:
         incomplete = wait_until_complete([sample.path for sample in samples], wait_seconds)
@@ -77,7 +78,7 @@ def predict_videos(
 
 def views_for(
     model: Classifier,
-    samples: Sequence[Sample],
+    videos: Videos,
     labels: Sequence[int] | None = None,
     *,
     num_clips: int | None = None,
@@ -86,8 +87,9 @@ def views_for(
     precision: str | None = None,
     files: Files | None = None,
 ) -> Live:
-    """A stream of all views of ``samples`` for ``model``: decoded, normalized, and encoded by its backbone.
+    """A stream of all views of ``videos`` for ``model``: decoded, normalized, and encoded by its backbone.
 
+    ``videos``: samples, files, folders and manifests, one or several. ``labels``: the class number of each sample.
     ``files``: those of the samples, if they exist already; otherwise samples are verified if there are ``labels``.
     ``precision``: None for that of the model's training (fp32 instead of fp16 on a CPU). Raises ConfigError if the
     model has no backbone, or for a wrong number of clips or crops.
@@ -95,29 +97,48 @@ def views_for(
     card = card_of(model)
     counts = evaluation_of(model, num_clips=num_clips, num_crops=num_crops)
     views = Views(counts.num_clips, counts.num_crops, judging_precision(model, precision))
-    files = files or Files(samples, verify=labels is not None)
+    files = files or Files(videos_at(videos), verify=labels is not None)
     return video_views(
         model.require_backbone(), files, labels, card.config.clip, card.preprocessing, views, num_workers=num_workers
     )
 
 
+def stream_of(model: Classifier, videos: Stream | Videos) -> Stream:
+    """The stream itself, or the stream ``views_for(model, videos)``."""
+    return videos if hasattr(videos, "encoder") else views_for(model, videos)
+
+
 def read_views_of(
-    model: Classifier, path: AnyPath, *, num_clips: int | None = None, num_crops: int | None = None
+    model: Classifier, video: AnyPath | Sample, *, num_clips: int | None = None, num_crops: int | None = None
 ) -> Tensor:
-    """Reads the views of one file for ``model``: normalized float32 (V,T,C,H,W). Raises VideoError."""
-    card, path = card_of(model), expand_home(os.fsdecode(path))
+    """Reads the views of one video for ``model``: normalized float32 (V,T,C,H,W). Raises VideoError."""
+    if not is_one_video(video):
+        raise ConfigError(f"{video!r:.60}: expected one video; read the views of several one by one")
+    card, files = card_of(model), Files(videos_at(video), verify=False)
     views = evaluation_of(model, num_clips=num_clips, num_crops=num_crops)
     counts = dict(num_clips=views.num_clips, num_crops=views.num_crops)
-    files = Files([Sample(path)], verify=False)
     item = EvaluationViews(files, None, card.config.clip, card.preprocessing, **counts)[0]
     if item.problem is not None:
-        raise VideoError(path, item.problem)
+        raise VideoError(files.samples[0].name, item.problem)
     return item.pixels
+
+
+def scores_of_views(model: Classifier, views: Tensor) -> Tensor:
+    """Scores (Y) in double, on the CPU, of the views (V,T,C,H,W) of one video: those of ``predict_videos``.
+
+    They are computed as there: in evaluation mode, on the model's device, in the precision of its training. Raises
+    ConfigError for views of another shape, DataError for scores that are not finite.
+    """
+    if views.ndim != 5 or not len(views):
+        raise ConfigError(f"views of shape {tuple(views.shape)}; expected (V,T,C,H,W), the views of one video")
+    stream = views_in_memory(model.require_backbone(), views, card_of(model).preprocessing, judging_precision(model))
+    (result,) = predict_views([model], stream, None)
+    return torch.tensor(result.predictions[0].scores, dtype=torch.float64)
 
 
 def predict_views(
     models: Sequence[Classifier],
-    stream: Stream,
+    stream: Stream | Videos,
     labels: Sequence[int] | None,
     *,
     batch_size: int | None = None,
@@ -126,8 +147,10 @@ def predict_views(
 ) -> list[Predictions]:
     """Predicts every video of a stream of views by several models that share its encoder; one result per model.
 
-    ``labels``: numbers of classes, or None. ``batch_size``: videos at a time; None for that of the first model's card.
+    Videos in place of a stream are read by the views of the first model. ``labels``: numbers of classes, or None.
+    ``batch_size``: videos at a time; None for that of the first model's card.
     """
+    stream = stream_of(models[0], stream)
     samples = stream.samples
     with evaluating(models):
         scores_per_model, damaged = read(

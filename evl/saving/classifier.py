@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +18,10 @@ from evl._version import __version__
 from evl.backbones import FrozenBackbone
 from evl.backbones.base import hash_weights
 from evl.config import ClipConfig, RunConfig
-from evl.data.manifests.paths import MANIFEST_SUFFIXES, AnyPath, videos_at
+from evl.data.manifests.paths import AnyPath, Videos, is_one_video, videos_at
 from evl.errors import CheckpointError, ConfigError, EVLError, SaveError, VideoError, plural
 from evl.inference.embedding import Pool, embed
-from evl.inference.predictor import predict_videos, read_views_of, views_for
+from evl.inference.predictor import predict_videos, read_views_of, scores_of_views, views_for
 from evl.models import Classifier
 from evl.runtime.files import expand_home
 from evl.runtime.progress import Report, counting, showing
@@ -77,9 +76,7 @@ class VideoClassifier(
         self.run: Any = None
         self.folder: Path | None = None
 
-    def predict(
-        self, paths: AnyPath | Iterable[AnyPath], *, progress: bool | Report = True, **options
-    ) -> Prediction | list[Prediction]:
+    def predict(self, paths: Videos, *, progress: bool | Report = True, **options) -> Prediction | list[Prediction]:
         """The prediction of a file; for a list, folder or manifest a list with the prediction of each video, in order.
 
         By the model's own sampling, resizing and views, on its device. ``progress``: as for ``evl.train``, of several.
@@ -91,11 +88,9 @@ class VideoClassifier(
             count = counting(report, "predicting", len(samples))
             result = predict_videos(self, samples, progress=count, **options)
         _refuse_damaged({samples[index]: reason for index, reason in result.damaged.items()}, "evl.predict")
-        return result.predictions[0] if _is_one_file(paths) else list(result.predictions)
+        return result.predictions[0] if is_one_video(paths) else list(result.predictions)
 
-    def embed(
-        self, paths: AnyPath | Iterable[AnyPath], *, pool: Pool = "query", progress: bool | Report = True, **options
-    ) -> np.ndarray:
+    def embed(self, paths: Videos, *, pool: Pool = "query", progress: bool | Report = True, **options) -> np.ndarray:
         """The vector (D) of a file, float32; for a list, folder or manifest a vector of each video, (n,D), in order.
 
         ``pool``: ``query``, what the trained decoder gathered, or ``mean``, the mean of patch tokens. ``progress``: as
@@ -107,14 +102,23 @@ class VideoClassifier(
             count = counting(report, "embedding", len(samples))
             found = embed(self, views_for(self, samples, **options), pool=pool, progress=count)
         _refuse_damaged({one: found.damaged[one.name] for one in samples if one.name in found.damaged})
-        return found.vectors[0] if _is_one_file(paths) else found.vectors
+        return found.vectors[0] if is_one_video(paths) else found.vectors
 
-    def read_views(self, path: AnyPath, *, num_clips: int | None = None, num_crops: int | None = None) -> torch.Tensor:
-        """The normalised views of a file that ``predict`` shows to the model: float (V,T,C,H,W), on the CPU.
+    def read_views(
+        self, path: AnyPath | Sample, *, num_clips: int | None = None, num_crops: int | None = None
+    ) -> torch.Tensor:
+        """The normalized views of a file that ``predict`` shows to the model: float (V,T,C,H,W), on the CPU.
 
-        ``softmax(model(views)).mean(0)`` are the scores. Raises VideoError for a file that cannot be used.
+        ``model.scores(views)`` are the scores. Raises VideoError for a file that cannot be used.
         """
         return read_views_of(self, path, num_clips=num_clips, num_crops=num_crops)
+
+    def scores(self, views: torch.Tensor) -> torch.Tensor:
+        """The scores of one video, (Y) in double: the softmax of the logits, averaged over ``views`` (V,T,C,H,W).
+
+        ``model.scores(model.read_views(path))`` are the scores of ``model.predict(path)``.
+        """
+        return scores_of_views(self, views)
 
     def save_pretrained(self, save_directory: str | Path, *, with_backbone: bool | None = None, **options):
         """Writes the model into a folder. ``with_backbone``: also the frozen encoder's weights, so that nothing else
@@ -184,14 +188,6 @@ class VideoClassifier(
         inside = self.card.with_backbone if self._with_backbone is None else self._with_backbone
         card = replace(scored_card(self), with_backbone=inside, evl_version=__version__)
         return readme(card, kwargs.get("repo_id", self._hub_id))
-
-
-def _is_one_file(paths: AnyPath | Iterable[AnyPath]) -> bool:
-    """Whether it is the path of a file that is neither a folder nor a list of videos."""
-    if not isinstance(paths, AnyPath):
-        return False
-    path = Path(expand_home(os.fsdecode(paths)))
-    return path.suffix.lower() not in MANIFEST_SUFFIXES and not path.is_dir()
 
 
 def _refuse_damaged(damaged: dict[Sample, str], tolerant: str | None = None) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from evl.backbones import FrozenBackbone
 from evl.config import ClipConfig, RunConfig
-from evl.data.dataset import ClipBatch, EvaluationViews, Files, TrainingClips, collate_clips, collate_views
+from evl.data.dataset import ClipBatch, EvaluationViews, Files, ReadViews, TrainingClips, collate_clips, collate_views
 from evl.data.loader import default_num_workers, read_batches
 from evl.data.splits import make_files, num_workers
 from evl.runtime.precision import autocast
@@ -29,7 +29,7 @@ class Live:
     def __init__(
         self,
         backbone: FrozenBackbone,
-        dataset: TrainingClips | EvaluationViews,
+        dataset: TrainingClips | EvaluationViews | ReadViews,
         collate: Callable[[list], ClipBatch],
         preprocessing: Preprocessing,
         *,
@@ -97,6 +97,12 @@ def video_views(
     dataset = EvaluationViews(files, labels, clip, preprocessing, num_clips=views.num_clips, num_crops=views.num_crops)
     options = dict(precision=views.precision, num_workers=num_workers, views=views, num_clips=views.num_clips)
     return Live(backbone, dataset, collate_views, preprocessing, **options)
+
+
+def views_in_memory(backbone: FrozenBackbone, views: Tensor, preprocessing: Preprocessing, precision: str) -> Live:
+    """A stream of one video, whose normalized views (V,T,C,H,W) are in memory; its key is 0."""
+    options = dict(precision=precision, num_workers=0, num_clips=len(views))
+    return Live(backbone, ReadViews((Sample("these views"),), (views,)), collate_views, preprocessing, **options)
 
 
 def decoding_advice(num_workers: int) -> str:

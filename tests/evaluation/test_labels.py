@@ -1,11 +1,14 @@
 """Labels that a model does not know are refused, with the file and what it does know."""
 
+import os
 import re
+from pathlib import Path
 
 import pytest
 
 import evl
-from evl.errors import DataError
+from evl.errors import DataError, EVLError
+from evl.evaluation.evaluate import evaluate as evaluate_samples
 from evl.evaluation.evaluate import labels_of
 from evl.types import Sample
 
@@ -42,10 +45,30 @@ def test_evaluate_says_it_before_it_reads_anything(finished_run):
         evl.evaluate(model, [Sample("there/is/none.mp4", "grey")])
 
 
-@pytest.mark.parametrize("given", [["a.mp4"], [("a.mp4", "dark")]])
-def test_evaluate_takes_samples(finished_run, given):
-    with pytest.raises(DataError, match="expected a list of evl"):
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["a.mp4"], "the label .*, which the model does not know"),
+        ([("a.mp4", "dark")], "expected a path as number 0 of the list, got tuple"),
+        ([Sample("a.mp4")], "a.mp4 has no label"),
+        (["list.csv"], "list.csv is no single video"),
+        (5, "expected one path or several, got int 5"),
+    ],
+)
+def test_evaluate_takes_samples_and_files_of_known_classes(finished_run, given, message):
+    with pytest.raises(EVLError, match=message):
         evl.evaluate(evl.load(finished_run), given)
+
+
+@pytest.mark.parametrize("kind", [str, os.fsencode, Path])
+def test_a_file_has_the_label_of_its_folder(finished_run, videos, kind):
+    model, paths = evl.load(finished_run), sorted(videos.rglob("0*.mp4"))
+    wanted = evl.evaluate(model, [Sample(str(path), path.parent.name) for path in paths])
+    for evaluate in (evl.evaluate, evaluate_samples):
+        got = evaluate(model, [kind(path) for path in paths])
+        assert (got.predictions, got.damaged) == (wanted.predictions, {})
+    clips = evl.ClipDataset([kind(path) for path in paths], model, split="val")
+    assert [clips.class_names[label] for label in clips.labels] == [path.parent.name for path in paths]
 
 
 def test_evaluate_takes_any_iterable(finished_run, videos):

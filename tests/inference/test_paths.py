@@ -9,7 +9,6 @@ import pytest
 import evl
 from evl.data.manifests.paths import videos_at
 from evl.errors import DataError, EVLError
-from evl.types import Sample
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +55,7 @@ def test_a_folder_without_videos_is_refused(model, tmp_path):
         (None, "got NoneType None"),
         (["a.mp4", 5], "expected a path as number 1 of the list, got int 5"),
         ([["a.mp4"]], "number 0 of the list, got list"),
-        (Sample("a.mp4"), "got Sample"),
+        ([("a.mp4", 0)], "number 0 of the list, got tuple"),
     ],
 )
 def test_what_is_no_path_is_refused(model, given, message):
