@@ -18,9 +18,9 @@ from safetensors import safe_open
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from evl.backbones.text.words import WordTextTower, words_of
+from evl.backbones.text.embeddings import WordTextTower, words_of
 from evl.backbones.timm_vit import random_weights_
-from evl.backbones.weights.activation import activation_of
+from evl.backbones.weights.unrecorded import activation_of
 from evl.config import BackboneConfig
 from evl.errors import BackboneError
 from evl.types import Preprocessing, WeightsOrigin

@@ -12,17 +12,16 @@ from torch import Tensor
 
 from evl.backbones.base import FrozenBackbone, Taps
 from evl.backbones.embedded import EMBEDDED, load_embedded, preprocessing_of_embedded
-from evl.backbones.from_outside import create_from_outside
 from evl.backbones.refusals import refuse_by_name
 from evl.backbones.timm_vit import TimmBackbone, preprocessing_of
-from evl.backbones.weights.activation import activation_of, refuse_wrong_activation
 from evl.backbones.weights.loading import load_timm, unfilled_timm
 from evl.backbones.weights.openai_clip import build_openai_clip, load_openai_clip, preprocessing_of_clip
+from evl.backbones.weights.unrecorded import activation_of, refuse_wrong_activation
 from evl.config import BackboneConfig
-from evl.errors import BackboneError, nearest
+from evl.errors import BackboneError, ConfigError, nearest
 from evl.runtime.files import expand_home
-from evl.runtime.import_path import is_import_path
-from evl.types import WeightsOrigin
+from evl.runtime.import_path import import_class, is_import_path
+from evl.types import BackboneSpec, Preprocessing, WeightsOrigin
 
 OPENAI = "openai_clip"
 
@@ -135,3 +134,41 @@ def architectures() -> tuple[str, ...]:
     """Returns the architectures of those modules of timm whose models can work here."""
     modules = ("vision_transformer", "eva", "deit")
     return tuple(name for module in modules for name in timm.list_models(module=module))
+
+
+def create_from_outside(config: BackboneConfig, taps: Taps, *, pretrained: bool) -> FrozenBackbone:
+    """Returns ``MyEncoder(taps, weights=…, pretrained=…, image_size=…)``, checked and frozen.
+
+    Raises BackboneError if it cannot be imported or made, or breaks the contract of FrozenBackbone.
+    """
+    setting = f"backbone.name={config.name}"
+    if config.patch_size is not None:
+        raise BackboneError(f"{setting}: backbone.patch_size is for FlexiViT; unset it")
+    try:
+        kind = import_class(config.name, "backbone.name", FrozenBackbone)
+    except ConfigError as error:
+        raise BackboneError(str(error)) from error
+    arguments = dict(weights=config.weights, pretrained=pretrained, image_size=config.image_size)
+    try:
+        backbone = kind(taps, **arguments)
+    except BackboneError:
+        raise
+    except Exception as error:  # the encoder's own code can raise anything
+        call = ", ".join([repr(taps), *(f"{name}={value!r}" for name, value in arguments.items())])
+        raise BackboneError(f"{setting}: {kind.__name__}({call}) failed: {type(error).__name__}: {error}") from error
+    for name, wanted in (("spec", BackboneSpec), ("preprocessing", Preprocessing), ("taps", tuple)):
+        if not isinstance(getattr(backbone, name, None), wanted):
+            raise BackboneError(
+                f"{setting}: its {name} is no {wanted.__name__}; call super().__init__(spec, preprocessing, taps)"
+            )
+    if not list(backbone.parameters()):
+        raise BackboneError(f"{setting}: {kind.__name__} has no parameters, so its weights cannot be identified")
+    if tuple(backbone.preprocessing.image_size) != tuple(backbone.spec.image_size):
+        sizes = f"{backbone.preprocessing.image_size} and {backbone.spec.image_size}"
+        raise BackboneError(f"{setting}: preprocessing and spec have images of {sizes}; they must be the same")
+    backbone.requires_grad_(False)
+    backbone.eval()
+    if backbone.origin is None:
+        origin = "random" if not config.pretrained else "file" if config.weights else "code"
+        backbone.origin = WeightsOrigin(origin, config.weights or config.name, "its own", "its own")
+    return backbone

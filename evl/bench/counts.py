@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from evl.backbones import create_backbone
 from evl.backbones.base import FrozenBackbone
-from evl.backbones.counts import frame_macs
+from evl.backbones.timm_vit import frame_macs
 from evl.bench.twin import plain_decoder
 from evl.config import BackboneConfig, ModelConfig
 from evl.models import AttentiveProbe, EVLDecoder

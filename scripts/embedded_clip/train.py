@@ -21,7 +21,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from evl.backbones.embedded import start_weights_
-from evl.backbones.text.words import WordTextTower
+from evl.backbones.text.embeddings import WordTextTower
 
 EVERY = 50  # steps between points of the curve
 

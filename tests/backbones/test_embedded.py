@@ -10,7 +10,7 @@ from safetensors import safe_open
 import evl
 from evl.backbones import create_backbone
 from evl.backbones.embedded import FILE, load_embedded, open_embedded_text, unknown_words_on_one_line
-from evl.backbones.text.words import END, LENGTH, PAD, WordTextTower, words_of
+from evl.backbones.text.embeddings import END, LENGTH, PAD, WordTextTower, words_of
 from evl.config import BackboneConfig
 from evl.errors import BackboneError
 from tests.helpers import assert_close

@@ -93,7 +93,7 @@ def test_crafted_pickles_are_refused_unrun(tmp_path, marker, payload, kind):
         said = said_of(zipped(tmp_path / "evil.pt", data, script=kind == "script"))
         # torch lets two of them pass, since they ask for nothing but what tensors need
         harmless = ("call of a type", "arguments no tuple")
-        assert "refused: the archive" in said or (kind == "torch" and payload in harmless)
+        assert "refused: the archive" in said or payload in harmless
         return
     name = {"pickle": "evil.bin", "safetensors": "evil.safetensors", "npz": "evil.npz", "wrapped": "evil.pth"}[kind]
     path = tmp_path / name
@@ -154,24 +154,24 @@ def tensor(count, size, stride=(1,), offset=0, key="0", kind="FloatStorage"):
 
 
 @pytest.mark.parametrize(
-    ("made", "sentence"),  # of a TorchScript archive, of a file of torch
+    ("made", "sentence"),
     [
         (tensor(4, (4,)), None),
-        (tensor(10**12, (4,)), ("tensor data '0' is not 1000000000000 plain numbers", "does not match expected size")),
-        (tensor(5, (5,)), ("tensor data '0' is not 5 plain numbers", "does not match expected size")),
-        (tensor(4, (10**9, 10**9), (0, 0)), ("out of 4 stored numbers", "is larger than the file")),
-        (tensor(4, (4,), (2**40,)), ("damaged", "damaged")),
-        (tensor(4, (2,), (1,), 3), ("damaged", "damaged")),
-        (tensor(4, (2,), (1,), -1), ("offset -1", "offset -1")),
-        (tensor(4, (-4,)), ("a tensor of shape", "damaged")),
-        (tensor(4, (4,), (-1,)), ("a tensor of shape", "damaged")),
-        (tensor(4, (4,), key="../../../etc/passwd"), ("damaged", "damaged")),
-        (tensor(4, (4,), kind="QInt8Storage"), ("which is no tensor", "damaged")),
-        (tensor(16, (16,), kind="QInt8Storage"), ("which is no tensor", "is not a plain tensor")),
-        (b"ctorch._utils\n_rebuild_tensor_v2\n(K\x01K\x02K\x03K\x04tR", ("without stored numbers", "damaged")),
+        (tensor(10**12, (4,)), "does not match expected size"),
+        (tensor(5, (5,)), "does not match expected size"),
+        (tensor(4, (10**9, 10**9), (0, 0)), "is larger than the file"),
+        (tensor(4, (4,), (2**40,)), "damaged"),
+        (tensor(4, (2,), (1,), 3), "damaged"),
+        (tensor(4, (2,), (1,), -1), "offset -1"),
+        (tensor(4, (-4,)), "damaged"),
+        (tensor(4, (4,), (-1,)), "damaged"),
+        (tensor(4, (4,), key="../../../etc/passwd"), "damaged"),
+        (tensor(4, (4,), kind="QInt8Storage"), "damaged"),
+        (tensor(16, (16,), kind="QInt8Storage"), "is not a plain tensor"),
+        (b"ctorch._utils\n_rebuild_tensor_v2\n(K\x01K\x02K\x03K\x04tR", "damaged"),
         (tensor(4, (4,)) + b"r\xff\xff\xff\xff", None),  # pickle would make a table of that many entries
-        (b"\x8e" + struct.pack("<Q", 2**62) + b"a", ("damaged", "Unsupported operand")),
-        (b"B" + struct.pack("<I", 2**32 - 1) + b"a", ("damaged", "Unsupported operand")),
+        (b"\x8e" + struct.pack("<Q", 2**62) + b"a", "Unsupported operand"),
+        (b"B" + struct.pack("<I", 2**32 - 1) + b"a", "Unsupported operand"),
     ],
 )
 @pytest.mark.parametrize("script", [False, True])
@@ -183,7 +183,7 @@ def test_sizes_are_not_believed(tmp_path, made, sentence, script):
     if sentence is None:
         assert torch.equal(read_weights(path)[0]["a.weight"], torch.arange(4.0))
     else:
-        assert sentence[not script] in said_of(path)
+        assert sentence in said_of(path)
 
 
 def test_archives_that_unpack_to_more(tmp_path):
@@ -208,7 +208,7 @@ def test_archives_that_unpack_to_more(tmp_path):
     assert read_weights(order)[0]["a"].tolist() == [0, 1, 2, 3]
     script = b"\x80\x02" + module(b"}" + text("a") + tensor(4, (4,)) + b"s") + b"."
     order = zipped(tmp_path / "script.pt", script, script=True, more=[swapped, ("x/byteorder", b"big")])
-    assert "byte order" in said_of(order)
+    assert read_weights(order)[0]["a"].tolist() == [0, 1, 2, 3]
     one = b"".join(text(f"n{i}") + (b"h\x01" if i else tensor(4096, (4096,)) + b"q\x01") for i in range(99))
     many = zipped(tmp_path / "many.pt", b"\x80\x02}(" + one + b"u.", more=[("x/data/0", bytes(16384))])
     assert "many times larger than the file" in said_of(many)

@@ -10,9 +10,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from evl.backbones import create_backbone, list_backbones
-from evl.backbones.counts import frame_macs
-from evl.backbones.families import ORDER, family_of
-from evl.backbones.timm_vit import spec_of
+from evl.backbones.listing import ORDER, family_of
+from evl.backbones.timm_vit import frame_macs, spec_of
 from evl.config import BackboneConfig
 from tests.backbones.families import FAMILIES, tiny
 from tests.helpers import run_command

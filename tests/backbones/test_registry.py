@@ -60,8 +60,9 @@ def test_code_in_weights_does_not_run(tmp_path, capsys):
     script = tmp_path / "evil.pt"
     with zipfile.ZipFile(script, "w") as archive:
         archive.writestr("x/data.pkl", pickle.dumps(Evil(), protocol=2))
+        archive.writestr("x/version", "3\n")
         archive.writestr("x/code/__torch__.py", "")
-    for path, sentence in ((plain, "holds code"), (script, "refused: the archive refers to __builtin__.print")):
+    for path, sentence in ((plain, "holds code"), (script, "refused: the archive refers to print")):
         with pytest.raises(EVLError, match=sentence):
             read_weights(path)
     assert "code ran" not in capsys.readouterr().out
@@ -126,11 +127,6 @@ def test_archives_cannot_ask_for_more_memory_than_they_hold(tmp_path):
             archive.writestr(name, content)
     with pytest.raises(BackboneError, match="refused: its tensor data have more bytes than the file"):
         read_torchscript(tmp_path / "deflated.pt")
-
-    from evl.backbones.weights.torchscript import Refused, rebuild_tensor
-
-    with pytest.raises(Refused, match="out of 4 stored numbers"):
-        rebuild_tensor(torch.zeros(4), 0, (10**6, 10**6), (0, 0))
 
 
 @pytest.mark.parametrize("width", [32, 96])

@@ -68,7 +68,7 @@ def test_a_file_from_timms_hub_says_its_name(tmp_path):
 def test_clip_names_of_timm_with_the_wrong_activation():
     """By open_clip's table of pretrained weights (3.3): what was trained with QuickGELU is refused under GELU."""
 
-    from evl.backbones.weights.activation import refuse_wrong_activation
+    from evl.backbones.weights.unrecorded import refuse_wrong_activation
 
     refused = set()
     for name in timm.list_pretrained("vit_*_clip_*"):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from evl.backbones.embedded import EMBEDDED, open_embedded_text
 from evl.backbones.text.addresses import TEXT_TOWERS
-from evl.backbones.text.shared_space import ImageEmbedding
+from evl.backbones.text.embeddings import ImageEmbedding
 from evl.backbones.timm_vit import TimmBackbone
 from evl.backbones.weights.files import read_weights
 from evl.config import BackboneConfig

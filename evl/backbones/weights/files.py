@@ -1,12 +1,13 @@
 """Reads the tensors of weights files: safetensors, torch's own, and TorchScript archives.
 
 The content of a file decides its kind, never its name. No pickle in it is executed: ``torch.load(weights_only=True)``
-reads torch's files, and ``torchscript`` reads TorchScript archives.
+reads torch's files and the tensors of TorchScript archives.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import pickletools
 import re
 import struct
@@ -20,14 +21,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.serialization import safe_globals
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from evl.backbones.weights.torchscript import Refused, read_pickle, tensors_below
 from evl.errors import BackboneError, CheckpointError
 from evl.runtime.files import expand_home
 
 _OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _LONGEST_NAME = 400
+_MOST_ATTRIBUTES, _DEEPEST = 200_000, 64  # of a scripted module
 MOST_TENSORS = 20_000  # the largest encoders have some thousands
 _WRAPPERS = (
     *("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net", "module", "teacher", "encoder"),
@@ -39,6 +40,10 @@ _UNKNOWN = (
     (b"\x89HDF", "an HDF5 file, which is not read; convert it to safetensors"),
     (b"\x80", "a plain pickle, which may hold code (Python objects) and is never loaded"),
 )
+
+
+class Refused(Exception):
+    """A file holds something that evl does not read. The message is the reason, to follow 'refused: '."""
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], bool]:
@@ -183,7 +188,7 @@ def _kind_of(path: Path, what: str = "weights file") -> str:
     if (names := _names_in_zip(path, what)) is not None:
         root = _root_among(names)
         if root is not None:
-            has_code = any(name.startswith((f"{root}/code/", f"{root}/constants")) for name in names)
+            has_code = any(name.startswith(_code_and_constants(root)) for name in names)
             return "TorchScript" if has_code else "torch"
         if any(name.endswith(".npy") for name in names):
             raise CheckpointError(
@@ -196,6 +201,11 @@ def _kind_of(path: Path, what: str = "weights file") -> str:
         if start.lstrip().startswith(sign):
             raise CheckpointError(f"{path}: not a readable {what}: {found}")
     raise CheckpointError(f"{path}: not a readable {what}: neither safetensors nor torch's")
+
+
+def _code_and_constants(root: str) -> tuple[str, str]:
+    """Returns how the names of a TorchScript archive's code and constants begin."""
+    return f"{root}/code/", f"{root}/constants"
 
 
 def _names_in_zip(path: Path, what: str) -> list[str] | None:
@@ -218,24 +228,50 @@ def _root_among(names: list[str]) -> str | None:
     return next((name.removesuffix("/data.pkl") for name in names if name.endswith("/data.pkl")), None)
 
 
+class _Module:
+    """Stands for a scripted module, or another object of TorchScript; its attributes are those in the pickle."""
+
+
 def _read_script(path: Path) -> dict[str, Tensor]:
-    """Returns the tensors of a TorchScript archive by dotted name."""
-    root, stored = _root(path), {}  # storages by key: each is read once
-    with zipfile.ZipFile(path) as archive:
+    """Returns the tensors of a TorchScript archive by dotted name.
 
-        def storage(dtype: torch.dtype, key: str, count: int) -> Tensor:
-            if key not in stored:
-                content = bytearray(archive.read(f"{root}/data/{key}"))
-                if count * dtype.itemsize != len(content):
-                    raise Refused(f"tensor data {key!a:.40} is not {count} plain numbers of {dtype.itemsize} bytes")
-                stored[key] = torch.frombuffer(content, dtype=dtype) if count else torch.empty(0, dtype=dtype)
-            if stored[key].dtype != dtype or len(stored[key]) != count:
-                raise Refused(f"tensor data {key!a:.40} is used as two different kinds of numbers")
-            return stored[key]
+    ``torch.load(weights_only=True)`` refuses archives with code and constants, so it reads a copy without them, in
+    memory. In it a ``_Module`` stands for every class of TorchScript; all other names that torch refuses stay refused.
+    """
+    root, copy = _root(path), io.BytesIO()
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copy, "w") as tensors_only:
+        for name in archive.namelist():
+            if not name.startswith(_code_and_constants(root)):
+                tensors_only.writestr(name, archive.read(name))
+    copy.seek(0)
+    names = get_unsafe_globals_in_checkpoint(copy)
+    copy.seek(0)
+    stand_ins = [(_Module, name) for name in names if name.startswith("__torch__.")]
+    stand_ins += [(_first, name) for name in names if name.startswith("torch.jit._pickle.")]
+    with safe_globals(stand_ins):
+        return _tensors_below(torch.load(copy, map_location="cpu", weights_only=True))
 
-        if f"{root}/byteorder" in archive.namelist() and archive.read(f"{root}/byteorder") != b"little":
-            raise Refused("its numbers are in the byte order of other machines")
-        return tensors_below(read_pickle(archive.read(f"{root}/data.pkl"), storage))
+
+def _first(*arguments):
+    """Stands for TorchScript's functions that make typed lists of lists."""
+    return arguments[0] if arguments else None
+
+
+def _tensors_below(module: object) -> dict[str, Tensor]:
+    """Returns the tensors of a scripted module by dotted name. Raises Refused for modules nested too deeply."""
+    tensors: dict[str, Tensor] = {}
+    queue = [((), module)]
+    for _ in range(_MOST_ATTRIBUTES):
+        if not queue:
+            return tensors
+        names, value = queue.pop()
+        if len(names) > _DEEPEST:
+            break
+        if isinstance(value, Tensor):
+            tensors[".".join(names)] = value
+        elif type(value) is _Module:
+            queue += [((*names, str(name)), part) for name, part in vars(value).items()]
+    raise Refused("modules nested too deeply, or without end")
 
 
 def _first_line(error: Exception) -> str:

@@ -17,13 +17,18 @@ from timm.models import _builder, vision_transformer
 from torch import Tensor, nn
 
 from evl.backbones.timm_vit import random_weights_, refuse_unsupported
-from evl.backbones.weights.activation import activation_of, refuse_other_activation
-from evl.backbones.weights.contradictions import refuse_other_config, refuse_other_end, refuse_other_layout
 from evl.backbones.weights.fetch import fetch, sources
 from evl.backbones.weights.files import read_weights
 from evl.backbones.weights.layouts import WeightsLayout, for_timm, from_hugging_face, recognize_layout, tower_of
 from evl.backbones.weights.mismatches import misfits
 from evl.backbones.weights.openai_clip import comes_from_openai
+from evl.backbones.weights.unrecorded import (
+    activation_of,
+    refuse_other_activation,
+    refuse_other_config,
+    refuse_other_end,
+    refuse_other_layout,
+)
 from evl.config import BackboneConfig
 from evl.errors import BackboneError
 from evl.types import WeightsOrigin

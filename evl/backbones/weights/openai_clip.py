@@ -14,9 +14,9 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from evl.backbones.weights.activation import activation_in_script
 from evl.backbones.weights.files import class_names, read_weights
 from evl.backbones.weights.mismatches import misfits
+from evl.backbones.weights.unrecorded import activation_in_script
 from evl.errors import BackboneError
 from evl.types import Preprocessing
 
