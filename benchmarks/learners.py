@@ -22,8 +22,8 @@ from evl.backbones.projections import projections_of
 from evl.bench.measure import describe_machine, time_together
 from evl.config import RunConfig, replace
 from evl.models.crossframe import neighbor_maps, packed_maps, share_maps
+from evl.runtime.cpu import keep_freed_memory
 from evl.runtime.distributed import World
-from evl.runtime.heap import keep_freed_memory
 from evl.saving import build_classifier
 from evl.store.description import StoreDescription, StoreOptions
 from evl.store.packing import pack_maps, pack_tokens
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--kinds", nargs="+", default=["evl", "probe, one block"], choices=KINDS)
-    parser.add_argument("--give-memory-back", action="store_true", help="as a program without evl/runtime/heap.py")
+    parser.add_argument("--give-memory-back", action="store_true", help="as a program without evl/runtime/cpu.py")
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--name", help="of the file; by default the processor and the date")
     options = parser.parse_args()

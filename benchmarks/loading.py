@@ -39,7 +39,7 @@ from evl.collections.copy_video import CopySettings
 from evl.collections.prepare import prepare
 from evl.config import AugmentConfig
 from evl.errors import ConfigError
-from evl.runtime.pages import table
+from evl.runtime.text import table
 from evl.types import Preprocessing
 from evl.video.augment import TrainingTransform, draw_crop
 from evl.video.decode import torchcodec

@@ -29,7 +29,7 @@ from evl.demo.compare import Contender, train_contenders
 from evl.demo.results import ATTENTIVE, EVL, NO_TEMPORAL
 from evl.demo.run import DEFAULT, NUM_FRAMES, Data, Size, config_of, make_data
 from evl.evaluation import mean_interval
-from evl.runtime.pages import table
+from evl.runtime.text import table
 from evl.streams.memory import InMemory, extract, of_frames, threads
 
 RESULTS = Path(__file__).parent / "results"

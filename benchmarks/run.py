@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from evl.bench import SIZES
-from evl.runtime.pages import table
+from evl.runtime.text import table
 
 COLUMNS = (
     (

@@ -35,9 +35,9 @@ from evl.bench.measure import describe_machine, matmul_peak, time_together
 from evl.config import RunConfig, replace
 from evl.models import Classifier
 from evl.models.crossframe import block_sizes, neighbor_maps, packed_maps
+from evl.runtime.cpu import keep_freed_memory
 from evl.runtime.distributed import World
-from evl.runtime.heap import keep_freed_memory
-from evl.runtime.pages import table
+from evl.runtime.text import table
 from evl.saving import build_classifier
 from evl.store import FeatureStore, StoredClips, StoreDescription, StoreOptions
 from evl.store.description import PROJECTIONS, bytes_per_clip, clips_per_shard, shard_ranges

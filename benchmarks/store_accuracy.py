@@ -30,7 +30,7 @@ from evl.demo.results import EVL
 from evl.demo.run import BATCH_SIZE, DEFAULT, config_of
 from evl.evaluation import mean_interval, wilson_interval
 from evl.models.crossframe import packed_maps
-from evl.runtime.pages import table
+from evl.runtime.text import table
 from evl.store import FeatureStore, StoreOptions
 from evl.store.description import PROJECTIONS, shard_ranges
 from evl.store.index import write_index

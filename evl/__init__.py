@@ -11,7 +11,7 @@ Names are imported when they are first used, so ``import evl`` is fast.
 from typing import TYPE_CHECKING
 
 from evl._version import __version__
-from evl.runtime.lazy import first_used
+from evl.runtime.import_path import first_used
 
 _HOMES = {
     "BackboneSpec": "evl.types",

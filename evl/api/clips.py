@@ -16,13 +16,12 @@ from evl.backbones import FrozenBackbone, create_backbone
 from evl.config import BackboneConfig, RunConfig
 from evl.data.dataset import EvaluationViews, TrainingClips
 from evl.data.manifests.labels import sort_labels
-from evl.data.manifests.manifest import Manifest
-from evl.data.manifests.paths import labeled_videos_at
+from evl.data.manifests.manifest import Manifest, labeled_videos_at
 from evl.data.splits import find_splits, make_files
 from evl.errors import ConfigError, DataError, VideoError
 from evl.evaluation.evaluate import labels_of
 from evl.saving import VideoClassifier, build_classifier, load
-from evl.saving.hub import is_hub_id
+from evl.saving.folder import is_hub_id
 from evl.types import Sample
 from evl.video.augment import TrainingTransform
 from evl.video.transforms import normalize, preprocessing_of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evl.api.models import open_model, workers_for
-from evl.data.manifests.paths import AnyPath, Videos, videos_at
+from evl.data.manifests.manifest import AnyPath, Videos, videos_at
 from evl.inference.predictor import Predictions, predict_videos
 from evl.runtime.progress import Report, counting, showing
 from evl.saving import VideoClassifier

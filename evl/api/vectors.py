@@ -13,8 +13,7 @@ from evl.api.models import open_model, refuse_beside_store, refuse_unknown, stor
 from evl.backbones import FrozenBackbone, parse_backbone
 from evl.config import BackboneConfig, RunConfig
 from evl.config import replace as replace_settings
-from evl.data.manifests.manifest import Manifest, read_manifest
-from evl.data.manifests.paths import AnyPath, Videos, videos_at
+from evl.data.manifests.manifest import AnyPath, Manifest, Videos, read_manifest, videos_at
 from evl.errors import ConfigError, DataError, SaveError, plural
 from evl.evaluation import (
     NeighborScores,
@@ -29,7 +28,7 @@ from evl.inference.embedding import embed as embed_views
 from evl.runtime.distributed import pick_device
 from evl.runtime.progress import Report, counting, showing
 from evl.saving import VideoClassifier, build_classifier
-from evl.saving.hub import is_hub_id
+from evl.saving.folder import is_hub_id
 from evl.store.store import FeatureStore
 
 Data = Videos | Manifest | FeatureStore

@@ -22,6 +22,43 @@ from evl.backbones.weights.fetch import sources, weights_on_disk
 from evl.errors import BackboneError
 from evl.types import BackboneSpec
 
+# the first pattern that matches "architecture.tag" counts; a listing has this order
+_FAMILIES = (
+    (r"vit_.*_clip_", "CLIP"),
+    (r".*_siglip_.*\.v2_|vit_giantopt_.*_siglip_", "SigLIP 2"),
+    (r".*_siglip_.*\.pali", "SigLIP (PaliGemma)"),
+    (r".*_siglip_", "SigLIP"),
+    (r"eva02_.*_clip_", "EVA-02-CLIP"),
+    (r"eva_.*_clip_", "EVA-CLIP"),
+    (r"vit_pe_", "Perception Encoder"),
+    (r".*_dinov3(?!.*\.eupe)", "DINOv3"),
+    (r".*_dinov2", "DINOv2"),
+    (r".*\.dino$", "DINO"),
+    (r"aimv2_", "AIMv2"),
+    (r"eva02_", "EVA-02"),
+    (r"eva_", "EVA"),
+    (r".*\.mae", "MAE"),
+    (r".*ijepa", "I-JEPA"),
+    (r".*_dinov3.*\.eupe", "EUPE"),
+    (r".*_tipsv2", "TIPSv2"),
+    (r".*_radio_", "C-RADIO"),
+    (r"vit_intern", "InternViT"),
+    (r".*_lingbot", "LingBot-Vision"),
+    (r".*_sapiens2", "Sapiens2"),
+    (r"beit3_", "BEiT-3"),
+    (r"flexivit_", "FlexiViT"),
+    (r"deit3_", "DeiT III"),
+    (r"deit_", "DeiT"),
+    (r".*_rope_.*\.naver", "RoPE-ViT"),
+    (r".*\..*bamboo", "ViT (Bamboo)"),
+    (r".*\..*in2[12]k", "ViT (ImageNet-21k)"),
+    (r".*\..*in12k", "ViT (ImageNet-12k)"),
+    (r".*\..*in1k", "ViT (ImageNet-1k)"),
+    (r"evl_", "evl"),
+    (r".*", "ViT"),
+)
+ORDER = tuple(family for _, family in _FAMILIES)
+
 
 @dataclass(frozen=True)
 class Listed:
@@ -166,44 +203,6 @@ def _no_garbage_collection():
     finally:
         if enabled:
             gc.enable()
-
-
-# the first pattern that matches "architecture.tag" counts; a listing has this order
-_FAMILIES = (
-    (r"vit_.*_clip_", "CLIP"),
-    (r".*_siglip_.*\.v2_|vit_giantopt_.*_siglip_", "SigLIP 2"),
-    (r".*_siglip_.*\.pali", "SigLIP (PaliGemma)"),
-    (r".*_siglip_", "SigLIP"),
-    (r"eva02_.*_clip_", "EVA-02-CLIP"),
-    (r"eva_.*_clip_", "EVA-CLIP"),
-    (r"vit_pe_", "Perception Encoder"),
-    (r".*_dinov3(?!.*\.eupe)", "DINOv3"),
-    (r".*_dinov2", "DINOv2"),
-    (r".*\.dino$", "DINO"),
-    (r"aimv2_", "AIMv2"),
-    (r"eva02_", "EVA-02"),
-    (r"eva_", "EVA"),
-    (r".*\.mae", "MAE"),
-    (r".*ijepa", "I-JEPA"),
-    (r".*_dinov3.*\.eupe", "EUPE"),
-    (r".*_tipsv2", "TIPSv2"),
-    (r".*_radio_", "C-RADIO"),
-    (r"vit_intern", "InternViT"),
-    (r".*_lingbot", "LingBot-Vision"),
-    (r".*_sapiens2", "Sapiens2"),
-    (r"beit3_", "BEiT-3"),
-    (r"flexivit_", "FlexiViT"),
-    (r"deit3_", "DeiT III"),
-    (r"deit_", "DeiT"),
-    (r".*_rope_.*\.naver", "RoPE-ViT"),
-    (r".*\..*bamboo", "ViT (Bamboo)"),
-    (r".*\..*in2[12]k", "ViT (ImageNet-21k)"),
-    (r".*\..*in12k", "ViT (ImageNet-12k)"),
-    (r".*\..*in1k", "ViT (ImageNet-1k)"),
-    (r"evl_", "evl"),
-    (r".*", "ViT"),
-)
-ORDER = tuple(family for _, family in _FAMILIES)
 
 
 def family_of(name: str) -> str:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from evl.backbones.timm_vit import TimmBackbone
 from evl.errors import BackboneError, StoreError
-from evl.runtime.onednn import linear
+from evl.runtime.cpu import linear
 from evl.types import BackboneSpec
 
 _checked = dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))

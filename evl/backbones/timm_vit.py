@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from evl.backbones.base import FrozenBackbone, Taps
 from evl.backbones.refusals import refuse_unsupported
 from evl.errors import BackboneError
-from evl.runtime.onednn import Linear
+from evl.runtime.cpu import Linear
 from evl.types import BackboneSpec, LayerFeatures, Preprocessing
 
 _capture: ContextVar[_Capture | None] = ContextVar("capture", default=None)  # one per thread

@@ -18,7 +18,7 @@ from evl.config import BackboneConfig, ModelConfig
 from evl.models import AttentiveProbe, EVLDecoder
 from evl.models.crossframe import block_sizes
 from evl.models.registry import build_decoder
-from evl.runtime.pages import table
+from evl.runtime.text import table
 from evl.types import BackboneSpec
 
 

@@ -58,7 +58,7 @@ def matmul_peak(device: torch.device, dtype: torch.dtype, *, size: int, repeats:
 
     A multiply-add counts as two operations.
     """
-    from evl.runtime.onednn import matmul
+    from evl.runtime.cpu import matmul
 
     best = 0.0
     for n in (size // 2, size):
@@ -74,7 +74,7 @@ def describe_machine(device: torch.device) -> dict[str, str | int]:
     import timm
 
     from evl._version import __version__
-    from evl.runtime.onednn import available
+    from evl.runtime.cpu import available
 
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from evl.errors import ConfigError
 from evl.runtime.progress import console
-from evl.runtime.visible import STEERING, visible
+from evl.runtime.text import STEERING, visible
 
 _ARGUMENT = re.compile(r"`([a-z_.]+)(?:=([^`]*))?`")
 # in a file or pipe, lines are not broken at 80 columns

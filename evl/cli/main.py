@@ -30,8 +30,8 @@ from evl.cli import (
 from evl.cli.common import as_options, error, exit_code, fill_resume, spread_set, tell
 from evl.errors import EVLError
 from evl.runtime.files import expand_home
+from evl.runtime.parallel import end_workers, stopped_by_sigterm
 from evl.runtime.progress import start_logging
-from evl.runtime.stopping import end_workers, stopped_by_sigterm
 
 log = logging.getLogger("evl")
 app = typer.Typer(

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from evl.cli.common import output, print_json, say, tell
 from evl.errors import plural
-from evl.runtime.visible import cell
+from evl.runtime.text import cell
 
 
 def show_check(report, manifest: Path | None, index: Path | None, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.table import Table
 
 from evl.cli.common import output, say
-from evl.demo.report.scores import score_of
+from evl.demo.report.words import score_of
 from evl.demo.results import EVL, ROWS, TASKS
 
 

@@ -6,7 +6,7 @@ import typer
 from rich.table import Table
 
 from evl.cli.common import output, print_json, tell
-from evl.runtime.visible import cell
+from evl.runtime.text import cell
 
 
 def show_predictions(result, as_json: bool, top: int) -> None:

@@ -13,7 +13,7 @@ from evl.cli.common import output, print_json, say, tell
 from evl.cli.show_evaluation import print_evaluation
 from evl.errors import plural
 from evl.runtime.progress import is_main_process
-from evl.runtime.visible import cell
+from evl.runtime.text import cell
 
 
 def show_run(result, out: Path) -> None:

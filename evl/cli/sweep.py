@@ -47,7 +47,7 @@ def command(
     from evl.cli.common import tell, to_go_on
     from evl.cli.show_training import show_finished_sweep, show_sweep
     from evl.errors import FinishedError
-    from evl.runtime.heap import keep_freed_memory
+    from evl.runtime.cpu import keep_freed_memory
 
     keep_freed_memory()
     start = given(data=data, backbone=backbone, recipe=recipe, config=config, features=features, init=init)

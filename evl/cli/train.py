@@ -54,7 +54,7 @@ def command(
     from evl.api.training import estimate_training, few_shot, train
     from evl.cli.common import say, to_go_on
     from evl.cli.show_training import show_few_shot, show_run
-    from evl.runtime.heap import keep_freed_memory
+    from evl.runtime.cpu import keep_freed_memory
 
     _refuse_mixed(estimate=estimate, resume=resume, shots=shots, draws=draws, keep_runs=keep_runs)
     keep_freed_memory()

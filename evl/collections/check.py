@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 
 from evl.collections.material import frame_rate_notices, rate_of
 from evl.config import DataConfig, RunConfig
-from evl.data.draw import split_samples
-from evl.data.groups import refuse_shared_groups
+from evl.data.draw import refuse_shared_groups, split_samples
 from evl.data.notices import several_labels, split_notices
 from evl.errors import DataError, VideoError
 from evl.runtime.parallel import Crash, each_in_process, time_limit
@@ -20,8 +19,7 @@ from evl.video.decode.container import os_reason
 from evl.video.decode.frame_folder import frame_files
 from evl.video.decode.index import FrameIndex
 from evl.video.decode.reader import find_part, read_clip
-from evl.video.long_videos import Length, long_videos_notice
-from evl.video.notices import notices
+from evl.video.notices import Length, long_videos_notice, notices
 from evl.video.plans import Numbered
 
 

@@ -22,10 +22,9 @@ from evl.runtime.files import write_atomically
 from evl.types import VideoInfo
 from evl.video.decode.container import decode, open_video, refuse_corrupt
 from evl.video.decode.frame_folder import read_pictures
-from evl.video.decode.hdr import is_hdr
 from evl.video.decode.orientation import UPRIGHT, Orientation, Orientations
 from evl.video.decode.reader import probe
-from evl.video.decode.rgb import ToRGB
+from evl.video.decode.rgb import ToRGB, is_hdr
 
 FINEST = 10_000_000  # ticks per second; with more, times would not fit into the fields of an MP4
 
@@ -85,7 +84,7 @@ def prepare_video(source: str | Path, target: str | Path, settings: CopySettings
 
     Frame k of the copy is frame k · every of ``source``, as ``read_frames`` counts them. It is turned upright, and has
     the same time from the first frame. The copy keeps the color matrix and range of its source, except that HDR becomes
-    SDR (``evl.video.decode.hdr``). It takes one thread.
+    SDR (``evl.video.decode.rgb``). It takes one thread.
 
     Raises VideoError, with the reason, for a source that cannot be used; SaveError if the system refuses to write.
     """

@@ -18,7 +18,7 @@ from evl.types import Preprocessing, Sample
 from evl.video.decode.index import counted_index
 from evl.video.decode.reader import Clip, read_clip
 from evl.video.decode.torchcodec import Decoder
-from evl.video.long_videos import Length
+from evl.video.notices import Length
 from evl.video.plans import EvenClips, Plan, RandomClip, Spacing
 from evl.video.transforms import evaluation_views
 

@@ -20,9 +20,14 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from evl.errors import ConfigError, RunError
-from evl.runtime.main_guard import end_if_only_starting, not_begun, program_from_stdin
-from evl.runtime.parallel import refuse_too_many, time_limit
-from evl.runtime.stopping import stopped_later
+from evl.runtime.parallel import (
+    end_if_only_starting,
+    not_begun,
+    program_from_stdin,
+    refuse_too_many,
+    stopped_later,
+    time_limit,
+)
 
 log = logging.getLogger("evl")
 CRASHED = "kills or hangs the process that decodes it"

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from evl.config import RunConfig
+from evl.config import DataConfig, RunConfig
 from evl.config import replace as replace_settings
 from evl.data.dataset import Files
-from evl.data.draw import split_samples
-from evl.data.groups import refuse_shared_groups, with_groups
+from evl.data.draw import refuse_shared_groups, split_samples, with_groups
 from evl.data.index_file import IndexFile
 from evl.data.loader import default_num_workers
+from evl.data.manifests.listing import missing_samples
 from evl.data.manifests.manifest import Manifest, read_class_names, read_manifest, refuse_missing
-from evl.data.moved import MOVED, NO_FILE, describe_gone, old_root
 from evl.data.notices import manifest_notices, several_labels, split_notices
 from evl.errors import ConfigError, DataError, RunError, plural
 from evl.types import Sample
 
 log = logging.getLogger("evl")
+MOVED = "`resume=True` and `data.root=FOLDER`"  # how a run is given the new folder of its videos
+NO_FILE = "no such file"  # the reason in a reader's VideoError for a file that does not exist
 
 
 @dataclass(frozen=True)
@@ -147,4 +149,51 @@ def stop_if_too_many(damaged: dict[str, str], train_samples: Sequence[Sample], c
         f"{len(damaged)} of {total} training videos are damaged ({100 * len(damaged) / total:.1f} %, allowed "
         f"{100 * allowed:g} %), such as {path}: {reason}. 'evl check' lists them; repair or remove them, or raise "
         "data.max_damaged_share"
+    )
+
+
+def old_root(data: DataConfig, samples: Sequence[Sample]) -> str:
+    """Returns the old folder of a run's videos, which a new ``data.root`` replaces.
+
+    It is the ``data.root`` they were listed with, else the folder ``data.path``, else the folder of the list. If some
+    videos lay outside of it, it is the lowest folder that contains all videos.
+    """
+    paths = [os.path.abspath(sample.path) for sample in samples]
+    folders = [data.root] if data.root else [data.path, os.path.dirname(data.path or "")] if not data.val_path else []
+    for folder in filter(None, folders):
+        if all(Path(path).is_relative_to(folder) for path in paths):
+            return folder
+    return os.path.commonpath([os.path.dirname(path) for path in paths])
+
+
+def moved_samples(samples: Sequence[Sample], before: str, root: str) -> tuple[Sample, ...]:
+    """Returns the samples with ``before`` replaced by ``root`` in their paths; paths outside of ``before`` stay."""
+
+    def moved(path: str) -> str:
+        path = os.path.abspath(path)
+        return os.path.join(root, os.path.relpath(path, before)) if Path(path).is_relative_to(before) else path
+
+    return tuple(replace(sample, path=moved(sample.path)) for sample in samples)
+
+
+def gone_samples(splits: dict[str, Sequence[Sample]], root: str, *, how: str) -> dict[str, tuple[Sample, ...]]:
+    """Returns split → its samples whose files are gone; splits without such samples are left out.
+
+    ``root``: the folder that the videos were in; ``how``: the arguments that give the new folder. Raises DataError if
+    all videos of a split are gone.
+    """
+    gone = {name: missing for name, samples in splits.items() if (missing := missing_samples(samples))}
+    for name, missing in gone.items():
+        if len(missing) == len(splits[name]):
+            raise DataError(describe_gone(len(missing), len(missing), name, missing[0].path, root, how))
+    return gone
+
+
+def describe_gone(count: int, total: int, split: str, path: str, root: str, how: str) -> str:
+    """Returns a sentence on ``count`` of ``total`` videos that are gone, ``path`` one of them, and what to do."""
+    share = f"all {total}" if count == total else f"{count} of {total}"
+    split = {"train": "training", "val": "validation"}.get(split, split)
+    return (
+        f"{share} {split} videos are gone, such as {path}. If you moved them, give {how}: "
+        f"the folder that now holds the content of {root}. If they are on a disk that is not mounted, mount it"
     )

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from evl.runtime.visible import visible
+from evl.runtime.text import visible
 
 PLAIN = "DejaVu Sans"  # comes with matplotlib
 LONGEST = 40  # characters of a name in a picture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from evl.evaluation.lettering import lettered
 from evl.runtime.files import write_atomically
-from evl.runtime.visible import visible
+from evl.runtime.text import visible
 
 log = logging.getLogger("evl")
 CHARACTERS_PER_INCH = 15  # of the caption's type

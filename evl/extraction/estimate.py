@@ -15,7 +15,7 @@ from evl.errors import RunError
 from evl.extraction.reading import ClipReader, clips_at_once, collate
 from evl.extraction.work import Extraction
 from evl.runtime.files import nearest_existing
-from evl.runtime.time_left import duration
+from evl.runtime.progress import duration
 from evl.store.description import SPLITS, bytes_per_clip, shard_ranges
 from evl.store.shards import missing_shards
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evl.data.manifests.paths import Videos
+from evl.data.manifests.manifest import Videos
 from evl.errors import ConfigError
 from evl.inference.predictor import stream_of
 from evl.inference.reading import Reader, evaluating, evaluation_of, read

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from evl.data.dataset import EvaluationViews, Files
-from evl.data.manifests.paths import AnyPath, Videos, is_one_video, videos_at
+from evl.data.manifests.manifest import AnyPath, Videos, is_one_video, videos_at
 from evl.errors import ConfigError, VideoError
 from evl.inference.reading import card_of, device_of, evaluating, evaluation_of, judging_precision, read, scores_of
 from evl.inference.waiting import wait_until_complete

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from evl.config import ModelConfig
 from evl.errors import ConfigError
-from evl.runtime.onednn import Linear, bmm, linear
+from evl.runtime.cpu import Linear, bmm, linear
 from evl.runtime.precision import without_autocast
 from evl.types import BackboneSpec
 

@@ -19,7 +19,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from evl.runtime.onednn import head_scores, matmul, takes_onednn
+from evl.runtime.cpu import head_scores, matmul, takes_onednn
 from evl.runtime.precision import without_autocast
 from evl.types import LayerFeatures, MappedFeatures
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from evl.runtime.onednn import Linear, linear
+from evl.runtime.cpu import Linear, linear
 
 
 class QuickGELU(nn.Module):

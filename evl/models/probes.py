@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from evl.config import ModelConfig
 from evl.models.attention import CrossAttention, attention_sizes
 from evl.models.mlp import MLP, linear_like_input
-from evl.runtime.onednn import Linear
+from evl.runtime.cpu import Linear
 from evl.runtime.precision import without_autocast
 from evl.types import BackboneSpec, LayerFeatures
 

@@ -1,1 +1,1 @@
-"""Helpers for all rooms: files, processes, precision, memory, the time left."""
+"""Helpers for all rooms: files, processes, precision, memory, progress."""

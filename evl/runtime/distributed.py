@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from evl.errors import ConfigError, EVLError
-from evl.runtime.main_guard import end_if_only_starting
+from evl.runtime.parallel import end_if_only_starting
 
 T = TypeVar("T")
 

@@ -1,4 +1,5 @@
-"""Decoders, encoders and metrics from outside the package, named by their import path: ``my_module:my_name``.
+"""Imports: names of evl when they are first used, and decoders, encoders and metrics from outside the package, named by
+their import path: ``my_module:my_name``.
 
 Importing a module executes it. So evl imports only from where Python searches anyway (installed packages, PYTHONPATH).
 It adds nothing to that path, and never executes code from the folder of a saved model.
@@ -11,7 +12,8 @@ import importlib.util
 import pkgutil
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 
 from evl.errors import CheckpointError, ConfigError, nearest
@@ -103,3 +105,18 @@ def _files_executed(module_name: str) -> Iterator[str]:
 def _find_spec(name: str, place: str):
     finder = pkgutil.get_importer(place)
     return finder and finder.find_spec(name)
+
+
+def first_used(package: str, homes: Mapping[str, str]) -> Callable[[str], object]:
+    """A ``__getattr__`` for ``package``. ``homes`` maps each name to the module that defines it, or to itself as a
+    module."""
+
+    def __getattr__(name: str) -> object:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        home = import_module(homes[name])
+        value = home if homes[name] == f"{package}.{name}" else getattr(home, name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return __getattr__

@@ -1,4 +1,9 @@
-"""Work on many files in worker processes, so that a decoder that crashes its process loses one file only."""
+"""Worker processes: work on many files, so that a decoder that crashes its process loses one file only; what Ctrl-C and
+SIGTERM do; and a clear error for a script without ``if __name__ == "__main__":``.
+
+Python starts each worker process by running the main script again, under another name. Without that line, the worker
+would start the training again instead of reading videos.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +11,124 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection, resource_tracker
 
-from evl.errors import ConfigError
-from evl.runtime.main_guard import end_if_only_starting, not_begun, program_from_stdin
-from evl.runtime.stopping import stopped_later
+from evl.errors import ConfigError, RunError
 
+_LINES = 'if __name__ == "__main__":\n        main()'
 MOST_WORKERS = 1024
+_END = object()
+
+
+@contextmanager
+def stopped_by_sigterm() -> Iterator[None]:
+    """SIGTERM, which batch systems send, does what Ctrl-C does."""
+
+    def stop(number, frame):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends the process at once
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def stopped_later() -> Iterator[None]:
+    """Ctrl-C and SIGTERM in this block count when it is done, for steps that must not be left half-way.
+
+    Blocking the signals is not enough: the system gives them to another thread, and Python runs its handler in this
+    one.
+    """
+    came: list[int] = []
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not None:  # None: a handler that is not Python's, which cannot be put back
+                before[number] = signal.signal(number, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for number in came[:1]:
+        signal.raise_signal(number)
+
+
+def end_workers() -> None:
+    """Ends the worker processes of this one at once. Those that are still starting would print an error when they find
+    that what they share with this process is gone."""
+    for process in multiprocessing.active_children():
+        process.kill()
+
+
+def end_if_only_starting() -> None:
+    """Ends this process if it is a worker process in which Python still runs the main script to start it.
+
+    Called at the beginning of a run, and before worker processes are started. The main process then sees that its
+    worker ended, and raises ``not_begun``.
+    """
+    # Python checks the same attribute before it refuses to start processes; it has no public name
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise SystemExit(_message())
+
+
+@contextmanager
+def program_from_stdin() -> Iterator[None]:
+    """Lets a program from standard input (python - <<EOF) start processes within this block.
+
+    Without it, Python would search for a file named <stdin> and run it.
+    """
+    main, script = sys.modules["__main__"], _script()
+    hidden = vars(main).pop("__file__", None) if script is None else None
+    try:
+        yield
+    finally:
+        if hidden is not None:
+            main.__file__ = hidden
+
+
+def not_begun(exit_code: int | None = None) -> RunError:
+    """The error for worker processes that ended while they were started. A negative ``exit_code`` is the negated number
+    of the signal that ended one."""
+    if exit_code is None or exit_code >= 0:
+        return RunError(_message())
+    return RunError(
+        f"a process that reads videos was ended by {signal.Signals(-exit_code).name} while it started, before its "
+        "first video; perhaps there is too little memory: use a smaller `num_workers`"
+    )
+
+
+def _script() -> str | None:
+    """The file that Python runs; None in a notebook, with ``python -c``, or for a program from standard input."""
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    return None if script is None or script.startswith("<") else script
+
+
+def _message() -> str:
+    script = _script()
+    if script is None:  # Python has no script to run again
+        return (
+            "the processes that read videos ended while they started; the reason is printed above this error. To read "
+            "videos in the main process, set data.num_workers=0"
+        )
+    return (
+        f'{script} needs if __name__ == "__main__": around its code. evl reads videos in other processes, and each of '
+        "them runs the script from its first line. Put the script's code into a function main(), and write at its "
+        f"end:\n\n    {_LINES}\n\n(If the script has these lines, code above them ended those processes; the reason "
+        "is printed above this error.)"
+    )
 
 
 def refuse_too_many(num_workers: int) -> None:
@@ -104,9 +217,6 @@ def each_in_process(function: Callable, items: Iterable, num_workers: int) -> It
             process.kill()
             process.join()
             pipe.close()
-
-
-_END = object()
 
 
 def _send(pipe, item) -> None:

@@ -13,8 +13,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.text import Text
 
-from evl.runtime.time_left import TimeLeft, duration
-from evl.runtime.visible import visible
+from evl.runtime.text import visible
 
 console = Console(stderr=True, emoji=False)  # for messages and progress
 if not (console.is_terminal or console.is_jupyter):
@@ -22,6 +21,10 @@ if not (console.is_terminal or console.is_jupyter):
 QUICK = 1.0  # seconds; work that takes less time shows no bar
 BETWEEN_LINES = 10.0  # seconds between two lines, where there are no bars
 BETWEEN_PICTURES = 0.3  # seconds between two updates of a bar in a notebook
+FIRST_SECONDS = 5  # of work before the first estimate
+FIRST_REPORTS = 6  # before the first estimate
+KEPT = 64  # reports in memory; when there are more, every second one is dropped
+AGREE = 1.5  # the largest allowed ratio between the speed since the start and the speed of the later half
 
 
 @dataclass(frozen=True)
@@ -208,3 +211,47 @@ class _Line:
         one = self.report
         parts = (f"{one.phase} {one.step}/{one.steps} {one.unit}".rstrip(), one.note, self.time_left)
         console.print("  ".join(part for part in parts if part), highlight=False, markup=False)
+
+
+class TimeLeft:
+    """Estimates the seconds left for ``total`` parts of work, of which ``first`` were done before.
+
+    The start (processes, first files, compilation) has another speed than the rest, so time counts from the first
+    report. There is an estimate once the speed since then and the speed of the later half agree.
+    """
+
+    def __init__(self, total: int, first: int = 0, clock: Callable[[], float] = time.monotonic):
+        self.total, self.first, self.clock = total, first, clock
+        self.points: list[tuple[float, int]] = []  # (time, done) of the reports
+
+    def report(self, done: int) -> None:
+        """Records that ``done`` parts are done now."""
+        if done <= (self.points[-1][1] if self.points else self.first):
+            return
+        self.points.append((self.clock(), done))
+        if len(self.points) > KEPT:
+            self.points = [self.points[0], *self.points[2:-1:2], self.points[-1]]
+
+    @property
+    def seconds(self) -> float | None:
+        """The estimate, 0 when all is done, or None as long as there is no reliable estimate."""
+        if self.points and self.points[-1][1] >= self.total:
+            return 0.0
+        if len(self.points) < FIRST_REPORTS:
+            return None
+        (start, before), (now, done) = self.points[0], self.points[-1]
+        if now - start < FIRST_SECONDS:
+            return None
+        middle = next(point for point in reversed(self.points) if point[0] <= (start + now) / 2)
+        speed, late = (done - before) / (now - start), (done - middle[1]) / (now - middle[0])
+        if max(speed, late) > AGREE * min(speed, late):
+            return None
+        return (self.total - done) / late
+
+
+def duration(seconds: float) -> str:
+    """Rounded, in words: ``40 seconds``, ``2.5 minutes``, ``3.1 hours``, ``2.0 days``."""
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} second{'' if round(seconds) == 1 else 's'}"

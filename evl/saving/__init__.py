@@ -1,7 +1,7 @@
 """Backbone + decoder + head → a classifier; to and from disk, hub and the original release.
 
-build (a config → a model and its card), saved (there and back), folder (read and not believed), formats
-(versions), hub, page (about a model), release (the original's checkpoints), zero_shot
+build (a config → a model and its card), saved (there and back), folder (of a model, here or on the hub: read and not
+believed), page (about a model), release (the original's checkpoints), zero_shot
 """
 
 from evl.models.card import ModelCard

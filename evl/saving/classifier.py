@@ -18,7 +18,7 @@ from evl._version import __version__
 from evl.backbones import FrozenBackbone
 from evl.backbones.base import hash_weights
 from evl.config import ClipConfig, RunConfig
-from evl.data.manifests.paths import AnyPath, Videos, is_one_video, videos_at
+from evl.data.manifests.manifest import AnyPath, Videos, is_one_video, videos_at
 from evl.errors import CheckpointError, ConfigError, EVLError, SaveError, VideoError, plural
 from evl.inference.embedding import Pool, embed
 from evl.inference.predictor import predict_videos, read_views_of, scores_of_views, views_for
@@ -27,16 +27,18 @@ from evl.runtime.files import expand_home
 from evl.runtime.progress import Report, counting, showing
 from evl.saving.build import build_parts
 from evl.saving.folder import (
+    CARD,
+    MADE,
     embedding_width,
+    fetch,
     find_model,
+    is_hub_id,
     open_backbone,
     read_card,
     read_tensors,
     refuse_other_shapes,
     weights_file,
 )
-from evl.saving.formats import CARD, MADE
-from evl.saving.hub import fetch, is_hub_id
 from evl.saving.page import readme
 from evl.saving.saved import TYPES, changed, differences, head_of, put_trained, save_model, scored_card
 from evl.types import EncoderFacts, Prediction, Sample

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
@@ -16,13 +20,14 @@ from evl.backbones import FrozenBackbone, Taps, create_backbone
 from evl.backbones.weights.files import refuse_many_tensors
 from evl.data.manifests.labels import clean_names
 from evl.errors import BackboneError, CheckpointError
-from evl.models.card import ModelCard
+from evl.models.card import FORMAT_VERSION, ModelCard
 from evl.models.registry import build_decoder, is_loadable, taps_of
 from evl.runtime.files import expand_home, strict_json
 from evl.runtime.import_path import is_import_path, refuse_code_inside
-from evl.saving.formats import CARD, WEIGHTS, refuse_other_formats
-from evl.saving.hub import fetch, is_hub_id
 from evl.types import BackboneSpec, EncoderFacts
+
+WEIGHTS, CARD = "model.safetensors", "model.json"
+MADE = "<!-- made by evl from model.json, and again when the model is saved; without this line it stays -->"
 
 
 def find_model(path: str | Path, revision: str | None = None) -> Path:
@@ -191,3 +196,41 @@ def grid_of(card: ModelCard, spec: BackboneSpec) -> tuple[int, int]:
     """(h, w) of the patches a model was trained on."""
     height, width = (size // patch for size, patch in zip(card.preprocessing.image_size, spec.patch_size, strict=True))
     return height, width
+
+
+def is_hub_id(path: str | Path) -> bool:
+    """Whether a path that is not there may name a model on the hub: ``owner/name``, and no folder ``owner`` here."""
+    owner = Path(path).parent
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(path)) is not None and not owner.exists()
+
+
+def fetch(hub_id: str, revision: str | None = None, **options) -> Path:
+    """The folder of a model of the hub, in its cache: fetched if it is not there, also used offline.
+
+    Raises CheckpointError where there is no such model, or no network and no copy.
+    """
+    try:
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=[WEIGHTS, CARD], **options))
+    except LocalEntryNotFoundError:
+        at = f"{hub_id} at {revision}" if revision else hub_id
+        raise CheckpointError(
+            f"{at} is no folder here, and cannot be fetched from the Hugging Face Hub (no network, or "
+            f"HF_HUB_OFFLINE is set). Where there is one: hf download {hub_id} {WEIGHTS} {CARD} --local-dir FOLDER"
+        ) from None
+    except Exception as error:  # hub, network and disk errors come in a dozen types
+        reason = str(error).strip().splitlines()
+        raise CheckpointError(
+            f"{hub_id} is no folder here, and could not be fetched from the Hugging Face Hub: "
+            f"{reason[0] if reason else type(error).__name__}"
+        ) from None
+
+
+def refuse_other_formats(content: Any) -> None:
+    """Raises CheckpointError unless the content of a ``model.json`` has this evl's version."""
+    if not isinstance(content, dict):
+        raise CheckpointError(f"expected an object with fields, found {type(content).__name__}")
+    version = content.get("format_version")
+    if not isinstance(version, int) or isinstance(version, bool) or version < FORMAT_VERSION:
+        raise CheckpointError(f"format_version is {version!r}, expected {FORMAT_VERSION}")
+    if version > FORMAT_VERSION:
+        raise CheckpointError(f"format {version}, this evl reads up to {FORMAT_VERSION}; upgrade evl")

@@ -9,8 +9,8 @@ from huggingface_hub import ModelCard as Readme
 from huggingface_hub import ModelCardData
 
 from evl.decoders import find_decoder
-from evl.runtime.pages import plain, render, table
-from evl.saving.formats import MADE
+from evl.runtime.text import plain, render, table
+from evl.saving.folder import MADE
 
 if TYPE_CHECKING:
     from evl.models.card import ModelCard

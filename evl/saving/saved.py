@@ -24,6 +24,8 @@ from evl.models.registry import architecture_of, is_loadable, setting_of, taps_o
 from evl.models.resize import resized_state
 from evl.runtime.files import expand_home, write_file, write_json
 from evl.saving.folder import (
+    CARD,
+    WEIGHTS,
     find_model,
     grid_of,
     open_backbone,
@@ -32,7 +34,6 @@ from evl.saving.folder import (
     refuse_other_shapes,
     what_cannot_be,
 )
-from evl.saving.formats import CARD, WEIGHTS
 from evl.types import BackboneSpec
 
 log = logging.getLogger("evl")

@@ -16,7 +16,7 @@ from evl.runtime.precision import autocast
 from evl.streams.base import Batch, Features, Views, encoded
 from evl.types import Preprocessing, Sample
 from evl.video.augment import TrainingTransform
-from evl.video.long_videos import Length, long_videos_notice
+from evl.video.notices import Length, long_videos_notice
 from evl.video.transforms import normalize
 
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from evl.runtime.lazy import first_used
+from evl.runtime.import_path import first_used
 
 # imported when they are first used, so that importing ``evl.training.optim`` does not import readers of videos
 _HOMES = {

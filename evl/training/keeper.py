@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from evl.config import RunConfig
-from evl.data.moved import NO_FILE
-from evl.data.splits import stop_if_too_many
+from evl.data.splits import NO_FILE, stop_if_too_many
 from evl.errors import DataError, RunError
 from evl.evaluation import Evaluation
 from evl.runtime.distributed import World

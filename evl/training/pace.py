@@ -8,8 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from evl.config import RunConfig
-from evl.runtime.progress import Progress, Report
-from evl.runtime.time_left import TimeLeft, duration
+from evl.runtime.progress import Progress, Report, TimeLeft, duration
 
 log = logging.getLogger("evl")
 LONGEST_MEASUREMENT = 60.0  # seconds; after them the speed so far is used, even if it still changes

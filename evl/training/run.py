@@ -16,9 +16,18 @@ from evl.backbones import FrozenBackbone
 from evl.collections.material import announce_material
 from evl.config import RunConfig
 from evl.config import replace as replace_settings
-from evl.data.groups import describe_groups, describe_split
-from evl.data.moved import MOVED, NO_FILE, describe_gone, gone_samples, moved_samples, old_root
-from evl.data.splits import find_splits, stop_if_too_many, with_absolute_paths
+from evl.data.draw import describe_groups, describe_split
+from evl.data.splits import (
+    MOVED,
+    NO_FILE,
+    describe_gone,
+    find_splits,
+    gone_samples,
+    moved_samples,
+    old_root,
+    stop_if_too_many,
+    with_absolute_paths,
+)
 from evl.errors import ConfigError, DataError, RunError, StoreError
 from evl.evaluation import Evaluation, write_evaluation
 from evl.evaluation.evaluate import selecting_metric

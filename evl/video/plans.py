@@ -2,7 +2,7 @@
 
 ``plan.indices(known)`` returns frame numbers, and the same ones in each call. ``known`` is the number of the video's
 frames. If a plan is ``by_time``, ``known`` holds the frames' times instead: int64, microseconds from the first frame
-(``evl.video.timed``).
+(``evl.video.sampling``).
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import numpy as np
 
 from evl.errors import VideoError
 from evl.video.sampling import (
+    TimedSampling,
     clip_indices,
     clip_starts,
     random_clip_indices,
     random_segment_indices,
     segment_indices,
 )
-from evl.video.timed import TimedSampling
 
 Known = int | np.ndarray
 

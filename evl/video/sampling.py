@@ -1,14 +1,20 @@
 """The frame numbers of a clip, computed from integers (docs/method.md section 7).
 
-Dense sampling takes ``num_frames`` frames that are ``stride`` apart. Segment sampling takes one frame from each of
-``num_frames`` equal parts of the video. Random draws use the generator that the caller passes.
+Dense sampling takes ``num_frames`` frames that are ``stride`` apart, or by time (``TimedSampling``): then videos of 60
+and of 15 frames per second give clips of the same duration, at the same moments. Segment sampling takes one frame from
+each of ``num_frames`` equal parts of the video. Random draws use the generator that the caller passes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
+
+MICROSECONDS = 1_000_000
 
 
 def clip_starts(num_video_frames: int, *, num_frames: int, stride: int, num_clips: int) -> list[int]:
@@ -79,3 +85,98 @@ def _check(num_video_frames: int, num_frames: int, stride: int, num_clips: int) 
     ):
         if value < 1:
             raise ValueError(f"{name} is {value}, must be at least 1")
+
+
+@dataclass(frozen=True)
+class TimedSampling:
+    """Dense sampling by time: a clip is ``num_frames`` moments, with ``frames_per_second`` moments in a second.
+
+    ``times`` is always int64 (F,): the rising times of the frames in microseconds, from the first frame of the video or
+    of the part that is read. The start of a clip is a moment in microseconds: the time of the nearest frame, unless
+    that frame is more than half a frame away.
+
+    For each moment, the clip takes the last frame whose time is at most the moment plus a little less than half a
+    frame. A frame's duration is the median distance of neighbors. So the clip takes the nearer of two frames around a
+    moment, and the earlier one if both are equally near. A picture that is shown for long is taken until the next one.
+    """
+
+    num_frames: int
+    frames_per_second: float
+
+    def __post_init__(self):
+        if self.num_frames < 1:
+            raise ValueError(f"num_frames is {self.num_frames}, must be at least 1")
+        if not 0 < self.frames_per_second < float("inf"):
+            raise ValueError(f"frames_per_second is {self.frames_per_second}, must be above 0")
+
+    def starts(self, times: np.ndarray, num_clips: int) -> list[int]:
+        """The starts of the evaluation clips, evenly spaced over the video; a single clip is in its middle."""
+        if num_clips < 1:
+            raise ValueError(f"num_clips is {num_clips}, must be at least 1")
+        slack = self._slack(times)
+        moments = [slack // 2] if num_clips == 1 else [slack * i // (num_clips - 1) for i in range(num_clips)]
+        return [_at_a_frame(times, moment) for moment in moments]
+
+    def random_start(self, times: np.ndarray, generator: np.random.Generator) -> int:
+        """The random start of a training clip, such that the clip fits into the video; 0 if the video is shorter."""
+        return _at_a_frame(times, int(generator.integers(self._slack(times) + 1)))
+
+    def indices(self, times: np.ndarray, start: int, past_end: str = "last_video_frame") -> list[int]:
+        """The frame numbers of the clip that begins at ``start``.
+
+        After the video's end, the video's last frame repeats (``last_video_frame``), or the frame of the clip's last
+        moment inside the video (``last_sampled_frame``).
+        """
+        if past_end not in ("last_sampled_frame", "last_video_frame"):
+            raise ValueError(f"past_end {past_end!r}: expected 'last_sampled_frame' or 'last_video_frame'")
+        chosen = _shown(times, [start + step for step in self._steps()])
+        if past_end == "last_sampled_frame":
+            inside = self.num_inside(times, start)
+            chosen = [chosen[min(t, inside - 1)] for t in range(self.num_frames)]
+        return chosen
+
+    def num_inside(self, times: np.ndarray, start: int) -> int:
+        """The number of the clip's moments that are inside the video, at least 1."""
+        end = int(times[-1]) + _tolerance(times)
+        return max(1, sum(start + step <= end for step in self._steps()))
+
+    def _steps(self) -> list[int]:
+        """Microseconds from the first moment to each moment. Fractions keep rounding errors from adding up."""
+        step = MICROSECONDS / Fraction(str(self.frames_per_second))  # exactly the decimal number in the settings
+        return [round(t * step) for t in range(self.num_frames)]
+
+    def _slack(self, times: np.ndarray) -> int:
+        if len(times) < 1:
+            raise ValueError("a video of no frames has no clips")
+        return max(0, int(times[-1]) - self._steps()[-1])
+
+
+def microseconds(times_seconds: Sequence[float] | np.ndarray) -> np.ndarray:
+    """The times of frames, in seconds -> microseconds from the first frame, int64."""
+    times = np.asarray(times_seconds, np.float64)
+    return np.rint((times - times[0]) * MICROSECONDS).astype(np.int64)
+
+
+def _shown(times: np.ndarray, moments: Sequence[int]) -> list[int]:
+    """The number of the frame for each moment."""
+    latest = np.array(moments, np.int64) + _tolerance(times)
+    return (np.searchsorted(times, latest, side="right") - 1).tolist()
+
+
+def _at_a_frame(times: np.ndarray, moment: int) -> int:
+    """The time of the frame for a moment if it is at most half a frame away, else the moment itself.
+
+    So at a constant frame rate, the moments of a clip fall on frames, where possible, and not between two.
+    """
+    (found,) = _shown(times, [moment])
+    time = int(times[found])
+    return time if abs(time - moment) <= _tolerance(times) + 3 else moment  # 3: for rounding, see _tolerance
+
+
+def _tolerance(times: np.ndarray) -> int:
+    """A little less than half of a frame's duration: of the lower median distance, which a pause does not change."""
+    if len(times) < 2:
+        return 0
+    middle = (len(times) - 2) // 2
+    # 3: rounding must not decide between two equally near frames
+    return max(0, int(np.partition(np.diff(times), middle)[middle]) - 3) // 2

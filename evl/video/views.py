@@ -48,7 +48,7 @@ def read_views(
         num_crops: 1 for the center, or 3 for start, middle and end of the longer side.
         size: H and W in pixels: one number, or (height, width).
         mean, std: three numbers each, for pixels in 0–1.
-        frames_per_second: frames of a dense clip for each second of the video (``evl.video.timed``).
+        frames_per_second: frames of a dense clip for each second of the video (``evl.video.sampling``).
         sampling: ``dense`` or ``segment``.
         interpolation, antialias: of resizing; the defaults are those of the original release.
         pixel_aspect: whether pixels that are not square are made square first.

@@ -196,7 +196,7 @@ def test_one_label_for_a_long_video_is_told(predict, model, long_video, two, tmp
 
 def test_check_and_training_tell_of_long_videos(long_video, two, tmp_path, capsys, tiny_config, monkeypatch):
     from evl.config import replace
-    from evl.video import long_videos
+    from evl.video import notices as long_videos
 
     monkeypatch.setattr(long_videos, "LEAST_SHARE", 0.5)  # of 800 frames the default views span 339
     code, out, _ = run_command(capsys, "check", long_video.parent.parent, "--workers", 0)

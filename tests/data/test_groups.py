@@ -3,7 +3,7 @@
 import pytest
 
 from evl.config import RunConfig, replace
-from evl.data.groups import describe_groups, with_groups
+from evl.data.draw import describe_groups, with_groups
 from evl.data.manifests.manifest import read_manifest, write_manifest
 from evl.data.splits import find_splits
 from evl.errors import ConfigError, DataError

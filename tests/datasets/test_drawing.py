@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evl.datasets.motions.backgrounds import NUM_TEXTURES, SIDE, draw_background, textures
-from evl.datasets.motions.drawing import draw_frames
+from evl.datasets.motions.drawing import NUM_TEXTURES, SIDE, draw_background, draw_frames, textures
 from evl.datasets.motions.templates import SIZE, Scene, Track
 
 

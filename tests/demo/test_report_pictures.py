@@ -10,7 +10,7 @@ from PIL import Image
 
 from evl.demo.report import pictures
 from evl.demo.report.page import ticks
-from evl.demo.report.scores import Score, relation
+from evl.demo.report.words import Score, relation
 
 
 def frames_of(uri):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import evl
-from evl.data.manifests.paths import videos_at
+from evl.data.manifests.manifest import videos_at
 from evl.errors import DataError, EVLError
 
 

@@ -12,7 +12,7 @@ from evl.bench.twin import plain_decoder, plain_temporal
 from evl.models import Classifier, ClassifierHead, crossframe
 from evl.models.attention import CrossAttention, pool_tokens, token_statistics
 from evl.models.temporal import LocalTemporalModule
-from evl.runtime import onednn
+from evl.runtime import cpu as onednn
 from evl.types import LayerFeatures
 from tests.helpers import assert_close
 

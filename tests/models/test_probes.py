@@ -12,7 +12,7 @@ from torch import nn
 from evl.bench.twin import plain_positions, plain_probe
 from evl.models import AttentiveProbe
 from evl.models.probes import SpaceTimePositions
-from evl.runtime import onednn
+from evl.runtime import cpu as onednn
 from evl.types import LayerFeatures
 from tests.helpers import GOLDEN, assert_close
 

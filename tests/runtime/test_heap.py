@@ -6,7 +6,7 @@ import sys
 PROGRAM = """
 import resource, sys
 import torch
-from evl.runtime.heap import keep_freed_memory
+from evl.runtime.cpu import keep_freed_memory
 
 if sys.argv[1] == "kept":
     assert keep_freed_memory()

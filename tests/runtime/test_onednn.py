@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from evl.runtime import onednn
+from evl.runtime import cpu as onednn
 from tests.helpers import assert_close
 
 

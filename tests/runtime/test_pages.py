@@ -3,7 +3,7 @@
 import pytest
 from jinja2 import UndefinedError
 
-from evl.runtime.pages import code, plain, render, table
+from evl.runtime.text import code, plain, render, table
 
 
 def test_html_is_escaped_and_nothing_may_be_missing(tmp_path):

@@ -8,8 +8,7 @@ import pytest
 from rich.console import Console
 
 from evl.runtime import progress
-from evl.runtime.progress import Bars, Progress, counting, showing
-from evl.runtime.time_left import TimeLeft
+from evl.runtime.progress import Bars, Progress, TimeLeft, counting, showing
 
 
 class Clock:

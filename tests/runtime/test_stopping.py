@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from evl.runtime.stopping import stopped_by_sigterm, stopped_later
+from evl.runtime.parallel import stopped_by_sigterm, stopped_later
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from evl.runtime.time_left import TimeLeft, duration
+from evl.runtime.progress import TimeLeft, duration
 
 
 class Clock:

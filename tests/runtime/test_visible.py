@@ -13,7 +13,7 @@ from evl.cli import common
 from evl.evaluation import Evaluation
 from evl.models.card import ModelCard
 from evl.runtime import progress
-from evl.runtime.visible import STEERING, visible
+from evl.runtime.text import STEERING, visible
 from evl.saving.page import readme
 from tests.helpers import metrics_of
 

@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard as Readme
 
 import evl
 from evl.errors import CheckpointError, SaveError
-from evl.saving.hub import is_hub_id
+from evl.saving.folder import is_hub_id
 from tests.helpers import GOLDEN
 from tests.saving.test_saved import clips_for, make
 

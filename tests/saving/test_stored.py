@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 import evl
 from evl.errors import CheckpointError
 from evl.saving import save_model
-from evl.saving.formats import FORMAT_VERSION
+from evl.saving.folder import FORMAT_VERSION
 from tests.saving.test_saved import clips_for, make
 
 pytestmark = pytest.mark.usefixtures("one_thread")

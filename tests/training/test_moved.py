@@ -12,8 +12,7 @@ import torch
 import evl
 from evl.config import DataConfig, RunConfig, replace
 from evl.data.manifests.manifest import read_manifest, write_manifest
-from evl.data.moved import moved_samples, old_root
-from evl.data.splits import find_splits
+from evl.data.splits import find_splits, moved_samples, old_root
 from evl.errors import ConfigError, DataError, RunError
 from evl.evaluation import evaluate
 from evl.saving import read_card

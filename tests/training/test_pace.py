@@ -93,8 +93,8 @@ def test_short_runs_do_not_say_it(caplog):
 def test_an_estimate_writes_nothing(tiny_config, tmp_path, capsys, monkeypatch):
     long = replace(tiny_config, training={"steps": 100_000, "eval_every": 0})
     (tmp_path / "config.yaml").write_text(long.to_yaml())
-    monkeypatch.setattr("evl.runtime.time_left.FIRST_SECONDS", 0.3)
-    monkeypatch.setattr("evl.runtime.time_left.AGREE", 10)
+    monkeypatch.setattr("evl.runtime.progress.FIRST_SECONDS", 0.3)
+    monkeypatch.setattr("evl.runtime.progress.AGREE", 10)
     arguments = ("train", "--config", tmp_path / "config.yaml", "--out", tmp_path / "run", "--estimate")
     code, out, said = run_command(capsys, *arguments)
     assert code == 0, said

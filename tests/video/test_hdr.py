@@ -6,7 +6,8 @@ import pytest
 
 import evl
 from evl.collections.copy_video import CopySettings, prepare_video
-from evl.video.decode.hdr import (
+from evl.video.decode.reader import read_frames
+from evl.video.decode.rgb import (
     FULL_SCALE,
     HLG,
     LUMINANCE,
@@ -18,7 +19,6 @@ from evl.video.decode.hdr import (
     to_sdr,
     tone_mapped,
 )  # fmt: skip
-from evl.video.decode.reader import read_frames
 
 GREY, COLORS = (
     [(x, x, x) for x in (0, 0.25, 0.5, 0.58, 0.7, 0.75, 1)],

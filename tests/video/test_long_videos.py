@@ -4,7 +4,7 @@ import pytest
 
 from evl.config import ClipConfig
 from evl.types import Sample
-from evl.video.long_videos import Length, is_long, long_videos_notice
+from evl.video.notices import Length, is_long, long_videos_notice
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from evl.video.sampling import clip_indices
-from evl.video.timed import TimedSampling, microseconds
+from evl.video.sampling import TimedSampling, clip_indices, microseconds
 
 
 def constant(count, rate):

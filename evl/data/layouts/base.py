@@ -11,8 +11,7 @@ from pathlib import Path
 from evl.data.manifests.columns import header_cells
 from evl.data.manifests.labels import clean_label
 from evl.data.manifests.listing import SPLIT_NAMES, is_video_name
-from evl.data.manifests.text import read_text
-from evl.data.manifests.text_table import table_rows
+from evl.data.manifests.text_table import read_text, table_rows
 from evl.errors import DataError
 
 

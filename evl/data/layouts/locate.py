@@ -1,18 +1,26 @@
-"""Turns the rows of an annotation into samples."""
+"""Turns the rows of an annotation into samples: finds their files, whole or already cut, with any ending."""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import defaultdict
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from evl.data.layouts.base import Annotation
-from evl.data.layouts.places import ByName, ByPath
-from evl.data.layouts.trimmed import are_trimmed
-from evl.data.manifests.listing import is_video_name
-from evl.errors import DataError
+import av
+
+from evl.data.layouts.base import Annotation, Row, name_of
+from evl.data.manifests.labels import clean_label
+from evl.data.manifests.listing import SPLIT_NAMES, Tree, is_video_name
+from evl.errors import DataError, VideoError
 from evl.types import Sample
+from evl.video.decode.container import open_video
+
+log = logging.getLogger("evl")
+_NUM_OPENED = 16
+_SLACK_SECONDS = 2.0  # parts are cut at key frames, so a part may be longer than its times
 
 
 @dataclass(frozen=True)
@@ -67,3 +75,89 @@ def _refuse_unwritable(name: str) -> None:
         raise DataError(f"the name {name!r} in an annotation is not UTF-8") from None
     if "\0" in name:
         raise DataError(f"the name {name!r} in an annotation has a zero byte")
+
+
+def are_trimmed(length_seconds: Mapping[str, float]) -> bool:
+    """Returns whether most of the files last no longer than the part that is wanted of them.
+
+    ``length_seconds``: path → length of the part. Only a few files are opened, and only for the duration in their
+    headers. If no header has a duration, the files count as whole videos.
+    """
+    files = sorted(path for path in length_seconds if is_video_name(path))
+    opened = files[:: max(1, len(files) // _NUM_OPENED)][:_NUM_OPENED]
+    durations = {path: duration for path in opened if (duration := _container_seconds(path)) is not None}
+    short = sum(duration <= length_seconds[path] + _SLACK_SECONDS for path, duration in durations.items())
+    trimmed = short > len(durations) / 2
+    log.info(
+        "files named by a video's id alone: %d of %d opened files last no longer than their part, so all of them %s",
+        short, len(durations), "count as trimmed" if trimmed else "count as untrimmed, and are cut by the listed times",
+    )  # fmt: skip
+    return trimmed
+
+
+def _container_seconds(path: str) -> float | None:
+    """Returns the duration in a file's header; None if there is none, or if the file cannot be opened."""
+    try:
+        with open_video(path, one_thread=True) as (container, _):
+            return container.duration / av.time_base if container.duration and container.duration > 0 else None
+    except VideoError:
+        return None
+
+
+class ByName:
+    """Finds videos anywhere below ``root`` whose name, without ending, is one of ``names``.
+
+    It lists every folder once. It does not enter folders with one of the names: Something-Something v1 has 108,499 of
+    them, with about forty pictures each.
+    """
+
+    def __init__(self, root: str | Path, names: Collection[str]):
+        self._files: dict[str, list[str]] = defaultdict(list)
+        self._folders: dict[str, list[str]] = defaultdict(list)
+        for listing in Tree(root).walk(stay_out=names):
+            for file in listing.files:
+                if is_video_name(file) and (name := name_of(file)) in names and file not in listing.broken:
+                    self._files[name].append(os.path.join(listing.path, file))
+            for folder in listing.folders:
+                if folder in names:
+                    self._folders[folder].append(os.path.join(listing.path, folder))
+
+    def find(self, name: str, row: Row) -> str | None:
+        """Returns the path of a video, or None. Files come before folders; of several files, the one whose folders have
+        the names of its class and split comes first."""
+        paths = self._files.get(name) or self._folders.get(name) or [None]
+        if len(paths) == 1:
+            return paths[0]
+        likely = {_plain(row.label), _plain(row.split)}
+        return max(paths, key=lambda path: len(likely.intersection(map(_plain, Path(path).parent.parts))))
+
+
+class ByPath:
+    """Finds videos at the paths of their rows below ``root``, or in the same folder with another ending."""
+
+    def __init__(self, root: str | Path):
+        self._tree = Tree(root)
+        self._folders: dict[str, dict[str, str]] = {}
+
+    def find(self, name: str, row: Row) -> str | None:
+        """Returns the path of a row's video, or None."""
+        folder, file = os.path.split(os.path.join(self._tree.root, row.file))
+        if folder not in self._folders:
+            self._folders[folder] = self._names(folder)
+        entry = self._folders[folder].get(file) or self._folders[folder].get(name)
+        return os.path.join(folder, entry) if entry else None
+
+    def _names(self, folder: str) -> dict[str, str]:
+        """Returns requested name → name in the folder: full names first, then names without ending, then folders."""
+        try:
+            listing = self._tree.list(folder)
+        except DataError:
+            return {}
+        files = [file for file in listing.files if is_video_name(file) and file not in listing.broken]
+        return {**{name: name for name in listing.folders}, **{name_of(f): f for f in files}, **{f: f for f in files}}
+
+
+def _plain(folder: str) -> str:
+    """Returns a folder's name for comparison: in lower case, blanks as underscores, each split in one spelling."""
+    folder = clean_label(folder).lower().replace(" ", "_")
+    return SPLIT_NAMES.get(folder, folder)

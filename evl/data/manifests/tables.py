@@ -11,8 +11,7 @@ from evl.data.manifests.columns import REQUIRED, Rows, select_columns
 from evl.data.manifests.labels import class_number, clean_label, is_empty_cell, looks_empty
 from evl.data.manifests.listing import is_video_name
 from evl.data.manifests.split_names import read_split, split_meanings
-from evl.data.manifests.text import read_text
-from evl.data.manifests.text_table import read_delimited, read_list, read_paths
+from evl.data.manifests.text_table import read_delimited, read_list, read_paths, read_text
 from evl.errors import DataError, plural
 from evl.runtime.files import expand_home
 from evl.types import Sample

@@ -1,7 +1,9 @@
-"""Reads lists of videos that are text: tables with a header (commas, semicolons, tabs), and lines of ``path label``."""
+"""Reads text files, and lists of videos in them: tables with a header (commas, semicolons, tabs), or lines of
+``path label``."""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import os
@@ -23,6 +25,25 @@ from evl.data.manifests.labels import class_number
 from evl.data.manifests.listing import VIDEO_SUFFIXES, is_video_name
 from evl.errors import DataError
 from evl.runtime.files import expand_home
+
+_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+
+
+def read_text(path: str | Path) -> str:
+    """Returns the text of a file. Raises DataError if it cannot be read, or is not text."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text[:4096].partition("\n")[0]:  # UTF-16 without a mark, or not a text file at all
+        raise DataError(f"{path}: not text in UTF-8; save it as text in UTF-8 (in Excel: 'CSV UTF-8')")
+    return text
+
 
 _ENDS = "|".join(re.escape(suffix[1:]) for suffix in sorted(VIDEO_SUFFIXES, key=len, reverse=True))
 _VIDEO_THEN_MORE = re.compile(rf"(?P<path>.*?\.(?:{_ENDS}))\"?(?P<gap>\s*[,;]\s*|\s+)(?P<label>.+)", re.IGNORECASE)

@@ -13,10 +13,10 @@ from matplotlib.ticker import MaxNLocator
 
 from evl._version import __version__
 from evl.demo.report import pictures, words
-from evl.demo.report.scores import score_of
+from evl.demo.report.words import score_of
 from evl.demo.results import EVL, NO_TEMPORAL, ROWS, TASKS, VARIANTS, ZERO_SHOT, DemoResult, Example
 from evl.runtime.files import write_file
-from evl.runtime.pages import render
+from evl.runtime.text import render
 from evl.types import Prediction
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")

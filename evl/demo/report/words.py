@@ -1,13 +1,14 @@
-"""Sentences of the report that are computed from its numbers."""
+"""Scores of the report with their intervals, and the sentences that are computed from them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from evl.demo.report.scores import Score, relation, score_of
-from evl.demo.results import ATTENTIVE, EVL, LINEAR, NO_TEMPORAL, UNTRAINED, VARIANTS, DemoResult
+from evl.demo.results import ATTENTIVE, EVL, LINEAR, NO_TEMPORAL, UNTRAINED, VARIANTS, DemoResult, VariantResult
+from evl.evaluation import mean_interval
 
 NAMES = {  # inside a sentence
     NO_TEMPORAL: "EVL without its local temporal module",
@@ -94,3 +95,39 @@ def duration(seconds: float) -> str:
     if seconds < 99.5:
         return f"{seconds:.0f} s" if seconds >= 9.95 else f"{seconds:.1f} s"
     return f"{int(seconds + 0.5) // 60} min {int(seconds + 0.5) % 60:02d} s"
+
+
+@dataclass(frozen=True)
+class Score:
+    """Percent of videos, with the limits of its 95 % interval; ``each``: the top-1 of every seed."""
+
+    value: float
+    low: float
+    high: float
+    each: tuple[float, ...]
+
+    @property
+    def percent(self) -> str:
+        return f"{self.value:.1f}\u00a0%"
+
+    @property
+    def interval(self) -> str:
+        return f"{self.low:.1f}–{self.high:.1f}"
+
+
+def score_of(outcomes: Sequence[VariantResult]) -> Score | None:
+    """With one seed its top-1, with Wilson's interval over videos; with several their mean, with a t-interval.
+
+    None without outcomes.
+    """
+    if not outcomes:
+        return None
+    each = tuple(outcome.evaluation.metrics.top1 for outcome in outcomes)
+    if len(each) > 1:
+        return Score(*mean_interval(each), each)
+    return Score(each[0], *outcomes[0].evaluation.metrics.top1_interval, each)
+
+
+def relation(one: Score, other: Score) -> str:
+    """``ahead``, ``behind``, or ``level`` if the intervals overlap, a cautious rule where the videos are the same."""
+    return "ahead" if one.low > other.high else "behind" if one.high < other.low else "level"

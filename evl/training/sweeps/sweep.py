@@ -17,7 +17,7 @@ from evl.backbones.base import tapped_blocks
 from evl.collections.material import announce_material
 from evl.config import RunConfig
 from evl.config import replace as replace_settings
-from evl.data.groups import describe_split
+from evl.data.draw import describe_split
 from evl.data.splits import find_splits
 from evl.errors import ConfigError, DataError, RunError
 from evl.evaluation import Evaluation

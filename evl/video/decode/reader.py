@@ -28,7 +28,7 @@ from evl.video.decode.index import FrameIndex, counted_index, decode_everything,
 from evl.video.decode.orientation import Orientations
 from evl.video.decode.rgb import ToRGB, pixel_shape
 from evl.video.plans import Known, Numbered, Plan
-from evl.video.timed import microseconds
+from evl.video.sampling import microseconds
 
 # codecs in which a decoder can skip pictures that no other refers to, and the rest stays the same (in HEVC a higher
 # temporal layer may still need such a picture, and in VP9 the next frame uses its motion vectors)

@@ -18,10 +18,9 @@ import torch
 
 from evl.errors import ConfigError
 from evl.video.decode.container import decode, file_stat, num_threads, open_video
-from evl.video.decode.hdr import is_hdr
 from evl.video.decode.index import FrameIndex
 from evl.video.decode.orientation import UPRIGHT, Orientations
-from evl.video.decode.rgb import pixel_shape
+from evl.video.decode.rgb import is_hdr, pixel_shape
 
 Decoder = Literal["pyav", "torchcodec", "torchcodec-cuda"]
 CONTAINERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})

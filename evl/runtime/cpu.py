@@ -1,4 +1,4 @@
-"""Matrix products in float32 by oneDNN, on CPUs where PyTorch's default is slower.
+"""Speed on CPUs: matrix products in float32 by oneDNN where PyTorch's default is slower, and freed memory that is kept.
 
 PyTorch computes float32 products with MKL, which uses only AVX2 on processors that Intel did not make. oneDNN, which is
 in the same build, uses their AVX-512 units and is about twice as fast (docs/performance.md). On other CPUs these
@@ -8,7 +8,9 @@ same numbers.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of <malloc.h>
+_LARGEST = 2**31 - 1
 
 
 @cache
@@ -110,3 +115,19 @@ def _vendor() -> str | None:
     except OSError:
         return None
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("vendor_id")), None)
+
+
+def keep_freed_memory() -> bool:
+    """Makes glibc keep large freed blocks instead of returning them to the system; False if there is no glibc.
+
+    A training step on the CPU frees and needs hundreds of megabytes. If they were returned, they would come back as new
+    pages that the system fills with zeros: 8 % of a decoder's step and more (docs/performance.md).
+    The setting holds for the whole process, so only the commands ``evl train`` and ``evl sweep`` call this.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    return bool(mallopt(_MMAP_THRESHOLD, _LARGEST)) and bool(mallopt(_TRIM_THRESHOLD, _LARGEST))
