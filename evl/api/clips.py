@@ -15,8 +15,9 @@ from evl.api.settings import config_for, sections_of
 from evl.backbones import FrozenBackbone, create_backbone
 from evl.config import BackboneConfig, RunConfig
 from evl.data.dataset import EvaluationViews, TrainingClips
+from evl.data.manifests import Manifest
 from evl.data.manifests.labels import sort_labels
-from evl.data.manifests.manifest import Manifest, labeled_videos_at
+from evl.data.manifests.manifest import labeled_videos_at
 from evl.data.splits import find_splits, make_files
 from evl.errors import ConfigError, DataError, VideoError
 from evl.evaluation.evaluate import labels_of

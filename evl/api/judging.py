@@ -11,8 +11,9 @@ from evl.api.models import open_model, refuse_beside_store, refuse_unknown, stor
 from evl.config import RunConfig
 from evl.data.dataset import Files
 from evl.data.draw import with_groups
+from evl.data.manifests import Manifest
 from evl.data.manifests.labels import clean_label
-from evl.data.manifests.manifest import Manifest, labeled_videos_at, read_manifest
+from evl.data.manifests.manifest import labeled_videos_at, read_manifest
 from evl.data.splits import announce_notices, describe_gone, gone_samples, moved_samples, old_root
 from evl.errors import ConfigError, DataError, StoreError
 from evl.evaluation import Evaluation, evaluate_views, views_of_store, write_evaluation

@@ -13,7 +13,8 @@ from evl.api.models import open_model, refuse_beside_store, refuse_unknown, stor
 from evl.backbones import FrozenBackbone, parse_backbone
 from evl.config import BackboneConfig, RunConfig
 from evl.config import replace as replace_settings
-from evl.data.manifests.manifest import AnyPath, Manifest, Videos, read_manifest, videos_at
+from evl.data.manifests import Manifest
+from evl.data.manifests.manifest import AnyPath, Videos, read_manifest, videos_at
 from evl.errors import ConfigError, DataError, SaveError, plural
 from evl.evaluation import (
     NeighborScores,

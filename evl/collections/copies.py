@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from evl.data.manifests import Manifest
 from evl.data.manifests.listing import VIDEO_SUFFIXES, Tree
-from evl.data.manifests.manifest import Manifest, find_videos, read_manifest
+from evl.data.manifests.manifest import find_videos, read_manifest
 from evl.errors import DataError
 from evl.runtime.files import expand_home
 from evl.video.decode.frame_folder import is_image_name

@@ -18,7 +18,7 @@ from evl.errors import plural
 from evl.types import Sample
 
 if TYPE_CHECKING:
-    from evl.data.manifests.manifest import Manifest
+    from evl.data.manifests import Manifest
 
 _MAX_SHOWN = 4  # labels of one file
 _MAX_SHARE_ERROR = 0.05  # a notice appears if the validation share is further than this from the requested one

@@ -15,8 +15,9 @@ from evl.data.dataset import Files
 from evl.data.draw import refuse_shared_groups, split_samples, with_groups
 from evl.data.index_file import IndexFile
 from evl.data.loader import default_num_workers
+from evl.data.manifests import Manifest, refuse_missing
 from evl.data.manifests.listing import missing_samples
-from evl.data.manifests.manifest import Manifest, read_class_names, read_manifest, refuse_missing
+from evl.data.manifests.manifest import read_class_names, read_manifest
 from evl.data.notices import manifest_notices, several_labels, split_notices
 from evl.errors import ConfigError, DataError, RunError, plural
 from evl.types import Sample

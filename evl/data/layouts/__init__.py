@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from evl.data.layouts import diving48, hmdb51, kinetics, ssv1, ssv2, ucf101, videofolder
 from evl.data.layouts.base import FoundLayout
-from evl.data.layouts.locate import Located, locate
+from evl.data.layouts.locate import locate
+from evl.data.manifests import Manifest
 from evl.data.manifests.listing import Tree
 from evl.errors import DataError
 
@@ -57,7 +59,7 @@ def find_layout(path: Path, layout: str = "auto") -> FoundLayout | None:
     )
 
 
-def read_layout(found: FoundLayout, *, root: str | Path | None, split_number: int) -> Located:
+def read_layout(found: FoundLayout, *, root: str | Path | None, split_number: int) -> Manifest:
     """Returns the samples of a layout, with their videos below ``root``, by default the folder of the layout.
 
     Raises DataError if the layout has no split list ``split_number``, or if an annotation file cannot be read.
@@ -77,7 +79,7 @@ def read_layout(found: FoundLayout, *, root: str | Path | None, split_number: in
         ", ".join(f"{split} {len(group)}" for split, group in located.splits.items()) or "no videos",
         len(located.missing), located.num_unlabeled,
     )  # fmt: skip
-    return located
+    return replace(located, layout=found.name)
 
 
 def _near_top(folder: Path) -> Iterator[list[Path]]:

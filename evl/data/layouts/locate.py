@@ -6,12 +6,12 @@ import logging
 import os
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import av
 
 from evl.data.layouts.base import Annotation, Row, name_of
+from evl.data.manifests import Manifest
 from evl.data.manifests.labels import clean_label
 from evl.data.manifests.listing import SPLIT_NAMES, Tree, is_video_name
 from evl.errors import DataError, VideoError
@@ -23,17 +23,7 @@ _NUM_OPENED = 16
 _SLACK_SECONDS = 2.0  # parts are cut at key frames, so a part may be longer than its times
 
 
-@dataclass(frozen=True)
-class Located:
-    """Samples by split, those of them whose file is missing, and the number of rows without a label, left out."""
-
-    splits: dict[str, tuple[Sample, ...]]
-    class_names: tuple[str, ...] | None
-    missing: tuple[Sample, ...]
-    num_unlabeled: int
-
-
-def locate(annotation: Annotation, root: Path, *, by_path: bool = False) -> Located:
+def locate(annotation: Annotation, root: Path, *, by_path: bool = False) -> Manifest:
     """Finds the videos of the rows below ``root``: by name in any folder, or exactly at their paths (``by_path``).
 
     A row whose video is missing becomes a sample too, with its published name. Raises DataError for a name that no file
@@ -65,7 +55,8 @@ def locate(annotation: Annotation, root: Path, *, by_path: bool = False) -> Loca
         if part is None and whole is None:
             missing.append(sample)
     splits = {split: tuple(groups[split]) for split in ("train", "val", "test", "all") if split in groups}
-    return Located(splits, annotation.class_names, tuple(missing), num_unlabeled)
+    names = annotation.class_names or ()
+    return Manifest(str(root), splits, names, missing=tuple(missing), num_unlabeled=num_unlabeled)
 
 
 def _refuse_unwritable(name: str) -> None:

@@ -8,22 +8,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from evl.data.manifests import Manifest
 from evl.data.manifests.labels import clean_label
 from evl.data.manifests.listing import VIDEO_SUFFIXES, Listing, Tree, is_video_name
 from evl.data.manifests.split_names import folder_splits, inner_splits, read_split
 from evl.errors import DataError, UnlabeledError
 from evl.types import Sample
 from evl.video.decode.frame_folder import is_image_name
-
-
-@dataclass(frozen=True)
-class FolderContent:
-    """Samples by split, files that are not videos, samples whose link leads nowhere, and notices."""
-
-    splits: dict[str, tuple[Sample, ...]]
-    ignored: tuple[str, ...]
-    missing: tuple[Sample, ...]
-    notices: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -47,7 +38,7 @@ class _Folder:
         return bool(self.parts) and (self.has_files or (self.is_frames and len(self.parts) > 1))
 
 
-def read_folder(folder: Path, *, class_names: Sequence[str] = (), only_classes: bool = False) -> FolderContent:
+def read_folder(folder: Path, *, class_names: Sequence[str] = (), only_classes: bool = False) -> Manifest:
     """Returns the videos below a folder, with their classes and splits.
 
     With ``only_classes``, its folders are classes, whatever their names. They are also classes if each of them is one
@@ -96,8 +87,9 @@ def read_folder(folder: Path, *, class_names: Sequence[str] = (), only_classes: 
     if not groups:
         raise UnlabeledError(f"{folder}: no videos found{_describe_endings(ignored)}")
     notices = [*unreadable_notices(current.listing for current in folders), *_spelling_notices(spellings)]
-    return FolderContent(
-        {split: tuple(group) for split, group in groups.items()}, tuple(ignored), tuple(missing), tuple(notices)
+    splits = {split: tuple(group) for split, group in groups.items()}
+    return Manifest(
+        str(folder), splits, ignored=tuple(ignored), layout="folder", missing=tuple(missing), notices=tuple(notices)
     )
 
 

@@ -6,14 +6,15 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from evl.data.layouts import NAMES as LAYOUTS
 from evl.data.layouts import find_layout, read_layout
+from evl.data.manifests import Manifest
 from evl.data.manifests.folders import read_folder, unreadable_notices
 from evl.data.manifests.labels import class_number, clean_class_names, clean_label, sort_labels
-from evl.data.manifests.listing import Tree, is_video_name, missing_samples
+from evl.data.manifests.listing import Tree, is_video_name
 from evl.data.manifests.tables import read_table, read_videos
 from evl.data.manifests.text_table import read_text
 from evl.errors import ConfigError, DataError, PathTypeError, nearest
@@ -25,43 +26,6 @@ from evl.video.views import AnyPath
 log = logging.getLogger("evl")
 Videos = AnyPath | Sample | Iterable[AnyPath | Sample]  # what ``videos_at`` takes
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".tab", ".parquet", ".pq", ".txt")  # the endings of lists of videos
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """The samples of a list, by split; a list without splits has the one split ``all``.
-
-    ``ignored``: files that are not videos. ``layout``: how the list was read, one of ``evl.data.layouts.NAMES``,
-    ``folder`` or ``manifest``. ``missing``: the samples of all splits whose file does not exist; ``splits`` contain
-    them too. ``num_unlabeled``: the number of rows without a label, which are left out. ``notices``: lines about what
-    is surprising in the list (``evl.data.notices`` has more).
-    """
-
-    source: str
-    splits: dict[str, tuple[Sample, ...]]
-    class_names: tuple[str, ...]
-    ignored: tuple[str, ...] = field(default=())
-    layout: str = "manifest"
-    missing: tuple[Sample, ...] = field(default=())
-    num_unlabeled: int = 0
-    notices: tuple[str, ...] = field(default=())
-
-    @property
-    def samples(self) -> tuple[Sample, ...]:
-        return tuple(sample for samples in self.splits.values() for sample in samples)
-
-    def require_videos(self) -> None:
-        """Raises DataError if all videos are missing."""
-        if self.missing and len(self.missing) == len(self.samples):
-            refuse_missing(self.source, self.missing)
-
-
-def refuse_missing(source: str | Path, missing: Sequence[Sample]) -> None:
-    """Raises the DataError for a list whose videos are all missing."""
-    raise DataError(
-        f"{source}: all {len(missing)} videos are missing, such as {missing[0].path}; "
-        "give `root`, the folder that contains the videos"
-    )
 
 
 def read_manifest(
@@ -96,37 +60,31 @@ def read_manifest(
     if layout in ("folder", "classes") and not path.is_dir():
         raise DataError(f"{path} is a file, but the layout {layout!r} is a folder per class; use the layout auto")
     class_names = None if class_names is None else clean_class_names(class_names)
-    published, ignored, num_unlabeled, notices = None, (), 0, ()
     if layout not in ("folder", "classes") and (found := find_layout(path, layout)) is not None:
-        located = read_layout(found, root=root, split_number=split_number)
-        layout, splits, published = found.name, located.splits, located.class_names
-        missing, num_unlabeled = located.missing, located.num_unlabeled
+        read = read_layout(found, root=root, split_number=split_number)
     elif split_number != 1:
         raise DataError(f"{path}: split {split_number} was requested, but there are no hmdb51 or ucf101 split lists")
     elif path.is_dir():
-        content = read_folder(path, class_names=class_names or (), only_classes=layout == "classes")
-        layout, splits, ignored = "folder", content.splits, content.ignored
-        missing, notices = content.missing, content.notices
+        read = read_folder(path, class_names=class_names or (), only_classes=layout == "classes")
     else:
-        layout = "manifest"
-        splits, notices = read_table(path, root if root is not None else path.parent)
-        missing = missing_samples([sample for group in splits.values() for sample in group])
+        read = read_table(path, root if root is not None else path.parent)
+    splits, missing = read.splits, read.missing
     if not any(splits.values()):
         raise DataError(f"{path}: no videos found")
-    if layout != "folder":  # the name of a class folder is a class name, even if it is a number
+    if read.layout != "folder":  # the name of a class folder is a class name, even if it is a number
         splits, missing = _numbers_to_names(path, splits, missing, class_names)
     labels = {sample.label for group in splits.values() for sample in group}
     for label in labels:
         if not label or len(label.splitlines()) != 1:
             raise DataError(f"{path}: the class name {label!r} is empty or contains a line break; rename the class")
-    names = class_names or published or sort_labels(labels)
+    names = class_names or read.class_names or sort_labels(labels)
     if unknown := sorted(labels - set(names)):
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         raise DataError(
             f"{path}: unknown class {', '.join(map(repr, unknown[:3]))}{more}; "
             f"the known classes are {', '.join(map(repr, names[:8]))}{' …' if len(names) > 8 else ''}"
         )
-    return Manifest(str(path), splits, names, ignored, layout, missing, num_unlabeled, tuple(notices))
+    return replace(read, source=str(path), splits=splits, class_names=names, missing=missing)
 
 
 def _numbers_to_names(path: Path, splits: dict, missing: Sequence[Sample], class_names: Sequence[str] | None):

@@ -7,9 +7,10 @@ from collections import Counter, defaultdict
 from collections.abc import Collection
 from pathlib import Path
 
+from evl.data.manifests import Manifest
 from evl.data.manifests.columns import REQUIRED, Rows, select_columns
 from evl.data.manifests.labels import class_number, clean_label, is_empty_cell, looks_empty
-from evl.data.manifests.listing import is_video_name
+from evl.data.manifests.listing import is_video_name, missing_samples
 from evl.data.manifests.split_names import read_split, split_meanings
 from evl.data.manifests.text_table import read_delimited, read_list, read_paths, read_text
 from evl.errors import DataError, plural
@@ -17,15 +18,15 @@ from evl.runtime.files import expand_home
 from evl.types import Sample
 
 
-def read_table(path: Path, root: Path) -> tuple[dict[str, tuple[Sample, ...]], tuple[str, ...]]:
-    """Returns (samples by split, notices about the list). Relative paths are relative to ``root``. Raises DataError if
-    the list cannot be read."""
+def read_table(path: Path, root: Path) -> Manifest:
+    """Returns the samples of a list. Relative paths are relative to ``root``. Raises DataError if it cannot be read."""
     rows, num_comments = _read_rows(path, root)
     splits = _rows_to_splits(path, rows, root)
     notices = _label_notices(path, splits)
     if num_comments:
         notices.append(f"{path}: ignored {plural(num_comments, 'comment line')} (with # in front)")
-    return splits, tuple(notices)
+    missing = missing_samples([sample for group in splits.values() for sample in group])
+    return Manifest(str(path), splits, missing=missing, notices=tuple(notices))
 
 
 def read_videos(path: Path, root: Path) -> tuple[Sample, ...]:
