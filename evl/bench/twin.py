@@ -1,19 +1,18 @@
-"""The plain twins of the EVL decoder (docs/method.md section 3) and of the attentive probe.
+"""The plain twin of the EVL decoder (docs/method.md section 3).
 
-They follow the equations term by term for every token, with autograd. Tests compare the numbers and gradients of
-``evl.models`` with theirs, and ``evl bench`` compares time and memory. A twin uses the parameters of the fast module.
+It follows the equations term by term for every token, with autograd, and uses the parameters of the fast module. Tests
+compare its numbers and gradients with those of ``evl.models``, and ``evl bench`` its time and memory.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evl.models import AttentiveProbe, EVLDecoder
+from evl.models import EVLDecoder
 from evl.types import LayerFeatures
 
 
@@ -25,44 +24,6 @@ def plain_decoder(decoder: EVLDecoder, features: Sequence[LayerFeatures]) -> Ten
         x = x + plain_attention(layer.attention, layer.norm_query(x), y)
         x = x + plain_mlp(layer.mlp, layer.norm_mlp(x))
     return x.mean(1)
-
-
-def plain_probe(probe: AttentiveProbe, features: Sequence[LayerFeatures]) -> Tensor:
-    """M × LayerFeatures, of which the last is read -> (B,D), with the parameters of ``probe``."""
-    y = features[-1].tokens  # (B,T,L,D)
-    _, num_frames, num_tokens, width = y.shape
-    if probe.positions is not None or probe.blocks:
-        variance, mean = torch.var_mean(y, -1, correction=0, keepdim=True)
-        y = (y - mean) / (variance + 1e-5).sqrt()
-    if probe.positions is not None:
-        y = y + plain_positions(num_frames, num_tokens, probe.positions.grid, width).to(y)
-    y = y.flatten(1, 2)
-    for block in probe.blocks:
-        z = plain_linear(block.qkv_proj, block.norm_attention(y)).unflatten(-1, (3, block.num_heads, -1))
-        gathered = plain_attend(*z.unbind(-3))
-        y = y + plain_linear(block.out_proj, gathered.flatten(-2))
-        y = y + plain_gelu_mlp(block.mlp, block.norm_mlp(y))
-    x = probe.query_token.expand(len(y), -1, -1)  # (B,1,D)
-    x = x + plain_attention(probe.attention, x, probe.norm_tokens(y))
-    return (x + plain_gelu_mlp(probe.mlp, probe.norm_mlp(x)))[:, 0]
-
-
-def plain_positions(num_frames: int, num_tokens: int, grid: tuple[int, int], width: int) -> Tensor:
-    """Returns positions (T,L,D), computed channel by channel in double precision."""
-    (h, w), n = grid, width // 6
-    positions = torch.zeros(num_frames, num_tokens, width, dtype=torch.float64, device="cpu")
-    num_prefix = num_tokens - h * w
-    for i in range(n):
-        frequency = 10000 ** (-i / n)
-        for t in range(num_frames):
-            phase = (t + 0.5) * 16 / num_frames * frequency
-            positions[t, :, i], positions[t, :, n + i] = math.sin(phase), math.cos(phase)
-        for patch in range(h * w):
-            for first, place, count in ((2 * n, patch // w, h), (4 * n, patch % w, w)):
-                phase = (place + 0.5) * 16 / count * frequency
-                positions[:, num_prefix + patch, first + i] = math.sin(phase)
-                positions[:, num_prefix + patch, first + n + i] = math.cos(phase)
-    return positions
 
 
 def plain_attention(attention: nn.Module, query: Tensor, tokens: Tensor) -> Tensor:
@@ -82,11 +43,6 @@ def plain_attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """q (B,Q,N,K), k and v (B,S,N,K) -> (B,Q,N,K)."""
     scores = torch.einsum("bqnk,bsnk->bnqs", q, k) / q.shape[-1] ** 0.5
     return torch.einsum("bnqs,bsnk->bqnk", scores.softmax(dim=-1), v)
-
-
-def plain_gelu_mlp(mlp: nn.Module, x: Tensor) -> Tensor:
-    hidden = plain_linear(mlp.fc1, x)
-    return plain_linear(mlp.fc2, mlp.dropout(hidden * (1 + torch.erf(hidden / math.sqrt(2))) / 2))
 
 
 def plain_mlp(mlp: nn.Module, x: Tensor) -> Tensor:

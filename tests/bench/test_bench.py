@@ -10,15 +10,16 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import evl
+from benchmarks.probe_costs import cost_table, probe_macs
 from evl.backbones import create_backbone
 from evl.bench import SIZES
-from evl.bench.counts import backbone_macs, cost_table, counted_by_torch, decoder_macs, probe_macs, total_macs
+from evl.bench.counts import backbone_macs, counted_by_torch, decoder_macs, total_macs
 from evl.bench.measure import peak_bytes
-from evl.bench.twin import plain_probe
 from evl.config import BackboneConfig
 from evl.models import AttentiveProbe
 from evl.types import LayerFeatures
 from tests.helpers import run_command
+from tests.models.probe_twin import plain_probe
 
 DRY = ("bench", "--size", "dry", "--repeats", "1", "--device", "cpu")
 

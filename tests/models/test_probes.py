@@ -9,12 +9,12 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from evl.bench.twin import plain_positions, plain_probe
 from evl.models import AttentiveProbe
 from evl.models.probes import SpaceTimePositions
 from evl.runtime import cpu as onednn
 from evl.types import LayerFeatures
 from tests.helpers import GOLDEN, assert_close
+from tests.models.probe_twin import plain_positions, plain_probe
 
 # b, t, h, w, prefix, width, heads, blocks, positions
 CASES = [
