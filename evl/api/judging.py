@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from evl.api.models import open_model, refuse_beside_store, refuse_unknown, store_in, workers_for
@@ -16,10 +17,11 @@ from evl.data.manifests.labels import clean_label
 from evl.data.manifests.manifest import labeled_videos_at, read_manifest
 from evl.data.splits import announce_notices, describe_gone, gone_samples, moved_samples, old_root
 from evl.errors import ConfigError, DataError, StoreError
-from evl.evaluation import Evaluation, evaluate_views, views_of_store, write_evaluation
+from evl.evaluation import Evaluation, evaluate_views, held_for_scores, views_of_store, write_evaluation
 from evl.evaluation import evaluate as evaluate_samples
 from evl.inference.reading import device_of
 from evl.runtime.distributed import join_world
+from evl.runtime.files import expand_home
 from evl.runtime.progress import Report, counting, showing
 from evl.saving import VideoClassifier
 from evl.store.store import FeatureStore
@@ -77,7 +79,9 @@ def evaluate(
     refuse_unknown(sizes)
     run = _run_of(model)
     wanted = device or (str(device_of(model)) if isinstance(model, VideoClassifier) else None)
-    with join_world(wanted) as world, showing(progress) as report:
+    out = None if out is None else expand_home(Path(out))
+    with join_world(wanted) as world, showing(progress) as report, ExitStack() as held:
+        world.only_main(lambda: held.enter_context(held_for_scores(out)))
         store = store_in(data)
         if store is not None:
             of_videos = {"layout": None if layout == "auto" else layout, "split_number": split_number - 1 or None}

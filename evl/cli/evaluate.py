@@ -85,22 +85,23 @@ def command(
     from evl.cli.show_evaluation import show_evaluation
     from evl.cli.zero_shot import refuse_mixed, zero_shot_model
     from evl.data.manifests.manifest import read_manifest
+    from evl.evaluation import held_for_scores
 
     _refuse_mixed(run, zero_shot, data, features, out)
     refuse_mixed(zero_shot, (backbone, weights, prompts), (stride, frames_per_second, image_size))
     videos = dict(root=root, layout=layout, split_number=split_number)
-    how = dict(split=split, num_clips=clips, num_crops=crops, num_workers=workers, batch_size=batch_size)
-    how |= dict(metrics=metrics or None)
+    how = dict(split=split, num_clips=clips, num_crops=crops, num_workers=workers, batch_size=batch_size,
+               metrics=metrics or None)  # fmt: skip
     if zero_shot:
         manifest = read_manifest(data, **videos)
         model = zero_shot_model(manifest.class_names, backbone, weights, prompts, num_frames, device)
-        show_evaluation(evaluate(model, manifest, **how), out, json, model)
-        return
-    sizes = dict(num_frames=num_frames, stride=stride, frames_per_second=frames_per_second, image_size=image_size)
+        with held_for_scores(out):
+            return show_evaluation(evaluate(model, manifest, **how), out, json, model)
+    how |= dict(num_frames=num_frames, stride=stride, frames_per_second=frames_per_second, image_size=image_size)
     source = data if features is None else open_store(features)
-    result = evaluate(run, source, device=device, **videos, **how, **sizes)
     out = out or (run if run.is_dir() else Path(f"{run.name}_evaluation"))  # of a model of the hub
-    show_evaluation(result, out, json)
+    with held_for_scores(out):
+        show_evaluation(evaluate(run, source, device=device, **videos, **how), out, json)
 
 
 def _refuse_mixed(

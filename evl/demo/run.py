@@ -25,6 +25,7 @@ from evl.data.manifests.manifest import read_manifest
 from evl.datasets.motions.motions import make_motions
 from evl.demo.clips import read_clips
 from evl.demo.compare import Contender, result_of, save_run, train_contenders
+from evl.demo.folder import demo_folder
 from evl.demo.report import write_report
 from evl.demo.results import (
     ATTENTIVE,
@@ -41,7 +42,6 @@ from evl.demo.results import (
 )
 from evl.inference import explain
 from evl.models import Classifier
-from evl.runtime.files import expand_home, make_folder
 from evl.runtime.progress import Progress, Report, showing
 from evl.saving import load
 from evl.streams.memory import InMemory, extract, pooled, threads
@@ -118,20 +118,19 @@ def run_demo(
         steps: of training; None: those of the size.
         progress: as for ``evl.train``.
 
-    Raises SaveError if the folder cannot be made.
+    A demo that fails or is stopped removes its folder; that of a killed one is removed by the next demo. Raises
+    SaveError if the folder cannot be made.
     """
     size = FULL if full else DEFAULT
     if videos is not None:
         size = dataclasses.replace(size, train=videos, test=max(1, videos // 3))
     if steps is not None:
         size = dataclasses.replace(size, steps=steps)
-    with showing(progress) as report:
-        return _run(out, size, seed, report)
+    with showing(progress) as report, demo_folder(out) as folder:
+        return _run(folder, size, seed, report)
 
 
-def _run(folder: str | Path, size: Size, seed: int, report: Report) -> DemoResult:
-    folder = expand_home(Path(folder)).absolute() / time.strftime("%Y%m%d-%H%M%S")
-    make_folder(folder)
+def _run(folder: Path, size: Size, seed: int, report: Report) -> DemoResult:
     clock = Stopwatch()
     outcomes: list[VariantResult] = []
     with unknown_words_on_one_line():  # of both tasks and all seeds

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from evl.errors import SaveError
 from evl.evaluation.lettering import lettered
 from evl.runtime.files import write_atomically
 from evl.runtime.text import visible
@@ -21,9 +22,12 @@ CHANCE = "chance"  # the label of its line
 @contextmanager
 def drawing(path: Path) -> Iterator[None]:
     """A block that draws the picture ``path``. An error in it is logged as a warning, because a picture can be drawn
-    again from the numbers; an older picture of that name is then removed."""
+    again from the numbers; an older picture of that name is then removed. Raises SaveError if the system cannot write
+    (disk full): then other files cannot be written either, and the caller's command can be called again."""
     try:
         yield
+    except SaveError:
+        raise
     except Exception as error:
         log.warning("%s could not be drawn (%s: %s); everything else goes on", path, type(error).__name__, error)
         with contextlib.suppress(OSError):

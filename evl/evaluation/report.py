@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from evl.errors import SaveError
 from evl.evaluation.evaluate import Evaluation
 from evl.evaluation.lettering import lettering
 from evl.evaluation.picture import drawing, save_picture
 from evl.evaluation.saved_predictions import PREDICTIONS, write_predictions
 from evl.runtime.files import expand_home, remove_file, write_file, write_json, write_table
+from evl.runtime.out_folder import LOCK, hold_lock, made_folder, refuse_held
+from evl.runtime.progress import is_main_process
 
+EVALUATING = ".evaluate.evl.lock"
 log = logging.getLogger("evl")
+
+
+@contextmanager
+def held_for_scores(folder: Path | None) -> Iterator[None]:
+    """Holds the folder that an evaluation is written to, from its start on; None: there is none. The first process of
+    several holds it.
+
+    Raises RunError if a run or another evaluation writes there. A folder that cannot be written to is not held, so that
+    scores are shown even where they cannot be saved.
+    """
+    with ExitStack() as held:
+        if folder is not None and is_main_process():
+            refuse_held(folder / LOCK, folder)  # of a run, whose folder this may be
+            with suppress(SaveError):
+                held.enter_context(made_folder(folder))
+                held.enter_context(hold_lock(folder / EVALUATING, folder))
+        yield
 
 
 def write_evaluation(

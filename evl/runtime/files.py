@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import json
 import os
 import re
@@ -138,16 +139,39 @@ def write_json(path: str | Path, content: object) -> None:
 
 
 def append_json(path: str | Path, content: dict) -> None:
-    """Appends one line of JSON to a file. Raises SaveError where the system refuses."""
+    """Appends one line of JSON to a file. Raises SaveError, and leaves the file as it was, if the system cannot write.
+
+    A last line that a crash cut off is removed.
+    """
     line = _json(content)
     try:
-        with open(path, "ab+") as file:
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                line = line if file.read() == b"\n" else b"\n" + line  # a crash cut the last line off
-            file.write(line)
+        with open(path, "ab+", buffering=0) as file:
+            end, is_ended = _end_of_lines(file)
+            file.truncate(end)
+            try:
+                text = line if is_ended else b"\n" + line
+                if file.write(text) < len(text):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                with contextlib.suppress(OSError):
+                    file.truncate(end)
+                raise
     except OSError as error:
         raise SaveError(f"{path} could not be written ({error.strerror or error})") from error
+
+
+def _end_of_lines(file: IO[bytes]) -> tuple[int, bool]:
+    """(where the last line of JSON ends that is whole, whether a line break ends it)."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - 1))
+    if size == 0 or file.read(1) == b"\n":
+        return size, True
+    file.seek(0)
+    last = file.readall().rpartition(b"\n")[2]
+    with contextlib.suppress(ValueError, RecursionError):
+        json.loads(last)
+        return size, False
+    return size - len(last), True
 
 
 def read_json_lines(path: str | Path) -> list[dict]:

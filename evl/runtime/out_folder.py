@@ -93,6 +93,17 @@ def hold_lock(path: Path, output: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
+def refuse_held(path: Path, output: Path) -> None:
+    """Raises RunError if a process holds the lock ``path`` of ``output``. The lock itself stays as it is."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            if (has_lock := lock_file(descriptor)) is False or (has_lock is None and _lives_here(path)):
+                raise RunError(f"{output}: {_sentence(path)}; wait until it ends, or stop it")
+        finally:
+            os.close(descriptor)
+
+
 @contextmanager
 def build_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """Gives a new folder beside ``path``, which takes its place when the block ends, and disappears if the block fails.

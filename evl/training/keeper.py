@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from evl.config import RunConfig
 from evl.data.splits import NO_FILE, stop_if_too_many
@@ -17,6 +16,7 @@ from evl.runtime.progress import Progress, Report
 from evl.saving import save_model
 from evl.streams import Stream
 from evl.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from evl.training.curves import Curves
 from evl.training.learners import Learners
 from evl.training.loop import Interrupted, Keeper, Speed
 from evl.training.run_folder import RunFolder
@@ -59,7 +59,7 @@ class RunKeeper(Keeper):
     ):
         self.folder, self.config, self.stream, self.world = folder, config, stream, world
         self.damaged, self.resumes, self.judge, self.progress = damaged, resume, judge, progress
-        self.log_curve, self._writer = log_curve, None
+        self.log_curve, self._curves = log_curve, None
         self.best, self.selected = math.inf, None  # ``Score.rank`` of the best model so far, and its step in words
         self._has_warned = False
         self.moved, self.keep_last = moved or {}, keep_last
@@ -78,7 +78,7 @@ class RunKeeper(Keeper):
         if self.world.is_main:
             self.folder.forget_after(first)
             if self.log_curve:
-                self._writer = _tensorboard(self.folder.path, purge_step=first + 1)
+                self._curves = self._new_curves(purge_step=first + 1)
             log.info("resuming at step %d of %d", first, self.config.training.steps)
         return first
 
@@ -151,10 +151,6 @@ class RunKeeper(Keeper):
             more = dict(best=self.best, selected=self.selected, damaged=self.damaged)
             save_checkpoint(self.folder.checkpoints, done, learners, keep_last=keep_last, **more)
 
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-
     def _gather_damage(self) -> None:
         for other in self.world.gather(dict(self.damaged)):
             self.damaged.update(other)
@@ -163,15 +159,8 @@ class RunKeeper(Keeper):
         if not self.world.is_main:
             return
         self.folder.log(values)
-        if self._writer is None:
-            self._writer = _tensorboard(self.folder.path, purge_step=None)
-        for name, value in values.items():
-            if name != "step" and value is not None:
-                self._writer.add_scalar(name, value, values["step"])
+        self._curves = self._curves or self._new_curves()
+        self._curves.add(values["step"], {name: value for name, value in values.items() if name != "step"})
 
-
-def _tensorboard(folder: Path, *, purge_step: int | None):
-    """Writes curves. Points after ``purge_step``, which a resumed run writes again, are removed."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=purge_step)
+    def _new_curves(self, **options: int) -> Curves:
+        return Curves(self.folder.path / "tensorboard", **options)

@@ -142,8 +142,6 @@ def train(
             if isinstance(problem, Interrupted):
                 raise Interrupted(f"{problem}; a checkpoint is saved") from None
             raise
-        finally:
-            keeper.close()
         evaluation, unjudged = None, None
         if data.val:
             try:
