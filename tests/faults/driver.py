@@ -2,8 +2,8 @@
 
     python -m tests.faults.driver FOLDER SEED SAMPLE COMMAND…
 
-``SAMPLE``: how many faults are drawn for each command; 0: every fault at every moment. One start of Python for all: a forked
-child has imported everything. Nothing is computed here before a fork.
+``SAMPLE``: how many faults are drawn for each command; 0: every fault at every moment. One start of Python for all: a
+forked child has imported everything. Nothing is computed here before a fork.
 """
 
 from __future__ import annotations
