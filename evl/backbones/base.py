@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from evl.errors import BackboneError
-from evl.runtime.precision import without_autocast
+from evl.runtime.precision import without_autocast, without_gradients
 from evl.types import BackboneSpec, EncoderFacts, LayerFeatures, Preprocessing, WeightsOrigin
 
 Taps = int | str | Sequence[int]
@@ -95,7 +95,7 @@ class FrozenBackbone(nn.Module):
             backbone = self.in_type(torch.get_autocast_dtype(device))
         else:
             backbone = self
-        with torch.no_grad(), without_autocast(clips.device):
+        with without_gradients(), without_autocast(clips.device):
             return backbone.tap_clips(clips, before)
 
     def tap_clips(self, clips: Tensor, before: dict[int, Tensor] | None = None) -> list[LayerFeatures]:
@@ -119,6 +119,8 @@ class FrozenBackbone(nn.Module):
     def tap_in_parts(self, frames: Tensor, before: dict[int, Tensor] | None = None) -> list[LayerFeatures]:
         """Returns ``tap(frames, before)``, computed from at most ``frames_at_once`` frames at a time."""
         frames = frames.to(next(self.parameters()).dtype)
+        if torch.compiler.is_exporting():  # parts would fix the number of clips in the exported program
+            return self.tap(frames, before)
         size = self.frames_at_once or self._fitting_frames(frames)
         if len(frames) <= size:
             return self.tap(frames, before)

@@ -25,20 +25,25 @@ from evl.runtime.cpu import Linear
 from evl.types import BackboneSpec, LayerFeatures, Preprocessing
 
 _capture: ContextVar[_Capture | None] = ContextVar("capture", default=None)  # one per thread
+_exporting: list[_Capture] = []  # in place of ``_capture`` while torch.export traces, which cannot set a ContextVar
 
 
 class _Capture(TorchFunctionMode):
-    """Records the output, query and key of tapped blocks. It is active only inside tapped blocks."""
+    """Records the output, query and key of tapped blocks. It is active only inside tapped blocks.
+
+    While torch.export traces, it is active in all blocks, because the tracer knows modes only in ``with`` statements.
+    """
 
     def __init__(self, inputs: dict[int, Tensor] | None):
         super().__init__()
+        self.in_all_blocks = torch.compiler.is_exporting()
         self.inputs = inputs  # if not None, filled with the inputs of tapped blocks that follow an untapped one
         self.block: int | None = None  # the tapped block that runs now
         self.queries_keys: dict[int, tuple[Tensor, Tensor]] = {}
         self.tokens: dict[int, Tensor] = {}
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is F.scaled_dot_product_attention:
+        if func is F.scaled_dot_product_attention and self.block is not None:
             assert (kwargs or {}).get("attn_mask") is None, "query and key alone are not this attention"
             # the queries of a head become contiguous; a view would keep the whole qkv in memory, so this copies
             query, key = (x.clone(memory_format=torch.contiguous_format).transpose(1, 2) for x in args[:2])
@@ -49,11 +54,13 @@ class _Capture(TorchFunctionMode):
         if self.inputs is not None and block - 1 not in self.tokens:
             self.inputs[block - 1] = tokens
         self.block = block
-        self.__enter__()
+        if not self.in_all_blocks:
+            self.__enter__()
 
     def leave(self, output: Tensor | None = None) -> None:
         if self.block is not None:
-            self.__exit__(None, None, None)
+            if not self.in_all_blocks:
+                self.__exit__(None, None, None)
             if output is not None:
                 self.tokens[self.block] = output
             self.block = None
@@ -107,14 +114,27 @@ class TimmBackbone(FrozenBackbone):
 
     def tap(self, frames: Tensor, before: dict[int, Tensor] | None = None) -> list[LayerFeatures]:
         capture = _Capture(before)
-        token = _capture.set(capture)
-        try:
-            with suppress(_AllTapped):
-                self.vit.forward_features(frames)
-        finally:
-            capture.leave()
-            _capture.reset(token)
+        if torch.compiler.is_exporting():
+            self._tap_exporting(frames, capture)
+        else:
+            token = _capture.set(capture)
+            try:
+                with suppress(_AllTapped):
+                    self.vit.forward_features(frames)
+            finally:
+                capture.leave()
+                _capture.reset(token)
         return [LayerFeatures(capture.tokens[block], *capture.queries_keys[block]) for block in self.taps]
+
+    def _tap_exporting(self, frames: Tensor, capture: _Capture) -> None:
+        """Runs the blocks up to the deepest tapped one by timm's function for that; a tracer knows no exceptions."""
+        _exporting.append(capture)
+        try:
+            with capture:
+                options = dict(stop_early=True, norm=False, output_fmt="NLC", intermediates_only=True)
+                self.vit.forward_intermediates(frames, [self.taps[-1] - 1], **options)
+        finally:
+            _exporting.pop()
 
 
 def _type_of(rope: nn.Module) -> torch.dtype:
@@ -128,15 +148,21 @@ class _AllTapped(Exception):
 
 
 def _enter(number: int, module: nn.Module, args) -> None:
-    if (capture := _capture.get()) is not None:
+    if (capture := _current()) is not None:
         capture.enter(number, args[0])
 
 
 def _leave(is_deepest: bool, module: nn.Module, args, output: Tensor) -> None:
-    if (capture := _capture.get()) is not None:
+    if (capture := _current()) is not None:
         capture.leave(output)
-        if is_deepest:
+        if is_deepest and not capture.in_all_blocks:
             raise _AllTapped
+
+
+def _current() -> _Capture | None:
+    if torch.compiler.is_exporting():
+        return _exporting[-1] if _exporting else None
+    return _capture.get()
 
 
 def spec_of(vit: nn.Module, name: str) -> BackboneSpec:

@@ -133,19 +133,17 @@ def pool_tokens(tokens: Tensor, query: Tensor, eps: float) -> Tensor:
     tokens (B,S,D), query (B,R,D) -> (B,R,D), in float32 at least. Tokens keep their dtype. They are read twice forward
     and three times backward, and only their gradient takes as much memory as they do.
     """
+    if torch.compiler.is_exporting():  # the hand-written gradient is not part of an exported program
+        return _pooled(tokens, query, eps)[0]
     return _PoolTokens.apply(tokens, query, eps)
 
 
 class _PoolTokens(torch.autograd.Function):
     @staticmethod
     def forward(ctx, tokens: Tensor, query: Tensor, eps: float) -> Tensor:
-        wide = _wide(tokens.dtype)
-        mean, inverse = token_statistics(tokens, eps)  # (B,S) each
-        scores, attention = _attend(tokens, query, mean, inverse)
-        ctx.save_for_backward(tokens, query, mean, inverse, scores, attention)
-        pooled = bmm((attention * inverse[:, None]).to(tokens.dtype), tokens)
-        # torch 2.11 loses all gradients if it compiles a last ``to`` that does nothing
-        return pooled if pooled.dtype == wide else pooled.to(wide)
+        pooled, *saved = _pooled(tokens, query, eps)
+        ctx.save_for_backward(tokens, query, *saved)
+        return pooled
 
     @staticmethod
     @once_differentiable  # the saved statistics and scores have no graph
@@ -167,6 +165,16 @@ class _PoolTokens(torch.autograd.Function):
             vectors = torch.cat([query.to(dtype), grad], 1)
             grad_tokens = (tokens - mean[..., None].to(dtype)).mul_(-through[..., None].to(dtype))
             return grad_tokens.baddbmm_(weights.to(dtype).mT, vectors), grad_query, None
+
+
+def _pooled(tokens: Tensor, query: Tensor, eps: float) -> tuple[Tensor, ...]:
+    """Returns what ``pool_tokens`` returns, then mean and inverse deviation (B,S), scores and attention (B,R,S)."""
+    wide = _wide(tokens.dtype)
+    mean, inverse = token_statistics(tokens, eps)
+    scores, attention = _attend(tokens, query, mean, inverse)
+    pooled = bmm((attention * inverse[:, None]).to(tokens.dtype), tokens)
+    # torch 2.11 loses all gradients if it compiles a last ``to`` that does nothing
+    return pooled if pooled.dtype == wide else pooled.to(wide), mean, inverse, scores, attention
 
 
 def _attend(tokens: Tensor, query: Tensor, mean: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:

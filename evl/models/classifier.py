@@ -6,11 +6,10 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
 from evl.errors import ConfigError
-from evl.runtime.precision import without_autocast
+from evl.runtime.precision import without_autocast, without_gradients
 from evl.types import EncoderFacts, LayerFeatures, MappedFeatures
 
 
@@ -132,7 +131,7 @@ class Classifier(nn.Module):
         backbone = self.require_backbone()
         if clips.ndim != 5:
             raise ValueError(f"clips of shape {tuple(clips.shape)}; expected (B,T,C,H,W)")
-        with torch.no_grad():
+        with without_gradients():
             return backbone(clips)
 
     def classify(self, features: Sequence[LayerFeatures | MappedFeatures]) -> Tensor:

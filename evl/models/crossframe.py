@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from evl.runtime.cpu import head_scores, matmul, takes_onednn
-from evl.runtime.precision import without_autocast
+from evl.runtime.precision import without_autocast, without_gradients
 from evl.types import LayerFeatures, MappedFeatures
 
 Grid = tuple[int, int]
@@ -59,12 +59,16 @@ def empty_maps(b: int, t: int, grid: Grid, like: Tensor, dtype: torch.dtype | No
     return [like.new_zeros((h, b, t, c, h, 2, w + c - 1), dtype=dtype) for c in block_sizes(w)]
 
 
-@torch.no_grad()
 def fill_maps(maps: list[Tensor], rows: slice, query: Tensor, key: Tensor, grid: Grid) -> None:
     """Writes the maps of the clips ``rows`` into ``maps``, made by ``empty_maps``.
 
     query and key of these clips are as in ``neighbor_maps``.
     """
+    with without_gradients():
+        _fill_maps(maps, rows, query, key, grid)
+
+
+def _fill_maps(maps: list[Tensor], rows: slice, query: Tensor, key: Tensor, grid: Grid) -> None:
     h, w = grid
     b, t, num_tokens, n, _ = query.shape
     query, key = (x[:, :, num_tokens - h * w :].transpose(2, 3) for x in (query, key))  # (B,T,N,P,K)
@@ -124,6 +128,9 @@ def _unskewed(skewed: Tensor, w: int) -> Tensor:
 
 def _parts(b: int, t: int, bytes_a_pair: int, device: str) -> Iterator[tuple[slice, slice]]:
     """Yields parts (clips, frames) whose scores fit into SCORES_BYTES together."""
+    if torch.compiler.is_exporting():  # for any number of clips
+        yield from ((slice(None), slice(frame, frame + 1)) for frame in range(t))
+        return
     # a compiled graph unrolls the loop, so there are few parts then
     budget = 256 << 20 if torch.compiler.is_compiling() else SCORES_BYTES.get(device, 64 << 20)
     pairs = max(1, budget // bytes_a_pair)
@@ -173,6 +180,19 @@ def add_moved(tokens: Tensor, maps: list[Tensor], before: Tensor, after: Tensor,
         for i, rows in enumerate(skewed.flatten(1, 3).flatten(2)):  # (B·T·c, h·2·(w + c − 1))
             # ``patches[:, i] += …`` would also copy the sum to itself
             patches[:, i].add_(matmul(rows, _window(table, i)).view(len(patches), -1, tokens.shape[-1]))
+
+
+def with_moved(tokens: Tensor, maps: list[Tensor], before: Tensor, after: Tensor, grid: Grid) -> Tensor:
+    """Returns the result of ``add_moved`` as a new tensor, which an exported program can record for any batch size."""
+    both = _side_by_side(before, after, grid).to(tokens.dtype)
+    blocks = []
+    for skewed, columns in zip(maps, _blocks(grid[1]), strict=True):
+        windows = torch.stack([_window(both[:, :, columns], i) for i in range(grid[0])])  # (h,h·2·(w + c − 1),D)
+        moved = skewed.flatten(4).flatten(1, 3) @ windows  # (h,B·T·c,D)
+        blocks.append(moved.unflatten(1, skewed.shape[1:4]))
+    moved = torch.cat(blocks, 3).permute(1, 2, 0, 3, 4).flatten(2, 3)  # (B,T,h·w,D)
+    prefix, patches = tokens.split([tokens.shape[2] - grid[0] * grid[1], grid[0] * grid[1]], 2)
+    return torch.cat([prefix, patches + moved], 2)
 
 
 def table_gradients(grad: Tensor, maps: list[Tensor], grid: Grid) -> tuple[Tensor, Tensor]:

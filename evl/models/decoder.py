@@ -112,7 +112,7 @@ class EVLDecoder(nn.Module):
         """
         if len(features) != len(self.layers):
             raise ValueError(f"{len(features)} tapped blocks were given, but the decoder has {len(self.layers)} layers")
-        x = self.query_token.expand(len(features[0].tokens), -1, -1)  # (B,Q,D)
+        x = self.query_token.expand(features[0].tokens.shape[0], -1, -1)  # (B,Q,D)
         with without_autocast(x.device):
             for layer, one in zip(self.layers, features, strict=True):
                 x = layer(x, one)

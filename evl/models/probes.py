@@ -141,7 +141,7 @@ class AttentiveProbe(nn.Module):
         """The part that V-JEPA 2 has too: y (B,S,D), normalized, any tokens in any order -> (B,D)."""
         for block in self.blocks:
             y = block(y)
-        query = self.query_token.expand(len(y), -1, -1)  # (B,1,D)
+        query = self.query_token.expand(y.shape[0], -1, -1)  # (B,1,D)
         x = query + self.attention(query, y, self.norm_tokens)
         return (x + self.mlp(self.norm_mlp(x))).squeeze(1)
 

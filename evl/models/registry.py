@@ -132,8 +132,8 @@ def _cast_features(decoder: nn.Module, arguments: tuple) -> tuple | None:
 
 
 def _check_output(decoder: nn.Module, arguments: tuple, output: object) -> None:
-    wanted = (len(arguments[0][0].tokens), decoder.width)
-    if isinstance(output, Tensor) and output.shape == wanted:
+    wanted = (arguments[0][0].tokens.shape[0], decoder.width)
+    if isinstance(output, Tensor) and tuple(output.shape) == wanted:
         return
     found = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"type {type(output).__name__}"
     raise ConfigError(

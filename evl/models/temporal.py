@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from evl.models.crossframe import add_moved, neighbor_maps, table_gradients
+from evl.models.crossframe import add_moved, neighbor_maps, table_gradients, with_moved
 from evl.runtime.precision import without_autocast
 from evl.types import LayerFeatures, MappedFeatures
 
@@ -103,6 +103,9 @@ def add_temporal(
             maps = neighbor_maps(features.query, features.key, grid, tokens.dtype)
     if weight is None and position is None and before is None:
         return tokens
+    if torch.compiler.is_exporting():  # the hand-written gradient is not part of an exported program
+        a = _convolved(tokens, weight, _constants(tokens, bias, position))
+        return a if before is None else with_moved(a, maps, before, after, grid)
     return _AddTemporal.apply(tokens, weight, bias, position, before, after, grid, *maps)
 
 

@@ -65,7 +65,7 @@ def bmm(a: Tensor, b: Tensor) -> Tensor:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``torch.nn.functional.linear``: x (…,K), weight (N,K), bias (N) -> (…,N)."""
-    if x.numel() == 0 or not takes_onednn(x, weight):
+    if not takes_onednn(x, weight) or x.numel() == 0:
         return F.linear(x, weight, bias)
     if torch.is_grad_enabled():
         return _Linear.apply(x, weight, bias)

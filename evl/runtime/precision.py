@@ -26,7 +26,18 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager:
-    """A context without autocast, for code that follows its input's dtype; works on devices without autocast, too."""
+    """A context without autocast, for code that follows its input's dtype; works on devices without autocast, too.
+
+    torch.export records such a context in the program, so there is none where autocast is off anyway.
+    """
     if device.type not in _AUTOCAST_TYPES:
         return nullcontext()
+    if torch.compiler.is_exporting() and not torch.is_autocast_enabled(device.type):
+        return nullcontext()
     return torch.autocast(device.type, enabled=False)
+
+
+def without_gradients() -> AbstractContextManager:
+    """``torch.no_grad()`` for a frozen part. torch.export would record it as a part of the program, so there is none
+    then: frozen parameters take no gradients anyway."""
+    return nullcontext() if torch.compiler.is_exporting() else torch.no_grad()
