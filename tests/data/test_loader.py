@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 import torch
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from evl.data.loader import CRASHED, _Guarded, read_batches
 from evl.errors import ConfigError, RunError
@@ -41,7 +42,9 @@ def read(dataset, batches, num_workers=2):
     return list(read_batches(dataset, batches, num_workers=num_workers, device=CPU, collate=list))
 
 
-def test_a_decoder_that_kills_its_process_is_one_damaged_video():
+def test_a_decoder_that_kills_its_process_is_one_damaged_video(monkeypatch):
+    # PyTorch looks every 5 seconds whether a worker has died
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.2,))
     flag = torch.zeros(20, dtype=torch.uint8).share_memory_()
     batches = [[3 * i, 3 * i + 1, 3 * i + 2] for i in range(6)] + [[4, 18, 19]]
     before = signal.getsignal(signal.SIGCHLD)

@@ -28,7 +28,7 @@ def demo(tmp_path_factory):
     """(what was printed, the folder, the messages) of 'evl demo --full', which is tiny here."""
     folder, out, messages = tmp_path_factory.mktemp("demo"), StringIO(), []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "FULL", run.Size(train=42, test=14, steps=3, seeds=2))
+        patch.setattr(run, "FULL", run.Size(train=28, test=14, steps=3, seeds=2))
         patch.setattr(run, "default_num_workers", lambda: 0)  # processes take seconds to start
         patch.setattr(logging.getLogger("evl"), "filters", [lambda record: messages.append(record.getMessage()) or 1])
         with redirect_stdout(out), pytest.raises(SystemExit) as stop:
@@ -98,7 +98,7 @@ def test_runs_say_how_they_were_trained(demo):
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         assert [line["step"] for line in lines] == [*range(1, steps + 1), steps]
         assert "final" in lines[-1]
-        assert len((folder / "train.csv").read_text().splitlines()) == 43
+        assert len((folder / "train.csv").read_text().splitlines()) == 29
     assert len(list(demo[1].glob("*/model.safetensors"))) == 10  # of the first seed
     assert (demo[1] / "motions-seed-4" / "motion.csv").is_file()
 
@@ -106,7 +106,7 @@ def test_runs_say_how_they_were_trained(demo):
 def test_its_report_shows_what_was_judged_first(demo):
     page = (demo[1] / "report.html").read_text()
     assert page.count('<li class="example"') == 8
-    for word in (*ROWS, "t-interval over 2 seeds", "42 to train on, 14 to judge by"):
+    for word in (*ROWS, "t-interval over 2 seeds", "28 to train on, 14 to judge by"):
         assert word in page
 
 
@@ -137,7 +137,7 @@ def test_a_video_that_cannot_be_read_ends_it(tmp_path):
 
 def test_examples_are_pixels_as_the_encoder_got_them(demo):
     folder = demo[1]
-    data = run.Data(folder / "motions", run.Size(train=42, test=14, steps=3), 3)
+    data = run.Data(folder / "motions", run.Size(train=28, test=14, steps=3), 3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "default_num_workers", lambda: 0)
         data.decode(lambda description, total: lambda done, note="": None)

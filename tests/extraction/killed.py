@@ -2,7 +2,8 @@
 
     python -m tests.extraction.killed CONFIG.yaml FOLDER moments | random COUNT SEED | together COUNT SEED
 
-One start of Python for all: a child that is forked has imported everything. Nothing is computed here before a fork.
+One start of Python for all: a child that is forked has imported everything, and has the encoder. Nothing is computed
+here by several threads before a fork.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch
 import evl.extraction.extract
 import evl.extraction.work
 import evl.runtime.files
+from evl.backbones import create_backbone
 from evl.config import RunConfig, replace
 from evl.store.description import StoreOptions
 
@@ -41,7 +43,6 @@ def start(action) -> int:
     if process:
         return process
     try:
-        torch.set_num_threads(1)
         action()
         os._exit(0)
     except BaseException:
@@ -133,6 +134,9 @@ def at_random(config: RunConfig, folder: Path, count: int, seed: int, parts: int
 def main() -> None:
     config, folder, what = RunConfig.from_yaml(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     numbers = list(map(int, sys.argv[4:]))
+    torch.set_num_threads(1)
+    encoder = create_backbone(config.backbone, config.model.taps)
+    evl.extraction.work.create_backbone = lambda *_: encoder
     assert end_of(start(lambda: extract_here(config, folder / "whole"))) == 0
     if what == "moments":
         result = at_every_moment(config, folder) | at_random(config, folder, *numbers)

@@ -12,7 +12,7 @@ import torch
 import evl
 from evl.config import RunConfig, replace
 from evl.data.manifests.manifest import read_manifest
-from evl.errors import ConfigError, RunError, StoreError
+from evl.errors import ConfigError, StoreError
 from evl.evaluation import evaluate_views, load_for_store, read_predictions, views_of_store
 from evl.extraction.extract import extract
 from evl.runtime.distributed import World
@@ -25,7 +25,7 @@ from evl.training.loop import make_sampler
 from tests.conftest import TINY
 from tests.helpers import assert_close, run_command
 from tests.training.helpers import with_broken_in_training
-from tests.training.test_train import assert_same_run, lines, torchrun, weights
+from tests.training.test_train import lines, weights
 
 
 @pytest.fixture(scope="module")
@@ -155,25 +155,6 @@ def test_resumed_bit_exactly(config, stores, tmp_path):
     train(None, tmp_path / "parts", resume=True)
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
-
-
-def test_two_processes_and_damage(config, videos, tmp_path):
-    """Broken videos are missing from the same batches as in a live run, however many processes there are."""
-    shutil.copytree(videos, tmp_path / "videos")
-    (tmp_path / "videos/dark/broken.mp4").write_bytes(b"broken" * 1000)
-    data = {"path": str(tmp_path / "videos"), "max_damaged_share": 0.5}
-    config = replace(config, data=data, model={"mlp_dropout": 0, "head_dropout": 0}, training={"accumulation": 2})
-    config = with_broken_in_training(config)
-    train(config, tmp_path / "live")
-    extract(config, tmp_path / "store", StoreOptions(form="maps", dtype="float32", clips_per_video=2))
-    config = on(config, tmp_path / "store")
-    (tmp_path / "config.yaml").write_text(config.to_yaml())
-    done = torchrun("train", "--config", tmp_path / "config.yaml", "--out", tmp_path / "two")
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert_same_run(tmp_path / "live", tmp_path / "two")
-    assert (tmp_path / "two/damaged.csv").read_text() == (tmp_path / "live/damaged.csv").read_text()
-    with pytest.raises(RunError, match=r"1 of 9 training videos are damaged"):
-        train(replace(config, data={"max_damaged_share": 0.05}), tmp_path / "strict")
 
 
 def test_a_batch_of_damaged_videos_alone_has_a_stand_in(config, videos, tmp_path):

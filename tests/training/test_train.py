@@ -17,7 +17,9 @@ import evl
 from evl.config import replace
 from evl.data.manifests.manifest import read_manifest
 from evl.errors import ConfigError, EVLError, RunError, SaveError
+from evl.extraction.extract import extract
 from evl.saving import build_classifier
+from evl.store.description import StoreOptions
 from evl.training import Interrupted, train
 from evl.training.checkpoint import list_checkpoints
 from tests.helpers import assert_close
@@ -142,37 +144,42 @@ def assert_same_run(one, other):
             assert_close(first[name], second[name], relative=1e-3, floor=2e-4)
 
 
-def torchrun(*arguments):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "evl"]
+def torchrun(*commands):
+    """Runs commands of evl, one after the other, in two processes."""
+    arguments = json.dumps([list(map(str, command)) for command in commands])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(
-        [*command, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=240
-    )
+    command += ["-m", "tests.training.commands", arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
 
 
 def test_two_processes_equal_one(tiny_config, tmp_path, videos):
+    """Live and from a store, where broken videos are missing from the same batches."""
     config = replace(tiny_config, model={"mlp_dropout": 0, "head_dropout": 0}, training={"accumulation": 2})
     shutil.copytree(videos, tmp_path / "videos")
     (tmp_path / "videos/dark/broken.mp4").write_bytes(b"broken" * 1000)  # each process must cope when it meets it
     config = replace(config, data={"path": str(tmp_path / "videos"), "max_damaged_share": 0.5})
     config = with_broken_in_training(config)
     train(config, tmp_path / "one")
-    (tmp_path / "config.yaml").write_text(config.to_yaml())
-    done = torchrun("train", "--config", tmp_path / "config.yaml", "--out", tmp_path / "two")
+    extract(config, tmp_path / "store", StoreOptions(form="maps", dtype="float32", clips_per_video=3))
+    stored = replace(config, data={"path": None, "features": str(tmp_path / "store")})
+    (tmp_path / "live.yaml").write_text(config.to_yaml())
+    (tmp_path / "stored.yaml").write_text(stored.to_yaml())
+    done = torchrun(
+        ["train", "--config", tmp_path / "live.yaml", "--out", tmp_path / "two"],
+        ["train", "--config", tmp_path / "stored.yaml", "--out", tmp_path / "two stored"],
+        ["evaluate", tmp_path / "two", "--data", videos, "--json", "--out", tmp_path / "judged"],
+    )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert_same_run(tmp_path / "one", tmp_path / "two")
-    read = [
-        (tmp_path / run / "damaged.csv").read_text()
-        for run in ("one", "two")
-        if (tmp_path / run / "damaged.csv").exists()
-    ]
-    assert len(set(read)) == 1
-    predictions = [evl.read_predictions(tmp_path / run).paths for run in ("one", "two")]
-    assert predictions[0] == predictions[1]
-    assert len(set(predictions[0])) == len(predictions[0])
-    judged = torchrun("evaluate", tmp_path / "two", "--data", videos, "--json", "--out", tmp_path / "judged")
-    assert judged.returncode == 0, judged.stderr[-3000:]
-    assert json.loads(judged.stdout)["num_videos"] == 12
+    found = evl.read_predictions(tmp_path / "one").paths
+    assert len(set(found)) == len(found)
+    for run in (tmp_path / "two", tmp_path / "two stored"):
+        assert_same_run(tmp_path / "one", run)
+        assert (run / "damaged.csv").read_text() == (tmp_path / "one/damaged.csv").read_text()
+        assert evl.read_predictions(run).paths == found
+    assert json.loads(done.stdout[done.stdout.index("{") :])["num_videos"] == 12
+    with pytest.raises(RunError, match=r"1 of 9 training videos are damaged"):
+        train(replace(stored, data={"max_damaged_share": 0.05}), tmp_path / "strict")
 
 
 def test_a_full_disk_leaves_the_old_checkpoint(tiny_config, tmp_path):
