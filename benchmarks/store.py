@@ -47,9 +47,8 @@ from evl.store.unpacker import Unpacker, open_unpacker
 from evl.store.writing import ShardItem, write_description, write_shard
 from evl.streams import Batch
 from evl.streams.stored import StoredTrainingClips, read_ahead
-from evl.training.learner import Learner
+from evl.training.learner import Learner, make_optimizer
 from evl.training.learners import Learners
-from evl.training.optim import make_optimizer
 from evl.types import BackboneSpec, Sample
 
 FORMS = [(form, dtype) for form in ("tokens", "maps") for dtype in ("float32", "float16", "bfloat16", "int8", "float8")]

@@ -42,7 +42,7 @@ _HOMES = {
     "load_release": "evl.saving",
     "models": "evl.models",
     "open_store": "evl.api.stores",
-    "predict": "evl.api.predicting",
+    "predict": "evl.api.judging",
     "prepare": "evl.api.checking",
     "read_manifest": "evl.data.manifests.manifest",
     "read_predictions": "evl.evaluation",
@@ -58,9 +58,8 @@ if TYPE_CHECKING:
     from evl import models
     from evl.api.checking import check, prepare
     from evl.api.clips import ClipDataset, create_model
-    from evl.api.judging import evaluate
+    from evl.api.judging import evaluate, predict
     from evl.api.models import export, import_release
-    from evl.api.predicting import predict
     from evl.api.stores import estimate_extraction, extract, open_store, verify_store
     from evl.api.training import estimate_training, few_shot, sweep, train
     from evl.api.vectors import embed, embed_videos

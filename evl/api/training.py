@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -15,10 +17,10 @@ from evl.backbones.weights.fetch import weights_on_disk
 from evl.config import BackboneConfig, RunConfig
 from evl.errors import ConfigError, EVLError, quoted
 from evl.inference.reading import device_of
+from evl.runtime.distributed import join_world
 from evl.runtime.out_folder import Resume
 from evl.runtime.progress import Report, showing
 from evl.saving import VideoClassifier, load
-from evl.training.estimate import estimate_training as estimate_run
 from evl.training.few_shots.few_shot import few_shot as few_shot_runs
 from evl.training.few_shots.report import FewShotResult
 from evl.training.pace import RunTime, log_run_time
@@ -122,9 +124,33 @@ def estimate_training(
 ) -> RunTime:
     """How long ``evl.train`` of the same arguments will take: ``.seconds`` and ``.sentence``.
 
-    Its first steps are done, for up to about a minute, and thrown away. Raises what ``evl.train`` does.
+    Its first steps are done, for up to about a minute, and thrown away. A shorter run is done whole. Files are written
+    to a temporary folder only, which is removed. Raises what ``evl.train`` does, and ConfigError under torchrun.
     """
-    return estimate_run(config_for(data, config=config, **start), device=device)
+    chosen = config_for(data, config=config, **start)
+    with join_world(device) as world:
+        if world.size > 1:
+            raise ConfigError("an estimate is made in one process: leave torchrun out")
+
+    def stop(run_time: RunTime) -> None:
+        raise _Measured(run_time)
+
+    with tempfile.TemporaryDirectory(prefix="evl-estimate-") as folder:
+        started = time.monotonic()
+        try:
+            train_run(chosen, Path(folder) / "run", device=device, on_pace=stop)
+        except _Measured as measured:
+            return measured.run_time
+        seconds = time.monotonic() - started
+        steps = RunConfig.from_yaml(Path(folder) / "run" / "config.yaml").training.steps
+        return RunTime(steps, seconds / steps, measured=True)
+
+
+class _Measured(Exception):
+    """The first steps are measured, so the run is stopped."""
+
+    def __init__(self, run_time: RunTime):
+        self.run_time = run_time
 
 
 def few_shot(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from evl.cli.common import output, say
 
 NAME = "demo"
 
@@ -23,7 +26,52 @@ def command(
 ) -> None:
     """Make videos of things that move, train five decoders on one frozen image model, and compare: in minutes, without
     downloads."""
-    from evl.cli.show_demo import print_result
     from evl.demo.run import run_demo
 
     print_result(run_demo(out, full=full, seed=seed, videos=videos, steps=steps))
+
+
+def print_result(result) -> None:
+    """The table of scores, a prediction, and what to do next."""
+    from rich.table import Table
+
+    from evl.demo.report.words import score_of
+    from evl.demo.results import EVL, ROWS, TASKS
+
+    table = Table("", *(f"which {task}" for task in TASKS), "trainable parameters", "seconds")
+    for variant in ROWS:
+        found = [result.of(variant, task) for task in TASKS]
+        if not all(found):
+            continue
+        cells = [f"{score.percent}  ({score.interval})" for score in map(score_of, found)]
+        seconds = sum(one.seconds for outcomes in found for one in outcomes)
+        bold = "bold" if variant == EVL else None
+        table.add_row(variant, *cells, f"{found[0][0].trainable:,}", f"{seconds:.0f}", style=bold)
+    table.add_row("chance", *(f"{result.chance[task]:.1f} %" for task in TASKS), "", "")
+    output.print(table)
+    (first, *_), (other, *_) = (result.of(EVL, task) for task in TASKS)
+    num_seeds = len(result.of(EVL, "motion"))
+    intervals = f"t-intervals over {num_seeds} seeds" if num_seeds > 1 else "Wilson's, over videos; one seed"
+    prediction, folder = result.prediction, _shown(result.folder)
+    best, video, run = prediction.best(1)[0], _shown(prediction.path), _shown(first.folder)
+    lines = [
+        "top-1 on test videos, whose objects and artist no decoder was trained on, with 95 % intervals "
+        f"({intervals}); seconds: training and judging, both tasks",
+        f"({first.evaluation.protocol})",
+        "",
+        f"predicted  {video}: {result.class_names[best]} ({100 * prediction.scores[best]:.1f} %)",
+        f"report     {folder / 'report.html'}",
+        f"videos     {folder / 'motions'}  (motion.csv, object.csv)",
+        f"runs       {run}, {other.folder.name}, …",
+        "",
+        f"try        evl predict {shlex.quote(str(run))} {shlex.quote(str(video))}",
+        "your own   evl train --data FOLDER_WITH_A_FOLDER_PER_CLASS --out runs/mine",
+    ]
+    for line in lines:
+        say(line)
+
+
+def _shown(path: str | Path) -> Path:
+    """Relative to where the user is, if it is below."""
+    path, here = Path(path), Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

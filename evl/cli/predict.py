@@ -58,7 +58,7 @@ def command(
     A row of a manifest with start_seconds or end_seconds is a part of its file, and gets its own prediction. Files that
     cannot be used are listed with the reason, and make the exit code 1.
     """
-    from evl.api.predicting import predict
+    from evl.api.judging import predict
     from evl.cli.show_predictions import show_predictions
     from evl.cli.zero_shot import class_names_of, refuse_mixed, zero_shot_model
     from evl.inference.waiting import LIMIT_SECONDS

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from evl._version import __version__
-from evl.api.predicting import predict
+from evl.api.judging import predict
 from evl.backbones import FrozenBackbone, create_backbone
 from evl.backbones.embedded import unknown_words_on_one_line
 from evl.config import RunConfig, replace

@@ -47,7 +47,7 @@ def lettering(names: Sequence[str]) -> Lettering:
         else:
             legend[f"#{number}"] = name
             shown.append(f"#{number}")
-    return Lettering(tuple(shown), legend, _options(fonts))
+    return Lettering(tuple(shown), legend, {"fontfamily": list(fonts)})
 
 
 def lettered(text: str) -> tuple[str, Mapping]:
@@ -55,11 +55,8 @@ def lettered(text: str) -> tuple[str, Mapping]:
     texts)."""
     lines = [_composed(line) for line in visible(text, keep="\n").split("\n")]
     fonts, covered = _fonts_for(frozenset("".join(lines)))
-    return "\n".join("".join(c if c in covered else f"U+{ord(c):04X}" for c in line) for line in lines), _options(fonts)
-
-
-def _options(fonts: Iterable[str]) -> Mapping:
-    return {"fontfamily": list(fonts)}
+    shown = ("".join(c if c in covered else f"U+{ord(c):04X}" for c in line) for line in lines)
+    return "\n".join(shown), {"fontfamily": list(fonts)}
 
 
 def _composed(text: str) -> str:

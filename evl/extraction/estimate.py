@@ -25,25 +25,15 @@ FILES_SHARE = 1.01  # size of all files over that of the tensors: headers, index
 
 @dataclass(frozen=True)
 class Estimate:
-    """The size of a store, and the time that this process needs for it.
+    """The size of a store, and the time that this process needs for it."""
 
-    Attributes:
-        num_clips: clips of the whole store.
-        num_bytes: exact size of the tensors of the whole store.
-        bytes_to_write: size of the tensors that are still missing; all processes together write them.
-        free_bytes: free space on the store's disk.
-        clips_to_do: missing clips that this process extracts.
-        seconds: time for these clips; None if it was not measured, or no video could be read.
-        lines: the same in words.
-    """
-
-    num_clips: int
-    num_bytes: int
-    bytes_to_write: int
-    free_bytes: int
-    clips_to_do: int
-    seconds: float | None = None
-    lines: tuple[str, ...] = ()
+    num_clips: int  # clips of the whole store
+    num_bytes: int  # exact size of the tensors of the whole store
+    bytes_to_write: int  # size of the tensors that are still missing; all processes together write them
+    free_bytes: int  # free space on the store's disk
+    clips_to_do: int  # missing clips that this process extracts
+    seconds: float | None = None  # time for these clips; None if it was not measured, or no video could be read
+    lines: tuple[str, ...] = ()  # the same in words
 
     @property
     def fits(self) -> bool:

@@ -42,24 +42,16 @@ DAMAGED, MISSING = "damaged.csv", "missing.csv"
 
 @dataclass(frozen=True)
 class ExtractResult:
-    """What ``extract`` did.
-
-    Attributes:
-        num_clips: clips that were stored in this call, by all processes of torchrun.
-        num_bytes: size of all files of the store.
-        seconds: duration of this call.
-        is_complete: whether all shards are there.
-        damaged: split -> path -> reason, for the whole store if it is complete, else for the videos that were read now.
-        missing: videos that are listed but do not exist.
-    """
+    """What ``extract`` did."""
 
     folder: Path
-    num_clips: int
-    num_bytes: int
-    seconds: float
-    is_complete: bool
+    num_clips: int  # clips that were stored in this call, by all processes of torchrun
+    num_bytes: int  # size of all files of the store
+    seconds: float  # duration of this call
+    is_complete: bool  # whether all shards are there
+    # split -> path -> reason, for the whole store if it is complete, else for the videos that were read now
     damaged: dict[str, dict[str, str]]
-    missing: tuple[Sample, ...]
+    missing: tuple[Sample, ...]  # videos that are listed but do not exist
 
     @property
     def num_damaged(self) -> int:
@@ -82,17 +74,8 @@ def extract(
 ) -> ExtractResult:
     """Writes the features of all videos of ``config`` to the folder ``out``. An unfinished store there is continued.
 
-    Args:
-        config: the videos, the backbone and the clips.
-        out: folder of the store.
-        options: what is stored per clip, and in which type.
-        device: of the backbone; None: as ``pick_device`` chooses.
-        part: (number from 1, count) of this process, if several are started side by side. Under torchrun, its
-            processes share this part. No other process may work on the same part, or on parts of another count.
-        yes: extract even if the disk seems too small. Otherwise this raises RunError.
-        on_estimate: the first process calls it with the Estimate before anything is written. It then replaces the
-            check of the disk.
-        progress: called after every batch.
+    The arguments are those of ``evl.extract``. Under torchrun its processes share ``part``. No other process may work
+    on the same part, or on parts of another count. The first process calls ``on_estimate``.
 
     Raises StoreError if ``out`` holds something else, RunError if too many videos are damaged, and other errors of
     ``evl.errors``.

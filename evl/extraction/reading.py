@@ -21,21 +21,13 @@ FRAMES_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Clips:
-    """Clips that were read from videos.
+    """Clips that were read from videos."""
 
-    Attributes:
-        pixels: (n,T,C,H,W) of all clips that could be read; None if there are none.
-        pairs: (video, clip) of each of them.
-        num_valid: how many frames of each lie inside the video.
-        damaged: (video, clip) -> reason, for the clips that could not be read.
-        seconds: time spent reading each key.
-    """
-
-    pixels: Tensor | None
-    pairs: tuple[tuple[int, int], ...]
-    num_valid: tuple[int, ...]
-    damaged: dict[tuple[int, int], str]
-    seconds: tuple[float, ...]
+    pixels: Tensor | None  # (n,T,C,H,W) of all clips that could be read; None if there are none
+    pairs: tuple[tuple[int, int], ...]  # (video, clip) of each of them
+    num_valid: tuple[int, ...]  # how many frames of each lie inside the video
+    damaged: dict[tuple[int, int], str]  # (video, clip) -> reason, for the clips that could not be read
+    seconds: tuple[float, ...]  # time spent reading each key
 
     def pin_memory(self) -> Clips:  # called by DataLoader
         return self if self.pixels is None else replace(self, pixels=self.pixels.pin_memory())

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from evl.backbones import create_backbone
 from evl.config import replace as replace_settings
@@ -35,18 +34,13 @@ STEP = {"int8": 1.0, "uint8": 1.0, "float8": 2**-9}
 
 @dataclass(frozen=True)
 class Checked:
-    """The comparison of one stored clip.
-
-    Attributes:
-        difference: the largest difference, as a share of the allowed one. Up to 1 the clips count as equal.
-        problem: why the clip could not be computed again, or None.
-    """
+    """The comparison of one stored clip."""
 
     split: str
     path: str
     clip: int
-    difference: float = 0.0
-    problem: str | None = None
+    difference: float = 0.0  # the largest difference, as a share of the allowed one. Up to 1 the clips count as equal
+    problem: str | None = None  # why the clip could not be computed again, or None
 
     @property
     def is_equal(self) -> bool:
@@ -157,9 +151,6 @@ def difference(stored: Packed, made: Packed, dtype: str, precision: str) -> floa
     allowed = ROUNDING[kind] * there.abs() + COMPUTING[precision] * there.abs().max()
     if stored.scale is not None:
         allowed = allowed + STEP[kind] * stored.scale
-    return _largest_share((here - there).abs(), allowed)
-
-
-def _largest_share(differences: Tensor, allowed: Tensor) -> float:
+    differences = (here - there).abs()
     shares = torch.where(differences > 0, differences / allowed, 0.0)  # where all is zero, ``allowed`` is zero too
     return float("inf") if shares.isnan().any() else shares.max().item()

@@ -40,23 +40,16 @@ from evl.video.transforms import normalize, preprocessing_of
 
 @dataclass(frozen=True)
 class Extraction:
-    """The plan of an extraction.
-
-    Attributes:
-        config: with absolute paths.
-        splits: the videos of each split.
-        missing: for each split, videos that are listed but do not exist. They are not in ``splits``.
-        backbone: on its device.
-        part: (number from 1, count) of this process. It writes each shard whose number + 1 is ``part[0]`` modulo
-            ``part[1]``.
-    """
+    """The plan of an extraction."""
 
     folder: Path
-    config: RunConfig
+    config: RunConfig  # with absolute paths
     description: StoreDescription
-    splits: dict[str, tuple[Sample, ...]]
+    splits: dict[str, tuple[Sample, ...]]  # the videos of each split
+    # for each split, videos that are listed but do not exist. They are not in splits
     missing: dict[str, tuple[Sample, ...]]
-    backbone: FrozenBackbone
+    backbone: FrozenBackbone  # on its device
+    # (number from 1, count) of this process. It writes each shard whose number + 1 is part[0] modulo part[1]
     part: tuple[int, int] = (1, 1)
 
     @property

@@ -57,7 +57,8 @@ def read(
     places = [[taps.index(block) for block in reader.blocks or taps] for reader in readers]
     mapped = {place for reader, own in zip(readers, places, strict=True) if reader.reads_maps for place in own}
     mapped -= {place for reader, own in zip(readers, places, strict=True) if reader.reads_query_key for place in own}
-    for batch in stream.read(_share_of(world, len(stream.samples), batch_size)):
+    mine = range(world.rank, len(stream.samples), world.size)
+    for batch in stream.read([mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]):
         damaged |= batch.damaged
         if batch.features is not None:
             features = batch.features
@@ -81,12 +82,6 @@ def read(
                     "weights, or mean and std in its model.json, cannot be used"
                 )
     return results, dict(sorted(damaged.items()))
-
-
-def _share_of(world: World, num_samples: int, batch_size: int) -> list[range]:
-    """The batches of the samples that this process reads."""
-    mine = range(world.rank, num_samples, world.size)
-    return [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
 
 
 def scores_of(model: Classifier) -> Reader:

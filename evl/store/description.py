@@ -34,25 +34,18 @@ Positive = Annotated[int, Field(gt=0)]
 
 @dataclasses.dataclass(frozen=True)
 class StoreOptions:
-    """What is stored per clip, and in which type. Raises ConfigError for unknown or impossible values.
+    """What is stored per clip, and in which type. Raises ConfigError for unknown or impossible values."""
 
-    Attributes:
-        form: ``tokens`` stores M+1 token maps, and reading makes query and key from them; ``maps`` stores M token maps
-            and the neighbor maps.
-        dtype: of the stored numbers.
-        scale: of 8-bit token maps: one per clip and channel, or one per token.
-        clips_per_video: training clips that are stored per video.
-        frames: frames per stored training clip. If they are more than ``clip.num_frames``, training draws its clips
-            from them. None: ``clip.num_frames``.
-        shard_megabytes: largest size of a shard in 10^6 bytes. A shard has at least one clip.
-    """
-
+    # tokens stores M+1 token maps, and reading makes query and key from them; maps stores M token maps and the
+    # neighbor maps
     form: Literal["tokens", "maps"] = "tokens"
-    dtype: Literal["float32", "float16", "bfloat16", "int8", "float8"] = "float16"
-    scale: Literal["channel", "token"] = "channel"
-    clips_per_video: int = 1
+    dtype: Literal["float32", "float16", "bfloat16", "int8", "float8"] = "float16"  # of the stored numbers
+    scale: Literal["channel", "token"] = "channel"  # of 8-bit token maps: one per clip and channel, or one per token
+    clips_per_video: int = 1  # training clips that are stored per video
+    # frames per stored training clip. If they are more than clip.num_frames, training draws its clips from them.
+    # None: clip.num_frames
     frames: int | None = None
-    shard_megabytes: int = 128
+    shard_megabytes: int = 128  # largest size of a shard in 10^6 bytes. A shard has at least one clip
 
     def __post_init__(self):
         hints = get_type_hints(type(self))
@@ -78,27 +71,20 @@ def _only_decisive(config: RunConfig) -> RunConfig:
 
 @_checked
 class StoreDescription:
-    """The content of ``store.json``.
+    """The content of ``store.json``."""
 
-    Attributes:
-        config: the config of a run that can use the store. Backbone, ``model.taps``, clip, augment, evaluation, data
-            and the seed are those of the extraction; all else has its default value.
-        preprocessing: of that run.
-        splits: number of videos per split, damaged ones included.
-        videos_hash: identifies the list of videos (``hash_videos``).
-        clips_per_shard: see ``items_per_shard``.
-    """
-
+    # the config of a run that can use the store. Backbone, model.taps, clip, augment, evaluation, data and the seed
+    # are those of the extraction; all else has its default value
     config: Annotated[RunConfig, AfterValidator(_only_decisive)]
     backbone_hash: str
     spec: BackboneSpec
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing  # of that run
     options: StoreOptions
     precision: Literal["fp32", "bf16", "fp16"]
     class_names: tuple[str, ...]
-    splits: dict[str, Annotated[int, Field(ge=0, lt=2**31)]]
-    videos_hash: str
-    clips_per_shard: Positive
+    splits: dict[str, Annotated[int, Field(ge=0, lt=2**31)]]  # number of videos per split, damaged ones included
+    videos_hash: str  # identifies the list of videos (hash_videos)
+    clips_per_shard: Positive  # see items_per_shard
     origin: WeightsOrigin | None = None
     format_version: int = FORMAT_VERSION
     feature_version: int = FEATURE_VERSION

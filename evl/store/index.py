@@ -99,25 +99,15 @@ def _rows(folder: str | Path, description: StoreDescription, covers: ShardRange)
 
 @dataclass(frozen=True)
 class SplitRows:
-    """The rows of one split.
+    """The rows of one split."""
 
-    Attributes:
-        samples: all videos of the split.
-        labels: the number of each video's class.
-        damaged: video -> reason.
-        num_clips: stored clips of each video; 0 if it is damaged.
-        first: the place of each video's first row.
-        num_valid: for each row, the frames of its clip that lie inside the video.
-        row: for each row, its place in its shard.
-    """
-
-    samples: tuple[Sample, ...]
-    labels: tuple[int, ...]
-    damaged: dict[int, str]
-    num_clips: np.ndarray
-    first: np.ndarray
-    num_valid: np.ndarray
-    row: np.ndarray
+    samples: tuple[Sample, ...]  # all videos of the split
+    labels: tuple[int, ...]  # the number of each video's class
+    damaged: dict[int, str]  # video -> reason
+    num_clips: np.ndarray  # stored clips of each video; 0 if it is damaged
+    first: np.ndarray  # the place of each video's first row
+    num_valid: np.ndarray  # for each row, the frames of its clip that lie inside the video
+    row: np.ndarray  # for each row, its place in its shard
 
 
 def read_index(path: Path, description: StoreDescription) -> dict[str, SplitRows]:

@@ -50,24 +50,15 @@ class Views:
 
 
 class Stream(Protocol):
-    """Reads features in batches.
+    """Reads features in batches."""
 
-    Attributes:
-        samples: the videos, in the order of their indices.
-        encoder: the description of the encoder; its ``taps`` are the blocks that have features in this stream.
-        device, precision: those of the features.
-        views: the views of each video, in streams for judging.
-        advice: what users can do if training waits for data.
-        waited_seconds: the time that callers have waited for data so far, without the time of encoding.
-    """
-
-    samples: Sequence[Sample]
-    encoder: EncoderFacts
-    device: torch.device
+    samples: Sequence[Sample]  # the videos, in the order of their indices
+    encoder: EncoderFacts  # the description of the encoder; its taps are the blocks that have features in this stream
+    device: torch.device  # device and precision: those of the features
     precision: str
-    views: Views | None
-    advice: str
-    waited_seconds: float
+    views: Views | None  # the views of each video, in streams for judging
+    advice: str  # what users can do if training waits for data
+    waited_seconds: float  # the time that callers have waited for data so far, without the time of encoding
 
     def notices(self) -> tuple[str, ...]:
         """What is unusual about the videos that were read so far, one line each."""

@@ -4,20 +4,18 @@ from typing import TYPE_CHECKING
 
 from evl.runtime.import_path import first_used
 
-# imported when they are first used, so that importing ``evl.training.optim`` does not import readers of videos
+# imported when they are first used, so that importing ``evl.training.learner`` does not import readers of videos
 _HOMES = {
     "Interrupted": "evl.training.loop",
     "Progress": "evl.runtime.progress",
     "RunResult": "evl.training.run",
     "RunTime": "evl.training.pace",
-    "estimate_training": "evl.training.estimate",
     "train": "evl.training.run",
 }
-__all__ = ["Interrupted", "Progress", "RunResult", "RunTime", "estimate_training", "train"]
+__all__ = ["Interrupted", "Progress", "RunResult", "RunTime", "train"]
 
 if TYPE_CHECKING:
     from evl.runtime.progress import Progress
-    from evl.training.estimate import estimate_training
     from evl.training.loop import Interrupted
     from evl.training.pace import RunTime
     from evl.training.run import RunResult, train

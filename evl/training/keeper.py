@@ -28,18 +28,11 @@ class RunKeeper(Keeper):
     """Keeps a training in ``folder``. Only the first process writes.
 
     Args:
-        folder: of the run.
-        config: of the run.
-        stream: of the training clips.
-        world: the processes of this training.
         damaged: path → reason; damaged videos are added to it.
-        resume: whether to go on from the newest checkpoint.
         moved: old path → new path, for videos that were moved since the checkpoint.
         judge: ``judge(progress)`` evaluates the learner's model on the validation videos; None: no validation while
             training.
         log_curve: whether reports go to ``metrics.jsonl`` and TensorBoard (only with one learner).
-        keep_last: number of checkpoints to keep; None: as in ``config``.
-        progress: called while ``judge`` runs.
     """
 
     def __init__(

@@ -7,14 +7,35 @@ import time
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from evl.config import RunConfig
+from evl.config import RunConfig, TrainingConfig
 from evl.models import Classifier
 from evl.runtime.distributed import World
+from evl.runtime.precision import resolve_precision
 from evl.streams import Batch, Features
-from evl.training.optim import apply_gradients, learning_rate, make_optimizer, make_scaler, sum_gradients
+
+
+def learning_rate(step: int, config: TrainingConfig) -> float:
+    """The learning rate of step 0, 1, …
+
+    It rises linearly over ``warmup_steps``, then falls as half a cosine that would reach 0 at step ``steps``.
+    """
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    done = (step - config.warmup_steps) / (config.steps - config.warmup_steps)
+    return config.lr * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW with weight decay on all trainable parameters, as published.
+
+    It is fused, so each step is one pass over memory. On the CPU this is several times as fast.
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
+    return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
 
 
 class Learner:
@@ -54,7 +75,9 @@ class Learner:
         self.places = tuple((taps or own).index(block) for block in own)
         self.device = next(model.parameters()).device
         self.labels = None if labels is None else torch.as_tensor(labels, device=self.device)
-        self.optimizer, self.scaler = make_optimizer(model, config.training), make_scaler(config.training, self.device)
+        self.optimizer = make_optimizer(model, config.training)
+        is_scaled = resolve_precision(config.training.precision, self.device) == "fp16"
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=is_scaled)
         self.random = RandomStream(self._seed(0), self.device)
         self.curve: list[tuple[int, float, float, float]] = []
         self.problem: str | None = None
@@ -111,13 +134,32 @@ class Learner:
             for parameter in self.model.trainable_parameters():  # no gradients: all clips of this process were damaged
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
-            sum_gradients(self.optimizer, world)
-            apply_gradients(self.optimizer, self.scaler, self.totals[1], training)
+            self._apply_gradients(world)
         self._since += self.totals
         self._seen += self.totals[1]
         if (step + 1) % training.log_every == 0 or step + 1 == training.steps:
             self._note_point(step)
         self.seconds += time.perf_counter() - started
+
+    def _apply_gradients(self, world: World) -> None:
+        """Adds up the gradients of all processes, changes the weights by them, and clears them."""
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        if world.size > 1:
+            gradients = [parameter.grad for parameter in parameters]
+            flat = world.sum_(torch.cat([gradient.reshape(-1) for gradient in gradients]))
+            for gradient, part in zip(gradients, flat.split([one.numel() for one in gradients]), strict=True):
+                gradient.copy_(part.view_as(gradient))
+        training = self.config.training
+        self.scaler.unscale_(self.optimizer)
+        # The losses were divided by the batch size. Damaged clips are missing in the sum, so the mean is over the clips
+        # that were read; the factor is exactly 1 if none is missing.
+        factor = (training.batch_size / self.totals[1].clamp(min=1)).float()
+        torch._foreach_mul_([parameter.grad for parameter in parameters if parameter.grad is not None], factor)
+        if training.clip_grad_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, training.clip_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
 
     def _note_point(self, step: int) -> None:
         loss, clips, hits = self._since.tolist()  # waits for the device

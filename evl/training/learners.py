@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -132,17 +133,15 @@ class Learners:
         for batch in batches:
             if batch.features is not None:
                 has_clips = True
-                self._learn(batch)
+                features = self.share(batch.features)
+                list(self._map(partial(self._backward, features=features, batch=batch), self.units(features)))
+                del features
             del batch
         list(self._map(lambda learner: learner.end_step(step, world, has_clips=has_clips), self.living))
         for unit in self._units or ():
             unit.forget_gradients()
         if any(learner.problem is not None for unit in self._units or () for learner in unit.learners):
             self.release()
-
-    def _learn(self, batch: Batch) -> None:
-        features = self.share(batch.features)
-        list(self._map(lambda unit: self._backward(unit, features, batch), self.units(features)))
 
     @staticmethod
     def _backward(unit: Alone | Together, features: Features, batch: Batch) -> None:

@@ -99,14 +99,9 @@ def fit(
 ) -> int:
     """Trains all learners on the same batches of ``stream`` up to the last step, and returns the number of steps.
 
-    Args:
-        stream: gives the batches.
-        learners: trained in place. Each has its own learning rate and other settings in its own config.
-        training: the settings that all share: steps, batch size, accumulation, seed of the order, when to report and
-            save.
-        world: the processes of this training.
-        keeper: keeps checkpoints and curves, and decides the first step; None: keeps nothing.
-        progress: called after every step.
+    Each learner has its learning rate and other settings in its own config. ``training``: the settings that all share:
+    steps, batch size, accumulation, seed of the order, when to report and save. ``keeper``: keeps checkpoints and
+    curves, and decides the first step; None: keeps nothing.
 
     Raises RunError if all learners were dropped or no clip could be read, Interrupted after Ctrl-C or SIGTERM.
     """

@@ -31,27 +31,16 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of a training. Scores are top-1 in percent.
+    """The outcome of a training. Scores are top-1 in percent."""
 
-    Attributes:
-        kind: what was learned.
-        chance: ``Metrics.chance`` of the validation videos; of the training videos if there are none.
-        train_top1: of augmented training clips, over the last tenth of the steps.
-        train_loss: of the same clips.
-        val_top1: of the last evaluation.
-        val_top1_interval: its 95 % interval.
-        advice: what to try next.
-        selected: what the validation videos decided, and by which metric.
-    """
-
-    kind: Literal["memorized", "not_learned", "partly_learned", "learned", "not_judged"]
-    chance: float
-    train_top1: float
-    train_loss: float
-    val_top1: float | None
-    val_top1_interval: tuple[float, float] | None
-    advice: tuple[str, ...]
-    selected: str | None = None
+    kind: Literal["memorized", "not_learned", "partly_learned", "learned", "not_judged"]  # what was learned
+    chance: float  # Metrics.chance of the validation videos; of the training videos if there are none
+    train_top1: float  # of augmented training clips, over the last tenth of the steps
+    train_loss: float  # of the same clips
+    val_top1: float | None  # of the last evaluation
+    val_top1_interval: tuple[float, float] | None  # its 95 % interval
+    advice: tuple[str, ...]  # what to try next
+    selected: str | None = None  # what the validation videos decided, and by which metric
 
     @property
     def sentence(self) -> str:
@@ -75,16 +64,10 @@ def outcome_of(
     is_swept: bool = False,
     selected: str | None = None,
 ) -> Outcome | None:
-    """The outcome of a training; None if ``curve`` has no points.
+    """The outcome of a training; None if ``curve`` has no points: (step, mean loss, percent of hits) of each report.
 
-    Args:
-        config: of the run.
-        curve: (step, mean loss, percent of hits) of each report, averages since the report before.
-        train: the training videos.
-        metrics: of the validation videos; None if there are none.
-        stored_clips: stored clips per training video, in a run from a store.
-        is_swept: whether the model was chosen in a sweep.
-        selected: see ``Outcome``.
+    ``metrics``: of the validation videos; None if there are none. ``stored_clips``: per training video, in a run from a
+    store. ``is_swept``: whether the model was chosen in a sweep.
     """
     if not curve:
         return None

@@ -17,23 +17,14 @@ WORTH_LOGGING = 30.0  # seconds; a shorter run needs no line about its time
 
 @dataclass(frozen=True)
 class RunTime:
-    """The time of a run. An evaluation is counted as as many training clips, which is a little more than it needs.
+    """The time of a run. An evaluation is counted as as many training clips, which is a little more than it needs."""
 
-    Attributes:
-        num_steps: steps of training.
-        seconds_per_step: time of one step.
-        num_evaluations: evaluations before the last one.
-        quick_seconds: time of each of these.
-        final_seconds: time of the last evaluation.
-        measured: whether the run was so short that the whole run was measured.
-    """
-
-    num_steps: int
-    seconds_per_step: float
-    num_evaluations: int = 0
-    quick_seconds: float = 0.0
-    final_seconds: float = 0.0
-    measured: bool = False
+    num_steps: int  # steps of training
+    seconds_per_step: float  # time of one step
+    num_evaluations: int = 0  # evaluations before the last one
+    quick_seconds: float = 0.0  # time of each of these
+    final_seconds: float = 0.0  # time of the last evaluation
+    measured: bool = False  # whether the run was so short that the whole run was measured
 
     @property
     def seconds(self) -> float:

@@ -58,23 +58,15 @@ log = logging.getLogger("evl")
 
 @dataclass(frozen=True)
 class RunResult:
-    """The result of ``train``.
+    """The result of ``train``."""
 
-    Attributes:
-        model: after the last step, in evaluation mode.
-        evaluation: None if there are no validation videos.
-        damaged: training videos that could not be read, path → reason.
-        folder: of the run.
-        missing: videos that are listed but did not exist when the run began; empty for a resumed run.
-        outcome: chance, training and validation score, and what to try next.
-    """
-
-    model: Classifier
-    evaluation: Evaluation | None
-    damaged: dict[str, str]
-    folder: Path
+    model: Classifier  # after the last step, in evaluation mode
+    evaluation: Evaluation | None  # None if there are no validation videos
+    damaged: dict[str, str]  # training videos that could not be read, path → reason
+    folder: Path  # of the run
+    # videos that are listed but did not exist when the run began; empty for a resumed run
     missing: tuple[Sample, ...] = ()
-    outcome: Outcome | None = None
+    outcome: Outcome | None = None  # chance, training and validation score, and what to try next
 
 
 def train(
@@ -87,20 +79,11 @@ def train(
     progress: Report = lambda report: None,
     on_pace: Callable[[RunTime], None] = log_run_time,
 ) -> RunResult:
-    """Trains a model by ``config`` in the folder ``out``.
+    """Trains a model by ``config`` in the folder ``out``. The arguments are those of ``evl.train``.
 
-    Under torchrun all processes call it, and the first one writes. A run that fails before its first step leaves no
-    folder. Raises errors of ``evl.errors``.
-
-    Args:
-        config: of the run; None with ``resume``, else None means the default config.
-        out: folder of the run.
-        resume: True: go on with the run in ``out`` from its newest checkpoint. "auto": go on if there is a run, else
-            begin; a config that is given must be that of the run, but for settings that may change.
-        settings: changes of the config, such as ``training.lr=1e-4``.
-        device: of the model; None: as ``pick_device`` chooses.
-        progress: called after every step.
-        on_pace: called once with the time that the run takes, after its first steps. The default logs it.
+    ``config``: None with ``resume``, else None means the default config. ``on_pace`` is called once with the time that
+    the run takes, after its first steps. Under torchrun all processes call it, and the first one writes. A run that
+    fails before its first step leaves no folder. Raises errors of ``evl.errors``.
     """
     folder = RunFolder(out)
     with join_world(device) as world, ExitStack() as held:
@@ -157,26 +140,18 @@ def train(
 
 @dataclass(frozen=True)
 class _RunData:
-    """The data of a run.
+    """The data of a run."""
 
-    Attributes:
-        config: with absolute paths and a number of steps.
-        store: the features that are read instead of videos, or None.
-        missing: for each split, videos that are listed but do not exist. They are in neither ``train`` nor ``val``.
-        before: the saved config of a resumed run; None for a new run.
-        gone: training videos of a resumed run that do not exist any more.
-        moved: old path → new path, for videos of a resumed run.
-    """
-
-    config: RunConfig
-    store: FeatureStore | None
+    config: RunConfig  # with absolute paths and a number of steps
+    store: FeatureStore | None  # the features that are read instead of videos, or None
     class_names: tuple[str, ...]
     train: tuple[Sample, ...]
     val: tuple[Sample, ...]
+    # for each split, videos that are listed but do not exist. They are in neither train nor val
     missing: dict[str, tuple[Sample, ...]] = field(default_factory=dict)
-    before: RunConfig | None = None
-    gone: tuple[Sample, ...] = ()
-    moved: dict[str, str] = field(default_factory=dict)
+    before: RunConfig | None = None  # the saved config of a resumed run; None for a new run
+    gone: tuple[Sample, ...] = ()  # training videos of a resumed run that do not exist any more
+    moved: dict[str, str] = field(default_factory=dict)  # old path → new path, for videos of a resumed run
 
 
 def _begin(config: RunConfig) -> _RunData:

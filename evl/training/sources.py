@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 from evl.backbones import FrozenBackbone
 from evl.config import DataConfig, RunConfig
@@ -18,7 +17,6 @@ from evl.models import Classifier
 from evl.runtime.distributed import World
 from evl.runtime.precision import resolve_precision
 from evl.runtime.progress import Report, counting
-from evl.store.description import StoreDescription
 from evl.store.store import FeatureStore
 from evl.store.unpacker import open_unpacker
 from evl.streams import Stream, Views
@@ -28,23 +26,10 @@ from evl.types import Preprocessing, Sample
 from evl.video.decode.torchcodec import require as require_decoder
 
 
-class RunStreams(Protocol):
-    """The streams of one run. ``features``: the description of the store that they read; None for live streams."""
-
-    samples: dict[str, tuple[Sample, ...]]
-    features: StoreDescription | None
-
-    def training(self) -> Stream:
-        """The training clips; keys are (epoch, index)."""
-
-    def views(self, split: str, *, quick: bool = False) -> Stream:
-        """The views of a split's videos; keys are indices. ``quick``: as few views as possible."""
-
-
 class LiveStreams:
     """Streams that decode videos and compute their features as they are needed."""
 
-    features = None
+    features = None  # of a store, its description
 
     def __init__(
         self,
@@ -60,11 +45,13 @@ class LiveStreams:
         self._files: dict[str, Files] = {}  # made once, because making them checks every file
 
     def training(self) -> Stream:
+        """The training clips; keys are (epoch, index)."""
         samples, names = self.samples["train"], self.class_names
         labels = labels_of(samples, names)
         return training_clips(self.backbone, self.config, samples, labels, names, self.preprocessing)
 
     def views(self, split: str, *, quick: bool = False) -> Stream:
+        """The views of a split's videos; keys are indices. ``quick``: as few views as possible."""
         config, samples = self.config, self.samples[split]
         if split not in self._files:
             self._files[split] = make_files(samples, config)
@@ -96,6 +83,9 @@ class StoredStreams:
         precision = resolve_precision(self.config.training.precision, device)
         clip = self.config.clip
         return stored_views(self.store, split, self.unpacker, clip, labels, device=device, precision=precision)
+
+
+RunStreams = LiveStreams | StoredStreams
 
 
 def judge(

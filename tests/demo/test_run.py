@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import evl
+from evl.cli.demo import print_result
 from evl.cli.main import main
-from evl.cli.show_demo import print_result
 from evl.config import RunConfig
 from evl.demo import run
 from evl.demo.clips import read_clips

@@ -11,7 +11,7 @@ from PIL import Image
 from evl.config import RunConfig
 from evl.evaluation import Evaluation, write_evaluation
 from evl.training.sweeps import plot as sweep_plot
-from evl.training.sweeps.folder import write_sweep
+from evl.training.sweeps.plot import write_sweep
 from evl.training.sweeps.results import LearnerResult, SweepResult
 from tests.helpers import metrics_of
 

@@ -16,9 +16,8 @@ from evl.runtime.distributed import World
 from evl.saving import build_classifier, kinetics400_class_names, save_model, save_release
 from evl.saving.release import release_state
 from evl.streams import Batch
-from evl.training.learner import Learner
+from evl.training.learner import Learner, learning_rate
 from evl.training.learners import Learners
-from evl.training.optim import learning_rate
 from tests.helpers import GOLDEN, assert_close
 
 FILES = GOLDEN / "release_checkpoint_tiny.pth", GOLDEN / "openai_clip_tiny.pt"

@@ -13,9 +13,8 @@ from evl.runtime.distributed import World
 from evl.saving import build_classifier
 from evl.saving.build import taps_of
 from evl.streams import Batch
-from evl.training.learner import Learner, RandomStream
+from evl.training.learner import Learner, RandomStream, learning_rate
 from evl.training.learners import Alone, Learners, Together, with_taps
-from evl.training.optim import learning_rate
 from evl.types import LayerFeatures, MappedFeatures
 from tests.helpers import assert_close
 

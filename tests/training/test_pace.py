@@ -4,9 +4,10 @@ import logging
 
 import pytest
 
+import evl
 from evl.config import RunConfig, replace
 from evl.errors import ConfigError
-from evl.training import Progress, RunTime, estimate_training
+from evl.training import Progress, RunTime
 from evl.training.pace import LONGEST_MEASUREMENT, Pace, log_run_time, run_time
 from tests.helpers import run_command
 
@@ -102,14 +103,14 @@ def test_an_estimate_writes_nothing(tiny_config, tmp_path, capsys, monkeypatch):
     assert "100000 steps of" in out
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
     # a run that is shorter than the measurement is measured whole
-    found = estimate_training(replace(tiny_config, training={"steps": 2}))
+    found = evl.estimate_training(replace(tiny_config, training={"steps": 2}))
     assert (found.num_steps, found.measured) == (2, True)
     code, _, said = run_command(capsys, *arguments, "--shots", "1,2")
     assert code == 2
     assert "--estimate is of one new run" in said
-    monkeypatch.setattr("evl.training.estimate.join_world", lambda device: _world())
+    monkeypatch.setattr("evl.api.training.join_world", lambda device: _world())
     with pytest.raises(ConfigError, match="torchrun"):
-        estimate_training(long)
+        evl.estimate_training(long)
 
 
 def _world():

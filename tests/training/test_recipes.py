@@ -7,7 +7,7 @@ from evl.config import RunConfig, replace
 from evl.errors import ConfigError
 from evl.recipes import RECIPES, get_recipe
 from evl.saving import build_classifier
-from evl.training.optim import learning_rate
+from evl.training.learner import learning_rate
 from evl.training.run import with_steps
 
 

@@ -12,10 +12,9 @@ from evl.config import replace
 from evl.errors import ConfigError, FinishedError, RunError
 from evl.runtime.out_folder import LOCK
 from evl.training import train
-from evl.training.few_shots.folder import FewShotFolder
 from evl.training.loop import Interrupted
 from evl.training.run_folder import RunFolder
-from evl.training.sweeps.folder import SweepFolder
+from evl.training.work_folder import WorkFolder
 from evl.types import Sample
 from tests.runtime.deaths import each_death
 
@@ -125,27 +124,24 @@ def test_a_run_that_dies_while_its_folder_is_begun_is_begun_again(tiny_config, t
 
 
 def test_sweeps_and_few_shots_that_die_while_they_are_begun_are_begun_again(tiny_config, tmp_path):
-    for folder, what in (
-        (SweepFolder(tmp_path / "sweep"), (tiny_config, GRID, False)),
-        (FewShotFolder(tmp_path / "few"), (tiny_config, (1, 2), 2, False)),
-    ):
+    folder = WorkFolder(tmp_path / "sweep", "sweep.yaml", "sweep.json")
 
-        def begin(folder=folder, what=what):
-            with folder.held("auto") as goes_on:
-                if not goes_on:
-                    folder.create(*what)
+    def begin():
+        with folder.held("auto") as goes_on:
+            if not goes_on:
+                folder.create(tiny_config, grid=list(GRID), keep_predictions=False)
 
-        for _ in each_death(begin):
-            begin()
-            (file,) = folder.path.iterdir()
-            file.unlink()
-            folder.path.rmdir()
+    for _ in each_death(begin):
+        begin()
+        (file,) = folder.path.iterdir()
+        file.unlink()
+        folder.path.rmdir()
 
 
 @pytest.fixture
 def without_pictures(monkeypatch):
     monkeypatch.setattr("evl.evaluation.report._draw_confusion", lambda *arguments: None)
-    monkeypatch.setattr("evl.training.sweeps.folder.draw", lambda *arguments: None)
+    monkeypatch.setattr("evl.training.sweeps.plot.draw", lambda *arguments: None)
 
 
 @pytest.mark.usefixtures("without_pictures")

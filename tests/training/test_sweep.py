@@ -73,7 +73,7 @@ def stored(config, store, folder):
 @pytest.fixture
 def without_pictures(monkeypatch):
     """Drawing takes longer than all the rest."""
-    monkeypatch.setattr("evl.training.sweeps.folder.draw", lambda *_: None)
+    monkeypatch.setattr("evl.training.sweeps.plot.draw", lambda *_: None)
     monkeypatch.setattr("evl.evaluation.report._draw_confusion", lambda *_: None)
 
 

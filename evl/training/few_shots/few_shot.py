@@ -10,29 +10,30 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from evl.config import RunConfig
 from evl.config import replace as replace_settings
 from evl.data.manifests.manifest import write_manifest
-from evl.errors import ConfigError
+from evl.errors import ConfigError, RunError
 from evl.evaluation import Evaluation, encoder_for, mean_interval, write_evaluation
 from evl.evaluation.evaluate import labels_of, selecting_metric
 from evl.evaluation.metrics import find_metrics
 from evl.models import Classifier
 from evl.models.registry import reads_maps
 from evl.runtime.distributed import World, join_world
+from evl.runtime.files import append_json, read_json_lines
 from evl.runtime.out_folder import Resume, build_folder
 from evl.runtime.progress import Progress, Report
 from evl.saving import save_model
 from evl.store.store import FeatureStore
 from evl.streams import Subset
 from evl.streams.cached import Cached
-from evl.training.few_shots.folder import FewShotFolder
 from evl.training.few_shots.report import FewShotResult, Shots, write_few_shot
 from evl.training.going_on import refuse_changes
 from evl.training.learner import Learner
@@ -40,8 +41,10 @@ from evl.training.learners import Learners
 from evl.training.loop import fit
 from evl.training.run import make_model, with_steps
 from evl.training.sources import StoredStreams, judge, open_store
+from evl.training.work_folder import WorkFolder
 
 log = logging.getLogger("evl")
+ROWS = "rows.jsonl"  # a line for each finished K
 
 
 def few_shot(
@@ -60,26 +63,18 @@ def few_shot(
     All are judged on the validation videos of the store. Draw d of K draws its videos by the generator of (seed, K, d),
     and its initial values, order and dropout by seed + d. A batch has ``training.batch_size`` clips, or all videos if
     they are fewer. The number of steps is that of any run (``with_steps``: 30 epochs, but at least 200). ``out`` gets
-    ``shots.json`` and ``shots.png``. Under torchrun the processes share the draws. Raises errors of ``evl.errors``.
-
-    Args:
-        config: its ``data.features`` is the store.
-        out: folder of the results.
-        shots: the numbers K of training videos per class, rising.
-        draws: how many times videos are drawn for each K.
-        keep_runs: also save every model and its predictions.
-        resume: True: go on in ``out`` with the K that are not finished (``config`` None); "auto": begin, or go on with
-            runs of the same settings.
-        device: of the learners; None: as ``pick_device`` chooses.
-        progress: called after every step.
+    ``shots.json`` and ``shots.png``. Under torchrun the processes share the draws. The arguments are those of
+    ``evl.few_shot``; ``config.data.features`` is the store. Raises errors of ``evl.errors``.
     """
-    folder = FewShotFolder(out)
+    folder = WorkFolder(out, "few_shot.yaml", "shots.json")
     with join_world(device) as world, ExitStack() as held:
         done: list[Shots] = []
         goes_on = world.from_main(lambda: held.enter_context(folder.held(resume)))
         if goes_on:
-            before = folder.read(resume == "auto")
-            done = folder.rows()
+            before = folder.read(shots=tuple[int, ...], draws=int, keep_runs=bool)
+            if folder.is_finished and resume != "auto":
+                raise RunError(f"{folder.path} is finished already; start anew, with another `out`")
+            done = _finished_rows(folder.path / ROWS)
             if config is None:
                 config, shots, draws, keep_runs = before
         config, store = _checked(config or RunConfig(), shots, draws)
@@ -88,7 +83,7 @@ def few_shot(
             others = {name: pair for name, *pair in zip(asked, before[1:], asked.values(), strict=True)}
             refuse_changes(before[0], config, others=others)
         else:
-            world.only_main(lambda: folder.create(config, shots, draws, keep_runs))
+            world.only_main(lambda: folder.create(config, shots=list(shots), draws=draws, keep_runs=keep_runs))
         runs, rows = _Runs(config, store, world), list(done)
         for number, k in enumerate(shots):
             if k in {row.shots for row in done}:
@@ -122,7 +117,7 @@ def few_shot(
             spread = f"95 % interval of the mean {row.interval}" if row.has_interval else row.interval
             log.info("%d videos per class: top-1 %.2f %%, %s", k, row.mean, spread)
             rows.append(row)
-            world.only_main(lambda row=row: folder.add(row))
+            world.only_main(lambda row=row: append_json(folder.path / ROWS, asdict(row)))
         rows.sort(key=lambda row: row.shots)
         last = rows[-1]
         known = find_metrics(config.evaluation.metrics)
@@ -130,6 +125,15 @@ def few_shot(
         result = FewShotResult(tuple(rows), draws, last.protocol, last.damaged, folder.path, last.chance, metrics)
         world.only_main(lambda: write_few_shot(result, config))
     return result
+
+
+def _finished_rows(path: Path) -> list[Shots]:
+    """The rows of the finished K. A line that was cut off is left out."""
+    rows = []
+    for values in read_json_lines(path):
+        with suppress(ValidationError):
+            rows.append(TypeAdapter(Shots).validate_python(values))
+    return rows
 
 
 def draw_videos(

@@ -15,33 +15,21 @@ LEAST_DRAWS = 3  # for an interval: Student's interval of two draws is too wide 
 
 @dataclass(frozen=True)
 class Shots:
-    """The learners that were trained on ``shots`` videos per class.
+    """The learners that were trained on ``shots`` videos per class."""
 
-    Attributes:
-        shots: training videos per class.
-        top1: percent, for each draw.
-        mean: of ``top1``.
-        low, high: Student's 95 % interval of the mean over draws (``mean_interval``).
-        num_videos: training videos of each draw.
-        seconds: time of training, for each draw.
-        protocol: how all were judged.
-        damaged: validation videos that could not be judged, path → reason.
-        chance: ``Metrics.chance`` of the other validation videos.
-        scores: all metrics, for each draw; None if a metric has no number.
-    """
-
-    shots: int
-    top1: tuple[float, ...]
-    mean: float
-    low: float
+    shots: int  # training videos per class
+    top1: tuple[float, ...]  # percent, for each draw
+    mean: float  # of top1
+    low: float  # low and high: Student's 95 % interval of the mean over draws (mean_interval)
     high: float
-    num_videos: int
+    num_videos: int  # training videos of each draw
     steps: int
     batch_size: int
-    seconds: tuple[float, ...]
-    protocol: str = ""
-    damaged: dict[str, str] = field(default_factory=dict)
-    chance: float | None = None
+    seconds: tuple[float, ...]  # time of training, for each draw
+    protocol: str = ""  # how all were judged
+    damaged: dict[str, str] = field(default_factory=dict)  # validation videos that could not be judged, path → reason
+    chance: float | None = None  # Metrics.chance of the other validation videos
+    # all metrics, for each draw; None if a metric has no number
     scores: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
 
     def mean_of(self, name: str) -> float | None:
@@ -69,25 +57,15 @@ class Shots:
 
 @dataclass(frozen=True)
 class FewShotResult:
-    """The results of few-shot runs.
+    """The results of few-shot runs."""
 
-    Attributes:
-        rows: one for each K, rising.
-        num_draws: draws for each K.
-        protocol: how all were judged.
-        damaged: validation videos that could not be judged, path → reason.
-        folder: of the runs.
-        chance: ``Metrics.chance`` of the other validation videos.
-        metrics: the metrics in ``scores`` of the rows.
-    """
-
-    rows: tuple[Shots, ...]
-    num_draws: int
-    protocol: str
-    damaged: dict[str, str]
-    folder: Path
-    chance: float | None = None
-    metrics: dict[str, Metric] = field(default_factory=dict)
+    rows: tuple[Shots, ...]  # one for each K, rising
+    num_draws: int  # draws for each K
+    protocol: str  # how all were judged
+    damaged: dict[str, str]  # validation videos that could not be judged, path → reason
+    folder: Path  # of the runs
+    chance: float | None = None  # Metrics.chance of the other validation videos
+    metrics: dict[str, Metric] = field(default_factory=dict)  # the metrics in scores of the rows
 
     @property
     def what_the_interval_is(self) -> str:

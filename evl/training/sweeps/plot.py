@@ -1,4 +1,4 @@
-"""The picture of a sweep: the scores by setting, and the losses of all learners."""
+"""The results of a sweep as files: numbers, a table, and a picture of scores by setting and of losses."""
 
 from __future__ import annotations
 
@@ -7,11 +7,24 @@ import textwrap
 from pathlib import Path
 
 from evl.evaluation.lettering import lettered
-from evl.evaluation.picture import draw_chance, save_picture
+from evl.evaluation.picture import draw_chance, drawing, save_picture
+from evl.runtime.files import write_json, write_table
+from evl.training.run_folder import RunFolder
 from evl.training.sweeps.results import SweepResult
 
 CHOSEN, OTHERS, MEAN = "#d1495b", "#30638e", "#9aa5b1"
 MAX_PANELS = 5  # panels of settings; more would be too small to read
+
+
+def write_sweep(out: Path, result: SweepResult) -> None:
+    """Writes ``sweep.json``, ``sweep.csv``, ``sweep.png``, and ``damaged.csv`` if videos are damaged."""
+    if result.damaged:
+        RunFolder(out).write_damaged(result.damaged)
+    names = list(result.rows[0])
+    write_table(out / "sweep.csv", [names, *([row[name] for name in names] for row in result.rows)])
+    with drawing(out / "sweep.png"):
+        draw(out / "sweep.png", result)
+    write_json(out / "sweep.json", result.to_dict())  # last: a sweep with this file is finished
 
 
 def draw(path: Path, result: SweepResult) -> None:

@@ -25,23 +25,14 @@ log = logging.getLogger("evl")
 
 @dataclass(frozen=True)
 class LearnerResult:
-    """The result of one learner of a sweep.
+    """The result of one learner of a sweep."""
 
-    Attributes:
-        number: in the grid, from 0.
-        settings: the varying settings, with their values as written.
-        trainable: number of its parameters.
-        curve: (step, learning rate, loss, percent of hits) of each report.
-        evaluation: on the validation videos; None if the learner was dropped.
-        problem: why it was dropped, or None.
-    """
-
-    number: int
-    settings: dict[str, str]
-    trainable: int
-    curve: tuple[tuple[int, float, float, float], ...]
-    evaluation: Evaluation | None
-    problem: str | None
+    number: int  # in the grid, from 0
+    settings: dict[str, str]  # the varying settings, with their values as written
+    trainable: int  # number of its parameters
+    curve: tuple[tuple[int, float, float, float], ...]  # (step, learning rate, loss, percent of hits) of each report
+    evaluation: Evaluation | None  # on the validation videos; None if the learner was dropped
+    problem: str | None  # why it was dropped, or None
 
     @property
     def val_loss(self) -> float | None:
@@ -67,26 +58,17 @@ class LearnerResult:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """The result of a sweep.
+    """The result of a sweep."""
 
-    Attributes:
-        folder: of the sweep.
-        config: what all learners share.
-        ranked: the learners that were judged, best first, then those that were dropped.
-        test: the evaluation of the chosen learner on the test split, if there is one.
-        damaged: training videos that could not be read, path → reason.
-        outcome: of the chosen learner, on the validation videos.
-    """
-
-    folder: Path
-    config: RunConfig
-    ranked: tuple[LearnerResult, ...]
+    folder: Path  # of the sweep
+    config: RunConfig  # what all learners share
+    ranked: tuple[LearnerResult, ...]  # the learners that were judged, best first, then those that were dropped
     steps: int = 0
-    test: Evaluation | None = None
-    damaged: dict[str, str] = field(default_factory=dict)
+    test: Evaluation | None = None  # the evaluation of the chosen learner on the test split, if there is one
+    damaged: dict[str, str] = field(default_factory=dict)  # training videos that could not be read, path → reason
     training_seconds: float = 0.0
     judging_seconds: float = 0.0
-    outcome: Outcome | None = None
+    outcome: Outcome | None = None  # of the chosen learner, on the validation videos
 
     @property
     def best(self) -> LearnerResult:
@@ -219,18 +201,10 @@ def save_learner(
     *,
     predictions: bool = False,
 ) -> None:
-    """Writes a learner as a run folder.
+    """Writes a learner as a run folder (``RunFolder.create``).
 
-    Args:
-        folder: of the run.
-        learner: after its training.
-        evaluation: on the validation videos; None if the learners could not be judged.
-        samples: the videos of each split.
-        missing: for each split, videos that are listed but do not exist.
-        features: description of the store, if the learner read one.
-        sweep: given for the chosen learner. Its card has the scores of the test split, or without one the number of
-            learners among which it was chosen.
-        predictions: whether predictions are written.
+    ``evaluation``: on the validation videos; None if the learners could not be judged. ``sweep``: given for the chosen
+    learner, whose card has the scores of the test split, or without one the number of learners that it was chosen of.
     """
     run = RunFolder(folder)
     run.create(learner.config, learner.model.class_names, samples["train"], samples["val"], missing, features)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import time
@@ -19,7 +20,7 @@ from evl.config import RunConfig
 from evl.config import replace as replace_settings
 from evl.data.draw import describe_split
 from evl.data.splits import find_splits
-from evl.errors import ConfigError, DataError, RunError
+from evl.errors import ConfigError, DataError, FinishedError, RunError
 from evl.evaluation import Evaluation
 from evl.evaluation.evaluate import selecting_metric
 from evl.evaluation.stored import encoder_for
@@ -36,10 +37,12 @@ from evl.training.learners import Learners, with_taps
 from evl.training.loop import Interrupted, fit, make_sampler
 from evl.training.outcome import Outcome, outcome_of
 from evl.training.run import describe_data, make_model, with_steps
+from evl.training.run_folder import RunFolder
 from evl.training.sources import LiveStreams, RunStreams, StoredStreams, judge, open_store
-from evl.training.sweeps.folder import SweepFolder, write_sweep
 from evl.training.sweeps.grid import Grid, Point, expand
+from evl.training.sweeps.plot import write_sweep
 from evl.training.sweeps.results import SweepResult, collect, save_learner
+from evl.training.work_folder import WorkFolder
 from evl.types import EncoderFacts, Sample
 
 log = logging.getLogger("evl")
@@ -71,22 +74,13 @@ def sweep(
     """Trains a learner for each point of ``grid``, judges all on the validation videos, and chooses one.
 
     ``out`` gets a run folder per learner (``learners/000`` …), ``best``, ``sweep.json``, ``sweep.csv``, ``sweep.png``.
-    Only the chosen learner is judged on the test split, once, if there is one. After Ctrl-C a checkpoint is saved and
-    Interrupted is raised. Raises errors of ``evl.errors``;
-    FinishedError if there is nothing left to do.
-
-    Args:
-        config: the store or the videos, and all settings that do not vary.
-        grid: ``section.field=value,value,…`` (``grid.expand``).
-        out: folder of the sweep.
-        resume: True: go on in ``out`` from its newest checkpoint (``config`` None, ``grid`` empty); "auto": begin, or
-            go on with a sweep of the same settings.
-        device: of encoder and learners; None: as ``pick_device`` chooses.
-        progress: called after every step.
-        together: see ``Learners``.
-        keep_predictions: write the predictions of all learners, not only of the chosen one.
+    Only the chosen learner is judged on the test split, once, if there is one. The arguments are those of
+    ``evl.sweep``; ``grid``: see ``grid.expand``; ``together``: see ``Learners``. With ``resume=True``, ``config`` is
+    None and ``grid`` empty. After Ctrl-C a checkpoint is saved and Interrupted is raised. Raises errors of
+    ``evl.errors``; FinishedError if there is nothing left to do.
     """
-    folder = SweepFolder(out)
+    folder = WorkFolder(out, "sweep.yaml", "sweep.json")
+    run = RunFolder(out)  # checkpoints, until all is done
     with join_world(device) as world, ExitStack() as held:
         if world.size > 1:
             raise ConfigError(
@@ -95,7 +89,9 @@ def sweep(
         goes_on = held.enter_context(folder.held(resume))
         if goes_on:
             config, grid, keep_predictions = _as_begun(folder, config, grid, keep_predictions)
-            folder.refuse_finished()
+            if folder.is_finished:
+                shutil.rmtree(run.checkpoints, ignore_errors=True)  # which a process did not come to remove
+                raise FinishedError(f"{folder.path} is finished already; start one with another `out`")
         wanted = expand(config or RunConfig(), grid)  # what can be refused is refused before anything is read
         data, points = _prepare(wanted, world)
         every = [_make_learner(point, data) for point in points]
@@ -105,12 +101,12 @@ def sweep(
             announce_material((*data.source.samples["train"], *data.source.samples["val"]), data.config)
         if not goes_on:
             _refuse_full_disk(learners, folder.path)
-            folder.create(config or RunConfig(), grid, keep_predictions)
+            folder.create(config or RunConfig(), grid=list(grid), keep_predictions=keep_predictions)
         started = time.perf_counter()
         damaged: dict[str, str] = {}
         stream, training = data.source.training(), data.config.training
         keeper = RunKeeper(
-            folder.run, data.config, stream, world, damaged, resume=goes_on, log_curve=False, keep_last=1,
+            run, data.config, stream, world, damaged, resume=goes_on, log_curve=False, keep_last=1,
             progress=progress,
         )  # fmt: skip
         try:
@@ -127,23 +123,31 @@ def sweep(
             where = str(stop) or "stopped while judging"
             raise Interrupted(f"{where}; a checkpoint is saved") from None
         except BaseException:
-            if not goes_on:
-                folder.remove_if_unused(has_learned=any(learner.num_clips for learner in every))
+            if not goes_on and not any(learner.num_clips for learner in every):
+                _remove_unused(folder, run)
             raise
         result = replace(
             result, damaged=damaged, steps=steps, training_seconds=trained - started,
             judging_seconds=time.perf_counter() - trained,
         )  # fmt: skip
         _save_all(every, data, folder.path, result, keep_predictions)
-        folder.finish()
+        shutil.rmtree(run.checkpoints, ignore_errors=True)
     return result
 
 
+def _remove_unused(folder: WorkFolder, run: RunFolder) -> None:
+    """Removes the files of a sweep in which nothing was learned, so that the same command can begin again."""
+    with contextlib.suppress(OSError):
+        folder.settings.unlink(missing_ok=True)
+        (folder.path / "damaged.csv").unlink(missing_ok=True)
+        shutil.rmtree(run.checkpoints, ignore_errors=True)
+
+
 def _as_begun(
-    folder: SweepFolder, config: RunConfig | None, grid: Sequence[str], keep_predictions: bool
+    folder: WorkFolder, config: RunConfig | None, grid: Sequence[str], keep_predictions: bool
 ) -> tuple[RunConfig, Sequence[str], bool]:
     """What was asked for when the sweep was begun, but for settings that may change. ``config``: None for all of it."""
-    before = folder.read()
+    before = folder.read(grid=list[str], keep_predictions=bool)
     if config is None:
         return before
     others = {"`grid`": (before[1], list(grid)), "`keep_predictions`": (before[2], keep_predictions)}
