@@ -49,7 +49,7 @@ _HOMES = {
     "read_views": "evl.video.views",
     "sweep": "evl.api.training",
     "train": "evl.api.training",
-    "verify_store": "evl.api.stores",
+    "verify_store": "evl.extraction.verify",
     "zero_shot": "evl.saving",
 }
 __all__ = ["__version__", *sorted(_HOMES)]
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from evl.api.clips import ClipDataset, create_model
     from evl.api.judging import evaluate, predict
     from evl.api.models import export, import_release
-    from evl.api.stores import estimate_extraction, extract, open_store, verify_store
+    from evl.api.stores import estimate_extraction, extract, open_store
     from evl.api.training import estimate_training, few_shot, sweep, train
     from evl.api.vectors import embed, embed_videos
     from evl.backbones import create_backbone, list_backbones
@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from evl.data.manifests.manifest import read_manifest
     from evl.errors import EVLError
     from evl.evaluation import read_predictions
+    from evl.extraction.verify import verify_store
     from evl.inference import explain
     from evl.models.decoder import EVLDecoder
     from evl.saving import VideoClassifier, load, load_release, zero_shot

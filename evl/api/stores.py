@@ -6,7 +6,6 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from evl.api.settings import config_for
@@ -15,7 +14,6 @@ from evl.errors import ConfigError
 from evl.extraction.estimate import Estimate, estimate
 from evl.extraction.extract import ExtractResult
 from evl.extraction.extract import extract as extract_features
-from evl.extraction.verify import Verification, verify
 from evl.extraction.work import check_store_folder, plan_extraction
 from evl.runtime.distributed import pick_device
 from evl.runtime.progress import Report, showing
@@ -98,25 +96,6 @@ def _chosen(data: Any, out: AnyPath | None, given: Mapping[str, Any]) -> tuple[R
     if chosen.data.features is not None:
         raise ConfigError("data is a store of features already; give the videos")
     return chosen, options
-
-
-def verify_store(
-    store: AnyPath,
-    *,
-    sample: int = 16,
-    seed: int | None = None,
-    num_workers: int | None = None,
-    device: str | None = None,
-    progress: bool | Report = True,
-) -> Verification:
-    """Computes ``sample`` clips of a finished store again, from the videos, and compares: ``.clips``, ``.different``.
-
-    ``seed`` draws them; None: others each time. ``num_workers``: processes that read videos; None: one a core.
-    Raises StoreError where there is no store, or its encoder has other weights now.
-    """
-    with showing(progress) as report:
-        how = dict(sample=sample, seed=seed, workers=num_workers, device=device, progress=report)
-        return verify(Path(store), **how)
 
 
 def open_store(path: AnyPath) -> FeatureStore:

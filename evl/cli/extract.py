@@ -64,8 +64,9 @@ def command(
 
     Many processes: --part 1/16 … 16/16, or torchrun --nproc-per-node 2 -m evl extract …
     """
-    from evl.api.stores import estimate_extraction, extract, verify_store
+    from evl.api.stores import estimate_extraction, extract
     from evl.cli.show_stores import ask, show_estimate, show_extraction, show_verified
+    from evl.extraction.verify import verify_store
 
     _refuse_mixed(context, verify)
     if verify is not None:

@@ -61,7 +61,7 @@ def command(
     from evl.api.judging import predict
     from evl.cli.show_predictions import show_predictions
     from evl.cli.zero_shot import class_names_of, refuse_mixed, zero_shot_model
-    from evl.inference.waiting import LIMIT_SECONDS
+    from evl.inference.predictor import LIMIT_SECONDS
 
     if wait_limit is not None and not wait:
         raise typer.BadParameter("--wait-limit goes with --wait, which waits for files that are still being written")

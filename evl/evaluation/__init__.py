@@ -1,8 +1,17 @@
 """Models against labelled videos: views, counts, reports."""
 
 from evl.evaluation.evaluate import Evaluation, evaluate, evaluate_views, protocol_of
-from evl.evaluation.intervals import mean_interval, wilson_interval
-from evl.evaluation.metrics import METRICS, Judged, Metric, Metrics, Score, compute_metrics, interval_of_share
+from evl.evaluation.metrics import (
+    METRICS,
+    Judged,
+    Metric,
+    Metrics,
+    Score,
+    compute_metrics,
+    interval_of_share,
+    mean_interval,
+    wilson_interval,
+)
 from evl.evaluation.neighbors import NeighborScores, neighbor_scores
 from evl.evaluation.report import held_for_scores, write_evaluation
 from evl.evaluation.saved_predictions import SavedPredictions, read_predictions, write_predictions

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from evl.evaluation.intervals import wilson_interval
+from evl.evaluation.metrics import wilson_interval
 
 VOTERS, TEMPERATURE = 20, 0.07  # of the vote, as DINO has them (Caron et al., arXiv:2104.14294)
 RANKS = (1, 5, 10)

@@ -1,22 +1,35 @@
-"""How every picture of scores is saved: a short title above, and below, in small type, how it was measured."""
+"""How every picture of scores is saved: a short title above, and below, in small type, how it was measured.
+
+Names and texts are shown in an installed font that has their characters, or as numbers or codes.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import textwrap
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from evl.errors import SaveError
-from evl.evaluation.lettering import lettered
 from evl.runtime.files import write_atomically
 from evl.runtime.text import visible
 
 log = logging.getLogger("evl")
 CHARACTERS_PER_INCH = 15  # of the caption's type
 CHANCE = "chance"  # the label of its line
+PLAIN = "DejaVu Sans"  # comes with matplotlib
+LONGEST = 40  # characters of a name in a picture
+SHAPES_SINCE = (3, 11)  # the matplotlib that sets scripts whose letters join or move, or run from right to left
+_SHAPED = frozenset(  # the first word of the name of such a character
+    ("ARABIC", "HEBREW", "SYRIAC", "THAANA", "NKO", "DEVANAGARI", "BENGALI", "GURMUKHI", "GUJARATI", "ORIYA", "TAMIL",
+     "TELUGU", "KANNADA", "MALAYALAM", "SINHALA", "THAI", "LAO", "TIBETAN", "MYANMAR", "KHMER", "MONGOLIAN", "BALINESE",
+     "JAVANESE")
+)  # fmt: skip
 
 
 @contextmanager
@@ -60,3 +73,101 @@ def draw_chance(axes, percent: float) -> None:
         f"{CHANCE} {percent:.1f} %", (1, percent), xycoords=("axes fraction", "data"), xytext=(-2, 2),
         textcoords="offset points", ha="right", fontsize=7, color="#777777",
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Lettering:
+    """``shown``: what stands in a picture for each name; ``legend``: number → name, where that is a number.
+    ``options``: for matplotlib's texts."""
+
+    shown: tuple[str, ...]
+    legend: Mapping[str, str]
+    options: Mapping
+
+    @property
+    def width_inches(self) -> float:
+        """About how long the longest one is, at matplotlib's usual size."""
+        wide = (sum(1.7 if unicodedata.east_asian_width(c) in "WF" else 1 for c in name) for name in self.shown)
+        return 0.085 * max(wide, default=0)
+
+
+def lettering(names: Sequence[str]) -> Lettering:
+    """How ``names`` are shown: those that no installed font has the characters for as ``#3``, by their place from 0;
+    long ones are cut."""
+    names = [_composed(visible(" ".join(name.split()))) for name in names]
+    fonts, covered = _fonts_for(frozenset("".join(names)))
+    shown, legend = [], {}
+    for number, name in enumerate(names):
+        if covered.issuperset(name):
+            shown.append(name if len(name) <= LONGEST else name[: LONGEST - 1].rstrip() + "…")
+        else:
+            legend[f"#{number}"] = name
+            shown.append(f"#{number}")
+    return Lettering(tuple(shown), legend, {"fontfamily": list(fonts)})
+
+
+def lettered(text: str) -> tuple[str, Mapping]:
+    """(``text`` with a code such as ``U+5F00`` for each character that no font here can show, options for matplotlib's
+    texts)."""
+    lines = [_composed(line) for line in visible(text, keep="\n").split("\n")]
+    fonts, covered = _fonts_for(frozenset("".join(lines)))
+    shown = ("".join(c if c in covered else f"U+{ord(c):04X}" for c in line) for line in lines)
+    return "\n".join(shown), {"fontfamily": list(fonts)}
+
+
+def _composed(text: str) -> str:
+    """Letters and their accents as one character, and without the marks that ask for a coloured emoji."""
+    text = unicodedata.normalize("NFC", text)
+    return text.replace("\N{VARIATION SELECTOR-16}", "").replace("\N{VARIATION SELECTOR-15}", "")
+
+
+@functools.lru_cache(maxsize=64)
+def _fonts_for(characters: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]:
+    """(families, first choice first; those of the characters that they show)."""
+    from matplotlib import font_manager
+
+    wanted = {character for character in characters if _can_be_set(character)}
+    families, covered = [PLAIN], wanted & _covered(font_manager.findfont(PLAIN), wanted)
+    if wanted - covered:  # installed fonts are looked through only where they are needed
+        files = sorted(font_manager.findSystemFonts(), key=_plainest_first)
+        while missing := wanted - covered:
+            best = max(files, key=lambda file: len(_covered(file, missing)), default=None)
+            if best is None or not (found := _covered(best, missing)):
+                break
+            font_manager.fontManager.addfont(best)
+            family = font_manager.get_font(best).family_name
+            # matplotlib finds a file by the family's name: what counts is the one that it finds
+            found &= _covered(font_manager.findfont(family), missing)
+            files.remove(best)
+            if found:
+                families.append(family)
+                covered |= found
+    return tuple(families), frozenset(covered)
+
+
+def _plainest_first(file: str) -> tuple:
+    name = file.rpartition("/")[2].lower()
+    return any(word in name for word in ("bold", "italic", "oblique", "light", "thin", "black", "mono")), name
+
+
+def _covered(file: str, characters: Iterable[str]) -> set[str]:
+    """Those that a font file can draw as outlines; none of a file that matplotlib cannot read."""
+    from matplotlib import font_manager
+
+    try:
+        font = font_manager.get_font(file)
+        if not font.scalable:  # pictures of one size, as coloured emoji are
+            return set()
+        return {character for character in characters if font.get_char_index(ord(character))}
+    except (OSError, RuntimeError, ValueError):
+        return set()
+
+
+def _can_be_set(character: str) -> bool:
+    import matplotlib
+
+    if unicodedata.category(character) in ("Cc", "Cs", "Cn", "Co"):  # controls, half characters, private ones
+        return False
+    if matplotlib.__version_info__ >= SHAPES_SINCE:
+        return True
+    return unicodedata.name(character, "").partition(" ")[0] not in _SHAPED and not unicodedata.combining(character)

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from evl.errors import SaveError
 from evl.evaluation.evaluate import Evaluation
-from evl.evaluation.lettering import lettering
-from evl.evaluation.picture import drawing, save_picture
+from evl.evaluation.picture import drawing, lettering, save_picture
 from evl.evaluation.saved_predictions import PREDICTIONS, write_predictions
 from evl.runtime.files import expand_home, remove_file, write_file, write_json, write_table
 from evl.runtime.out_folder import LOCK, hold_lock, made_folder, refuse_held

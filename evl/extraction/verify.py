@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, replace
+from os import PathLike, fspath
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,13 @@ import torch
 from evl.backbones import create_backbone
 from evl.config import replace as replace_settings
 from evl.data.loader import read_batches
-from evl.data.splits import make_files, num_workers
+from evl.data.splits import make_files
+from evl.data.splits import num_workers as workers_of
 from evl.errors import StoreError
 from evl.extraction.reading import ClipReader, collate
 from evl.extraction.work import Extraction
 from evl.runtime.distributed import pick_device
-from evl.runtime.progress import Progress, Report
+from evl.runtime.progress import Progress, Report, showing
 from evl.store.packing import Packed
 from evl.store.store import FeatureStore, StoredSplit
 from evl.video.transforms import preprocessing_of
@@ -49,7 +51,7 @@ class Checked:
 
 @dataclass(frozen=True)
 class Verification:
-    """The result of ``verify``: the clips that were computed again, which ``seed`` drew."""
+    """The result of ``verify_store``: the clips that were computed again, which ``seed`` drew."""
 
     store: Path
     seed: int
@@ -61,37 +63,38 @@ class Verification:
         return tuple(clip for clip in self.clips if not clip.is_equal)
 
 
-def verify(
-    path: str | Path,
+def verify_store(
+    store: str | PathLike,
     *,
     sample: int = 16,
     seed: int | None = None,
+    num_workers: int | None = None,
     device: str | None = None,
-    workers: int | None = None,
-    progress: Report = lambda report: None,
+    progress: bool | Report = True,
 ) -> Verification:
-    """Computes ``sample`` clips of a finished store again and compares them with the stored ones.
+    """Computes ``sample`` clips of a finished store again, from the videos, and compares: ``.clips``, ``.different``.
 
-    ``seed`` decides which clips are drawn; None draws others each time. Raises StoreError if ``path`` is no finished
-    store, or if the present weights or settings are not those that made it.
+    ``seed`` draws them; None: others each time. ``num_workers``: processes that read videos; None: one a core.
+    Raises StoreError where there is no store, or its encoder has other weights or settings now.
     """
-    store = FeatureStore(path)
+    store = FeatureStore(fspath(store))
     seed = secrets.randbelow(2**32) if seed is None else seed
     work = _extraction_of(store, device)
     chosen = _drawn(store, sample, seed)
     results: list[Checked] = []
-    for name, split in store.splits.items():
-        pairs = [pair for other, *pair in chosen if other == name]
-        reader = ClipReader(store.description, name, make_files(split.samples, work.config))
-        count = num_workers(work.config) if workers is None else workers
-        stream = read_batches(
-            reader, [[reader.key_of(tuple(pair))] for pair in pairs], num_workers=min(count, len(pairs)),
-            device=work.device, collate=collate,
-        )  # fmt: skip
-        for (video, clip), read in zip(pairs, stream, strict=True):
-            results.append(_compared(work, split, video, clip, read))
-            progress(Progress("computing again", len(results), len(chosen), unit="clips"))
-    return Verification(Path(path), seed, tuple(results))
+    with showing(progress) as report:
+        for name, split in store.splits.items():
+            pairs = [pair for other, *pair in chosen if other == name]
+            reader = ClipReader(store.description, name, make_files(split.samples, work.config))
+            count = workers_of(work.config) if num_workers is None else num_workers
+            stream = read_batches(
+                reader, [[reader.key_of(tuple(pair))] for pair in pairs], num_workers=min(count, len(pairs)),
+                device=work.device, collate=collate,
+            )  # fmt: skip
+            for (video, clip), read in zip(pairs, stream, strict=True):
+                results.append(_compared(work, split, video, clip, read))
+                report(Progress("computing again", len(results), len(chosen), unit="clips"))
+    return Verification(store.path, seed, tuple(results))
 
 
 def _extraction_of(store: FeatureStore, device: str | None) -> Extraction:

@@ -10,15 +10,16 @@ the other clips of its batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, UntypedStorage
 
 from evl.errors import RunError
-from evl.store.memory import empty
 
 Dtype = Literal["float32", "float16", "bfloat16", "int8", "float8"]
 TYPES = {
@@ -31,6 +32,9 @@ TYPES = {
 }
 _LARGEST = {torch.int8: 127.0, torch.uint8: 255.0, torch.float8_e4m3fn: 448.0}
 _PART = 1 << 18  # numbers that are unpacked together on the CPU, so that they stay in its cache
+LARGE = 16 << 20  # bytes; the allocator itself keeps smaller blocks
+_kept: list[UntypedStorage] = []
+_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -161,3 +165,30 @@ def _require_finite(x: Tensor, what: str) -> None:
         raise RunError(
             f"{what} contain numbers that are not finite; check the backbone's weights, or set training.precision=fp32"
         )
+
+
+def empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """As ``torch.empty``, on the CPU. The memory of a large tensor is used again when no tensor needs it any more.
+
+    The system's allocator returns large blocks to the system when they are freed. The system fills the pages of new
+    blocks with zeros, which takes seven times as long as writing to them (docs/store.md). Each step of a decoder needs
+    the same sizes, so blocks are kept. The memory is in use while the tensor, a view of it, or a tensor that autograd
+    keeps exists. A bare ``UntypedStorage`` does not count.
+    """
+    num_bytes = math.prod(shape) * dtype.itemsize
+    if num_bytes < LARGE or not hasattr(torch._C, "_storage_Use_Count"):
+        return torch.empty(shape, dtype=dtype)
+    with _lock:
+        for storage in _kept:
+            if storage.nbytes() == num_bytes and _is_free(storage):
+                return torch.empty(0, dtype=dtype).set_(storage, 0, torch.Size(shape))
+        _kept[:] = [
+            storage for storage in _kept if not _is_free(storage)
+        ]  # free ones of other sizes: the batches have changed
+        tensor = torch.empty(shape, dtype=dtype)
+        _kept.append(tensor.untyped_storage())
+        return tensor
+
+
+def _is_free(storage: UntypedStorage) -> bool:
+    return torch._C._storage_Use_Count(storage._cdata) == 1  # only the list refers to it

@@ -61,13 +61,8 @@ def write_shard(
 ) -> None:
     """Writes one shard, whole or not at all.
 
-    Args:
-        folder: of the store.
-        description: of the store.
-        number: of the shard.
-        items: all clips of ``shard_range(description, number)``, in that order.
-        tokens: block -> Packed, with a row for each item without ``reason``; empty if all items have one.
-        maps: the same for neighbor maps, in form ``maps``.
+    ``items``: all clips of ``shard_range(description, number)``, in that order. ``tokens``: block -> Packed, with a row
+    for each item without ``reason``; empty if all items have one. ``maps``: the same, in form ``maps``.
 
     Raises SaveError if the file cannot be written, ValueError if items or shapes do not fit the description.
     """

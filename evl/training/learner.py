@@ -44,20 +44,9 @@ class Learner:
     It has its own optimizer, loss, learning rate, random numbers and loss scaler. So it gets the same weights as if it
     had trained alone on these batches.
 
-    Args:
-        name: for messages.
-        config: its ``training`` has the learning rate and other settings of this learner.
-        model: on its device; trained in place.
-        taps: the blocks whose features the stream gives, if they are more than the model's own.
-        labels: the class of each sample of the stream, if the learner learns other labels than the stream's.
-        rank: of this process. Each process draws its own dropout.
-
-    Attributes:
-        curve: (step, learning rate, mean loss, percent of hits) every ``log_every`` steps. Loss and hits are averages
-            since the point before.
-        problem: why the learner was dropped, or None.
-        seconds: time of its forward and backward passes and of its steps. Passes of several learners in one call count
-            for the first of them.
+    ``taps``: the blocks whose features the stream gives, if they are more than the model's own. ``labels``: the class
+    of each sample of the stream, if the learner learns other labels than the stream's. ``rank``: of this process,
+    because each process draws its own dropout.
     """
 
     def __init__(
@@ -79,8 +68,10 @@ class Learner:
         is_scaled = resolve_precision(config.training.precision, self.device) == "fp16"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=is_scaled)
         self.random = RandomStream(self._seed(0), self.device)
+        # (step, learning rate, mean loss, percent of hits) every ``log_every`` steps, averages since the point before
         self.curve: list[tuple[int, float, float, float]] = []
-        self.problem: str | None = None
+        self.problem: str | None = None  # why the learner was dropped
+        # of forward and backward passes and of steps; passes of several learners in one call count for the first
         self.seconds = 0.0
         self.totals = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, clips, hits of this step
         self._since = self.totals.clone()

@@ -104,11 +104,9 @@ def learners_together(learner: Learner, tokens: Tensor) -> int:
 class Learners:
     """All learners of one training, and their steps.
 
-    Args:
-        learners: on one device.
-        together: how many learners of equal shape run in one call; None: as ``learners_together`` decides.
-        pool: threads in which units learn at the same time. Each thread must compute with one core only, and learners
-            may not draw random numbers.
+    ``together``: how many learners of equal shape run in one call; None: as ``learners_together`` decides. ``pool``:
+    threads in which units learn at the same time. Each must compute with one core only, and learners may not draw
+    random numbers.
     """
 
     def __init__(self, learners: Sequence[Learner], *, together: int | None = None, pool: Executor | None = None):

@@ -66,12 +66,9 @@ class RunFolder:
         missing: Mapping[str, Sequence[Sample]],
         features: StoreDescription | None = None,
     ) -> None:
-        """Makes the folder with the files that describe the run.
+        """Makes the folder with the files that describe the run. Raises SaveError if it cannot be made.
 
-        ``missing``: for each split, videos that are listed but do not exist. ``features``: the description of the store
-        that the run reads.
-
-        Raises SaveError if the folder cannot be made.
+        ``missing``: for each split, videos that are listed but do not exist. ``features``: of the store that it reads.
         """
         make_folder(self.path)  # first, so that an error has this name, not that of a file in it
         write_file(self.path / "class_names.txt", "".join(f"{name}\n" for name in class_names))

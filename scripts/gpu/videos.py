@@ -15,7 +15,7 @@ from evl.data.loader import default_num_workers, read_batches
 from evl.data.splits import make_files
 from evl.extraction.extract import extract
 from evl.extraction.reading import ClipReader, clips_at_once, collate
-from evl.extraction.verify import verify
+from evl.extraction.verify import verify_store
 from evl.extraction.work import plan_extraction
 from evl.store import StoreOptions
 
@@ -88,7 +88,8 @@ def run(settings: Settings) -> Iterator[Row]:
         lost = 1 - rate / min(read, rates["computing"])
         row["bound_by"] = f"{slower}; {max(0, 100 * lost):.0f} % below what that alone could"
     yield row
-    checked = verify(settings.work / "store", sample=4, seed=0, device=str(settings.device), workers=workers)
+    how = dict(sample=4, seed=0, device=str(settings.device), num_workers=workers)
+    checked = verify_store(settings.work / "store", **how, progress=False).clips
     yield {
         "what": "verify: the same features again", "clips": len(checked),
         "worst_of_allowed": max(one.difference for one in checked), "ok": all(one.is_equal for one in checked),

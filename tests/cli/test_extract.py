@@ -12,7 +12,7 @@ import pytest
 
 import evl.extraction.estimate
 import evl.extraction.extract
-from evl.extraction.verify import verify
+from evl.extraction.verify import verify_store
 from evl.store import FeatureStore
 from tests.extraction.test_extract_killed import files_of
 from tests.helpers import run_command
@@ -112,7 +112,7 @@ def test_another_sample_is_verified_each_time_unless_a_seed_is_given(capsys, tmp
         capsys, "extract", "--verify", out, "--sample", 2, "--seed", 7, "--workers", 0, "--device", "cpu"
     )
     assert (code, "(sample --seed 7)" in text) == (0, True)
-    drawn = {tuple((one.path, one.clip) for one in verify(out, sample=3, workers=0).clips) for _ in range(2)}
+    drawn = {tuple((one.path, one.clip) for one in verify_store(out, sample=3, num_workers=0).clips) for _ in range(2)}
     assert len(drawn) == 2
 
 

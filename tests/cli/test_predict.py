@@ -10,7 +10,7 @@ import pytest
 from pyarrow import parquet
 
 import evl
-from evl.inference import predictor, waiting
+from evl.inference import predictor
 from tests.helpers import run_command, write_video
 
 
@@ -157,7 +157,7 @@ def test_a_file_that_grows_is_waited_for_and_no_longer_than_told(predict, model,
     assert [one.path for one in found.predictions] == [str(two[0])]
     assert [limit for _, limit in asked] == [5, 7]
     predict(two[0], "--wait")
-    assert asked[-1][1] == waiting.LIMIT_SECONDS
+    assert asked[-1][1] == predictor.LIMIT_SECONDS
     predict(two[0])
     assert len(asked) == 3
 

@@ -14,7 +14,7 @@ from evl.data.splits import find_splits
 from evl.errors import ConfigError, StoreError
 from evl.evaluation import evaluate_views, load_for_store, views_of_store
 from evl.extraction.extract import extract
-from evl.extraction.verify import verify
+from evl.extraction.verify import verify_store
 from evl.saving import build_classifier, save_model
 from evl.store import FeatureStore, StoreOptions
 from evl.store.compatibility import differences
@@ -202,7 +202,7 @@ def test_a_store_by_time_is_the_live_run(run, config, tmp_path):
     options = StoreOptions(dtype="float32", clips_per_video=3)
     extract(config, tmp_path / "store", options)
     store = FeatureStore(tmp_path / "store")
-    assert all(one.is_equal for one in verify(tmp_path / "store", sample=4, seed=0).clips)
+    assert all(one.is_equal for one in verify_store(tmp_path / "store", sample=4, seed=0).clips)
     stored = load_for_store(folder, store)
     (judged,) = evaluate_views([stored], views_of_store(stored, store))
     assert [p.path for p in judged.predictions] == [p.path for p in live.evaluation.predictions]

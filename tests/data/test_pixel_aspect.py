@@ -14,7 +14,7 @@ from evl.data.dataset import Files, TrainingClips
 from evl.errors import StoreError
 from evl.evaluation import evaluate_views, load_for_store, views_of_store
 from evl.extraction.extract import extract
-from evl.extraction.verify import verify
+from evl.extraction.verify import verify_store
 from evl.recipes import RECIPES, get_recipe
 from evl.saving import build_classifier
 from evl.store import FeatureStore, StoreOptions
@@ -170,7 +170,7 @@ def test_a_store_is_of_one_of_the_two(runs, config, tmp_path):
     folder, live = runs[True]
     extract(config, tmp_path / "store", StoreOptions(dtype="float32"))
     store = FeatureStore(tmp_path / "store")
-    assert all(one.is_equal for one in verify(tmp_path / "store", sample=3, seed=0).clips)
+    assert all(one.is_equal for one in verify_store(tmp_path / "store", sample=3, seed=0).clips)
     stored = load_for_store(folder, store)
     (judged,) = evaluate_views([stored], views_of_store(stored, store))
     for got, wanted in zip(judged.predictions, live.evaluation.predictions, strict=True):

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from evl.config import RunConfig
-from evl.evaluation import Evaluation, lettering, write_evaluation
+from evl.evaluation import Evaluation, write_evaluation
+from evl.evaluation import picture as lettering
 from evl.evaluation.picture import save_picture
 from evl.training.sweeps import plot as sweep_plot
 from evl.training.sweeps.results import LearnerResult, SweepResult

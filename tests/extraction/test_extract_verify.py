@@ -9,7 +9,7 @@ import evl.extraction.work
 from evl.config import replace
 from evl.errors import StoreError
 from evl.extraction.extract import extract
-from evl.extraction.verify import difference, verify
+from evl.extraction.verify import difference, verify_store
 from evl.store import FeatureStore, Packed, StoreOptions
 from evl.store.packing import pack_tokens
 from tests.helpers import write_video
@@ -21,18 +21,18 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int8", "float8"])
 def test_a_store_equals_what_is_computed_again(tiny_config, tmp_path, form, dtype):
     extract(tiny_config, tmp_path / "store", StoreOptions(form=form, dtype=dtype, scale="token"))
-    results = verify(tmp_path / "store", sample=6, workers=0)
+    results = verify_store(tmp_path / "store", sample=6, num_workers=0)
     assert len(results.clips) == 6
     assert results.different == ()
 
 
 def test_every_clip_may_be_drawn_and_each_once(tiny_config, tmp_path):
     extract(replace(tiny_config, evaluation={"num_crops": 3}), tmp_path / "store", StoreOptions(clips_per_video=2))
-    results = verify(tmp_path / "store", sample=10**6, workers=0)
+    results = verify_store(tmp_path / "store", sample=10**6, num_workers=0)
     assert len(results.clips) == 8 * 2 + 4 * 6
     assert results.different == ()
     assert len({(one.split, one.path, one.clip) for one in results.clips}) == len(results.clips)
-    few = [verify(tmp_path / "store", sample=4, seed=seed, workers=0).clips for seed in (1, 2)]
+    few = [verify_store(tmp_path / "store", sample=4, seed=seed, num_workers=0).clips for seed in (1, 2)]
     assert few[0] != few[1]
 
 
@@ -48,7 +48,7 @@ def test_one_number_of_one_clip_is_found(tiny_config, tmp_path, dtype):
     with safetensors.safe_open(path, "pt") as file:
         metadata = file.metadata()
     safetensors.torch.save_file(tensors, path, metadata)
-    wrong = verify(tmp_path / "store", sample=1000, workers=0).different
+    wrong = verify_store(tmp_path / "store", sample=1000, num_workers=0).different
     assert [(one.split, one.clip) for one in wrong] == [("val", 1)]  # the second view of the second video
     assert wrong[0].difference > 2
 
@@ -61,11 +61,11 @@ def test_other_videos_are_found(tiny_config, tmp_path, videos):
         target.write_bytes(path.read_bytes())
     config = replace(tiny_config, data={"path": str(folder), "val_path": str(folder)})
     extract(config, tmp_path / "store", StoreOptions(dtype="int8"))
-    assert verify(tmp_path / "store", sample=100, workers=0).different == ()
+    assert verify_store(tmp_path / "store", sample=100, num_workers=0).different == ()
     frames = np.random.default_rng(3).normal(120, 20, (12, 40, 56, 3)).clip(0, 255).astype(np.uint8)
     write_video(folder / "dark/0 video.mp4", frames)
     (folder / "bright/0 video.mp4").unlink()
-    results = verify(tmp_path / "store", sample=100, workers=0).different
+    results = verify_store(tmp_path / "store", sample=100, num_workers=0).different
     assert {one.path.rsplit("/", 2)[1] for one in results} == {"bright", "dark"}
     assert len(results) == 2 * (1 + 2)
     gone = [one for one in results if "bright" in one.path]
@@ -75,18 +75,18 @@ def test_other_videos_are_found(tiny_config, tmp_path, videos):
 
 def test_what_cannot_be_made_again_is_told(tiny_config, tmp_path, monkeypatch):
     with pytest.raises(StoreError, match="no store of features here"):
-        verify(tmp_path / "nothing")
+        verify_store(tmp_path / "nothing")
     monkeypatch.setattr(evl.extraction.work, "clips_per_shard", lambda size, options: 4)
     extract(tiny_config, tmp_path / "store", part=(1, 2))
     with pytest.raises(StoreError, match="not finished"):
-        verify(tmp_path / "store")
+        verify_store(tmp_path / "store")
     extract(tiny_config, tmp_path / "store", part=(2, 2))
-    assert len(verify(tmp_path / "store", workers=0).clips) == 16
+    assert len(verify_store(tmp_path / "store", num_workers=0).clips) == 16
     text = (tmp_path / "store/store.json").read_text()
     weights = FeatureStore(tmp_path / "store").description.backbone_hash
     (tmp_path / "store/store.json").write_text(text.replace(weights, "0" * 64))
     with pytest.raises(StoreError, match=f"cannot be made again: backbone_hash is {weights} now and 0000"):
-        verify(tmp_path / "store")
+        verify_store(tmp_path / "store")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int8", "float8"])

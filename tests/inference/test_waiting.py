@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from evl.inference.waiting import wait_until_complete
+from evl.inference.predictor import wait_until_complete
 
 
 class Clock:

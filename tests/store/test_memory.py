@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from evl.store import memory
+from evl.store import packing as memory
 from evl.store.packing import pack_tokens
 
 

@@ -74,7 +74,7 @@ def test_means_over_draws(config, store, tmp_path, monkeypatch):
     assert again.metrics.top1 == result.rows[1].top1[1]
     assert evl.load(run).class_names == ("bright", "dark")
     # the same again, with no room to keep features: they are made in every step
-    monkeypatch.setattr("evl.streams.cached.KEPT_BYTES", 0)
+    monkeypatch.setattr("evl.streams.memory.KEPT_BYTES", 0)
     same = few_shot(config, tmp_path / "same", shots=(3,), draws=2, keep_runs=True)
     assert same.rows[0].top1 == result.rows[1].top1
     states = [evl.load(tmp_path / name / "runs/03_shots_draw_2").trainable_state() for name in ("out", "same")]

@@ -33,7 +33,7 @@ from evl.runtime.progress import Progress, Report
 from evl.saving import save_model
 from evl.store.store import FeatureStore
 from evl.streams import Subset
-from evl.streams.cached import Cached
+from evl.streams.memory import Cached
 from evl.training.few_shots.report import FewShotResult, Shots, write_few_shot
 from evl.training.going_on import refuse_changes
 from evl.training.learner import Learner

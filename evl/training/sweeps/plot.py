@@ -6,8 +6,7 @@ import math
 import textwrap
 from pathlib import Path
 
-from evl.evaluation.lettering import lettered
-from evl.evaluation.picture import draw_chance, drawing, save_picture
+from evl.evaluation.picture import draw_chance, drawing, lettered, save_picture
 from evl.runtime.files import write_json, write_table
 from evl.training.run_folder import RunFolder
 from evl.training.sweeps.results import SweepResult
