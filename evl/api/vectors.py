@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from evl.api.judging import choose_split
 from evl.api.models import open_model, refuse_beside_store, refuse_unknown, store_in, workers_for
 from evl.backbones import FrozenBackbone, parse_backbone
 from evl.config import BackboneConfig, RunConfig
@@ -177,9 +178,8 @@ def _listed(data, root, split: str | None):
     """(samples, split of each) of a manifest or folder."""
     manifest = data if isinstance(data, Manifest) else read_manifest(data, root=root)
     manifest.require_videos()
-    if split is not None and split not in manifest.splits:
-        raise DataError(f"{manifest.source} has no split {split!r}, only {', '.join(manifest.splits)}")
-    chosen = {name: group for name, group in manifest.splits.items() if split in (None, name)}
+    names = manifest.splits if split is None else [choose_split(manifest, split)]
+    chosen = {name: manifest.splits[name] for name in names}
     samples = [sample for group in chosen.values() for sample in group]
     return samples, [name for name, group in chosen.items() for _ in group]
 

@@ -11,14 +11,12 @@ import numpy as np
 from rich.table import Table
 
 from evl.config import RunConfig
-from evl.data.dataset import Files
 from evl.data.draw import describe_groups
 from evl.data.manifests.labels import clean_label
-from evl.data.manifests.manifest import Videos, labeled_videos_at
 from evl.data.splits import NO_FILE
 from evl.errors import DataError
 from evl.evaluation.metrics import METRICS, Judged, Metric, Metrics, compute_metrics, find_metrics, require_metric
-from evl.inference.predictor import Predictions, predict_views, views_for
+from evl.inference.predictor import Predictions, predict_views
 from evl.models import Classifier
 from evl.runtime.distributed import World
 from evl.runtime.text import cell
@@ -60,44 +58,6 @@ class Evaluation:
         return {**self.metrics.to_dict(), "num_damaged": len(self.damaged), "protocol": self.protocol}
 
 
-def evaluate(
-    model: Classifier,
-    samples: Videos,
-    *,
-    num_clips: int | None = None,
-    num_crops: int | None = None,
-    batch_size: int | None = None,
-    num_workers: int = 0,
-    precision: str | None = None,
-    files: Files | None = None,
-    metrics: Sequence[str] | None = None,
-    trained_on: Sequence[Sample] = (),
-    world: World | None = None,
-    progress: Callable[[int], None] = lambda count: None,
-) -> Evaluation:
-    """Predicts every sample once and counts. Raises DataError where a label is none of the model's class
-    names.
-
-    A file in place of a sample has the name of its folder as label. Views are the model's own unless given; ``files``:
-    the samples', if they were read before. ``metrics``: see ``evaluate_views``. ``trained_on``: the protocol then says
-    whether groups of ``samples`` are among theirs.
-    Under torchrun every process gets the same, whole result.
-    """
-    samples = labeled_videos_at(samples)
-    stream = views_for(
-        model,
-        samples,
-        labels_of(samples, model.class_names),
-        num_clips=num_clips,
-        num_crops=num_crops,
-        num_workers=num_workers,
-        precision=precision,
-        files=files,
-    )
-    how = dict(batch_size=batch_size, world=world, progress=progress)
-    return evaluate_views([model], stream, metrics=metrics, trained_on=trained_on, **how)[0]
-
-
 def evaluate_views(
     models: Sequence[Classifier],
     stream: Stream,
@@ -111,7 +71,8 @@ def evaluate_views(
     """Models of the same classes on every video of a stream of views, in one pass over it.
 
     ``metrics``: own ones besides evl's (``find_metrics``); None: those that each model was trained with.
-    ``trained_on``: see ``evaluate``. Raises DataError where there is not one prediction, so no score, or a metric
+    ``trained_on``: the protocol then says whether groups of the videos are among theirs. Under torchrun every process
+    gets the same, whole result. Raises DataError where there is not one prediction, so no score, or a metric
     fails; ConfigError for a metric that cannot be imported.
     """
     found = [find_metrics(model.card.config.evaluation.metrics if metrics is None else metrics) for model in models]

@@ -21,6 +21,7 @@ from evl.backbones.projections import projections_of
 from evl.collections.material import announce_material
 from evl.config import RunConfig
 from evl.data.loader import read_batches
+from evl.data.manifests.manifest import write_missing
 from evl.data.splits import make_files, stop_if_too_many
 from evl.data.splits import num_workers as workers_of
 from evl.extraction.estimate import Estimate, estimate, refuse_full_disk
@@ -135,8 +136,7 @@ def begin(work: Extraction) -> None:
         for name in (INDEX, DAMAGED):  # the index first: a store without it counts as unfinished
             remove_file(folder / name)
     if work.missing and not (folder / MISSING).exists():
-        rows = [(sample.path, sample.label, split) for split, group in work.missing.items() for sample in group]
-        write_table(folder / MISSING, [("path", "label", "split"), *rows])
+        write_missing(folder / MISSING, work.missing)
 
 
 def finish(work: Extraction) -> None:

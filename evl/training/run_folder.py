@@ -16,7 +16,7 @@ import torch
 
 from evl._version import __version__
 from evl.config import RunConfig
-from evl.data.manifests.manifest import read_class_names, read_manifest, write_manifest
+from evl.data.manifests.manifest import read_class_names, read_manifest, write_manifest, write_missing
 from evl.errors import DataError, RunError
 from evl.runtime.files import (
     append_json,
@@ -75,8 +75,7 @@ class RunFolder:
         write_manifest(self.path / "train.csv", train)
         write_manifest(self.path / "val.csv", val)
         if missing:
-            rows = [(sample.path, sample.label, split) for split, group in missing.items() for sample in group]
-            write_table(self.path / "missing.csv", [("path", "label", "split"), *rows])
+            write_missing(self.path / "missing.csv", missing)
         if features is not None:
             content = {"hash": features.fingerprint_hash, "fingerprint": features.fingerprint}
             write_json(self.path / FEATURES, content)

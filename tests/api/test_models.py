@@ -11,7 +11,6 @@ import evl
 from evl.data.dataset import TrainingClips
 from evl.data.splits import find_splits, make_files
 from evl.errors import ConfigError, DataError, SaveError, VideoError
-from evl.evaluation import evaluate as evaluate_samples
 from evl.inference import views_for
 from evl.inference.embedding import embed as embed_views
 from evl.types import Prediction, Sample
@@ -132,9 +131,9 @@ def _last(backbone, files):
 
 def test_evaluate_takes_many_kinds_of_data(model, finished_run, videos):
     manifest = evl.read_manifest(videos)
-    wanted = evaluate_samples(model, manifest.samples)
+    wanted = evl.evaluate(model, manifest.samples)
     assert (manifest.class_names, list(manifest.splits)) == (("bright", "dark"), ["all"])
-    for given in (videos, str(videos), manifest, manifest.samples, iter(manifest.samples)):
+    for given in (videos, str(videos), manifest, iter(manifest.samples)):
         found = evl.evaluate(model, given)
         assert found.predictions == wanted.predictions
         assert found.top1 == wanted.metrics.top1

@@ -8,7 +8,6 @@ import pytest
 
 import evl
 from evl.errors import DataError, EVLError
-from evl.evaluation.evaluate import evaluate as evaluate_samples
 from evl.evaluation.evaluate import labels_of
 from evl.types import Sample
 
@@ -64,9 +63,8 @@ def test_evaluate_takes_samples_and_files_of_known_classes(finished_run, given, 
 def test_a_file_has_the_label_of_its_folder(finished_run, videos, kind):
     model, paths = evl.load(finished_run), sorted(videos.rglob("0*.mp4"))
     wanted = evl.evaluate(model, [Sample(str(path), path.parent.name) for path in paths])
-    for evaluate in (evl.evaluate, evaluate_samples):
-        got = evaluate(model, [kind(path) for path in paths])
-        assert (got.predictions, got.damaged) == (wanted.predictions, {})
+    got = evl.evaluate(model, [kind(path) for path in paths])
+    assert (got.predictions, got.damaged) == (wanted.predictions, {})
     clips = evl.ClipDataset([kind(path) for path in paths], model, split="val")
     assert [clips.class_names[label] for label in clips.labels] == [path.parent.name for path in paths]
 

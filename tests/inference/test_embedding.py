@@ -8,10 +8,11 @@ import pyarrow.parquet
 import pytest
 import torch
 
+import evl
 from evl.config import RunConfig, replace
 from evl.data.dataset import EvaluationViews, Files
 from evl.errors import ConfigError, DataError
-from evl.evaluation import evaluate, load_for_store, views_of_store
+from evl.evaluation import load_for_store, views_of_store
 from evl.extraction.extract import extract
 from evl.inference import embed, views_for
 from evl.inference.embedding import write_embeddings
@@ -39,7 +40,7 @@ def test_what_is_not_finite_is_an_error(videos):
     pixels = dataclasses.replace(model.card.preprocessing, mean=(1e308, 0.0, 0.0))
     model.card = dataclasses.replace(model.card, preprocessing=pixels)
     samples = [Sample(str(videos / name), "cat") for name in ("a/1.mp4", "b/3.mp4")]
-    for use in (predict_videos, evaluate):
+    for use in (predict_videos, evl.evaluate):
         with pytest.raises(DataError, match=r"1\.mp4: what the model makes of it is not finite"):
             use(model, samples)
     with pytest.raises(DataError, match="is not finite"):

@@ -14,7 +14,6 @@ from evl.config import DataConfig, RunConfig, replace
 from evl.data.manifests.manifest import read_manifest, write_manifest
 from evl.data.splits import find_splits, moved_samples, old_root
 from evl.errors import ConfigError, DataError, RunError
-from evl.evaluation import evaluate
 from evl.saving import read_card
 from evl.training import train
 from evl.training.run_folder import RunFolder
@@ -189,9 +188,9 @@ def test_no_score_of_no_videos(config, tmp_path):
     assert "top1" not in (tmp_path / "run/metrics.jsonl").read_text().replace("train_top1", "")
     model = evl.load(tmp_path / "run")
     with pytest.raises(DataError, match="not one of 4 videos could be read"):
-        evaluate(model, val)
+        evl.evaluate(model, val)
     with pytest.raises(DataError, match="no videos to judge by"):
-        evaluate(model, [])
+        evl.evaluate(model, [])
 
 
 def test_a_sweep_without_readable_validation_videos_keeps_its_heads(config, tmp_path):

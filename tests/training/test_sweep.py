@@ -13,7 +13,6 @@ import evl
 from evl.config import RunConfig, replace
 from evl.data.manifests.manifest import read_manifest
 from evl.errors import ConfigError, RunError, StoreError
-from evl.evaluation import evaluate
 from evl.extraction.extract import extract
 from evl.store.description import StoreOptions
 from evl.training import Interrupted, train
@@ -125,7 +124,7 @@ def test_one_is_chosen_by_val_and_judged_once_on_test(live, folder):
     assert live.test.metrics.num_videos == 2
     model = evl.load(folder / "live/best")
     manifest = read_manifest(folder / "manifest.csv")
-    again = evaluate(model, manifest.splits["test"])
+    again = evl.evaluate(model, manifest.splits["test"])
     assert [one.scores for one in again.predictions] == [pytest.approx(one.scores) for one in live.test.predictions]
     chosen = weights(folder / f"live/learners/{live.best.number:03d}")
     assert all(torch.equal(chosen[name], value) for name, value in weights(folder / "live/best").items())

@@ -342,7 +342,8 @@ def test_signals_to_the_whole_group_save_a_checkpoint(tiny_config, tmp_path, num
     )
     (tmp_path / "config.yaml").write_text(config.to_yaml())
     command = [sys.executable, "-m", "evl", "train", "--config", tmp_path / "config.yaml", "--out", tmp_path / "run"]
-    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True, env=environment)
     for _ in range(600):
         if (tmp_path / "run/metrics.jsonl").exists():
             break

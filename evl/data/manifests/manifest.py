@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,6 +146,12 @@ def find_videos(path: str | Path) -> tuple[list[Path], list[str], list[str]]:
             if not is_video_name(name) and not (is_frames and is_image_name(name))
         ]
     return videos, ignored, unreadable_notices(with_unreadable)
+
+
+def write_missing(path: str | Path, missing: Mapping[str, Sequence[Sample]]) -> None:
+    """Writes the videos of each split that are listed but do not exist: path, label, split."""
+    rows = [(sample.path, sample.label, split) for split, group in missing.items() for sample in group]
+    write_table(path, [("path", "label", "split"), *rows])
 
 
 def write_manifest(path: str | Path, samples: Iterable[Sample], splits: Sequence[str] | None = None) -> None:

@@ -89,31 +89,8 @@ def few_shot(
             if k in {row.shots for row in done}:
                 continue
             runs.warn_of_small_classes(k)
-            mine = list(range(world.rank, draws, world.size))
-            models, seconds = [], []
-            for place, draw in enumerate(mine):
-                started = time.perf_counter()
-                before, total = number * len(mine) + place, len(shots) * len(mine)
-                note = _Note(progress, before, total, f"{k} videos per class, draw {draw + 1}")
-                models.append(runs.train(k, draw, note))
-                seconds.append(time.perf_counter() - started)
-            evaluations = runs.judge(models, progress) if models else []
-            for draw, model, evaluation in zip(mine, models, evaluations, strict=True) if keep_runs else ():
-                with build_folder(folder.path / "runs" / f"{k:02d}_shots_draw_{draw + 1}", replace=True) as own:
-                    runs.keep(own, k, draw, model, evaluation)
-            scores = [evaluation.metrics.values() for evaluation in evaluations]
-            results = dict(zip(mine, zip(scores, seconds, strict=True), strict=True))
-            for others in world.gather(results):
-                results |= others
-            judged = world.gather(evaluations[:1])[0][0]
-            scores, seconds = zip(*(results[draw] for draw in range(draws)), strict=True)
-            scores = {name: tuple(values[name] for values in scores) for name in judged.metrics.comparable}
-            top1 = scores["top1"]
-            training, count = runs.settings(k).training, len(runs.draw(k, 0))
-            row = Shots(
-                k, top1, *mean_interval(top1), count, training.steps, training.batch_size, seconds,
-                judged.protocol, judged.damaged, judged.metrics.chance, scores,
-            )  # fmt: skip
+            kept = folder.path / "runs" if keep_runs else None
+            row = runs.row(k, draws, progress, (number, len(shots)), kept)
             spread = f"95 % interval of the mean {row.interval}" if row.has_interval else row.interval
             log.info("%d videos per class: top-1 %.2f %%, %s", k, row.mean, spread)
             rows.append(row)
@@ -184,6 +161,34 @@ class _Runs:
         accumulation = next(n for n in range(least, batch_size + 1) if batch_size % n == 0)
         own = replace_settings(self.config, training={"batch_size": batch_size, "accumulation": accumulation})
         return with_steps(own, count)
+
+    def row(self, shots: int, draws: int, progress: Report, place: tuple[int, int], kept: Path | None) -> Shots:
+        """Trains and judges the runs of all draws. ``place``: the number of this K, and of how many. ``kept``: a folder
+        for the models and their predictions."""
+        number, count = place
+        mine = list(range(self.world.rank, draws, self.world.size))
+        models, seconds = [], []
+        for before, draw in enumerate(mine, number * len(mine)):
+            started = time.perf_counter()
+            note = _Note(progress, before, count * len(mine), f"{shots} videos per class, draw {draw + 1}")
+            models.append(self.train(shots, draw, note))
+            seconds.append(time.perf_counter() - started)
+        evaluations = self.judge(models, progress) if models else []
+        for draw, model, evaluation in zip(mine, models, evaluations, strict=True) if kept is not None else ():
+            with build_folder(kept / f"{shots:02d}_shots_draw_{draw + 1}", replace=True) as own:
+                self.keep(own, shots, draw, model, evaluation)
+        values = [evaluation.metrics.values() for evaluation in evaluations]
+        results = dict(zip(mine, zip(values, seconds, strict=True), strict=True))
+        for others in self.world.gather(results):
+            results |= others
+        judged = self.world.gather(evaluations[:1])[0][0]
+        values, seconds = zip(*(results[draw] for draw in range(draws)), strict=True)
+        scores = {name: tuple(one[name] for one in values) for name in judged.metrics.comparable}
+        training, num_videos = self.settings(shots).training, len(self.draw(shots, 0))
+        return Shots(
+            shots, scores["top1"], *mean_interval(scores["top1"]), num_videos, training.steps, training.batch_size, seconds,
+            judged.protocol, judged.damaged, judged.metrics.chance, scores,
+        )  # fmt: skip
 
     def train(self, shots: int, draw: int, note: Report) -> Classifier:
         shared, chosen = self.settings(shots), self.draw(shots, draw)
