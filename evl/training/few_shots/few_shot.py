@@ -186,8 +186,8 @@ class _Runs:
         scores = {name: tuple(one[name] for one in values) for name in judged.metrics.comparable}
         training, num_videos = self.settings(shots).training, len(self.draw(shots, 0))
         return Shots(
-            shots, scores["top1"], *mean_interval(scores["top1"]), num_videos, training.steps, training.batch_size, seconds,
-            judged.protocol, judged.damaged, judged.metrics.chance, scores,
+            shots, scores["top1"], *mean_interval(scores["top1"]), num_videos, training.steps, training.batch_size,
+            seconds, judged.protocol, judged.damaged, judged.metrics.chance, scores,
         )  # fmt: skip
 
     def train(self, shots: int, draw: int, note: Report) -> Classifier:
