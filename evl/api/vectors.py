@@ -17,13 +17,7 @@ from evl.config import replace as replace_settings
 from evl.data.manifests import Manifest
 from evl.data.manifests.manifest import AnyPath, Videos, read_manifest, videos_at
 from evl.errors import ConfigError, DataError, SaveError, plural
-from evl.evaluation import (
-    NeighborScores,
-    encoder_for,
-    neighbor_scores,
-    protocol_of,
-    views_of_store,
-)
+from evl.evaluation import NeighborScores, encoder_for, neighbor_scores, protocol_of, views_of_store
 from evl.inference import views_for
 from evl.inference.embedding import Embeddings, Pool, joined, require_ending, write_embeddings
 from evl.inference.embedding import embed as embed_views

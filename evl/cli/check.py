@@ -27,8 +27,7 @@ def command(
         ),
     ] = None,
     workers: Annotated[
-        int | None,
-        typer.Option(min=0, help="Processes; default: one per core; 0: none, for files without damage."),
+        int | None, typer.Option(min=0, help="Processes; default: one per core; 0: none, for files without damage.")
     ] = None,
     json: Json = False,
 ) -> None:

@@ -31,12 +31,7 @@ def _document(result) -> dict:
         for one in result.predictions
     ]
     failed = [{**_place(result.samples[index]), "error": reason} for index, reason in result.damaged.items()]
-    return {
-        "protocol": result.protocol,
-        "predictions": predictions,
-        "failed": failed,
-        "notices": list(result.notices),
-    }
+    return {"protocol": result.protocol, "predictions": predictions, "failed": failed, "notices": list(result.notices)}
 
 
 def _place(video) -> dict:

@@ -25,8 +25,7 @@ def command(
     shots: Annotated[
         str | None,
         typer.Option(
-            metavar="K,K,…",
-            help="Few-shot, with --features: train models on K videos per class, such as 1,2,4,8,16.",
+            metavar="K,K,…", help="Few-shot, with --features: train models on K videos per class, such as 1,2,4,8,16."
         ),
     ] = None,
     draws: Annotated[

@@ -158,12 +158,7 @@ class Cached:
     give MappedFeatures, as a store's does.
     """
 
-    def __init__(
-        self,
-        stream: Stream,
-        labels: Sequence[int],
-        name_of: Callable[[tuple[int, int]], Hashable],
-    ):
+    def __init__(self, stream: Stream, labels: Sequence[int], name_of: Callable[[tuple[int, int]], Hashable]):
         self.stream, self.labels, self.name_of, self.free_bytes = stream, labels, name_of, KEPT_BYTES
         self.samples, self.encoder, self.device = stream.samples, stream.encoder, stream.device
         self.precision, self.views, self.advice = stream.precision, stream.views, stream.advice
