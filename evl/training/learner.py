@@ -59,7 +59,7 @@ class Learner:
         labels: Sequence[int] | None = None,
         rank: int = 0,
     ):
-        self.name, self.config, self.model, self.rank = name, config, model, rank
+        self.name, self.config, self.model = name, config, model
         own = model.encoder.taps
         self.places = tuple((taps or own).index(block) for block in own)
         self.device = next(model.parameters()).device
@@ -67,7 +67,8 @@ class Learner:
         self.optimizer = make_optimizer(model, config.training)
         is_scaled = resolve_precision(config.training.precision, self.device) == "fp16"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=is_scaled)
-        self.random = RandomStream(self._seed(0), self.device)
+        self.seed = config.training.seed * 1_000_003 + rank
+        self.random = RandomStream(self.seed, self.device)
         # (step, learning rate, mean loss, percent of hits) every ``log_every`` steps, averages since the point before
         self.curve: list[tuple[int, float, float, float]] = []
         self.problem: str | None = None  # why the learner was dropped
@@ -85,9 +86,6 @@ class Learner:
     def has_point(self, done: int) -> bool:
         """Whether the curve has a point after ``done`` steps. It has none if no clip was read since the last point."""
         return bool(self.curve) and self.curve[-1][0] == done
-
-    def _seed(self, step: int) -> int:
-        return self.config.training.seed * 1_000_003 + self.rank + step
 
     def pick(self, features: Features) -> list:
         """The features of the blocks that this learner's model reads."""
@@ -191,7 +189,7 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         if world.size > 1 or len(state["random"]) != len(self.random.states):
-            self.random = RandomStream(self._seed(step), self.device)
+            self.random = RandomStream(self.seed + step, self.device)
         else:
             self.random.states = state["random"]
         self._since, self._seen = state["since"].to(self.device), state["seen"].to(self.device)

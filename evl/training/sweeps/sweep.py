@@ -35,7 +35,7 @@ from evl.training.keeper import RunKeeper
 from evl.training.learner import Learner
 from evl.training.learners import Learners, with_taps
 from evl.training.loop import Interrupted, fit, make_sampler
-from evl.training.outcome import Outcome, outcome_of
+from evl.training.outcome import outcome_of
 from evl.training.run import describe_data, make_model, with_steps
 from evl.training.run_folder import RunFolder
 from evl.training.sources import LiveStreams, RunStreams, StoredStreams, judge, open_store
@@ -163,25 +163,21 @@ def _judged(points, learners: Sequence[Learner], data: _Data, out: Path, progres
     judged = iter(judge(models, data.source, data.world, progress, batch_size=batch_size))
     evaluations = [next(judged) if learner.problem is None else None for learner in learners]
     result = collect(points, learners, evaluations, out, data.config)
-    result = replace(result, outcome=_outcome(learners, result, data))
-    if "test" not in data.source.samples:
+    best, source = result.best, data.source
+    stored_clips = None if source.features is None else source.features.options.clips_per_video
+    curve = [(step, loss, hits) for step, _, loss, hits in best.curve]
+    outcome = outcome_of(
+        learners[best.number].config, curve, source.samples["train"], best.evaluation.metrics, stored_clips,
+        is_swept=True, selected=result.selected,
+    )  # fmt: skip
+    result = replace(result, outcome=outcome)
+    if "test" not in source.samples:
         return result
     (test,) = judge(
-        [learners[result.best.number].model], data.source, data.world, progress,
+        [learners[best.number].model], source, data.world, progress,
         split="test", phase="testing the chosen learner", batch_size=batch_size,
     )  # fmt: skip
     return replace(result, test=test)
-
-
-def _outcome(learners: Sequence[Learner], result: SweepResult, data: _Data) -> Outcome | None:
-    """The outcome of the chosen learner."""
-    config, best = learners[result.best.number].config, result.best
-    stored_clips = None if data.source.features is None else data.source.features.options.clips_per_video
-    curve = [(step, loss, hits) for step, _, loss, hits in best.curve]
-    return outcome_of(
-        config, curve, data.source.samples["train"], best.evaluation.metrics, stored_clips,
-        is_swept=True, selected=result.selected,
-    )  # fmt: skip
 
 
 def _prepare(grid: Grid, world: World) -> tuple[_Data, list[Point]]:
