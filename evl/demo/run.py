@@ -23,8 +23,7 @@ from evl.config import RunConfig, replace
 from evl.data.loader import default_num_workers
 from evl.data.manifests.manifest import read_manifest
 from evl.datasets.motions.motions import make_motions
-from evl.demo.clips import read_clips
-from evl.demo.compare import Contender, result_of, save_run, train_contenders
+from evl.demo.compare import Contender, read_clips, result_of, save_run, train_contenders
 from evl.demo.folder import demo_folder
 from evl.demo.report import write_report
 from evl.demo.results import (

@@ -25,7 +25,7 @@ from evl.inference.predictor import predict_videos, read_views_of, scores_of_vie
 from evl.models import Classifier
 from evl.runtime.files import expand_home
 from evl.runtime.progress import Report, counting, showing
-from evl.saving.build import build_parts
+from evl.saving.build import build
 from evl.saving.folder import (
     CARD,
     MADE,
@@ -219,10 +219,8 @@ def build_classifier(
     ``seed`` draws the initial values (by torch's global generator), which then do not depend on where the backbone
     comes from. Raises BackboneError or ConfigError where parts do not fit.
     """
-    parts = build_parts(config, class_names, backbone=backbone, embedding_width=embedding_width, seed=seed)
-    model = VideoClassifier(parts.backbone, parts.decoder, parts.head, class_names, zero_shot=parts.zero_shot)
-    model.card = parts.card
-    return model
+    options = dict(backbone=backbone, embedding_width=embedding_width, seed=seed)
+    return build(VideoClassifier, config, class_names, **options)
 
 
 def load(
