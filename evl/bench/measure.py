@@ -74,12 +74,13 @@ def describe_machine(device: torch.device) -> dict[str, str | int]:
     import timm
 
     from evl._version import __version__
-    from evl.runtime.cpu import available
+    from evl.runtime.cpu import available, cpu_info
 
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
-        name = f"{_cpu_name()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+        cpu = cpu_info("model name") or platform.processor() or "CPU"
+        name = f"{cpu}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
     return {
         "device": name,
         "system": f"{platform.system()} {platform.machine()}",
@@ -89,14 +90,6 @@ def describe_machine(device: torch.device) -> dict[str, str | int]:
         "evl": __version__,
         "onednn_products": int(device.type == "cpu" and available()),
     }
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or "CPU"
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "CPU")
 
 
 def _wait(device: torch.device) -> None:
