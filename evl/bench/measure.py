@@ -98,7 +98,6 @@ def _wait(device: torch.device) -> None:
 
 
 def _status(name: str) -> int:
-    """Returns the bytes in a line of /proc/self/status. Raises KeyError if there is no such line."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024

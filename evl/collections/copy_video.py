@@ -22,8 +22,8 @@ from evl.runtime.files import write_atomically
 from evl.types import VideoInfo
 from evl.video.decode.container import decode, open_video, refuse_corrupt
 from evl.video.decode.frame_folder import read_pictures
+from evl.video.decode.index import probe
 from evl.video.decode.orientation import UPRIGHT, Orientation, Orientations
-from evl.video.decode.reader import probe
 from evl.video.decode.rgb import ToRGB, is_hdr
 
 FINEST = 10_000_000  # ticks per second; with more, times would not fit into the fields of an MP4
@@ -199,7 +199,6 @@ def _small(frame: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
 
 
 def _upright(frame: av.VideoFrame, shown: Orientation) -> av.VideoFrame:
-    """Returns a yuv420p frame, turned and mirrored as it is shown."""
     if shown == UPRIGHT:
         return frame
     width, height = (frame.height, frame.width) if shown.swaps_sides else (frame.width, frame.height)

@@ -219,10 +219,7 @@ def make_data(videos: Path, size: Size, seed: int, bar: Bar) -> Data:
 def _compare(
     data: Data, folder: Path | None, pool: Executor, bar: Bar, clock: Stopwatch
 ) -> tuple[list[VariantResult], int]:
-    """Trains and judges every variant on both tasks; returns the results and the bytes of the largest features.
-
-    Runs are saved below ``folder``, unless it is None.
-    """
+    """Trains and judges every variant on both tasks; returns the results and the bytes of the largest features."""
 
     def features_of(backbone: FrozenBackbone, what: str) -> InMemory:
         with clock.part(what):

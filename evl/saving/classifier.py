@@ -285,7 +285,6 @@ def load(
 
 
 def _other_clip(clip: ClipConfig, **wanted) -> ClipConfig:
-    """With what is not None of ``wanted``. Raises ConfigError."""
     wanted = {name: value for name, value in wanted.items() if value is not None}
     if {"stride", "frames_per_second"} <= set(wanted):
         raise ConfigError("give a stride (by frames) or frames_per_second (by time), not both")

@@ -10,7 +10,8 @@ import pytest
 
 from evl.collections.copy_video import CopySettings, _ticks, copy_size, prepare_video
 from evl.errors import ConfigError, SaveError, VideoError
-from evl.video.decode.reader import probe, read_frames
+from evl.video.decode.index import probe
+from evl.video.decode.reader import read_frames
 from tests.helpers import frame_range, number_of, numbered_frames, write_audio, write_video
 
 SPARSE = sorted(40 * i + (i % 3) * 37 for i in range(50))  # irregular times in ms

@@ -157,10 +157,7 @@ def class_names(path: str | Path) -> set[str]:
 
 
 def _kind_of(path: Path, what: str = "weights file") -> str:
-    """Returns ``safetensors``, ``torch``, ``old torch`` or ``TorchScript``, by the content of the file.
-
-    Raises CheckpointError for anything else.
-    """
+    """Returns ``safetensors``, ``torch``, ``old torch`` or ``TorchScript``, by the content of the file."""
     with path.open("rb") as file:
         start = file.read(64)
     if not start:
@@ -278,7 +275,6 @@ def _refuse_bombs(path: Path) -> None:
 
 
 def _unwrapped(content) -> dict[str, Tensor]:
-    """Returns the named tensors in ``content``, without the wrappers of training programs."""
     if not isinstance(content, Mapping):
         return {}
     for _ in range(4):
