@@ -152,7 +152,7 @@ def _copy_in_process(item: tuple[Job, Path, CopySettings]) -> MadeCopy | str:
         stamp = _stamp(job.source)  # before reading, so that a source that changes meanwhile is copied again
         with time_limit(job.source):
             copy = prepare_video(job.source, out / job.target, settings)
-        return MadeCopy(job.target, *stamp, copy.num_bytes, copy.num_frames)
+        return MadeCopy(job.target, *stamp, os.path.getsize(out / job.target), copy.num_frames)
     except VideoError as error:
         return error.reason
     except MemoryError:

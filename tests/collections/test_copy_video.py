@@ -48,7 +48,6 @@ def test_every_frame_and_time_is_where_it_was(tmp_path, name, height, width):
     info = probe(path)
     assert (info.num_frames, info.codec, min(info.width, info.height)) == (50, "h264", 48)
     assert (copy.num_frames, copy.width, copy.height) == (50, info.width, info.height)
-    assert copy.num_bytes == path.stat().st_size
     assert abs(info.width / info.height - width / height) < 0.05
     assert [number_of(frame) for frame in read_frames(path, range(50))] == list(range(50))
     assert info.times_seconds[0] == 0
