@@ -13,11 +13,15 @@ OLD = "20200101-000000"
 
 
 def test_a_demo_that_fails_leaves_nothing(tmp_path):
-    with pytest.raises(ZeroDivisionError), demo_folder(tmp_path / "demo") as folder:
-        (folder / "motions").mkdir()
-        (folder / "motions/a.mp4").touch()
-        (folder / "report.html").touch()
-        raise ZeroDivisionError
+    def fail():
+        with demo_folder(tmp_path / "demo") as folder:
+            (folder / "motions").mkdir()
+            (folder / "motions/a.mp4").touch()
+            (folder / "report.html").touch()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert not list(tmp_path.iterdir())
 
 
