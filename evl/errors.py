@@ -36,6 +36,17 @@ class UnlabeledError(DataError):
     """No video of a folder has a label, because none is in a class folder."""
 
 
+class NotFiniteError(DataError):
+    """What a model makes of a video is NaN or infinite. ``models``: which of the models that were read together."""
+
+    def __init__(self, message: str, models: tuple[int, ...]):
+        super().__init__(message)
+        self.models = models
+
+    def __reduce__(self):
+        return type(self), (str(self), self.models)
+
+
 class PathTypeError(EVLError, TypeError):
     """A value is not a path, where a path is expected."""
 

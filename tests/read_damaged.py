@@ -16,7 +16,8 @@ import av
 import torch  # noqa: F401  first of all: what it takes of the address space is not counted
 
 from evl.errors import VideoError
-from evl.video.decode.reader import probe, read_frames
+from evl.video.decode.index import probe
+from evl.video.decode.reader import read_frames
 
 ADDRESS_SPACE = 4 << 30  # above what the libraries take
 SECONDS = 30  # a file that takes longer hangs

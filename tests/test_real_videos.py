@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import evl
-from evl.video.decode.reader import probe, read_frames
+from evl.video.decode.index import probe
+from evl.video.decode.reader import read_frames
 from tests.helpers import run_command, write_video
 
 pytestmark = pytest.mark.slow

@@ -110,8 +110,7 @@ def export(
         if format == "release":
             save_release(model, out)
         elif out is not None:
-            with build_folder(out) as folder:
-                model.save_pretrained(folder, with_backbone=with_backbone)
+            model.save_pretrained(out, with_backbone=with_backbone)
     return None if push is None else model.push_to_hub(push, with_backbone=with_backbone, private=private)
 
 

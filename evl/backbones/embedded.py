@@ -132,16 +132,12 @@ def _vit() -> VisionTransformer:
 
 
 def _metadata() -> dict:
-    """Returns ``sizes`` and ``words`` from the metadata of the file."""
     with safe_open(FILE, "pt") as file:
         return json.loads(file.metadata()["clip"])
 
 
 def _tensors(prefix: str) -> dict[str, Tensor]:
-    """Returns the tensors whose names begin with ``prefix``, by the rest of the name, in float32.
-
-    The file holds them in half precision.
-    """
+    """Returns the tensors whose names begin with ``prefix``, by the rest of the name, in float32."""
     with safe_open(FILE, "pt") as file:
         return {
             key.removeprefix(prefix): file.get_tensor(key).to(torch.float32)

@@ -166,10 +166,7 @@ def why_none(word: str) -> str:
 
 @cache
 def _sizes(architecture: str) -> tuple[BackboneSpec, int, int]:
-    """Returns (spec, number of parameters, multiply-adds per frame) of an architecture, from shapes alone.
-
-    Raises BackboneError if it cannot be a backbone.
-    """
+    """Returns (spec, number of parameters, multiply-adds per frame) of an architecture, from shapes alone."""
     with torch.device("meta"), _Unfilled():
         vit = timm.create_model(architecture, pretrained=False, num_classes=0)
     refuse_unsupported(vit, architecture)

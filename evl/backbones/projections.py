@@ -260,25 +260,20 @@ def _cannot(name: str, why: str) -> BackboneError:
 
 def _find_misfit(options: BlockOptions, tensors: Mapping[str, Tensor], spec: BackboneSpec) -> str | None:
     """Returns why the tensors of a file do not fit a block of ``spec``, in words; None if they fit."""
-    if (options.num_heads, options.head_width) != (
-        spec.num_heads,
-        spec.head_width,
-    ) or options.num_heads % options.num_key_heads:
+    own, wanted = (options.num_heads, options.head_width), (spec.num_heads, spec.head_width)
+    if own != wanted or options.num_heads % options.num_key_heads:
         return f"has {options.num_heads} heads of {options.head_width} (and {options.num_key_heads} of keys)"
     rows = (options.num_heads + options.num_key_heads) * options.head_width
     patches = spec.grid[0] * spec.grid[1]
     allowed = {"weight": [(rows, spec.width)], "bias": [(rows,)]}
     for name, width in (("norm", spec.width), ("query_norm", options.head_width), ("key_norm", options.head_width)):
-        kind = getattr(options, name).kind
-        allowed |= {f"{name}.{part}": [(width,)] for part in ("weight", "bias") if (kind, part) != ("rms", "bias")}
-        if kind == "none":
-            allowed = {key: value for key, value in allowed.items() if not key.startswith(f"{name}.")}
+        parts = {"layer": ("weight", "bias"), "rms": ("weight",), "none": ()}[getattr(options, name).kind]
+        allowed |= {f"{name}.{part}": [(width,)] for part in parts}
     if options.rotation != "none":
-        last = (patches, 2 * options.head_width)
-        allowed["rotation"] = [
-            last,
-            *([(options.num_heads, *last)] if options.num_key_heads == options.num_heads else []),
-        ]
+        table = (patches, 2 * options.head_width)
+        allowed["rotation"] = [table]
+        if options.num_key_heads == options.num_heads:
+            allowed["rotation"].append((options.num_heads, *table))
         if options.num_unrotated != spec.num_tokens - patches:
             return f"leaves {options.num_unrotated} tokens unrotated"
     for name, value in tensors.items():
@@ -286,8 +281,8 @@ def _find_misfit(options: BlockOptions, tensors: Mapping[str, Tensor], spec: Bac
             return f"has {name!a:.40} of shape {tuple(value.shape)} and {value.dtype}"
         if not value.isfinite().all():
             return f"has numbers in {name} that are not finite"
-    missing = {"weight", *(["rotation"] if options.rotation != "none" else [])} - tensors.keys()
-    return f"lacks {sorted(missing)[0]}" if missing else None
+    needed = ("weight",) if options.rotation == "none" else ("rotation", "weight")
+    return next((f"lacks {name}" for name in needed if name not in tensors), None)
 
 
 def _frozen(value: Tensor | None) -> nn.Parameter | None:

@@ -74,12 +74,13 @@ def describe_machine(device: torch.device) -> dict[str, str | int]:
     import timm
 
     from evl._version import __version__
-    from evl.runtime.cpu import available
+    from evl.runtime.cpu import available, cpu_info
 
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
-        name = f"{_cpu_name()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+        cpu = cpu_info("model name") or platform.processor() or "CPU"
+        name = f"{cpu}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
     return {
         "device": name,
         "system": f"{platform.system()} {platform.machine()}",
@@ -91,21 +92,12 @@ def describe_machine(device: torch.device) -> dict[str, str | int]:
     }
 
 
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or "CPU"
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "CPU")
-
-
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def _status(name: str) -> int:
-    """Returns the bytes in a line of /proc/self/status. Raises KeyError if there is no such line."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024

@@ -172,7 +172,6 @@ def _label_and_split_notices(
 
 
 def _length_notices(reports: Sequence[FileReport]) -> tuple[str, ...]:
-    """Returns a notice if some videos are far longer than what the clips of the default settings cover."""
     config, lengths = RunConfig(), {}
     for report in reports:
         if report.index is not None:
@@ -190,7 +189,6 @@ def _rate_notices(reports: Sequence[FileReport]) -> tuple[str, ...]:
 
 
 def _size(path: str) -> int:
-    """Returns the bytes of a file, or of the frames of a folder; 0 if it does not exist."""
     try:
         if os.path.isdir(path):
             return sum(file.stat().st_size for file in frame_files(path))

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evl.data.manifests import Manifest
-from evl.data.manifests.listing import VIDEO_SUFFIXES, Tree
+from evl.data.manifests.listing import VIDEO_SUFFIXES
 from evl.data.manifests.manifest import find_videos, read_manifest
 from evl.errors import DataError
 from evl.runtime.files import expand_home
-from evl.video.decode.frame_folder import is_image_name
 
 LIST_SUFFIXES = frozenset(".csv .tsv .json .jsonl .txt .list .parquet .yaml .yml .xml .md".split())  # noqa: SIM905
 MAX_LIST_BYTES = 64 * 2**20  # a larger file is data, not a list
@@ -52,7 +51,7 @@ def plan_copies(data: str | Path, out: str | Path, *, reserved: Sequence[str] = 
     data, out = (Path(os.path.abspath(expand_home(path))) for path in (data, out))
     if data.is_dir():
         _refuse_inside(data, out)
-        plan = _plan_folder(data, find_videos(data)[0], reserved)
+        plan = _plan_folder(data, reserved)
     elif data.suffix.lower() in VIDEO_SUFFIXES:
         raise DataError(f"{data} is a video; expected a folder of videos, or a manifest")
     else:
@@ -63,20 +62,17 @@ def plan_copies(data: str | Path, out: str | Path, *, reserved: Sequence[str] = 
     return plan
 
 
-def _plan_folder(folder: Path, videos: Sequence[Path], reserved: Sequence[str]) -> CopyPlan:
+def _plan_folder(folder: Path, reserved: Sequence[str]) -> CopyPlan:
+    videos, ignored, _ = find_videos(folder)
     jobs = tuple(Job(str(video), _copy_name(video.relative_to(folder))) for video in videos)
-    lists, left_out, known = [], [], set(videos)
-    for listing in Tree(folder).walk():
-        is_video = Path(listing.path) in known
-        left_out += listing.not_entered
-        for file in (Path(listing.path) / name for name in listing.files):
-            name = file.relative_to(folder).as_posix()
-            if file in known or (is_video and is_image_name(file.name)):
-                continue
-            if file.suffix.lower() in LIST_SUFFIXES and name not in reserved and file.stat().st_size <= MAX_LIST_BYTES:
-                lists.append((file, name))
-            else:
-                left_out.append(str(file))
+    lists, left_out = [], []
+    for file in map(Path, ignored):
+        name = file.relative_to(folder).as_posix()
+        is_list = file.suffix.lower() in LIST_SUFFIXES and name not in reserved and file.is_file()
+        if is_list and file.stat().st_size <= MAX_LIST_BYTES:
+            lists.append((file, name))
+        else:
+            left_out.append(str(file))
     return CopyPlan(str(folder), jobs, tuple(lists), tuple(left_out))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain, pairwise
 from math import ceil
@@ -22,8 +22,8 @@ from evl.runtime.files import write_atomically
 from evl.types import VideoInfo
 from evl.video.decode.container import decode, open_video, refuse_corrupt
 from evl.video.decode.frame_folder import read_pictures
+from evl.video.decode.index import probe
 from evl.video.decode.orientation import UPRIGHT, Orientation, Orientations
-from evl.video.decode.reader import probe
 from evl.video.decode.rgb import ToRGB, is_hdr
 
 FINEST = 10_000_000  # ticks per second; with more, times would not fit into the fields of an MP4
@@ -61,16 +61,6 @@ class CopySettings:
 
 
 @dataclass(frozen=True)
-class Copy:
-    """What a finished copy contains."""
-
-    num_frames: int
-    width: int
-    height: int
-    num_bytes: int
-
-
-@dataclass(frozen=True)
 class _Picture:
     """A frame of the copy, the time base of its source, and the shape of a pixel (width : height), None if unknown."""
 
@@ -79,8 +69,8 @@ class _Picture:
     pixel_shape: Fraction | None
 
 
-def prepare_video(source: str | Path, target: str | Path, settings: CopySettings | None = None) -> Copy:
-    """Writes ``target``, an MP4 file with H.264 pictures and no sound; if it fails, there is no file.
+def prepare_video(source: str | Path, target: str | Path, settings: CopySettings | None = None) -> VideoInfo:
+    """Writes ``target``, an MP4 file with H.264 pictures and no sound; or no file if it fails. Returns its facts.
 
     Frame k of the copy is frame k · every of ``source``, as ``read_frames`` counts them. It is turned upright, and has
     the same time from the first frame. The copy keeps the color matrix and range of its source, except that HDR becomes
@@ -96,7 +86,7 @@ def prepare_video(source: str | Path, target: str | Path, settings: CopySettings
         # the copy is decoded as training will do it, before it gets its name: a faulty copy must never appear
         made = probe(file.name)
         _refuse_difference(source, info, made, settings)
-        return Copy(made.num_frames, made.width, made.height, Path(file.name).stat().st_size)
+        return replace(made, path=str(target))
 
 
 def copy_size(width: int, height: int, short_side: int) -> tuple[int, int]:
@@ -199,7 +189,6 @@ def _small(frame: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
 
 
 def _upright(frame: av.VideoFrame, shown: Orientation) -> av.VideoFrame:
-    """Returns a yuv420p frame, turned and mirrored as it is shown."""
     if shown == UPRIGHT:
         return frame
     width, height = (frame.height, frame.width) if shown.swaps_sides else (frame.width, frame.height)

@@ -152,7 +152,7 @@ def _copy_in_process(item: tuple[Job, Path, CopySettings]) -> MadeCopy | str:
         stamp = _stamp(job.source)  # before reading, so that a source that changes meanwhile is copied again
         with time_limit(job.source):
             copy = prepare_video(job.source, out / job.target, settings)
-        return MadeCopy(job.target, *stamp, copy.num_bytes, copy.num_frames)
+        return MadeCopy(job.target, *stamp, os.path.getsize(out / job.target), copy.num_frames)
     except VideoError as error:
         return error.reason
     except MemoryError:
@@ -197,7 +197,6 @@ def _write_settings(out: Path, plan: CopyPlan, settings: CopySettings, report: P
 
 
 def _read_journal(out: Path) -> dict[str, MadeCopy]:
-    """Returns target → its line in the journal."""
     journal = {}
     for line in read_json_lines(out / JOURNAL):
         with contextlib.suppress(TypeError):  # not a line of this evl: the copy is made again
@@ -219,7 +218,6 @@ def _finished(out: Path, jobs: Sequence[Job], journal: dict[str, MadeCopy]) -> d
 
 
 def _copy_list(source: Path, target: Path) -> None:
-    """Copies a list, unless the target has the same size and time of change."""
     try:
         stat = source.stat()
         if target.exists() and (target.stat().st_size, target.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns):
@@ -233,7 +231,6 @@ def _copy_list(source: Path, target: Path) -> None:
 
 
 def _write_manifest(out: Path, plan: CopyPlan, made: dict[str, MadeCopy]) -> str | None:
-    """Writes the manifest of the copies, if the collection is a manifest, and returns its path."""
     if plan.manifest is None:
         return None
     targets = {job.source: job.target for job in plan.jobs}

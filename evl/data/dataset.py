@@ -140,8 +140,6 @@ def _length(clip: Clip) -> Length:
 
 
 class _SampleDataset(Dataset):
-    """A dataset that reads one of the samples of ``files`` for each key."""
-
     files: Files
     labels: Sequence[int] | None
 

@@ -13,21 +13,13 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
-from multiprocessing import resource_tracker
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from evl.errors import ConfigError, RunError
-from evl.runtime.parallel import (
-    end_if_only_starting,
-    not_begun,
-    program_from_stdin,
-    refuse_too_many,
-    stopped_later,
-    time_limit,
-)
+from evl.runtime.parallel import end_if_only_starting, not_begun, refuse_too_many, starting_workers, time_limit
 
 log = logging.getLogger("evl")
 CRASHED = "kills or hangs the process that decodes it"
@@ -218,19 +210,15 @@ def _start(loader: DataLoader) -> Iterator:
     The workers ignore Ctrl-C and SIGTERM: the main process handles both, and needs one more batch and a checkpoint. The
     main process learns of a worker's death when it asks for a batch, not through a signal in the middle of other code.
     """
-    # new processes inherit the blocked signals; starting the resource tracker would unblock them, so it starts before
-    resource_tracker.ensure_running()
     on_death = signal.getsignal(signal.SIGCHLD)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
-        with program_from_stdin(), stopped_later():
+        with starting_workers(signal.SIGINT, signal.SIGTERM):
             running = iter(loader)  # a name, so that it lives until its workers end, if a signal comes in this time
     except (BrokenPipeError, EOFError):  # a worker ended before it had read its task
         raise not_begun() from None
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGCHLD, on_death)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return running
 
 

@@ -94,7 +94,6 @@ def announce_notices(manifest: Manifest) -> None:
 
 
 def _read(path: str, config: RunConfig, **options) -> Manifest:
-    """Reads a list with the groups of ``data.group_by``, and logs its notices."""
     manifest = read_manifest(path, root=config.data.root, **options)
     announce_notices(manifest)
     add_groups = partial(with_groups, group_by=config.data.group_by, path=path, root=config.data.root)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from evl.errors import RunError, SaveError
-from evl.runtime.files import expand_home
+from evl.runtime.files import expand_home, refuse_used
 from evl.runtime.out_folder import LOCK, hold_lock, made_folder
 
 log = logging.getLogger("evl")
@@ -30,6 +30,7 @@ def demo_folder(out: str | Path) -> Iterator[Path]:
     out = expand_home(Path(out)).absolute()
     _remove_unfinished(out)
     folder = out / time.strftime(_TIME)
+    refuse_used(folder, can_resume=False)
     with made_folder(folder), hold_lock(folder / LOCK, folder):
         try:
             yield folder

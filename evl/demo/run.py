@@ -23,8 +23,7 @@ from evl.config import RunConfig, replace
 from evl.data.loader import default_num_workers
 from evl.data.manifests.manifest import read_manifest
 from evl.datasets.motions.motions import make_motions
-from evl.demo.clips import read_clips
-from evl.demo.compare import Contender, result_of, save_run, train_contenders
+from evl.demo.compare import Contender, read_clips, result_of, save_run, train_contenders
 from evl.demo.folder import demo_folder
 from evl.demo.report import write_report
 from evl.demo.results import (
@@ -220,10 +219,7 @@ def make_data(videos: Path, size: Size, seed: int, bar: Bar) -> Data:
 def _compare(
     data: Data, folder: Path | None, pool: Executor, bar: Bar, clock: Stopwatch
 ) -> tuple[list[VariantResult], int]:
-    """Trains and judges every variant on both tasks; returns the results and the bytes of the largest features.
-
-    Runs are saved below ``folder``, unless it is None.
-    """
+    """Trains and judges every variant on both tasks; returns the results and the bytes of the largest features."""
 
     def features_of(backbone: FrozenBackbone, what: str) -> InMemory:
         with clock.part(what):

@@ -24,6 +24,7 @@ from evl.data.loader import read_batches
 from evl.data.manifests.manifest import write_missing
 from evl.data.splits import make_files, stop_if_too_many
 from evl.data.splits import num_workers as workers_of
+from evl.errors import RunError
 from evl.extraction.estimate import Estimate, estimate, refuse_full_disk
 from evl.extraction.reading import ClipReader, Clips, clips_at_once, collate, keys_of
 from evl.extraction.work import Extraction, check_store_folder, plan_extraction
@@ -116,11 +117,16 @@ def hold_part(folder: Path, part: tuple[int, int]) -> Iterator[None]:
     """Holds one part of the store in ``folder``. Raises RunError if another process works on this part, or on parts of
     another count, which are other shards."""
     number, count = part
-    with made_folder(folder), hold_lock(folder / f".part-{number}-of-{count}.evl.lock", folder):
-        for other in folder.glob(".part-*.evl.lock"):
-            if not other.name.endswith(f"-of-{count}.evl.lock"):
-                with hold_lock(other, folder):  # of a dead process
-                    pass
+    with made_folder(folder), ExitStack() as held:
+        try:
+            held.enter_context(hold_lock(folder / f".part-{number}-of-{count}.evl.lock", folder))
+            for other in folder.glob(".part-*.evl.lock"):
+                if not other.name.endswith(f"-of-{count}.evl.lock"):
+                    with hold_lock(other, folder):  # of a dead process
+                        pass
+        except RunError as error:
+            todo = "to share the work, give each process a `part` of its own, such as 1/2 and 2/2"
+            raise RunError(f"{error}; {todo}") from None
         yield
 
 

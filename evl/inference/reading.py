@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from evl.config import EvaluationConfig, RunConfig, replace
-from evl.errors import ConfigError, DataError
+from evl.errors import ConfigError, NotFiniteError
 from evl.models import Classifier
 from evl.models.crossframe import share_maps
 from evl.runtime.distributed import World
@@ -49,7 +49,7 @@ def read(
     of a damaged sample to the reason. Process r reads the samples r, r + size, …, and all processes return all results.
     ``progress(n)`` is called with the number of newly finished videos.
 
-    Raises DataError for a result that is not finite.
+    Raises NotFiniteError, after everything is read, for results that are not finite.
     """
     results: list[dict[int, np.ndarray]] = [{} for _ in readers]
     damaged: dict[int, str] = {}
@@ -74,14 +74,19 @@ def read(
         for result, other in zip(results, other_results, strict=True):
             result.update(other)
         damaged |= other_damaged
-    for result in results:
-        for index, values in sorted(result.items()):
-            if not np.isfinite(values).all():
-                raise DataError(
-                    f"{stream.samples[index].name}: what the model makes of it is not finite (NaN or infinite); its "
-                    "weights, or mean and std in its model.json, cannot be used"
-                )
+    _refuse_not_finite(results, stream)
     return results, dict(sorted(damaged.items()))
+
+
+def _refuse_not_finite(results: Sequence[dict[int, np.ndarray]], stream: Stream) -> None:
+    odd = [[index for index, values in sorted(result.items()) if not np.isfinite(values).all()] for result in results]
+    readers = tuple(number for number, indices in enumerate(odd) if indices)
+    if readers:
+        raise NotFiniteError(
+            f"{stream.samples[odd[readers[0]][0]].name}: what the model makes of it is not finite (NaN or infinite); "
+            "its weights, or mean and std in its model.json, cannot be used",
+            readers,
+        )
 
 
 def scores_of(model: Classifier) -> Reader:

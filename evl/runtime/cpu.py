@@ -28,7 +28,7 @@ def available() -> bool:
     """Whether oneDNN should compute float32 products on this CPU. ``EVL_ONEDNN=0`` turns it off."""
     if os.environ.get("EVL_ONEDNN") == "0" or "AVX512" not in torch.backends.cpu.get_cpu_capability():
         return False
-    return _vendor() not in ("GenuineIntel", None) and works()
+    return cpu_info("vendor_id") not in ("GenuineIntel", None) and works()
 
 
 @cache
@@ -108,13 +108,13 @@ def head_scores(query: Tensor, key: Tensor) -> Tensor:
     return F.conv2d(pixels, key.reshape(-1, k, 1, 1), groups=n)[0, :, 0].T.view(p, n, -1)
 
 
-def _vendor() -> str | None:
-    """The maker of this CPU, from Linux's /proc/cpuinfo; None on other systems."""
+def cpu_info(name: str) -> str | None:
+    """The first value of a field in Linux's /proc/cpuinfo, such as ``vendor_id``; None on other systems."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return None
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("vendor_id")), None)
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(name)), None)
 
 
 def keep_freed_memory() -> bool:

@@ -150,7 +150,7 @@ class Crash:
         return f"the decoder crashed (exit code {self.exit_code})"
 
 
-@contextlib.contextmanager
+@contextmanager
 def time_limit(path: str):
     """Ends this worker process if the block takes longer than five minutes plus one second per 100 kB of the file.
 
@@ -166,6 +166,21 @@ def time_limit(path: str):
         yield
     finally:
         signal.alarm(0)
+
+
+@contextmanager
+def starting_workers(*blocked: signal.Signals) -> Iterator[None]:
+    """For the start of worker processes: they inherit the ``blocked`` signals, and a stop counts after the block.
+
+    Ctrl-C sends SIGINT to the whole process group, but only the main process should handle it.
+    """
+    resource_tracker.ensure_running()  # its start would unblock the signals
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+    try:
+        with program_from_stdin(), stopped_later():
+            yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def each_in_process(function: Callable, items: Iterable, num_workers: int) -> Iterator[tuple]:
@@ -228,16 +243,9 @@ def _start(function: Callable):
     context = multiprocessing.get_context("forkserver")  # fork is not safe together with the decoder's threads
     context.set_forkserver_preload([function.__module__])  # of the first call; later ones import when they start
     pipe, end = context.Pipe()
-    # Ctrl-C sends SIGINT to the whole process group, but only the main process should handle it. So workers start with
-    # the signal blocked. (Starting the resource tracker unblocks the signal, so it is started before.)
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        process = context.Process(target=_work, args=(end, function), daemon=True)
-        with program_from_stdin(), stopped_later():
-            process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    process = context.Process(target=_work, args=(end, function), daemon=True)
+    with starting_workers(signal.SIGINT):
+        process.start()
     end.close()
     return pipe, process
 

@@ -1,9 +1,8 @@
-"""A config → the parts of a classifier: backbone, decoder and head of matching sizes."""
+"""A config → a classifier: backbone, decoder and head of matching sizes, and its card."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -13,32 +12,23 @@ from evl.backbones.text.tower import open_shared_space, require_text_tower
 from evl.config import RunConfig
 from evl.data.manifests.labels import clean_names
 from evl.errors import ConfigError
-from evl.models import ClassifierHead, ZeroShot
+from evl.models import Classifier, ClassifierHead, ZeroShot
 from evl.models.card import ModelCard
 from evl.models.registry import build_decoder, taps_of
 from evl.types import EncoderFacts
 from evl.video.transforms import preprocessing_of
 
 
-class Parts(NamedTuple):
-    """What a classifier is made of."""
-
-    backbone: FrozenBackbone | EncoderFacts
-    decoder: nn.Module
-    head: nn.Module
-    zero_shot: nn.Module | None
-    card: ModelCard
-
-
-def build_parts(
+def build(
+    kind: type[Classifier],
     config: RunConfig,
     class_names: Sequence[str],
     *,
     backbone: FrozenBackbone | EncoderFacts | None = None,
     embedding_width: int | None = None,
     seed: int | None = None,
-) -> Parts:
-    """The parts of an untrained classifier, as ``evl.saving.build_classifier`` has it."""
+) -> Classifier:
+    """An untrained classifier of the class ``kind``, as ``evl.saving.build_classifier`` has it."""
     class_names = clean_names(class_names)
     if len(class_names) < 2:
         raise ConfigError(f"{len(class_names)} class: a classifier needs at least two")
@@ -75,14 +65,15 @@ def build_parts(
             zero_shot = build_zero_shot(config, backbone, class_names, embedding_width)
             nn.init.zeros_(head.linear.weight)  # so that the first step scores what zero-shot scores
             nn.init.zeros_(head.linear.bias)
-    card = ModelCard(
+    model = kind(backbone, decoder, head, class_names, zero_shot=zero_shot)
+    model.card = ModelCard(
         config=config,
         backbone_hash=backbone.weights_hash,
         preprocessing=preprocessing_of(config, backbone.preprocessing),
         class_names=class_names,
         origin=backbone.origin,
     )
-    return Parts(backbone, decoder, head, zero_shot, card)
+    return model
 
 
 def build_zero_shot(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +23,10 @@ from evl.errors import CheckpointError, ConfigError, EVLError, SaveError, VideoE
 from evl.inference.embedding import Pool, embed
 from evl.inference.predictor import predict_videos, read_views_of, scores_of_views, views_for
 from evl.models import Classifier
-from evl.runtime.files import expand_home
+from evl.runtime.files import expand_home, is_used
+from evl.runtime.out_folder import build_folder
 from evl.runtime.progress import Report, counting, showing
-from evl.saving.build import build_parts
+from evl.saving.build import build
 from evl.saving.folder import (
     CARD,
     MADE,
@@ -124,9 +125,18 @@ class VideoClassifier(
 
     def save_pretrained(self, save_directory: str | Path, *, with_backbone: bool | None = None, **options):
         """Writes the model into a folder. ``with_backbone``: also the frozen encoder's weights, so that nothing else
-        is needed to load it (mind their licence); None: as it came. ``options``: huggingface_hub's."""
-        with self._saving(with_backbone, self._hub_id):
-            return super().save_pretrained(expand_home(Path(save_directory)), **options)
+        is needed to load it (mind their licence); None: as it came. ``options``: huggingface_hub's.
+
+        A new folder appears whole, or not at all if the disk refuses (SaveError). In a folder that has files already,
+        each file is replaced when the new one is complete, and others stay.
+        """
+        folder = expand_home(Path(save_directory))
+        if options.get("push_to_hub"):
+            options = {"repo_id": folder.name} | options
+        with ExitStack() as stack:
+            stack.enter_context(self._saving(with_backbone, self._hub_id))
+            where = folder if is_used(folder) else stack.enter_context(build_folder(folder))
+            return super().save_pretrained(where, **options)
 
     def push_to_hub(self, repo_id: str, *, with_backbone: bool | None = None, **options) -> str:
         """Saves to the hub (``hf auth login`` first). ``options``: huggingface_hub's, such as ``private=True``.
@@ -219,10 +229,8 @@ def build_classifier(
     ``seed`` draws the initial values (by torch's global generator), which then do not depend on where the backbone
     comes from. Raises BackboneError or ConfigError where parts do not fit.
     """
-    parts = build_parts(config, class_names, backbone=backbone, embedding_width=embedding_width, seed=seed)
-    model = VideoClassifier(parts.backbone, parts.decoder, parts.head, class_names, zero_shot=parts.zero_shot)
-    model.card = parts.card
-    return model
+    options = dict(backbone=backbone, embedding_width=embedding_width, seed=seed)
+    return build(VideoClassifier, config, class_names, **options)
 
 
 def load(
@@ -287,7 +295,6 @@ def load(
 
 
 def _other_clip(clip: ClipConfig, **wanted) -> ClipConfig:
-    """With what is not None of ``wanted``. Raises ConfigError."""
     wanted = {name: value for name, value in wanted.items() if value is not None}
     if {"stride", "frames_per_second"} <= set(wanted):
         raise ConfigError("give a stride (by frames) or frames_per_second (by time), not both")

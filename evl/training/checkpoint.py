@@ -176,6 +176,8 @@ def _fitted_learner(saved: dict, learner: Learner, step: int, many: bool) -> dic
                 torch.Generator(device).set_state(random)
             except RuntimeError as error:
                 raise _Unfit(f"random: {str(error).splitlines()[0]}") from None
+            if torch.device(device).type == "cpu":
+                _refuse_to_read_past_the_end(random)
     counts = torch.stack([state["seen"], *state["since"][1:]])
     _require((counts.isfinite() & (counts >= 0)).all(), "counts of clips are negative or not finite")
     _require(moments or not state["seen"], "the optimizer has no moments")
@@ -190,6 +192,16 @@ def _fitted_learner(saved: dict, learner: Learner, step: int, many: bool) -> dic
         values = (*state["model"].values(), *(value for one in moments.values() for value in one.values()))
         _require(not any(value.isnan().any() for value in values), "weights or moments are not numbers")
     return state
+
+
+def _refuse_to_read_past_the_end(random: Tensor) -> None:
+    """Raises _Unfit for a state of the Mersenne twister from which torch would read memory behind its 624 numbers.
+
+    torch compares the number of draws that are left, and the place of the next one, each with 624, but not their sum.
+    The state begins with the seed (8 bytes), ``left`` (4), whether it is seeded (4), and ``next`` (8).
+    """
+    left, following = random[8:12].view(torch.int32).item(), random[16:24].view(torch.int64).item()
+    _require(left >= 1 and following >= 0 and left + following <= 625, "random: no state of its generator")
 
 
 def _fitted(found: object, form: object, where: str) -> Any:

@@ -13,7 +13,7 @@ from evl.types import Notice, Sample
 from evl.video.decode.container import decode, open_video, video_streams
 from evl.video.decode.frame_folder import frames_in
 from evl.video.decode.frame_series import gaps
-from evl.video.decode.index import FrameIndex, decode_everything, frame_index
+from evl.video.decode.index import FrameIndex, frame_index, probe
 from evl.video.decode.reader import find_part
 from evl.video.decode.rgb import NAMES, is_hdr, pixel_shape, squared
 
@@ -53,7 +53,7 @@ def header_notices(path: str | Path) -> tuple[tuple[Notice, ...], float | None]:
 
 
 def _of_clock(path: str) -> tuple[Notice, ...]:
-    jumps = decode_everything(path).clock_jumps  # in memory already, because the index was made from it
+    jumps = probe(path).clock_jumps  # in memory already, because the index was made from it
     more = f" and {len(jumps) - 1} more" if len(jumps) > 1 else ""
     return (Notice(CLOCK, f"before frame {jumps[0]}{more}"),) if jumps else ()
 

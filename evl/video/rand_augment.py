@@ -197,10 +197,7 @@ def shift(frames: Tensor, have, want, size, axis: int, slope: float, constant: f
 
 
 def _straighten(frames: np.ndarray, start: np.ndarray, length: int, axis: int) -> np.ndarray:
-    """Copies ``length`` pixels of each line i from its pixel ``start[i]`` on, so that all lines are aligned.
-
-    Then one array operation computes all lines.
-    """
+    """Copies ``length`` pixels of each line i from its pixel ``start[i]`` on, so that all lines are aligned."""
     available = frames.shape[axis]
     start = np.clip(start, -length, available)  # lines that start farther outside get only the fill color
     before, behind = max(0, -start.min()), max(0, start.max() + length - available)

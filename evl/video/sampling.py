@@ -158,7 +158,6 @@ def microseconds(times_seconds: Sequence[float] | np.ndarray) -> np.ndarray:
 
 
 def _shown(times: np.ndarray, moments: Sequence[int]) -> list[int]:
-    """The number of the frame for each moment."""
     latest = np.array(moments, np.int64) + _tolerance(times)
     return (np.searchsorted(times, latest, side="right") - 1).tolist()
 

@@ -10,9 +10,10 @@ from torch.utils.data import DataLoader
 import evl
 from evl.data.dataset import TrainingClips
 from evl.data.splits import find_splits, make_files
-from evl.errors import ConfigError, DataError, SaveError, VideoError
+from evl.errors import ConfigError, DataError, RunError, SaveError, VideoError
 from evl.inference import views_for
 from evl.inference.embedding import embed as embed_views
+from evl.runtime.out_folder import LOCK, hold_lock
 from evl.types import Prediction, Sample
 from evl.video.augment import TrainingTransform
 from evl.video.transforms import normalize
@@ -149,6 +150,24 @@ def test_evaluate_a_run_by_its_own_videos(finished_run, tmp_path):
     reports = []
     evl.evaluate(finished_run, num_frames=2, split="train", num_clips=1, progress=reports.append)
     assert (reports[-1].phase, reports[-1].step, reports[-1].steps) == ("evaluating", 8, 8)
+
+
+def test_one_evaluation_writes_to_a_folder_at_a_time(model, finished_run, videos, tmp_path):
+    refused = []
+
+    def beside(report):
+        with pytest.raises(RunError, match="has been writing here") as error:
+            evl.evaluate(finished_run, videos, num_workers=0, out=tmp_path / "out", progress=False)
+        refused.append(str(error.value))
+
+    evl.evaluate(model, videos, num_workers=0, out=tmp_path / "out", progress=beside)
+    assert refused
+    assert not list((tmp_path / "out").glob(".*"))
+    with hold_lock(tmp_path / "out" / LOCK, tmp_path / "out"):  # of a run
+        beside(None)
+    with pytest.raises(DataError):
+        evl.evaluate(model, tmp_path, out=tmp_path / "new/out", progress=False)
+    assert not (tmp_path / "new").exists()
 
 
 def test_evaluate_says_what_is_wrong(model, finished_run, videos, caplog):

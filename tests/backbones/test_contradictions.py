@@ -92,9 +92,9 @@ def archive_of(state, path):
 
 
 def test_openais_archives_are_known_by_their_numbers_or_taken_by_their_form_with_a_notice(tmp_path, caplog):
-    from evl.backbones.weights.files import read_torchscript
+    from evl.backbones.weights.files import read_weights
 
-    state = read_torchscript(ARCHIVE)
+    state = read_weights(ARCHIVE)[0]
     numbers = {name: torch.tensor(32) for name in ("input_resolution", "context_length", "vocab_size")}
     whole = archive_of({**state, **numbers}, tmp_path / "whole.pt")
     own = load("openai_clip", whole)

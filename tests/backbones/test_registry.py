@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from evl.backbones import create_backbone
-from evl.backbones.weights.files import read_torchscript, read_weights
+from evl.backbones.weights.files import read_weights
 from evl.config import BackboneConfig
 from evl.errors import BackboneError, EVLError
 from tests.helpers import GOLDEN
@@ -42,7 +42,7 @@ def test_openai_archive_under_a_gelu_name_is_refused():
 
 def test_torchscript_tensors_equal_those_torch_reads():
     expected = torch.jit.load(GOLDEN / "openai_clip_tiny.pt", map_location="cpu").state_dict()
-    got = read_torchscript(GOLDEN / "openai_clip_tiny.pt")
+    got = read_weights(GOLDEN / "openai_clip_tiny.pt")[0]
     assert set(expected) <= set(got)
     for name, tensor in expected.items():
         assert torch.equal(tensor, got[name]), name
@@ -84,7 +84,7 @@ def test_damaged_files_are_errors(tmp_path):
 
 
 def openai_state():
-    return {name: tensor for name, tensor in read_torchscript(GOLDEN / "openai_clip_tiny.pt").items()}
+    return {name: tensor for name, tensor in read_weights(GOLDEN / "openai_clip_tiny.pt")[0].items()}
 
 
 def test_who_made_the_weights_decides_the_activation(tmp_path):
@@ -126,7 +126,7 @@ def test_archives_cannot_ask_for_more_memory_than_they_hold(tmp_path):
         for name, content in entries.items():
             archive.writestr(name, content)
     with pytest.raises(BackboneError, match="refused: its tensor data have more bytes than the file"):
-        read_torchscript(tmp_path / "deflated.pt")
+        read_weights(tmp_path / "deflated.pt")[0]
 
 
 @pytest.mark.parametrize("width", [32, 96])

@@ -255,9 +255,9 @@ def test_a_tensor_under_two_names_is_refused(tmp_path):
 
 
 def test_an_openai_archive_in_parts_is_told(tmp_path):
-    from evl.backbones.weights.files import read_torchscript
+    from evl.backbones.weights.files import read_weights
 
-    state = {**read_torchscript(GOLDEN / "openai_clip_tiny.pt"), "input_resolution": torch.tensor(32)}
+    state = {**read_weights(GOLDEN / "openai_clip_tiny.pt")[0], "input_resolution": torch.tensor(32)}
     for lost, sentence in (
         ("visual.transformer.resblocks.2.ln_1.bias", "missing: blocks.2.norm1.bias"),
         ("visual.positional_embedding", "missing visual.positional_embedding"),

@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from evl.video.decode.reader import probe
+from evl.video.decode.index import probe
 from tests.helpers import numbered_frames, run_command, write_video
 
 

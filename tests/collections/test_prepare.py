@@ -17,7 +17,8 @@ from evl.collections.loading_speed import measure_loading
 from evl.collections.prepare import _copy_in_process, prepare
 from evl.data.manifests.manifest import read_manifest
 from evl.errors import DataError, RunError, SaveError
-from evl.video.decode.reader import probe, read_clip, read_frames
+from evl.video.decode.index import probe
+from evl.video.decode.reader import read_clip, read_frames
 from tests.helpers import frame_range, number_of, numbered_frames, write_video
 
 SETTINGS = CopySettings(short_side=48)

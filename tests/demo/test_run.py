@@ -15,7 +15,7 @@ from evl.cli.demo import print_result
 from evl.cli.main import main
 from evl.config import RunConfig
 from evl.demo import run
-from evl.demo.clips import read_clips
+from evl.demo.compare import read_clips
 from evl.demo.results import EVL, LINEAR, NO_TEMPORAL, ROWS, UNTRAINED, ZERO_SHOT
 from evl.errors import RunError
 from evl.types import Sample

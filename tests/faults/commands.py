@@ -73,7 +73,7 @@ COMMANDS = {
         f"import-release {GOLDEN}/release_checkpoint_tiny.pth --backbone {GOLDEN}/openai_clip_tiny.pt --out OUT/run",
         is_there="exists already",
     ),
-    "demo": _command("demo --out OUT/demo --videos 32 --steps 1"),
+    "demo": _command("demo --out OUT/demo --videos 32 --steps 1", is_there="exists already"),
 }  # fmt: skip
 
 

@@ -26,6 +26,8 @@ import matplotlib.figure
 import torch
 
 import evl.collections.prepare
+import evl.demo.folder
+import evl.demo.run
 import evl.extraction.work
 from evl.cli.main import main
 from tests.faults.commands import COMMANDS, Command, make_material
@@ -159,6 +161,9 @@ def main_of(folder: Path, seed: int, sample: int, names: Sequence[str]) -> dict:
     evl.collections.prepare.each_in_process = lambda function, items, workers: (
         (item, function(item)) for item in items
     )
+    evl.demo.run.default_num_workers = lambda: 0
+    evl.demo.folder._TIME = "20260101-000000"
+    time.perf_counter = lambda: 0.0  # so that every time and speed in a file is the same
     evl.collections.prepare.measure_loading = lambda pairs, every: None  # it takes seconds, and writes nothing
     # drawing takes longer than all the rest
     matplotlib.figure.Figure.savefig = lambda self, file, **options: file.write(b"\x89PNG" * 5_000)

@@ -1,62 +1,40 @@
-"""Folders compared: the same files with the same bytes, but for times, speeds and identifiers."""
+"""Folders compared: the same files with the same bytes."""
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from pathlib import Path
 
-import torch
-
 from evl.runtime.files import is_temporary
 
-TIMES = {  # names in JSON whose values are times, speeds or counts of one call
-    "seconds", "clips_per_second", "wait_share", "training_seconds", "judging_seconds", "loading", "num_made",
-    "num_kept",
-}  # fmt: skip
-_DATE = re.compile(r"\d{8}-\d{6}")
 _EVENTS = re.compile(r"events\.out\.tfevents\..*")
+ONE_CALL = ("num_made", "num_kept")  # in ``prepare.json``: copies of this call, and of those before
 
 
 def tree_of(folder: Path) -> dict[str, object]:
-    """Path below ``folder`` → a form of its content without times; None for a folder."""
+    """Path below ``folder`` → its content; None for a folder. Files of TensorBoard have their times in their names: one
+    stands for all."""
     tree: dict[str, object] = {}
     for path in sorted(folder.rglob("*")):
-        name = _DATE.sub("DATE", str(path.relative_to(folder)))
+        name = str(path.relative_to(folder))
         if _EVENTS.fullmatch(path.name):
             tree[str(Path(name).with_name("events"))] = "events"
+        elif path.name == "prepare.json":
+            tree[name] = _without_counts(path)
         else:
-            tree[name] = None if path.is_dir() else _form(path)
+            tree[name] = None if path.is_dir() else path.read_bytes()
     return tree
 
 
-def _form(path: Path) -> object:
-    content = path.read_bytes()
-    if path.suffix == ".pt":
-        try:
-            return repr(_without_times(torch.load(io.BytesIO(content), weights_only=True)))
-        except Exception:
-            return content
-    if path.suffix == ".json":
-        try:
-            return _without_times(json.loads(content))
-        except ValueError:
-            return content
-    if path.suffix == ".jsonl":
-        try:
-            return [_without_times(json.loads(line)) for line in content.splitlines()]
-        except ValueError:
-            return content
+def _without_counts(path: Path) -> object:
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError:
+        return "damaged"
+    if content["report"] is not None:
+        content["report"] = {name: value for name, value in content["report"].items() if name not in ONE_CALL}
     return content
-
-
-def _without_times(value: object) -> object:
-    if isinstance(value, dict):
-        return {name: _without_times(one) for name, one in value.items() if name not in TIMES}
-    if isinstance(value, list | tuple):
-        return [_without_times(one) for one in value]
-    return value.tolist() if isinstance(value, torch.Tensor) else value
 
 
 def leftovers(tree: dict[str, object]) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 from evl.errors import RunError, SaveError
 from evl.runtime import out_folder
 from evl.runtime.files import is_used, remove_abandoned, write_atomically, write_file
-from evl.runtime.out_folder import LOCK, build_folder, hold_folder, hold_lock, lock_beside
+from evl.runtime.out_folder import LOCK, build_folder, hold_folder, hold_lock, lock_beside, refuse_held
 from tests.runtime.deaths import each_death
 
 HOLD = """
@@ -180,3 +180,19 @@ def test_strays_beside_a_file_go_when_it_is_written_again_and_no_others(tmp_path
     write_file(tmp_path / "b.npy", b"", one_of_many=True)
     assert (tmp_path / strays[2]).exists()
     assert is_used(tmp_path)
+
+
+def test_a_lock_is_looked_at_without_taking_it(tmp_path, monkeypatch):
+    refuse_held(tmp_path / LOCK, tmp_path)
+    with hold_lock(tmp_path / LOCK, tmp_path):
+        with pytest.raises(RunError, match="has been writing here"):
+            refuse_held(tmp_path / LOCK, tmp_path)
+        assert (tmp_path / LOCK).exists()
+    (tmp_path / LOCK).write_text("of a dead process")
+    refuse_held(tmp_path / LOCK, tmp_path)
+    assert (tmp_path / LOCK).read_text() == "of a dead process"
+    content = {"host": socket.gethostname(), "process": os.getppid(), "since": "then"}
+    (tmp_path / LOCK).write_text(json.dumps(content))
+    monkeypatch.setattr(out_folder, "lock_file", lambda descriptor, wait=False: None)  # a file system without locks
+    with pytest.raises(RunError, match="since then"):
+        refuse_held(tmp_path / LOCK, tmp_path)

@@ -1,6 +1,8 @@
 """To the hub and back, with a hub that is a folder: no network, the library's own code up to its requests."""
 
+import errno
 import json
+import os
 import shutil
 
 import huggingface_hub
@@ -178,3 +180,24 @@ def test_a_pushed_card_says_nothing_of_this_machine(hub, tmp_path):
     assert torch.equal(evl.load(tmp_path / "exported")(clips_for(model)), model(clips_for(model)))
     shutil.copy(GOLDEN / "openai_clip_tiny.pt", tmp_path / "pushed")
     assert torch.equal(evl.load(tmp_path / "pushed")(clips_for(model)), model(clips_for(model)))
+
+
+def test_a_new_folder_is_saved_whole_or_not_at_all(tmp_path, monkeypatch):
+    """In a folder with files, others stay, and each of the model's is replaced whole."""
+    model = make()
+
+    def refuse(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("evl.saving.saved.write_json", refuse)
+        with pytest.raises(SaveError, match="No space left"):
+            model.save_pretrained(tmp_path / "new")
+        assert not list(tmp_path.iterdir())
+    model.save_pretrained(tmp_path / "new")
+    expected = ["README.md", "model.json", "model.safetensors"]
+    assert sorted(os.listdir(tmp_path / "new")) == expected
+    (tmp_path / "new/mine.txt").touch()
+    model.save_pretrained(tmp_path / "new")
+    assert sorted(os.listdir(tmp_path / "new")) == sorted([*expected, "mine.txt"])
+    assert os.listdir(tmp_path) == ["new"]

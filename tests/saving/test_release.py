@@ -139,9 +139,9 @@ def test_parts_that_are_missing_are_named(tmp_path):
 
 
 def test_a_backbone_without_its_archive_is_taken_at_its_word(tmp_path):
-    from evl.backbones.weights.files import read_torchscript
+    from evl.backbones.weights.files import read_weights
 
-    torch.save(read_torchscript(FILES[1]), tmp_path / "state.pt")
+    torch.save(read_weights(FILES[1])[0], tmp_path / "state.pt")
     save_model(evl.load_release(FILES[0], tmp_path / "state.pt"), tmp_path / "run")
     clips = torch.randn(2, 4, 3, 32, 32)
     assert torch.equal(evl.load(tmp_path / "run")(clips), evl.load_release(*FILES)(clips))

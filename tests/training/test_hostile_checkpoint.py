@@ -15,7 +15,12 @@ from evl.runtime.distributed import World
 from evl.saving import build_classifier
 from evl.streams import Batch
 from evl.training import train
-from evl.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from evl.training.checkpoint import (
+    _refuse_to_read_past_the_end,
+    list_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
 from evl.training.learner import Learner
 from evl.training.learners import Learners
 from evl.types import LayerFeatures
@@ -110,6 +115,15 @@ def put(*place, to):
     return change
 
 
+def past_the_end(state):
+    """A state of the Mersenne twister with 600 draws left after the last of its 624 numbers, which torch takes."""
+    state = state.clone()
+    state[8:12] = torch.tensor([600], dtype=torch.int32).view(torch.uint8)
+    state[16:24] = torch.tensor([624]).view(torch.uint8)
+    torch.Generator().set_state(state)
+    return state
+
+
 LEARNER = ("learners", 0)
 MOMENT = (*LEARNER, "optimizer", "state", 0)
 WEIGHT = (*LEARNER, "model", "head.linear.weight")
@@ -194,6 +208,7 @@ WRONG = {
     "scaler is a list": (put(*LEARNER, "scaler", to=[]), r"learners\.0\.scaler"),
     "random is nothing": (put(*LEARNER, "random", to=None), r"learners\.0\.random"),
     "random has noise": (put(*LEARNER, "random", 0, to=lambda t: torch.full_like(t, 255)), "random: "),
+    "random reads past its end": (put(*LEARNER, "random", 0, to=lambda t: past_the_end(t)), "no state of its gen"),
     "weight is missing": (lambda s: s["learners"][0]["model"].pop("head.linear.weight"), "weight is missing"),
     "weight is unknown": (put(*LEARNER, "model", "other", to=torch.zeros(3)), "other is unknown"),
     "weight is nan": (put(*WEIGHT, to=lambda t: t * math.nan), "weights or moments are not numbers"),
@@ -311,6 +326,16 @@ def test_resuming_says_it_too(finished_run, tmp_path):
                 other.unlink()
         with pytest.raises(CheckpointError, match=f"{sentence}.*; remove it to go on from the checkpoint before"):
             train(None, tmp_path / "run", resume=True)
+
+
+def test_every_state_of_the_generator_is_one(tmp_path):
+    """Its numbers are made 624 at a time; normal ones, two at a time."""
+    generator = torch.Generator().manual_seed(0)
+    for count in [0, *range(1, 5), 617, 1, 1, 1, 1, 1, 1, 624, 16]:
+        torch.rand(count, generator=generator)
+        _refuse_to_read_past_the_end(generator.get_state())
+        torch.randn(3, generator=generator)
+        _refuse_to_read_past_the_end(generator.get_state())
 
 
 def places(value, place=()):

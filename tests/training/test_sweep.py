@@ -16,6 +16,7 @@ from evl.errors import ConfigError, RunError, StoreError
 from evl.extraction.extract import extract
 from evl.store.description import StoreOptions
 from evl.training import Interrupted, train
+from evl.training.learners import Learners
 from evl.training.run_folder import RunFolder
 from evl.training.sweeps.grid import expand, split_values
 from evl.training.sweeps.sweep import sweep
@@ -204,6 +205,31 @@ def test_heads_that_explode_are_dropped(config, tmp_path):
     assert told["learners"][1]["train_loss"] is None
     with pytest.raises(RunError, match="all 2 learners were dropped"):
         sweep(config, ["training.lr=1e29,1e30"], tmp_path / "none")
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_learners_with_scores_that_are_not_finite_lose(config, store, tmp_path, monkeypatch, caplog):
+    spoiled: set[float] = set()
+
+    def end(learners):
+        """Before they are judged: say, the last step made weights so large that scores overflow."""
+        for learner in learners.all:
+            if learner.config.training.lr in spoiled:
+                learner.model.head.linear.weight.data.fill_(torch.nan)
+
+    monkeypatch.setattr(Learners, "release", end)
+    on_store = replace(config, data={"path": None, "features": str(store)})
+    grid = ["training.lr=1e-3,1e-4,1e-5"]
+    spoiled |= {1e-3, 1e-5}
+    result = sweep(on_store, grid, tmp_path / "out", together=1)
+    assert [learner.number for learner in result.ranked] == [1, 0, 2]
+    assert [learner.problem is None for learner in result.ranked] == [True, False, False]
+    assert caplog.text.count("its scores are not finite on the validation videos") == 2
+    assert sorted(os.listdir(tmp_path / "out/learners")) == ["001"]
+
+    spoiled |= {1e-4}
+    with pytest.raises(RunError, match=r"none was chosen: .*not finite"):
+        sweep(on_store, grid, tmp_path / "none", together=1)
 
 
 @pytest.mark.parametrize(("moment", "said"), [(("training", 2), "at step 2"), (("evaluating", 3), "while judging")])

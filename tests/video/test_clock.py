@@ -7,8 +7,8 @@ import pytest
 from evl.collections.copy_video import prepare_video
 from evl.data.index_file import IndexFile, write_index
 from evl.errors import VideoError
-from evl.video.decode.index import frame_index
-from evl.video.decode.reader import probe, read_clip, read_frames
+from evl.video.decode.index import frame_index, probe
+from evl.video.decode.reader import read_clip, read_frames
 from evl.video.views import read_views
 from tests.helpers import Wanted, number_of, numbered_frames, run_command, write_video
 from tests.makers import video

@@ -14,7 +14,8 @@ from evl.collections.check import check_samples
 from evl.config import ClipConfig
 from evl.data.dataset import Files, TrainingClips
 from evl.types import Sample
-from evl.video.decode.reader import probe, read_frames
+from evl.video.decode.index import probe
+from evl.video.decode.reader import read_frames
 from tests.damage import make_damaged
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits and memory are asked of Linux")

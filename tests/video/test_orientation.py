@@ -14,8 +14,9 @@ from evl.collections.copy_video import CopySettings, prepare_video
 from evl.data.index_file import IndexFile, write_index
 from evl.errors import VideoError
 from evl.types import Sample
+from evl.video.decode.index import probe
 from evl.video.decode.orientation import UPRIGHT, Orientation, Orientations
-from evl.video.decode.reader import probe, read_clip, read_frames
+from evl.video.decode.reader import read_clip, read_frames
 from evl.video.views import read_views
 from tests.boxes import words
 from tests.helpers import Wanted

@@ -6,7 +6,8 @@ import torch
 
 from evl.errors import VideoError
 from evl.video.decode.container import decode, open_video
-from evl.video.decode.reader import probe, read_frames
+from evl.video.decode.index import probe
+from evl.video.decode.reader import read_frames
 from tests.helpers import frame_range, number_of, numbered_frames, write_audio, write_video
 
 SPARSE = [40 * i + (i % 3) * 37 for i in range(50)]  # irregular times in ms

@@ -14,8 +14,8 @@ from evl.collections.copy_video import prepare_video
 from evl.errors import VideoError
 from evl.types import Sample
 from evl.video.decode import torchcodec
-from evl.video.decode.index import frame_index
-from evl.video.decode.reader import probe, read_clip, read_frames
+from evl.video.decode.index import frame_index, probe
+from evl.video.decode.reader import read_clip, read_frames
 from tests.helpers import Wanted, number_of, numbered_frames, run_command
 
 FILM, SMALL = (96, 160), (48, 64)  # height, width

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from evl.video.decode.index import counted_index, frame_index
-from evl.video.decode.reader import probe, read_clip, read_frames
+from evl.video.decode.index import counted_index, frame_index, probe
+from evl.video.decode.reader import read_clip, read_frames
 from tests.helpers import Wanted, number_of
 from tests.structures import STRUCTURES, make_structure, shown
 

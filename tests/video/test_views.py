@@ -11,7 +11,8 @@ from safetensors import safe_open
 
 import evl
 from evl.types import Preprocessing
-from evl.video.decode.reader import probe, read_frames
+from evl.video.decode.index import probe
+from evl.video.decode.reader import read_frames
 from evl.video.transforms import crop_origins, evaluation_views, normalize, resize, resized_size
 from tests.helpers import GOLDEN, assert_close
 

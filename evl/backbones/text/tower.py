@@ -169,7 +169,6 @@ def _repository(config: BackboneConfig) -> str:
 
 
 def _fetch(repository: str, name: str) -> tuple[Path, Path]:
-    """Returns the paths of the settings and weights of a repository, from the cache or the hub."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 

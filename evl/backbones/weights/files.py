@@ -30,9 +30,7 @@ _OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _LONGEST_NAME = 400
 _MOST_ATTRIBUTES, _DEEPEST = 200_000, 64  # of a scripted module
 MOST_TENSORS = 20_000  # the largest encoders have some thousands
-_WRAPPERS = (
-    *("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net", "module", "teacher", "encoder"),
-)
+_WRAPPERS = "state_dict_ema model_ema state_dict model_state_dict model net module teacher encoder".split()  # noqa: SIM905
 _UNKNOWN = (
     (b"version https://git-lfs", "a pointer of Git LFS, not the weights: fetch the file itself ('git lfs pull')"),
     (b"<", "a web page, not weights: the download went wrong"),
@@ -66,7 +64,9 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], bool]:
             refuse_many_tensors(path)
             tensors = load_file(path)
         elif kind == "TorchScript":
-            tensors = read_torchscript(path)
+            with _as_checkpoint_errors(path):
+                _refuse_bombs(path)
+                tensors = _read_script(path)
         else:
             content = load_torch_file(path)
             tensors = _unwrapped(content)
@@ -114,22 +114,6 @@ def load_torch_file(path: str | Path):
             return torch.load(file, map_location="cpu", weights_only=True)
 
 
-def read_torchscript(path: str | Path) -> dict[str, Tensor]:
-    """Returns the tensors of a TorchScript archive by dotted name, without building or running its modules.
-
-    Raises BackboneError if it is missing, damaged or unsafe.
-    """
-    path = Path(path)
-    try:
-        with _as_checkpoint_errors(path):
-            if _kind_of(path) != "TorchScript":
-                raise CheckpointError(f"{path}: not a TorchScript archive")
-            _refuse_bombs(path)
-            return _read_script(path)
-    except CheckpointError as error:
-        raise BackboneError(str(error)) from None
-
-
 @contextmanager
 def _as_checkpoint_errors(path: Path) -> Iterator[None]:
     """Turns the errors of reading a file into a CheckpointError with one sentence."""
@@ -173,10 +157,7 @@ def class_names(path: str | Path) -> set[str]:
 
 
 def _kind_of(path: Path, what: str = "weights file") -> str:
-    """Returns ``safetensors``, ``torch``, ``old torch`` or ``TorchScript``, by the content of the file.
-
-    Raises CheckpointError for anything else.
-    """
+    """Returns ``safetensors``, ``torch``, ``old torch`` or ``TorchScript``, by the content of the file."""
     with path.open("rb") as file:
         start = file.read(64)
     if not start:
@@ -294,21 +275,10 @@ def _refuse_bombs(path: Path) -> None:
 
 
 def _unwrapped(content) -> dict[str, Tensor]:
-    """Returns the named tensors in ``content``, without the wrappers of training programs."""
-    for _ in range(4):
-        inner = next(
-            (
-                content[name]
-                for name in _WRAPPERS
-                if isinstance(content, Mapping) and isinstance(content.get(name), Mapping)
-            ),
-            None,
-        )
-        if inner is None:
-            break
-        content = inner
     if not isinstance(content, Mapping):
         return {}
+    for _ in range(4):
+        content = next((content[name] for name in _WRAPPERS if isinstance(content.get(name), Mapping)), content)
     return {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
 
 

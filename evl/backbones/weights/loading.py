@@ -146,7 +146,6 @@ class _WithoutPositions:
 def _converted(
     state: Mapping[str, Tensor], layout: WeightsLayout, vit: nn.Module, convert: Callable, config: BackboneConfig
 ) -> dict[str, Tensor]:
-    """Returns the tensors of a file under timm's names."""
     if layout.is_hugging_face:
         wanted, patch_size = vit.state_dict().keys(), tuple(vit.patch_embed.patch_size)
         try:
@@ -205,10 +204,7 @@ def _load(vit: nn.Module, state: dict[str, Tensor], layout: WeightsLayout, confi
 
 
 def _fit_positions(vit: nn.Module, state: dict[str, Tensor], config: BackboneConfig) -> None:
-    """Sets ``vit`` to the image size of the file's positions if ``config`` asks for an image size.
-
-    Raises BackboneError if the sizes differ and ``config`` has none.
-    """
+    """Sets ``vit`` to the image size of the file's positions if ``config`` asks for an image size."""
     table, theirs = vit.state_dict().get("pos_embed"), state.get("pos_embed")
     if config.weights is None or table is None or theirs is None or theirs.ndim != 3 or table.shape == theirs.shape:
         return

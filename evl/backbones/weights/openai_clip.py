@@ -136,7 +136,6 @@ _NAMES = {
 
 
 def _to_timm(visual: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Renames the tensors of OpenAI's image tower to timm's names."""
     state = {
         "cls_token": visual["class_embedding"].reshape(1, 1, -1),
         "pos_embed": visual["positional_embedding"][None],

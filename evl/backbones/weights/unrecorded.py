@@ -67,7 +67,6 @@ def refuse_wrong_activation(name: str) -> None:
 
 
 def _is_quick(architecture: str, tag: str) -> bool:
-    """Whether timm's weights of that name were trained with QuickGELU."""
     twin = _twin(architecture)
     if f"{architecture}.{tag}" in _QUICK_GELU_WITHOUT_NAME:
         return True
@@ -121,10 +120,7 @@ _TITLES = {"gelu": "GELU", "gelu_tanh": "GELU (tanh)", "quick_gelu": "QuickGELU"
 
 
 def _recorded_activation(path: Path, layout: WeightsLayout) -> tuple[str | None, str]:
-    """Returns the activation that the archive, or a file beside it, records, and the reason as part of a sentence.
-
-    The activation is None if nothing records it.
-    """
+    """Returns the activation that the archive, or a file beside it, records, and the reason as part of a sentence."""
     if layout.name == "OpenAI CLIP":
         return "quick_gelu", "is one of OpenAI's archives"
     if layout.is_hugging_face:

@@ -47,7 +47,6 @@ def _names(file: Path) -> list[str]:
 
 
 def _pairs(file: Path) -> list[tuple[str, str | None]]:
-    """Returns the (id, label) of each video."""
     if file.suffix.lower() != ".json":
         pairs = [line.partition(";")[::2] for line in read_lines(file)]
     else:

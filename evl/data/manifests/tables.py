@@ -151,7 +151,6 @@ def _split_meanings(path: Path, rows: Rows) -> dict[str, str]:
 
 
 def _label_notices(path: Path, splits: dict[str, Collection[Sample]]) -> list[str]:
-    """Returns a notice for each label that may mean an empty cell."""
     counts = Counter(sample.label for group in splits.values() for sample in group)
     return [
         f"{path}: {count} {'row has' if count == 1 else 'rows have'} the label {label!r}, which is read as a class of "

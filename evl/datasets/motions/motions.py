@@ -118,7 +118,6 @@ def encode(frames: list[np.ndarray], rate_factor: int) -> bytes:
 
 
 def _make(job: tuple[Path, str, int, int, list[tuple[str, str]]]) -> int:
-    """Makes some videos of a split, from number ``first`` on, and returns their count. Runs in a worker process."""
     folder, split, seed, first, pairs = job
     for index, (template, category) in enumerate(pairs, first):
         frames, rate_factor, _ = draw_motion(template, category, split, index, seed)

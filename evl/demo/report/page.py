@@ -59,7 +59,6 @@ def write_report(path: str | Path, result: DemoResult) -> None:
 
 
 def _rows(result: DemoResult) -> Iterator[dict]:
-    """The rows of the table of scores: the variants that were judged."""
     for variant, color in COLORS.items():
         if outcomes := [one for one in result.outcomes if one.variant == variant]:
             yield {
@@ -87,7 +86,6 @@ def _example(example: Example) -> dict:
 
 
 def _confusions(result: DemoResult) -> Iterator[dict]:
-    """Confusion matrices by task, all seeds together."""
     for task, variants in (("motion", (EVL, NO_TEMPORAL)), ("object", (EVL,))):
         matrices, class_names = [], ()
         for variant in variants:

@@ -20,7 +20,7 @@ from evl.config import RunConfig
 from evl.config import replace as replace_settings
 from evl.data.draw import describe_split
 from evl.data.splits import find_splits
-from evl.errors import ConfigError, DataError, FinishedError, RunError
+from evl.errors import ConfigError, DataError, FinishedError, NotFiniteError, RunError
 from evl.evaluation import Evaluation
 from evl.evaluation.evaluate import selecting_metric
 from evl.evaluation.stored import encoder_for
@@ -158,9 +158,7 @@ def _as_begun(
 def _judged(points, learners: Sequence[Learner], data: _Data, out: Path, progress) -> SweepResult:
     """Judges all learners on the validation videos, and the best one on the test split."""
     batch_size = data.config.evaluation.batch_size
-    living = [learner for learner in learners if learner.problem is None]
-    models = [learner.model for learner in living]
-    judged = iter(judge(models, data.source, data.world, progress, batch_size=batch_size))
+    judged = iter(_finite_evaluations(learners, data, progress))
     evaluations = [next(judged) if learner.problem is None else None for learner in learners]
     result = collect(points, learners, evaluations, out, data.config)
     best, source = result.best, data.source
@@ -178,6 +176,22 @@ def _judged(points, learners: Sequence[Learner], data: _Data, out: Path, progres
         split="test", phase="testing the chosen learner", batch_size=batch_size,
     )  # fmt: skip
     return replace(result, test=test)
+
+
+def _finite_evaluations(learners: Sequence[Learner], data: _Data, progress: Report) -> list[Evaluation]:
+    """Judges the living learners. Those whose scores are not finite are dropped first, with a warning, and the videos
+    are read again. Raises NotFiniteError if none would be left."""
+    while True:
+        living = [learner for learner in learners if learner.problem is None]
+        models = [learner.model for learner in living]
+        try:
+            return judge(models, data.source, data.world, progress, batch_size=data.config.evaluation.batch_size)
+        except NotFiniteError as error:
+            if len(error.models) == len(living):
+                raise
+            for number in error.models:
+                living[number].problem = "its scores are not finite on the validation videos; lower training.lr"
+                log.warning("dropped: %s (%s)", living[number].name, living[number].problem)
 
 
 def _prepare(grid: Grid, world: World) -> tuple[_Data, list[Point]]:

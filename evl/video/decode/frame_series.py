@@ -125,7 +125,6 @@ def _words(series: Series) -> frozenset[str]:
 
 
 def _series_of(group: list[_Name]) -> list[Series]:
-    """The series of names that differ in numbers and endings only."""
     endings = {name.ending for name in group}
     if len(endings) > 1 and len({name.numbers for name in group}) < len(group):  # such as 1.jpg and 1.png
         return [s for ending in sorted(endings) for s in _series_of([n for n in group if n.ending == ending])]
@@ -151,7 +150,6 @@ def _series_of(group: list[_Name]) -> list[Series]:
 
 
 def _varying(numbers: list[tuple[int, ...]]) -> list[int]:
-    """The positions of the numbers that differ."""
     return [place for place, values in enumerate(zip(*numbers, strict=True)) if len(set(values)) > 1]
 
 
@@ -196,7 +194,6 @@ def _timed(group: list[_Name], varying: list[int]) -> list[_Name] | None:
 
 
 def _nanoseconds(pattern: re.Pattern, match: re.Match) -> int | None:
-    """The time in nanoseconds; None if it is not a valid time."""
     if pattern is SECONDS:
         whole, fraction = int(match[1]), match[2]
     elif pattern is TIME:

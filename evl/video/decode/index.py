@@ -139,10 +139,10 @@ def frame_index(path: str | Path) -> FrameIndex:
 
 
 def counted_index(path: str | Path) -> FrameIndex:
-    """The frame index of a file, made by decoding the whole file (``decode_everything``)."""
+    """The frame index of a file, made by decoding the whole file (``probe``)."""
     if os.path.isdir(path):
         return frame_index(path)  # which counts names, so no picture needs to be decoded
-    return _counted(decode_everything(path))
+    return _counted(probe(path))
 
 
 def _counted(info: VideoInfo) -> FrameIndex:
@@ -150,7 +150,7 @@ def _counted(info: VideoInfo) -> FrameIndex:
     return FrameIndex(none, none, none > 0, none > 0, Fraction(1), info.codec, np.array(info.times_seconds))
 
 
-def decode_everything(path: str | Path) -> VideoInfo:
+def probe(path: str | Path) -> VideoInfo:
     """The VideoInfo of a file, found by decoding the whole file; kept in memory.
 
     Raises VideoError, with the reason, for a file that cannot be used, also if a single frame is damaged.
@@ -160,7 +160,7 @@ def decode_everything(path: str | Path) -> VideoInfo:
         check_frames(path)
         return probe_folder(path)
     info = file_stat(path)
-    return _decode_everything(path, info.st_size, info.st_mtime_ns)
+    return _probe(path, info.st_size, info.st_mtime_ns)
 
 
 @lru_cache(maxsize=4096)  # about 50 MB at 300 frames a video
@@ -172,7 +172,7 @@ def _frame_index(path: str, size: int, mtime_ns: int) -> FrameIndex:
 
 
 @lru_cache(maxsize=4096)
-def _decode_everything(path: str, size: int, mtime_ns: int) -> VideoInfo:
+def _probe(path: str, size: int, mtime_ns: int) -> VideoInfo:
     first, orientations = None, Orientations(path)
     with open_video(path, one_thread=True) as (container, stream):
         refuse_truncated(path, stream)

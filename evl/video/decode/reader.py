@@ -1,8 +1,8 @@
 """A file or a folder of pictures → exactly the wanted frames, with no more decoding than needed.
 
 Frames are numbered in the order in which they are shown. There are three levels, and tests compare each with the one
-before: ``probe`` decodes everything; ``read_frames`` reads frames by number; ``read_clip`` reads the frames that a plan
-chooses once the number of frames is known.
+before: ``probe`` (``index``) decodes everything; ``read_frames`` reads frames by number; ``read_clip`` reads the frames
+that a plan chooses once the number of frames is known.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ from av.video.frame import PictureType
 from torch import Tensor
 
 from evl.errors import VideoError
-from evl.types import VideoInfo
 from evl.video.decode import torchcodec
 from evl.video.decode.container import decode, demux, open_video, refuse_corrupt
 from evl.video.decode.frame_folder import check_frames, read_pictures
-from evl.video.decode.index import FrameIndex, counted_index, decode_everything, frame_index
+from evl.video.decode.index import FrameIndex, counted_index, frame_index
 from evl.video.decode.orientation import Orientations
 from evl.video.decode.rgb import ToRGB, pixel_shape
 from evl.video.plans import Known, Numbered, Plan
@@ -49,11 +48,6 @@ class _WrongIndex(Exception):
 
 class _SeekFailed(Exception):
     """A seek ended after the wanted packet, or at a packet that the index does not have."""
-
-
-def probe(path: str | Path) -> VideoInfo:
-    """The facts about a file, found by decoding it all. Raises VideoError, with the reason, if it cannot be used."""
-    return decode_everything(path)
 
 
 def read_frames(path: str | Path, indices: Sequence[int]) -> Tensor:
@@ -187,7 +181,6 @@ def _pictures(
 
 
 def _from_start(path: str, container, stream, last: int) -> Iterator[tuple[int, av.VideoFrame]]:
-    """(number, frame) of all frames up to number ``last``, counted from the start of the file."""
     for number, frame in enumerate(itertools.islice(decode(container, stream), last + 1)):
         refuse_corrupt(path, frame, number)
         yield number, frame
@@ -241,10 +234,7 @@ def _decode(
 def _packets(
     container, stream, index: FrameIndex, key: int | None, *, is_fresh: bool
 ) -> Iterator[tuple[int, av.Packet]]:
-    """(position in the index, packet) from the packet of key frame ``key`` on, or from an earlier key packet.
-
-    ``key`` None means from the first packet.
-    """
+    """(position in the index, packet) from the packet of key frame ``key`` on, or from an earlier key packet."""
     start = 0 if key is None else int(index.packets[key])
     targets = [None] if is_fresh and start == 0 else [int(index.pts[start]), int(index.seek_to[start])]
     # in most containers a seek finds the key frame shown at or before a time; in some, the packet decoded at that time

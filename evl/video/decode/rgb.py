@@ -147,7 +147,6 @@ def _quarter_root(shares: np.ndarray) -> np.ndarray:
 
 @cache
 def _light_to_bytes() -> np.ndarray:
-    """A table over the square root of light."""
     light = (np.arange(_STEPS + 1) / _STEPS) ** 2
     return np.rint(255 * light ** (1 / 2.4)).astype(np.uint8)
 
