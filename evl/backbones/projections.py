@@ -186,7 +186,7 @@ def projections_of(backbone: TimmBackbone) -> Projections:
     tables = _rotations(backbone.vit)
     with torch.no_grad():
         parts = {}
-        for number in backbone.taps:
+        for number in filter(None, backbone.taps):  # what enters block 1 (tap 0) has no attention
             options, tensors = _parts_of_block(backbone.vit.blocks[number - 1], backbone.spec.name)
             table = tables(number - 1)
             if table is not None:

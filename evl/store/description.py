@@ -70,10 +70,15 @@ def _only_decisive(config: RunConfig) -> RunConfig:
     """``config`` with the default value of each setting that a store does not decide."""
     return dataclasses.replace(
         config,
-        model=ModelConfig(taps=config.model.taps),
+        model=ModelConfig(decoder=_decoder_of(config.model.taps), taps=config.model.taps),
         training=TrainingConfig(seed=config.training.seed),
         data=dataclasses.replace(config.data, num_workers=None),
     )
+
+
+def _decoder_of(taps: str | Sequence[int]) -> str:
+    """A decoder that can read all of these taps: EVL's, but only the side network reads what enters block 1 (0)."""
+    return "side" if not isinstance(taps, str) and taps[0] == 0 else "evl"
 
 
 @_checked
@@ -106,8 +111,13 @@ class StoreDescription:
 
     @property
     def taps(self) -> tuple[int, ...]:
-        """The tapped blocks, counted from 1, in ascending order."""
+        """The tapped blocks, counted from 1, in ascending order. A first 0 is the input of the first block."""
         return tapped_blocks(self.config.model.taps, self.spec.depth)
+
+    @property
+    def mapped(self) -> tuple[int, ...]:
+        """The tapped blocks of which there are neighbor maps: all but 0."""
+        return tuple(filter(None, self.taps))
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -237,7 +247,7 @@ class ShardRange:
 
 def stored_blocks(taps: Sequence[int], form: str) -> tuple[int, ...]:
     """Blocks whose token maps are stored in a form, in ascending order."""
-    return tuple(sorted({*taps, *(tap - 1 for tap in taps)} if form == "tokens" else set(taps)))
+    return tuple(sorted({*taps, *(tap - 1 for tap in taps if tap)} if form == "tokens" else set(taps)))
 
 
 def shard_ranges(description: StoreDescription) -> tuple[ShardRange, ...]:
@@ -292,7 +302,7 @@ def clip_tensors(
         if is_small:
             shape = (1, 1, width) if options.scale == "channel" else (t, num_tokens, 1)
             tensors[f"tokens.{block}.scale"] = ("float32", shape)
-    for block in taps if options.form == "maps" else ():
+    for block in filter(None, taps if options.form == "maps" else ()):
         tensors[f"maps.{block}"] = ("uint8" if is_small else options.dtype, (t, h, w, h, 2, w))
         if is_small:
             tensors[f"maps.{block}.scale"] = ("float32", (t, h, w, 1, 1, 1))

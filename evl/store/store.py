@@ -139,16 +139,20 @@ class StoredSplit:
         blocks: Sequence[int] | None = None,
         frames: Sequence[Sequence[int]] | None = None,
         out: StoredClips | None = None,
+        *,
+        needs_maps: bool = True,
     ) -> StoredClips:
         """Reads the clips (video, clip) of ``pairs``, in that order, into memory of their own. Thread-safe.
 
         Args:
             pairs: the clips.
-            blocks: the tapped blocks to read, in form ``tokens`` together with the blocks before them; None: all.
+            blocks: the blocks to read; None: all tapped ones.
             frames: for each clip the numbers of the frames to take, equally many (``drawn_frames``); None: all. With
                 neighbor maps they must be consecutive, and the first and last frame then have no neighbor outside.
             out: clips of an earlier call that are not needed any more. Their memory is used again if it fits, because
                 new memory takes longer than reading.
+            needs_maps: also read what the neighbor maps of the tapped blocks are made of: in form ``tokens`` the blocks
+                before them.
 
         Raises StoreError if a shard is missing, damaged or does not fit the description, KeyError if a clip or block is
         not stored, ValueError if the frames cannot be taken.
@@ -156,13 +160,18 @@ class StoredSplit:
         description = self._description
         if not pairs:
             raise ValueError("no clips were asked for")
-        if not set(taps := description.taps if blocks is None else tuple(blocks)) <= set(description.taps) or not taps:
-            raise KeyError(f"blocks {list(taps)}; the store has {list(description.taps)}")
-        has_maps = description.options.form == "maps"
+        blocks = description.taps if blocks is None else tuple(blocks)
+        if not blocks or not set(blocks) <= set(description.blocks):
+            raise KeyError(f"blocks {list(blocks)}; the store has {list(description.blocks)}")
+        mapped = set(blocks) & set(description.mapped) if needs_maps else set()
+        has_maps = description.options.form == "maps" and bool(mapped)
+        wanted = {f"tokens.{block}" for block in {*blocks, *(() if has_maps else (block - 1 for block in mapped))}}
+        wanted |= {f"maps.{block}" for block in mapped} if has_maps else set()
         count = description.num_frames(self.name)
         chosen = None if frames is None else _checked_frames(frames, len(pairs), count, has_maps)
         num_frames = count if chosen is None else chosen.shape[1]
-        tensors = clip_tensors(description.spec, taps, description.options, num_frames)
+        tensors = clip_tensors(description.spec, description.taps, description.options, num_frames)
+        tensors = {name: one for name, one in tensors.items() if name.removesuffix(".scale") in wanted}
         rows = [self._open(self._place(*pair), *pair) for pair in pairs]
         for shard, row in rows:
             shard.prefetch([shard.tensors[name][row] for name in tensors])
