@@ -109,7 +109,8 @@ def verify_store(
     device: str | None = None,
     progress: bool | Report = True,
 ) -> Verification:
-    """Computes ``sample`` clips of a finished store again, from the videos, and compares: ``.clips``, ``.different``.
+    """Reads all numbers of a finished store and compares them with their checksums: ``.damaged_shards``. Then computes
+    ``sample`` clips again, from the videos, and compares: ``.clips``, ``.different``.
 
     ``seed`` draws them; None: others each time. ``num_workers``: processes that read videos; None: one a core.
     Raises StoreError where there is no store, or its encoder has other weights now.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from evl.extraction.reading import ClipReader, collate
 from evl.extraction.work import Extraction
 from evl.runtime.distributed import pick_device
 from evl.runtime.progress import Progress, Report
+from evl.store.description import first_shards
 from evl.store.packing import Packed
 from evl.store.store import FeatureStore, StoredSplit
 from evl.video.transforms import preprocessing_of
@@ -55,11 +56,13 @@ class Checked:
 
 @dataclass(frozen=True)
 class Verification:
-    """The result of ``verify``: the clips that were computed again, which ``seed`` drew."""
+    """The result of ``verify``: the clips that were computed again, which ``seed`` drew, and ``damaged_shards``: the
+    path of each shard whose checksums are wrong -> what is wrong."""
 
     store: Path
     seed: int
     clips: tuple[Checked, ...]
+    damaged_shards: dict[str, str] = field(default_factory=dict)
 
     @property
     def different(self) -> tuple[Checked, ...]:
@@ -76,7 +79,7 @@ def verify(
     workers: int | None = None,
     progress: Report = lambda report: None,
 ) -> Verification:
-    """Computes ``sample`` clips of a finished store again and compares them with the stored ones.
+    """Compares every number of a finished store with its checksum, and ``sample`` clips with what they are now.
 
     ``seed`` decides which clips are drawn; None draws others each time. Raises StoreError if ``path`` is no finished
     store, or if the present weights or settings are not those that made it.
@@ -84,6 +87,7 @@ def verify(
     store = FeatureStore(path)
     seed = secrets.randbelow(2**32) if seed is None else seed
     work = _extraction_of(store, device)
+    damaged = _damaged_shards(store, progress)
     chosen = _drawn(store, sample, seed)
     results: list[Checked] = []
     for name, split in store.splits.items():
@@ -97,7 +101,18 @@ def verify(
         for (video, clip), read in zip(pairs, stream, strict=True):
             results.append(_compared(work, split, video, clip, read))
             progress(Progress("computing again", len(results), len(chosen), unit="clips"))
-    return Verification(Path(path), seed, tuple(results))
+    return Verification(Path(path), seed, tuple(results), damaged)
+
+
+def _damaged_shards(store: FeatureStore, progress: Report) -> dict[str, str]:
+    damaged, done, total = {}, 0, first_shards(store.description)[""]
+    for split in store.splits.values():
+        for path, problem in split.problems():
+            done += 1
+            progress(Progress("reading", done, total, unit="shards"))
+            if problem is not None:
+                damaged[str(path)] = problem
+    return damaged
 
 
 def _extraction_of(store: FeatureStore, device: str | None) -> Extraction:
@@ -140,7 +155,10 @@ def _compared(work: Extraction, split: StoredSplit, video: int, clip: int, read)
         return Checked(split.name, name, clip, problem=next(iter(read.damaged.values())))
     place = read.pairs.index((video, clip))
     made = work.features_of(read.pixels[place : place + 1])
-    stored = split.read([(video, clip)])
+    try:
+        stored = split.read([(video, clip)], verify=False)  # how much it differs says more than that it does
+    except StoreError as error:
+        return Checked(split.name, name, clip, problem=str(error))
     description = work.description
     worst = 0.0
     for there, here in zip((stored.tokens, stored.maps), made, strict=True):

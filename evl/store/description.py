@@ -20,7 +20,7 @@ from evl.runtime.files import strict_json
 from evl.types import BackboneSpec, Preprocessing, Sample, WeightsOrigin
 
 FEATURE_VERSION = 1  # rises when the same pixels would be stored as other numbers
-FORMAT_VERSION = 2  # rises when the layout of the files changes
+FORMAT_VERSION = 3  # rises when the layout of the files changes
 DESCRIPTION, PROJECTIONS = "store.json", "projections.safetensors"
 SPLITS = ("train", "val", "test")  # in the order of their shards
 MOST_ITEMS = 10**8  # clips per store, because its index is read into memory
