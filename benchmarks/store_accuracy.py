@@ -25,7 +25,7 @@ import torch
 from evl._version import __version__
 from evl.bench.measure import describe_machine
 from evl.data.loader import default_num_workers
-from evl.datasets.motions.motions import make_motions
+from evl.datasets.motions import make_motions
 from evl.demo.results import EVL
 from evl.demo.run import BATCH_SIZE, DEFAULT, config_of
 from evl.evaluation import mean_interval, wilson_interval

@@ -7,8 +7,6 @@ function that returns a complete ``RunConfig`` (``evl.recipes``).
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import itertools
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -28,8 +26,17 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
-from evl.decoders import OPTIONS, OWN_SETTINGS, find_decoder, foreign_setting, is_decoder
-from evl.errors import ConfigError, nearest
+from evl.decoders import (
+    NEVER_LEFT_OVER,
+    OPTIONS,
+    OWN_SETTINGS,
+    find_decoder,
+    foreign_setting,
+    impossible,
+    is_decoder,
+    starts_with,
+)
+from evl.errors import ConfigError, nearest, nearest_setting, shortened, validation_sentence
 from evl.runtime.files import expand_home, parse_yaml
 from evl.runtime.parallel import MOST_WORKERS
 
@@ -75,7 +82,8 @@ class ModelConfig:
     # one of evl.decoders.DECODERS, or my_module:MyDecoder; zero_shot: nothing to train, classes by their names
     decoder: DecoderName = "evl"
     # blocks that are read: "last 4", "all", or numbers counted from 1; evl has a layer for each, probes read the last
-    taps: Annotated[str, Field(pattern=r"^(all|last [1-9]\d{0,3})$")] | tuple[Positive, ...] = "last 4"
+    # side reads all blocks unless told otherwise; in a list for side, 0 is what enters block 1
+    taps: Annotated[str, Field(pattern=r"^(all|last [1-9]\d{0,3})$")] | tuple[NotNegative, ...] = "last 4"
     num_heads: Few | None = None
     qkv_width: Annotated[int, Field(gt=0, le=65_536)] | None = None
     mlp_ratio: Annotated[float, Field(gt=0, le=1000)] = 4.0
@@ -91,26 +99,35 @@ class ModelConfig:
     # training starts at the zero-shot logits, and learns what to add to them; needs a backbone with a text tower
     zero_shot_start: bool = False
     prompts: tuple[str, ...] = PROMPTS  # of zero-shot; {} stands for the class name
+    # of the side network (docs/side.md): the width d of its own token map; None: about 5/12 of the encoder's
+    side_width: Annotated[int, Field(gt=0, le=65_536)] | None = None
+    side_norm: Literal["batch", "layer", "rms", "clip", "channel", "scale"] | None = None  # None: batch
+    side_readout: Literal["mean", "query"] | None = None  # None: mean
+    causal: bool = False  # no frame reads frames after it, so frames can come one by one
     # of a decoder from outside: the arguments by name that it is made with, besides spec, num_frames and num_layers
     options: dict[str, JsonValue] = dataclasses.field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
     def _only_own_settings(cls, given: Any) -> Any:
-        """Refuses arguments that the decoder does not have, also those that equal the default."""
+        """Refuses arguments that the decoder does not have, also those that equal the default.
+
+        Settings that are not given get the decoder's own defaults (``starts_with``).
+        """
         if isinstance(given, ArgsKwargs):  # made by a call; from a dict, ``replace`` and ``from_yaml`` look at them
             names = [one.name for one in dataclasses.fields(cls)]
             said = {**dict(zip(names, given.args, strict=False)), **(given.kwargs or {})}
             problem = foreign_setting(said.get("decoder", cls.decoder), _chosen(cls, said))
             _require(problem is None, problem)
-        return given
+            given = said
+        decoder = given.get("decoder", cls.decoder) if isinstance(given, Mapping) else None
+        return {**starts_with(decoder), **given} if isinstance(decoder, str) else given
 
     def __post_init__(self):
-        if not isinstance(self.taps, str):
-            rising = all(a < b for a, b in itertools.pairwise(self.taps))
-            _require(rising and self.taps, "taps must be block numbers that rise, for example [3, 6, 9, 12]")
+        problem = impossible(self.decoder, self.taps, causal=self.causal, side_norm=self.side_norm)
+        _require(problem is None, problem)
         why_not = find_decoder(self.decoder).why_not
-        always = [name for name in (*why_not, "probe_blocks", "probe_positions", OPTIONS)
+        always = [name for name in (*why_not, *NEVER_LEFT_OVER, OPTIONS)
                   if getattr(self, name) != getattr(ModelConfig, name, {})]  # fmt: skip
         problem = foreign_setting(self.decoder, always)
         _require(problem is None, problem)
@@ -280,7 +297,7 @@ class RunConfig:
         try:
             return TypeAdapter(cls).validate_python(dict(settings))
         except ValidationError as error:
-            raise ConfigError(_sentence(error)) from None
+            raise ConfigError(validation_sentence(error.errors(), _sections())) from None
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
@@ -322,7 +339,9 @@ class RunConfig:
             try:
                 given.setdefault(section, {})[field.strip()] = parse_yaml(text)
             except ValueError:
-                raise ConfigError(f"{_short(setting)}: the value {_short(text)} is not readable; quote it?") from None
+                raise ConfigError(
+                    f"{shortened(setting)}: the value {shortened(text)} is not readable; quote it?"
+                ) from None
         return replace(self, **given)
 
 
@@ -330,7 +349,8 @@ def replace(config: RunConfig, **sections: Mapping[str, Any]) -> RunConfig:
     """A copy with fields changed: ``replace(config, training={"steps": 10})``. Checked like any other.
 
     Raises ConfigError for settings of the model that its decoder does not have. Where the decoder itself is given,
-    those that only stand there (a recipe's, say) go back to their defaults.
+    those that only stand there (a recipe's, say) go back to their defaults, and taps and dropout that are the old
+    decoder's defaults become the new one's.
     """
     changed, model = config.to_dict(), sections.get("model", {})
     for section, fields in sections.items():
@@ -341,7 +361,11 @@ def replace(config: RunConfig, **sections: Mapping[str, Any]) -> RunConfig:
     if isinstance(decoder, str) and is_decoder(decoder):
         own = find_decoder(decoder)
         kept = {*own.settings, *own.why_not, *chosen}
-        changed["model"] = {n: value for n, value in changed["model"].items() if n not in OWN_SETTINGS or n in kept}
+        usual = dataclasses.asdict(ModelConfig(config.model.decoder))
+        moved = {name for name in {*starts_with(config.model.decoder), *starts_with(decoder)} - {*model}
+                 if getattr(config.model, name) == usual[name]}  # fmt: skip
+        changed["model"] = {name: value for name, value in changed["model"].items()
+                            if (name not in OWN_SETTINGS or name in kept) and name not in moved}  # fmt: skip
     new = RunConfig.from_dict(changed)
     if problem := foreign_setting(new.model.decoder, chosen):
         raise ConfigError(f"model.{problem}")
@@ -355,42 +379,17 @@ def _chosen(part: ModelConfig | ClipConfig | type[ModelConfig], given: Mapping[s
     return chosen if len(given) < len(dataclasses.fields(part)) else []
 
 
-def _short(value: object) -> str:
-    return repr(value) if len(repr(value)) <= 200 else f"{value!r:.200}…"
-
-
 def _require(condition: bool, sentence: str) -> None:
     if not condition:
         raise ValueError(sentence)  # pydantic turns it into a ValidationError with the field's place
 
 
 def did_you_mean(name: str, *, exact: bool = False) -> str:
-    """The end of an error about a field without its section, or in a wrong one: the field ``name``, or else (not if
-    ``exact``) similar ones, with their sections. '' if there is none."""
-    places = [f"{section.name}.{field.name}" for section in dataclasses.fields(RunConfig)
-              for field in dataclasses.fields(globals()[section.type])]  # fmt: skip
-    fields = {place.partition(".")[2] for place in places}
-    near = [name] if exact or name in fields else difflib.get_close_matches(name, fields, n=3, cutoff=0.6)
-    meant = [place for place in places if place.partition(".")[2] in near]
-    return f"; did you mean {' or '.join(meant)}?" if meant else ""
+    """As ``evl.errors.nearest_setting``, for the sections of a config."""
+    return nearest_setting(name, _sections(), exact=exact)
 
 
-def _sentence(error: ValidationError) -> str:
-    sections = {field.name: field.type for field in dataclasses.fields(RunConfig)}
-    sentences: dict[str, str] = {}
-    for problem in error.errors():
-        place = [str(part) for part in problem["loc"]]
-        where = ".".join(place[:2])
-        if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            if len(place) > 1:
-                section = globals()[sections[place[0]]]
-                known = [field.name for field in dataclasses.fields(section)]
-            else:
-                known = list(sections)
-            sentences[where] = f"no setting {where!r}{did_you_mean(place[-1], exact=True) or nearest(place[-1], known)}"
-        else:
-            message = problem["msg"].removeprefix("Value error, ")
-            also = sentences.get(where)
-            value = f" (got {_short(problem['input'])})" if len(place) > 1 else ""
-            sentences[where] = f"{also}, or {message}" if also else f"{where}: {message}{value}"
-    return "; ".join(sentences.values())
+def _sections() -> dict[str, list[str]]:
+    """The names of the fields of each section."""
+    return {section.name: [field.name for field in dataclasses.fields(globals()[section.type])]
+            for section in dataclasses.fields(RunConfig)}  # fmt: skip

@@ -7,7 +7,7 @@ does not import them, so a config can be checked without building anything.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from evl.runtime.import_path import is_import_path
@@ -24,8 +24,10 @@ class DecoderEntry:
             None: there is no class, because nothing is trained.
         settings: the fields of ``ModelConfig`` that it has.
         reads_all_taps: whether it has a layer for each tapped block; if not, it reads only the deepest.
+        reads_start: whether it also reads the token map that enters its first tapped block.
         maps_if: the setting that makes it read neighbor maps; None if it never does.
         defaults: the meaning of settings that are None.
+        starts_with: settings that all decoders have, whose default is another with this decoder.
         why_not: settings that it cannot have, with the reason. They are refused in any config with this decoder.
     """
 
@@ -34,9 +36,16 @@ class DecoderEntry:
     path: str | None
     settings: tuple[str, ...] = ()
     reads_all_taps: bool = False
+    reads_start: bool = False
     maps_if: str | None = None
     defaults: Mapping[str, object] = field(default_factory=dict)
+    starts_with: Mapping[str, object] = field(default_factory=dict)
     why_not: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def may_read_0(self) -> bool:
+        """Whether its taps may have 0, which is what enters block 1."""
+        return self.reads_start or is_import_path(self.title)
 
 
 _ATTENTION = ("num_heads", "mlp_ratio", "mlp_dropout")
@@ -61,10 +70,54 @@ DECODERS = {
             "qkv_width": "the attentive probe is as wide as the tokens",
         },
     ),
+    "side": DecoderEntry(
+        "the side network",
+        "a side network",
+        "evl.models.side:SideDecoder",
+        ("mlp_ratio", "side_width", "side_norm", "side_readout", "causal"),
+        reads_all_taps=True,
+        reads_start=True,
+        defaults={"side_norm": "batch", "side_readout": "mean"},
+        starts_with={"taps": "all", "head_dropout": 0.0},
+    ),
     "zero_shot": DecoderEntry("zero-shot", "class names alone, untrained,", None),
 }
+START = "start and "  # in front of taps: also what enters the first tapped block
+LOOKS_AHEAD = ("clip", "channel")  # norms of the side network by which a frame depends on frames after it
+# settings that are refused with another decoder wherever they differ from their default
+NEVER_LEFT_OVER = ("probe_blocks", "probe_positions", "side_width", "side_norm", "side_readout", "causal")
 OPTIONS = "options"  # the only setting of decoders from outside
 OWN_SETTINGS = tuple(dict.fromkeys([name for one in DECODERS.values() for name in one.settings] + [OPTIONS]))
+
+
+def with_start(taps: str | Sequence[int]) -> str | tuple[int, ...]:
+    """Returns these taps together with the map that enters the first tapped block; a list that has 0 is not changed."""
+    if isinstance(taps, str):
+        return f"{START}{taps}"
+    return tuple(taps) if taps[0] == 0 else (taps[0] - 1, *taps)
+
+
+def starts_with(name: str | None) -> dict[str, object]:
+    """Returns the settings of all decoders whose default is another with this one; {} for one that is not known."""
+    return dict(find_decoder(name).starts_with) if name is not None and is_decoder(name) else {}
+
+
+def impossible(name: str, taps: str | Sequence[int], *, causal: bool, side_norm: str | None) -> str | None:
+    """Returns an error message for settings of a decoder that cannot be together; None if they can."""
+    entry = find_decoder(name)
+    if not isinstance(taps, str):
+        if not taps or list(taps) != sorted(set(taps)):
+            return "taps must be block numbers that rise, for example [3, 6, 9, 12]"
+        if taps[-1] == 0:
+            return "taps has no block, only 0, which is what enters block 1"
+        if taps[0] == 0 and not entry.may_read_0:
+            return f"taps has 0, which is what enters block 1; {entry.title} reads the output of blocks, from 1"
+    if causal and side_norm in LOOKS_AHEAD:
+        return (
+            f"causal needs a norm that reads no frame ahead; side_norm={side_norm} takes statistics of the whole clip: "
+            "take batch, layer, rms or scale"
+        )
+    return None
 
 
 def is_decoder(name: str) -> bool:

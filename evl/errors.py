@@ -7,7 +7,7 @@ them as its options (``evl.cli.common.as_options``).
 import difflib
 import os
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 
 _PACKAGE = os.path.dirname(__file__)
@@ -115,3 +115,39 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if near:
         return f"; did you mean {' or '.join(near)}?"
     return f"; there are {', '.join(known)}" if len(known) <= 30 else ""
+
+
+def nearest_setting(name: str, sections: Mapping[str, Sequence[str]], *, exact: bool = False) -> str:
+    """Returns the end of an error about a field without its section, or in a wrong one.
+
+    It names the field ``name``, or else (not if ``exact``) similar ones, with their sections; '' if there is none.
+    ``sections``: the names of the fields of each section.
+    """
+    places = [f"{section}.{field}" for section, fields in sections.items() for field in fields]
+    fields = {place.partition(".")[2] for place in places}
+    near = [name] if exact or name in fields else difflib.get_close_matches(name, fields, n=3, cutoff=0.6)
+    meant = [place for place in places if place.partition(".")[2] in near]
+    return f"; did you mean {' or '.join(meant)}?" if meant else ""
+
+
+def validation_sentence(problems: Iterable[Mapping], sections: Mapping[str, Sequence[str]]) -> str:
+    """Returns pydantic's problems with a config as one sentence; ``sections`` as for ``nearest_setting``."""
+    sentences: dict[str, str] = {}
+    for problem in problems:
+        place = [str(part) for part in problem["loc"]]
+        where = ".".join(place[:2])
+        if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            known = sections[place[0]] if len(place) > 1 else list(sections)
+            hint = nearest_setting(place[-1], sections, exact=True) or nearest(place[-1], known)
+            sentences[where] = f"no setting {where!r}{hint}"
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            also = sentences.get(where)
+            value = f" (got {shortened(problem['input'])})" if len(place) > 1 else ""
+            sentences[where] = f"{also}, or {message}" if also else f"{where}: {message}{value}"
+    return "; ".join(sentences.values())
+
+
+def shortened(value: object) -> str:
+    """Returns ``repr(value)``, cut after 200 characters."""
+    return repr(value) if len(repr(value)) <= 200 else f"{value!r:.200}…"

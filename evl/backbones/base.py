@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from evl.decoders import START
 from evl.errors import BackboneError
 from evl.runtime.precision import without_autocast, without_gradients
 from evl.types import BackboneSpec, EncoderFacts, LayerFeatures, Preprocessing, WeightsOrigin
@@ -19,15 +20,19 @@ Taps = int | str | Sequence[int]
 def tapped_blocks(taps: Taps, depth: int, name: str = "the backbone") -> tuple[int, ...]:
     """Returns the block numbers, counted from 1, for ``4`` or ``"last 4"``, ``"all"``, or a list of rising numbers.
 
-    Raises BackboneError if the backbone has no such blocks.
+    0 stands for what enters block 1. ``"start and last 4"`` has the block before the last 4, too, and ``"start and
+    all"`` has 0. Raises BackboneError if the backbone has no such blocks.
     """
+    if isinstance(taps, str) and taps.startswith(START):
+        blocks = tapped_blocks(taps.removeprefix(START), depth, name)
+        return (blocks[0] - 1, *blocks)
     if isinstance(taps, str):
         taps = depth if taps == "all" else int(taps.removeprefix("last "))
     if isinstance(taps, int):
         if not 1 <= taps <= depth:
             raise BackboneError(f"{name} has {depth} blocks, but the last {taps} were asked for; set model.taps")
         return tuple(range(depth - taps + 1, depth + 1))
-    if not taps or list(taps) != sorted(set(taps)) or taps[0] < 1 or taps[-1] > depth:
+    if not taps or list(taps) != sorted(set(taps)) or taps[0] < 0 or not 1 <= taps[-1] <= depth:
         wanted = f"{list(taps)!s:.100}"
         raise BackboneError(f"blocks {wanted} were asked for; {name} has blocks 1 to {depth}; give rising numbers")
     return tuple(taps)
@@ -42,7 +47,7 @@ class FrozenBackbone(nn.Module):
 
     Attributes (``evl.types.EncoderFacts`` has the same, and nothing else):
         spec, preprocessing: the sizes of the encoder, and how pixels become its input.
-        taps: the numbers of the tapped blocks, counted from 1, shallow to deep.
+        taps: the numbers of the tapped blocks, counted from 1, shallow to deep. A first 0 is what enters block 1.
         weights_hash: identifies the weights.
         origin: where the weights came from.
         frames_per_map: how many frames make one token map: 1, more only for video encoders.
@@ -64,9 +69,10 @@ class FrozenBackbone(nn.Module):
     def forward(self, clips: Tensor) -> list[LayerFeatures]:
         """Returns the features of the tapped blocks, shallow to deep, without gradients.
 
-        Each has tokens (B,T,L,D), query and key (B,T,L,N,K), in the dtype of the weights. Under ``torch.autocast`` the
-        encoder runs in autocast's dtype, on a copy of the weights that is made once. It processes ``frames_at_once``
-        frames at a time. Raises ValueError for clips of another shape or type.
+        Each has tokens (B,T,L,D), query and key (B,T,L,N,K), in the dtype of the weights. What enters block 1 has no
+        attention, so its query and key have no heads: (B,T,L,0,K). Under ``torch.autocast`` the encoder runs in
+        autocast's dtype, on a copy of the weights that is made once. It processes ``frames_at_once`` frames at a time.
+        Raises ValueError for clips of another shape or type.
         """
         return self._features(clips)
 
@@ -95,8 +101,17 @@ class FrozenBackbone(nn.Module):
             backbone = self.in_type(torch.get_autocast_dtype(device))
         else:
             backbone = self
+        reads_0 = self.taps[0] == 0
+        if reads_0 and before is None:
+            before = {}
         with without_gradients(), without_autocast(clips.device):
-            return backbone.tap_clips(clips, before)
+            features = backbone.tap_clips(clips, before)
+            if reads_0 and 0 not in before:
+                raise BackboneError(
+                    f"{self.spec.name} gives no input of block 1, which tap 0 stands for: its method tap or tap_clips "
+                    "must put it in before[0] (docs/adding-an-encoder.md), or model.taps must start at 1"
+                )
+            return [_without_attention(before[0], self.spec), *features] if reads_0 else features
 
     def tap_clips(self, clips: Tensor, before: dict[int, Tensor] | None = None) -> list[LayerFeatures]:
         """Clips (B,T,C,H,W) -> features with tokens (B,T',L,D), query and key (B,T',L,N,K), T' = T / frames_per_map.
@@ -134,9 +149,10 @@ class FrozenBackbone(nn.Module):
             for output, x in zip(outputs, part, strict=True):
                 output[start : start + size] = x
             del part, x
-        features = [LayerFeatures(*outputs[i : i + 3]) for i in range(0, 3 * len(self.taps), 3)]
+        num_blocks = (len(outputs) - len(inputs or ())) // 3
+        features = [LayerFeatures(*outputs[i : i + 3]) for i in range(0, 3 * num_blocks, 3)]
         if before is not None:
-            before |= zip(inputs, outputs[3 * len(self.taps) :], strict=True)
+            before |= zip(inputs, outputs[3 * num_blocks :], strict=True)
         return features
 
     def _fitting_frames(self, frames: Tensor) -> int:
@@ -179,8 +195,9 @@ class FrozenBackbone(nn.Module):
     def tap(self, frames: Tensor, before: dict[int, Tensor] | None = None) -> list[LayerFeatures]:
         """Frames (F,C,H,W) -> features with tokens (F,L,D), query and key (F,L,N,K).
 
-        If ``before`` is given, ``tap`` fills it with the input (F,L,D) of each tapped block that follows an untapped
-        one. Its keys are the numbers of the untapped blocks; 0 stands for the input of block 1.
+        There are none of tap 0. If ``before`` is given, ``tap`` fills it with the input (F,L,D) of each tapped block
+        that follows an untapped one. Its keys are the numbers of the untapped blocks; 0 stands for the input of block
+        1, which is also filled in if 0 is in ``taps``.
         """
         raise NotImplementedError(f"{type(self).__name__} needs a method tap(frames), or tap_clips(clips)")
 
@@ -219,6 +236,12 @@ def hash_weights(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _without_attention(tokens: Tensor, spec: BackboneSpec) -> LayerFeatures:
+    """Features of what enters block 1: tokens (B,T,L,D), and query and key without heads."""
+    nothing = tokens.new_empty(*tokens.shape[:3], 0, spec.head_width)
+    return LayerFeatures(tokens, nothing, nothing)
 
 
 def _forget_hash(backbone: FrozenBackbone, incompatible_keys) -> None:

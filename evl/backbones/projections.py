@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from evl.backbones.timm_vit import TimmBackbone
 from evl.errors import BackboneError, StoreError
 from evl.runtime.cpu import linear
+from evl.runtime.files import require_plain_file
 from evl.types import BackboneSpec
 
 _checked = dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -154,6 +155,7 @@ class Projections(nn.Module):
     def load(cls, path: str | Path, spec: BackboneSpec) -> Projections:
         """Reads a file that ``to_bytes`` wrote. Raises StoreError if it is damaged or does not fit ``spec``."""
         try:
+            require_plain_file(path)
             with safe_open(path, "pt") as file:
                 all_options = _ALL_OPTIONS.validate_json((file.metadata() or {}).get(_KEY, ""))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
@@ -186,7 +188,7 @@ def projections_of(backbone: TimmBackbone) -> Projections:
     tables = _rotations(backbone.vit)
     with torch.no_grad():
         parts = {}
-        for number in backbone.taps:
+        for number in filter(None, backbone.taps):  # what enters block 1 (tap 0) has no attention
             options, tensors = _parts_of_block(backbone.vit.blocks[number - 1], backbone.spec.name)
             table = tables(number - 1)
             if table is not None:

@@ -78,6 +78,8 @@ class TimmBackbone(FrozenBackbone):
         for module in vit.modules():
             if type(module) is nn.Linear:
                 module.__class__ = Linear  # the same layer, computed by a faster library
+        if self.taps[0] == 0:
+            vit.blocks[0].register_forward_pre_hook(_note_start)
         for number, block in enumerate(vit.blocks, 1):
             block.attn.fused_attn = True
             if number in self.taps:
@@ -107,10 +109,11 @@ class TimmBackbone(FrozenBackbone):
         return narrow
 
     def compile(self) -> None:
-        """Compiles the untapped blocks, and the MLPs of the tapped ones, when they first run."""
+        """Compiles the untapped blocks, and the MLPs of those with hooks, when they first run."""
         super().compile()
         for number, block in enumerate(self.vit.blocks[: self.taps[-1]], 1):
-            (block.mlp if number in self.taps else block).compile()
+            is_tapped = number in self.taps or number - 1 == self.taps[0] == 0
+            (block.mlp if is_tapped else block).compile()
 
     def tap(self, frames: Tensor, before: dict[int, Tensor] | None = None) -> list[LayerFeatures]:
         capture = _Capture(before)
@@ -124,7 +127,8 @@ class TimmBackbone(FrozenBackbone):
             finally:
                 capture.leave()
                 _capture.reset(token)
-        return [LayerFeatures(capture.tokens[block], *capture.queries_keys[block]) for block in self.taps]
+        blocks = [block for block in self.taps if block > 0]
+        return [LayerFeatures(capture.tokens[block], *capture.queries_keys[block]) for block in blocks]
 
     def _tap_exporting(self, frames: Tensor, capture: _Capture) -> None:
         """Runs the blocks up to the deepest tapped one by timm's function for that; a tracer knows no exceptions."""
@@ -145,6 +149,11 @@ def _type_of(rope: nn.Module) -> torch.dtype:
 
 class _AllTapped(Exception):
     """Raised after the deepest tapped block, to skip the rest of the model."""
+
+
+def _note_start(module: nn.Module, args) -> None:
+    if (capture := _current()) is not None and capture.inputs is not None:
+        capture.inputs[0] = args[0]
 
 
 def _enter(number: int, module: nn.Module, args) -> None:

@@ -84,13 +84,16 @@ def _print(result) -> None:
 
 
 def show_verified(result, as_json: bool) -> None:
-    """Exit code 1 where a clip is different."""
-    wrong = result.different
+    """Exit code 1 where a clip is different, or a shard is damaged."""
+    wrong, damaged = result.different, result.damaged_shards
     if as_json:
         clips = [{**asdict(one), "is_equal": one.is_equal} for one in result.clips]
         counts = {"num_clips": len(clips), "num_different": len(wrong)}
+        counts["damaged_shards"] = damaged
         print_json({"store": str(result.store), "seed": result.seed, **counts, "clips": clips})
     else:
+        for why in damaged.values():
+            say(why, label="damaged")
         for one in wrong:
             why = one.problem or f"differs by {one.difference:.3g} times what is allowed"
             say(why, label=f"{one.split}, clip {one.clip} of {one.path}")
@@ -101,5 +104,5 @@ def show_verified(result, as_json: bool) -> None:
             f" (sample --seed {result.seed})",
         )  # fmt: skip
         output.print(text, soft_wrap=True)
-    if wrong:
+    if wrong or damaged:
         raise typer.Exit(1)

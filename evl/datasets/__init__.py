@@ -1,1 +1,1 @@
-"""Data sets that evl makes itself."""
+"""The data set `motions`, which evl makes: videos of drawn objects that move as in Something-Something."""

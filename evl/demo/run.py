@@ -22,7 +22,7 @@ from evl.backbones.embedded import unknown_words_on_one_line
 from evl.config import RunConfig, replace
 from evl.data.loader import default_num_workers
 from evl.data.manifests.manifest import read_manifest
-from evl.datasets.motions.motions import make_motions
+from evl.datasets.motions import make_motions
 from evl.demo.compare import Contender, read_clips, result_of, save_run, train_contenders
 from evl.demo.folder import demo_folder
 from evl.demo.report import write_report

@@ -12,7 +12,7 @@ from evl.errors import ConfigError, StoreError
 from evl.evaluation.evaluate import labels_of
 from evl.inference.reading import device_of, judging_precision
 from evl.models.card import ModelCard
-from evl.models.registry import reads_query_key, taps_of
+from evl.models.registry import reads_maps, reads_query_key, taps_of
 from evl.saving import VideoClassifier, find_model, load, read_card
 from evl.store.compatibility import differences
 from evl.store.store import FeatureStore
@@ -33,7 +33,7 @@ def encoder_for(config: ModelConfig, store: FeatureStore) -> EncoderFacts:
             f"model.decoder={config.decoder} reads the encoder's queries and keys, which a store does not hold: read "
             "the videos instead"
         )
-    return encoder_of(store.description, taps_of(config))
+    return encoder_of(store.description, taps_of(config), needs_maps=reads_maps(config))
 
 
 def refuse_differences(store: FeatureStore, config: RunConfig) -> None:

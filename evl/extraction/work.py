@@ -13,10 +13,12 @@ from torch import Tensor
 from evl._version import __version__
 from evl.backbones import FrozenBackbone, create_backbone
 from evl.backbones.projections import projections_of
-from evl.config import RunConfig
+from evl.config import RunConfig, replace
 from evl.data.splits import find_splits
+from evl.decoders import find_decoder
 from evl.errors import BackboneError, ConfigError, SaveError, StoreError
 from evl.models.crossframe import neighbor_maps, packed_maps
+from evl.models.registry import taps_of
 from evl.runtime.files import expand_home, is_used, nearest_existing
 from evl.runtime.precision import autocast, resolve_precision
 from evl.store.description import (
@@ -79,6 +81,8 @@ class Extraction:
                     tokens = {tap: layer.tokens for tap, layer in zip(backbone.taps, features, strict=True)}
             maps = {}
             for tap, layer in zip(backbone.taps, features, strict=False):
+                if tap == 0:  # what enters block 1 has no attention
+                    continue
                 dtype = layer.tokens.dtype
                 whole = packed_maps(neighbor_maps(layer.query, layer.key, backbone.spec.grid, dtype), dtype)
                 maps[tap] = pack_maps(whole, options.dtype).to("cpu")
@@ -98,7 +102,12 @@ def plan_extraction(
     videos = find_splits(config)
     config = videos.config
     require_decoder(config.data.decoder)
-    backbone = create_backbone(config.backbone, config.model.taps).to(device)
+    reads_start = find_decoder(config.model.decoder).reads_start
+    # in form tokens, what enters the first tapped block is stored anyway
+    taps = taps_of(config.model) if reads_start and options.form == "maps" else config.model.taps
+    backbone = create_backbone(config.backbone, taps).to(device)
+    if taps != config.model.taps:
+        config = replace(config, model={"taps": backbone.taps})
     if backbone.frames_per_map > 1:
         raise BackboneError(
             f"{backbone.spec.name} makes one token map per {backbone.frames_per_map} frames, but a store needs one "

@@ -33,15 +33,17 @@ def explain(model: Classifier, clips: Tensor) -> Explanation:
     """Computes the attention of each decoder layer's query token for normalized ``clips`` (B,T,C,H,W).
 
     The attention is the mean over attention heads, and over query tokens if there are several. For an attentive probe
-    it is that of its last layer, the readout, so M = 1. The model runs in evaluation mode, without dropout. The result
-    is on the clips' device, in float32, or in double for double clips. Raises ConfigError for models without
-    cross-attention to all tokens.
+    and for a side network with a query it is that of the readout, so M = 1. A side network's query reads no prefix
+    tokens, but a map of its own, into which its layers have mixed other patches of the frame and of its neighbors. The
+    model runs in evaluation mode, without dropout. The result is on the clips' device, in float32, or in double for
+    double clips. Raises ConfigError for models without cross-attention to all tokens, or to all patches, of all frames.
     """
     readers = [module for module in model.decoder.modules() if isinstance(module, CrossAttention)]
     if not readers:
         raise ConfigError(
             f"{type(model.decoder).__name__} has no module evl.models.attention.CrossAttention, so it has no attention "
-            "to show; explain works with model.decoder=evl or attentive, and with decoders that have such a module"
+            "to show; explain works with model.decoder=evl or attentive, with side if model.side_readout=query, and "
+            "with decoders that have such a module"
         )
     shares: list[Tensor] = []  # (B,T·L) per layer
 
@@ -59,11 +61,13 @@ def explain(model: Classifier, clips: Tensor) -> Explanation:
         for hook in hooks:
             hook.remove()
     spec, num_maps = model.encoder.spec, clips.shape[1] // model.encoder.frames_per_map
-    if not shares or any(one.shape[-1] != num_maps * spec.num_tokens for one in shares):
+    num_patches = spec.grid[0] * spec.grid[1]
+    counts = [one.shape[-1] / num_maps for one in shares]  # tokens of a frame
+    if not shares or len(set(counts)) > 1 or counts[0] not in (spec.num_tokens, num_patches):
         raise ConfigError(
             f"the CrossAttention of {type(model.decoder).__name__} does not read all tokens of all frames, so its "
             "attention cannot be shown as a picture"
         )
-    tokens = torch.stack(shares).unflatten(-1, (-1, spec.num_tokens))  # (M,B,T,L)
-    prefix, patches = tokens.split([spec.num_prefix_tokens, spec.grid[0] * spec.grid[1]], -1)
+    tokens = torch.stack(shares).unflatten(-1, (num_maps, -1))  # (M,B,T,L), or (M,B,T,P)
+    prefix, patches = tokens.split([tokens.shape[-1] - num_patches, num_patches], -1)
     return Explanation(logits, patches.unflatten(-1, spec.grid), prefix.sum((-2, -1)))

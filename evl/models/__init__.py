@@ -3,6 +3,7 @@
 from evl.models.classifier import Classifier, ClassifierHead
 from evl.models.decoder import EVLDecoder
 from evl.models.probes import AttentiveProbe, MeanPool
+from evl.models.side import SideDecoder
 from evl.models.zero_shot import ZeroShot
 
-__all__ = ["AttentiveProbe", "Classifier", "ClassifierHead", "EVLDecoder", "MeanPool", "ZeroShot"]
+__all__ = ["AttentiveProbe", "Classifier", "ClassifierHead", "EVLDecoder", "MeanPool", "SideDecoder", "ZeroShot"]

@@ -81,18 +81,26 @@ class CrossAttention(nn.Module):
         q = self._heads(self.q_proj(query))  # (B,Q,N,K)
         if query.shape[1] >= self.projects_tokens_from:
             return self.out_proj(self._project_tokens(q, tokens, norm).flatten(-2))
-        v_weight = self.v_proj.weight.unflatten(0, (self.num_heads, -1))
         reading = self._reading(q, norm)  # (B,Q,N,D)
         pooled = pool_tokens(tokens, reading.flatten(1, 2), norm.eps)  # (B,Q·N,D)
-        pooled = _centered(pooled.view(reading.shape)) * norm.weight + norm.bias
-        gathered = torch.einsum("bqnd,nkd->bqnk", pooled.to(q.dtype), v_weight) + self._heads(self.v_proj.bias)
+        return self.gathered(pooled.view(reading.shape), norm, q.dtype)
+
+    def reading(self, query: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """Returns û of the module's docstring for query tokens (B,Q,D), with the 1/√K scale: (B,Q,N,D)."""
+        return self._reading(self._heads(self.q_proj(query)), norm)
+
+    def gathered(self, pooled: Tensor, norm: nn.LayerNorm, dtype: torch.dtype) -> Tensor:
+        """Returns the attention output for m of the module's docstring, ``pooled`` (B,Q,N,D)."""
+        v_weight = self.v_proj.weight.unflatten(0, (self.num_heads, -1))
+        pooled = _centered(pooled) * norm.weight + norm.bias
+        gathered = torch.einsum("bqnd,nkd->bqnk", pooled.to(dtype), v_weight) + self._heads(self.v_proj.bias)
         # softmax drops the constant of the key's bias, so its gradient is zero; DDP needs one, and this term gives it
         return self.out_proj(gathered.flatten(-2)) + 0 * self.k_proj.bias.sum()
 
     @torch.no_grad()
     def weights(self, query: Tensor, tokens: Tensor, norm: nn.LayerNorm) -> Tensor:
         """Returns the weights of the tokens in ``forward``: (B,Q,N,S), with sum 1 over S, in float32 at least."""
-        reading = self._reading(self._heads(self.q_proj(query)), norm)  # (B,Q,N,D)
+        reading = self.reading(query, norm)
         _, attention = _attend(tokens, reading.flatten(1, 2), *token_statistics(tokens, norm.eps))
         return attention.unflatten(1, reading.shape[1:3])
 

@@ -89,12 +89,15 @@ def _fill_maps(maps: list[Tensor], rows: slice, query: Tensor, key: Tensor, grid
 def share_maps(
     features: Sequence[LayerFeatures | MappedFeatures], places: Collection[int], grid: Grid
 ) -> list[LayerFeatures | MappedFeatures]:
-    """Returns the features with neighbor maps in place of query and key at ``places``, so that readers share them."""
+    """Returns the features with neighbor maps in place of query and key at ``places``, so that readers share them.
+
+    Features without attention heads (what enters block 1) stay as they are.
+    """
     shared = list(features)
     with without_autocast(features[0].tokens.device):
         for place in sorted(places):
             one = shared[place]
-            if not isinstance(one, MappedFeatures):
+            if not isinstance(one, MappedFeatures) and one.query.shape[-2]:
                 shared[place] = MappedFeatures(one.tokens, neighbor_maps(one.query, one.key, grid, one.tokens.dtype))
     return shared
 

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from evl.config import ModelConfig
-from evl.decoders import find_decoder
+from evl.decoders import find_decoder, with_start
 from evl.errors import ConfigError
 from evl.models.attention import attention_sizes
+from evl.models.side import side_sizes
 from evl.runtime.import_path import import_class, is_import_path
 from evl.types import BackboneSpec
 
@@ -31,8 +32,11 @@ def build_decoder(config: ModelConfig, spec: BackboneSpec, num_layers: int, num_
 
 def taps_of(config: ModelConfig) -> int | str | Sequence[int]:
     """Returns the blocks that the decoder reads, as ``create_backbone`` takes them: all of ``config.taps``, or the
-    deepest."""
-    if find_decoder(config.decoder).reads_all_taps:
+    deepest. A decoder that also reads a start gets the map that enters the first of them, or 0 if it is in a list."""
+    entry, taps = find_decoder(config.decoder), config.taps
+    if entry.reads_start:
+        return with_start(taps)
+    if entry.reads_all_taps:
         return config.taps
     return 1 if isinstance(config.taps, str) else config.taps[-1:]
 
@@ -67,6 +71,8 @@ def architecture_of(config: ModelConfig, spec: BackboneSpec) -> dict[str, object
     architecture = {"decoder": config.decoder} | {name: setting_of(config, name) for name in settings}
     if "num_heads" in architecture:
         architecture["qkv_width"], architecture["num_heads"] = attention_sizes(config, spec)
+    if "side_width" in architecture:
+        architecture["side_width"] = side_sizes(config, spec)[0]
     return architecture
 
 

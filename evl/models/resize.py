@@ -42,9 +42,19 @@ def _weights(places: Tensor, size: int, like: Tensor) -> Tensor:
     return (1 - distance).clamp_min(0).to(like)
 
 
+def resized_space(table: Tensor, old: Grid, new: Grid) -> Tensor:
+    """Returns a table (h·w,D) of places in the picture for another grid; patch i of n is at (i + ½) / n."""
+    rows, columns = (
+        _weights((torch.arange(to, dtype=torch.float64) + 0.5) * (of / to) - 0.5, of, table)
+        for of, to in zip(old, new, strict=True)
+    )  # (h',h), (w',w)
+    return torch.einsum("ai,bj,ijd->abd", rows, columns, table.unflatten(0, old)).flatten(0, 1)
+
+
 _SIZED = (  # the parameters whose size depends on frames or grid; all others must fit unchanged
     (r"layers\.\d+\.temporal\.position", "time"),
     (r"layers\.\d+\.temporal\.cross_frame\.(before|after)", "offsets"),
+    (r"position", "space"),  # of the side network
 )
 
 
@@ -62,4 +72,6 @@ def resized_state(state: Mapping[str, Tensor], own: Mapping[str, Tensor], old: G
             resized[name] = resized_time(value, len(own[name]))
         elif kind == "offsets" and old != new and len(value) == (2 * old[0] - 1) * (2 * old[1] - 1):
             resized[name] = resized_offsets(value, old, new)
+        elif kind == "space" and old != new and len(value) == old[0] * old[1]:
+            resized[name] = resized_space(value, tuple(old), tuple(new))
     return resized

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from evl.models.crossframe import add_moved, neighbor_maps, table_gradients, with_moved
+from evl.models.time_conv import AROUND, convolved, kernel_gradient
 from evl.runtime.precision import without_autocast
 from evl.types import LayerFeatures, MappedFeatures
 
@@ -140,7 +141,7 @@ class _AddTemporal(torch.autograd.Function):
                 grads["position"] = None if position is None else per_frame.to(position.dtype)
                 grads["bias"] = None if bias is None else per_frame.sum(0).to(bias.dtype)
             if weight is not None:
-                grads["weight"] = _kernel_gradient(grad, tokens).to(weight.dtype)
+                grads["weight"] = kernel_gradient(grad, tokens, AROUND).to(weight.dtype)
             if before is not None:
                 sums = table_gradients(grad, maps, ctx.grid)
                 grads["before"], grads["after"] = (one.to(before.dtype) for one in sums)
@@ -160,28 +161,8 @@ def _constants(tokens: Tensor, bias: Tensor | None, position: Tensor | None) -> 
 
 
 def _convolved(tokens: Tensor, weight: Tensor | None, constants: Tensor | None) -> Tensor:
-    """Returns tokens + conv(tokens) + constants, a new map (B,T,L,D), computed as scaled additions."""
+    """Returns tokens + conv(tokens) + constants, a new map (B,T,L,D)."""
     if weight is None:
         return tokens.clone() if constants is None else tokens + constants
-    # (D) each, for the frame before, this frame, the frame after; contiguous, or every read would be a gather
-    first, _, last = weight[:, 0].T.contiguous().to(tokens.dtype)
-    scale = (1 + weight[:, 0, 1]).to(tokens.dtype)
-    a = tokens * scale if constants is None else torch.addcmul(constants, tokens, scale)
-    a[:, 1:].addcmul_(tokens[:, :-1], first)
-    a[:, :-1].addcmul_(tokens[:, 1:], last)
-    return a
-
-
-def _kernel_gradient(grad: Tensor, tokens: Tensor) -> Tensor:
-    """Returns Σ grad(t)·tokens(t+k−1) over clips, frames and token positions, for k = 0, 1, 2: (D,1,3)."""
-    wide = torch.promote_types(grad.dtype, torch.float32)
-    total = 0
-    for g, x in zip(*(_cached_clips(one) for one in (grad, tokens)), strict=True):
-        pairs = [(g[:, 1:], x[:, :-1]), (g, x), (g[:, :-1], x[:, 1:])]
-        total = total + torch.stack([(one * two).sum((0, 1, 2), dtype=wide) for one, two in pairs], -1)
-    return total[:, None]
-
-
-def _cached_clips(tokens: Tensor) -> tuple[Tensor, ...]:
-    """Splits into single clips on the CPU: they stay in the cache, so several uses read memory only once."""
-    return tokens.split(1) if tokens.device.type == "cpu" else (tokens,)
+    first, here, last = weight[:, 0].T  # (D) each, for the frame before, this frame, the frame after
+    return convolved(tokens, torch.stack([first, 1 + here, last]), AROUND, constants)

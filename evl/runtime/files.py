@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,6 +74,12 @@ def write_atomically(
                 temporary.unlink()
         if lock is not None:
             os.close(lock)
+
+
+def require_plain_file(path: str | Path) -> None:
+    """Raises OSError if the path exists and is no plain file. Opening a pipe or a device could wait for ever."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "not a plain file")
 
 
 def remove_abandoned(folder: str | Path) -> None:

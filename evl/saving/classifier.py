@@ -31,9 +31,7 @@ from evl.saving.folder import (
     CARD,
     MADE,
     embedding_width,
-    fetch,
     find_model,
-    is_hub_id,
     open_backbone,
     read_card,
     read_tensors,
@@ -187,13 +185,8 @@ class VideoClassifier(
 
         Not the mixin's own, which asks for a ``config.json`` that these models do not have, and so fails offline.
         """
-        path = expand_home(pretrained_model_name_or_path)
-        if not Path(path).exists() and is_hub_id(path):
-            path = fetch(
-                str(path), revision, force_download=force_download, local_files_only=local_files_only, token=token,
-                cache_dir=cache_dir,
-            )  # fmt: skip
-        return load(path, **options)
+        hub = dict(force_download=force_download, local_files_only=local_files_only, token=token, cache_dir=cache_dir)
+        return load(find_model(pretrained_model_name_or_path, revision, **hub), **options)
 
     def generate_model_card(self, *args, **kwargs) -> Readme:
         """The ``README.md``: classes, protocol, scores, data, and the backbone with its licence."""

@@ -30,10 +30,13 @@ WEIGHTS, CARD = "model.safetensors", "model.json"
 MADE = "<!-- made by evl from model.json, and again when the model is saved; without this line it stays -->"
 
 
-def find_model(path: str | Path, revision: str | None = None) -> Path:
-    """The folder of a model: ``path`` itself, or where the hub's ``owner/name`` lies in the cache."""
+def find_model(path: str | Path, revision: str | None = None, **hub) -> Path:
+    """The folder of a model: ``path`` itself, or where the hub's ``owner/name`` lies in the cache.
+
+    ``hub``: options of huggingface_hub's ``snapshot_download``.
+    """
     path = expand_home(path)
-    return fetch(str(path), revision) if not os.path.exists(path) and is_hub_id(path) else Path(path)
+    return fetch(str(path), revision, **hub) if not os.path.exists(path) and is_hub_id(path) else Path(path)
 
 
 def read_card(folder: str | Path) -> ModelCard:

@@ -259,7 +259,7 @@ def start_from(model: Classifier, path: str | Path) -> None:
 
 def _form(config: ModelConfig, spec: BackboneSpec) -> dict[str, object]:
     """What a model and its start must have alike."""
-    taps = tapped_blocks(config.taps, spec.depth)
+    taps = tapped_blocks(taps_of(config), spec.depth)
     return architecture_of(config, spec) | {"taps": taps, "zero_shot_start": config.zero_shot_start}
 
 

@@ -11,7 +11,7 @@ from evl.backbones import create_backbone
 from evl.backbones.base import tapped_blocks
 from evl.config import BackboneConfig, ModelConfig, RunConfig
 from evl.errors import BackboneError
-from evl.models.registry import taps_of
+from evl.models.registry import reads_maps, taps_of
 from evl.store.description import StoreDescription
 
 
@@ -72,10 +72,11 @@ def _tap_difference(description: StoreDescription, model: ModelConfig) -> list[s
         taps = tapped_blocks(taps_of(model), description.spec.depth, description.spec.name)
     except BackboneError as error:
         return [str(error)]
-    missing = [tap for tap in taps if tap not in description.taps]
+    there = description.taps if reads_maps(model) else description.blocks
+    missing = [tap for tap in taps if tap not in there]
     if not missing:
         return []
-    stored = ", ".join(map(str, description.taps))
+    stored = ", ".join(map(str, there))
     verb = "is" if len(missing) == 1 else "are"
     return [f"the run reads block {', '.join(map(str, missing))}, which {verb} not in the store (it has {stored})"]
 

@@ -20,7 +20,7 @@ from evl.runtime.files import strict_json
 from evl.types import BackboneSpec, Preprocessing, Sample, WeightsOrigin
 
 FEATURE_VERSION = 1  # rises when the same pixels would be stored as other numbers
-FORMAT_VERSION = 2  # rises when the layout of the files changes
+FORMAT_VERSION = 3  # rises when the layout of the files changes
 DESCRIPTION, PROJECTIONS = "store.json", "projections.safetensors"
 SPLITS = ("train", "val", "test")  # in the order of their shards
 MOST_ITEMS = 10**8  # clips per store, because its index is read into memory
@@ -63,10 +63,15 @@ def _only_decisive(config: RunConfig) -> RunConfig:
     """``config`` with the default value of each setting that a store does not decide."""
     return dataclasses.replace(
         config,
-        model=ModelConfig(taps=config.model.taps),
+        model=ModelConfig(decoder=_decoder_of(config.model.taps), taps=config.model.taps),
         training=TrainingConfig(seed=config.training.seed),
         data=dataclasses.replace(config.data, num_workers=None),
     )
+
+
+def _decoder_of(taps: str | Sequence[int]) -> str:
+    """A decoder that can read all of these taps: EVL's, but only the side network reads what enters block 1 (0)."""
+    return "side" if not isinstance(taps, str) and taps[0] == 0 else "evl"
 
 
 @_checked
@@ -92,8 +97,13 @@ class StoreDescription:
 
     @property
     def taps(self) -> tuple[int, ...]:
-        """The tapped blocks, counted from 1, in ascending order."""
+        """The tapped blocks, counted from 1, in ascending order. A first 0 is the input of the first block."""
         return tapped_blocks(self.config.model.taps, self.spec.depth)
+
+    @property
+    def mapped(self) -> tuple[int, ...]:
+        """The tapped blocks of which there are neighbor maps: all but 0."""
+        return tuple(filter(None, self.taps))
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -223,7 +233,7 @@ class ShardRange:
 
 def stored_blocks(taps: Sequence[int], form: str) -> tuple[int, ...]:
     """Blocks whose token maps are stored in a form, in ascending order."""
-    return tuple(sorted({*taps, *(tap - 1 for tap in taps)} if form == "tokens" else set(taps)))
+    return tuple(sorted({*taps, *(tap - 1 for tap in taps if tap)} if form == "tokens" else set(taps)))
 
 
 def shard_ranges(description: StoreDescription) -> tuple[ShardRange, ...]:
@@ -278,7 +288,7 @@ def clip_tensors(
         if is_small:
             shape = (1, 1, width) if options.scale == "channel" else (t, num_tokens, 1)
             tensors[f"tokens.{block}.scale"] = ("float32", shape)
-    for block in taps if options.form == "maps" else ():
+    for block in filter(None, taps if options.form == "maps" else ()):
         tensors[f"maps.{block}"] = ("uint8" if is_small else options.dtype, (t, h, w, h, 2, w))
         if is_small:
             tensors[f"maps.{block}.scale"] = ("float32", (t, h, w, 1, 1, 1))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evl.errors import StoreError
-from evl.runtime.files import write_atomically
+from evl.runtime.files import require_plain_file, write_atomically
 from evl.store.description import SPLITS, ShardRange, StoreDescription, first_shards, items_per_shard, shard_ranges
 from evl.store.shards import missing_shards, open_shard, read_description
 from evl.types import Sample
@@ -87,14 +87,20 @@ def _rows(folder: str | Path, description: StoreDescription, covers: ShardRange)
     place = 0
     for item in open_shard(folder, description, covers).items:
         row = dict.fromkeys(COLUMNS) | item
-        for name in ("path", "group"):  # Parquet holds text only
-            row[name] = row[name] and row[name].encode("utf-8", "backslashreplace").decode()
+        row.pop("checksums", None)
+        for name in ("path", "group"):
+            row[name] = row[name] and as_text(row[name])
         if item.get("reason") is None:
             row |= {"shard": covers.number, "row": place}
             place += 1
         else:
             row["clip"] = None
         yield row
+
+
+def as_text(name: str) -> str:
+    """A name with bytes that are no text, as Parquet, which holds text only, has it."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,7 @@ def read_index(path: Path, description: StoreDescription) -> dict[str, SplitRows
 
     most = sum(count * description.clips_per_video(split) for split, count in description.splits.items())
     try:
+        require_plain_file(path)
         with parquet.ParquetFile(path, page_checksum_verification=True) as file:
             columns = {field.name: field.type for field in file.schema_arrow}
             known = [{field.name: field.type for field in schema(has_groups)} for has_groups in (False, True)]

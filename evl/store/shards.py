@@ -7,13 +7,16 @@ import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import safetensors
 from torch import Tensor
 
 from evl.errors import StoreError
+from evl.runtime.files import require_plain_file
+from evl.store.checksums import checksum, is_finite
 from evl.store.description import DESCRIPTION, ShardRange, StoreDescription, clip_tensors, first_shards, shard_range
 from evl.store.packing import TYPES
 
@@ -34,6 +37,7 @@ def read_description(folder: str | Path) -> StoreDescription:
     """The description of a store, finished or not. Raises StoreError if there is none, or it cannot be read."""
     path = Path(folder) / DESCRIPTION
     try:
+        require_plain_file(path)
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
         raise StoreError(f"{folder}: no store of features here (no {DESCRIPTION}); evl extract makes one") from None
@@ -69,6 +73,7 @@ class Shard:
         tensors: name -> memory-mapped tensor with ``num_rows`` clips. Never write to it.
         items: all clips of the shard, as its metadata lists them.
         pairs: (video, clip) of each row.
+        verified: for each row and tensor, in the order of their names, whether ``verify`` found it right.
     """
 
     def __init__(self, path: Path, tensors: dict[str, Tensor], items: list[dict]):
@@ -77,17 +82,36 @@ class Shard:
         # the tensors fill the file up to its end; safetensors refuses any other file
         self._end = max((t.data_ptr() + t.nbytes for t in tensors.values() if t.nbytes), default=0)
         self._bytes = path.stat().st_size
+        self._names = sorted(tensors)
+        self._good_items = [item for item in items if item.get("reason") is None]
+        self.verified = np.zeros((self.num_rows, len(tensors)), bool)
 
     @property
     def num_rows(self) -> int:
         return len(self.pairs)
+
+    def verify(self, row: int, names: Iterable[str]) -> None:
+        """Compares tensors of a clip with their checksums, each only once. Raises StoreError, which names the clip."""
+        for name in names:
+            place = self._names.index(name)
+            if self.verified[row, place]:
+                continue
+            values, item = self.tensors[name][row], self._good_items[row]
+            what = f"{self.path}: {name} of clip {item['clip']} of {item['path']}"
+            if not is_finite(values):
+                raise StoreError(f"{what} has numbers that are not finite; delete the shard, and evl extract makes it "
+                                 "again")  # fmt: skip
+            if checksum(values) != item["checksums"][place]:
+                raise StoreError(f"{what} is damaged: its bytes are not those of its checksum; delete the shard, and "
+                                 "evl extract makes it again")  # fmt: skip
+            self.verified[row, place] = True
 
     def prefetch(self, parts: Sequence[Tensor]) -> None:
         """Asks the system to read parts of the tensors from disk together. Page by page takes three times as long."""
         if not hasattr(os, "posix_fadvise"):
             return
         try:
-            file = os.open(self.path, os.O_RDONLY)
+            file = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
         except OSError:  # the file was removed since; the mapping still works
             return
         try:
@@ -102,6 +126,7 @@ def open_shard(folder: str | Path, description: StoreDescription, covers: ShardR
     """Maps a shard. Raises StoreError if it is missing, damaged, or does not fit the description."""
     path = shard_path(folder, covers.number)
     try:
+        require_plain_file(path)
         with safetensors.safe_open(path, "pt") as file:
             items = _items((file.metadata() or {}).get(ITEMS), description, covers, path)
             rows = sum(item.get("reason") is None for item in items)
@@ -120,6 +145,9 @@ def open_shard(folder: str | Path, description: StoreDescription, covers: ShardR
                     raise StoreError(f"{path}: {name} is {actual}, but should be {_NAMES[dtype]} {(rows, *shape)}")
                 tensors[name] = file.get_tensor(name)
                 assert tensors[name].dtype == TYPES[dtype]
+            listed = [item.get("checksums") for item in items if item.get("reason") is None]
+            if not all(_are_checksums(one, len(names)) for one in listed):
+                raise StoreError(f"{path}: its metadata lists other checksums than its clips have")
             return Shard(path, tensors, items)
     except StoreError:
         raise
@@ -158,8 +186,13 @@ def _is_item(item: dict, split: str, frames: int) -> bool:
         and isinstance(item.get("group", ""), str)
         and type(item["video"]) is type(item["clip"]) is int
         and all(time is None or (type(time) in (int, float) and 0 <= time < float("inf")) for time in times)
-        and (isinstance(reason, str) if reason is not None else type(valid) is int and 0 <= valid <= frames)
+        and (isinstance(reason, str) if reason is not None else type(valid) is int and 1 <= valid <= frames)
     )
+
+
+def _are_checksums(numbers: object, count: int) -> bool:
+    is_list = isinstance(numbers, list) and len(numbers) == count
+    return is_list and all(type(one) is int and 0 <= one < 1 << 32 for one in numbers)
 
 
 class Shards:
@@ -168,6 +201,7 @@ class Shards:
     def __init__(self, folder: Path, description: StoreDescription, most: int = MOST_OPEN):
         self.folder, self.description, self.most = folder, description, most
         self._open: OrderedDict[int, Shard] = OrderedDict()
+        self._verified: dict[int, np.ndarray] = {}  # also of shards that were closed since
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict:
@@ -183,6 +217,7 @@ class Shards:
                 return self._open[number]
         shard = open_shard(self.folder, self.description, shard_range(self.description, number))
         with self._lock:
+            shard.verified = self._verified.setdefault(number, shard.verified)
             self._open[number] = shard
             while len(self._open) > self.most:
                 self._open.popitem(last=False)

@@ -6,7 +6,7 @@ does not fit the description raises StoreError.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,10 +17,11 @@ from torch import Tensor
 
 from evl.errors import StoreError
 from evl.runtime.files import expand_home
-from evl.store.description import StoreDescription, clip_tensors, first_shards, items_per_shard
+from evl.store.agreement import refuse_contradiction
+from evl.store.description import StoreDescription, clip_tensors, first_shards, items_per_shard, shard_range
 from evl.store.index import INDEX, SplitRows, read_index
 from evl.store.packing import TYPES, Packed
-from evl.store.shards import Shard, Shards, num_shards, read_description
+from evl.store.shards import Shard, Shards, num_shards, read_description, shard_path
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,39 @@ class StoredSplit:
         self.name, self.samples, self.labels, self.damaged = name, rows.samples, rows.labels, rows.damaged
         self._rows, self._description, self._shards = rows, description, shards
         self._first_shard = first_shards(description)[name]
+        self._compared: set[int] = set()  # shards that the index agrees with
+        for number in self._only_damaged():  # no clip of these is ever read
+            self._shard(number)
+
+    def _only_damaged(self) -> list[int]:
+        """The numbers of the shards of which every clip is of a damaged video, by the index."""
+        clips, step = self._description.clips_per_video(self.name), items_per_shard(self._description, self.name)
+        good = np.flatnonzero(self._rows.num_clips)
+        changes = np.zeros(-(-len(self) * clips // step) + 1, np.int64)
+        np.add.at(changes, good * clips // step, 1)
+        np.add.at(changes, ((good + 1) * clips - 1) // step + 1, -1)
+        return [self._first_shard + int(place) for place in np.flatnonzero(changes[:-1].cumsum() == 0)]
+
+    def _shard(self, number: int) -> Shard:
+        """A shard, with which the index agrees. Raises StoreError."""
+        shard = self._shards.get(number)
+        if number not in self._compared:
+            refuse_contradiction(shard, shard_range(self._description, number), self._rows, self._shards)
+            self._compared.add(number)
+        return shard
+
+    def problems(self) -> Iterator[tuple[Path, str | None]]:
+        """Reads every number of every shard of the split, and yields (shard, what is wrong with it or None)."""
+        numbers = self._first_shard + np.arange(-(-len(self) * self._description.clips_per_video(self.name)
+                                                  // items_per_shard(self._description, self.name)))  # fmt: skip
+        for number in map(int, numbers):
+            try:
+                shard = self._shard(number)
+                for row in range(shard.num_rows):
+                    shard.verify(row, shard.tensors)
+                yield shard.path, None
+            except StoreError as error:
+                yield shard_path(self._shards.folder, number), str(error)
 
     def __len__(self) -> int:
         """Number of videos."""
@@ -139,16 +173,22 @@ class StoredSplit:
         blocks: Sequence[int] | None = None,
         frames: Sequence[Sequence[int]] | None = None,
         out: StoredClips | None = None,
+        *,
+        needs_maps: bool = True,
+        verify: bool = True,
     ) -> StoredClips:
         """Reads the clips (video, clip) of ``pairs``, in that order, into memory of their own. Thread-safe.
 
         Args:
             pairs: the clips.
-            blocks: the tapped blocks to read, in form ``tokens`` together with the blocks before them; None: all.
+            blocks: the blocks to read; None: all tapped ones.
             frames: for each clip the numbers of the frames to take, equally many (``drawn_frames``); None: all. With
                 neighbor maps they must be consecutive, and the first and last frame then have no neighbor outside.
             out: clips of an earlier call that are not needed any more. Their memory is used again if it fits, because
                 new memory takes longer than reading.
+            needs_maps: also read what the neighbor maps of the tapped blocks are made of: in form ``tokens`` the blocks
+                before them.
+            verify: whether the checksums of clips are compared when they are first read.
 
         Raises StoreError if a shard is missing, damaged or does not fit the description, KeyError if a clip or block is
         not stored, ValueError if the frames cannot be taken.
@@ -156,16 +196,23 @@ class StoredSplit:
         description = self._description
         if not pairs:
             raise ValueError("no clips were asked for")
-        if not set(taps := description.taps if blocks is None else tuple(blocks)) <= set(description.taps) or not taps:
-            raise KeyError(f"blocks {list(taps)}; the store has {list(description.taps)}")
-        has_maps = description.options.form == "maps"
+        blocks = description.taps if blocks is None else tuple(blocks)
+        if not blocks or not set(blocks) <= set(description.blocks):
+            raise KeyError(f"blocks {list(blocks)}; the store has {list(description.blocks)}")
+        mapped = set(blocks) & set(description.mapped) if needs_maps else set()
+        has_maps = description.options.form == "maps" and bool(mapped)
+        wanted = {f"tokens.{block}" for block in {*blocks, *(() if has_maps else (block - 1 for block in mapped))}}
+        wanted |= {f"maps.{block}" for block in mapped} if has_maps else set()
         count = description.num_frames(self.name)
         chosen = None if frames is None else _checked_frames(frames, len(pairs), count, has_maps)
         num_frames = count if chosen is None else chosen.shape[1]
-        tensors = clip_tensors(description.spec, taps, description.options, num_frames)
+        tensors = clip_tensors(description.spec, description.taps, description.options, num_frames)
+        tensors = {name: one for name, one in tensors.items() if name.removesuffix(".scale") in wanted}
         rows = [self._open(self._place(*pair), *pair) for pair in pairs]
         for shard, row in rows:
             shard.prefetch([shard.tensors[name][row] for name in tensors])
+        for shard, row in rows if verify else ():
+            shard.verify(row, tensors)
         memory = _memory(tensors, len(pairs), out)
         for place, (shard, row) in enumerate(rows):
             for name, target in memory.items():
@@ -186,7 +233,7 @@ class StoredSplit:
     def _open(self, place: int, video: int, clip: int) -> tuple[Shard, int]:
         item = video * self._description.clips_per_video(self.name) + clip
         number = self._first_shard + item // items_per_shard(self._description, self.name)
-        shard = self._shards.get(number)
+        shard = self._shard(number)
         row = int(self._rows.row[place])
         if row >= shard.num_rows or shard.pairs[row] != (video, clip):
             raise StoreError(

@@ -21,13 +21,13 @@ from evl.store.store import FeatureStore, StoredClips
 from evl.types import EncoderFacts, MappedFeatures
 
 
-def encoder_of(description: StoreDescription, taps: Taps | None = None) -> EncoderFacts:
-    """The facts about the encoder that made a store. ``taps``: some of the stored blocks; None: all.
+def encoder_of(description: StoreDescription, taps: Taps | None = None, *, needs_maps: bool = False) -> EncoderFacts:
+    """The facts about the encoder that made a store. ``taps``: some of the stored blocks; None: all tapped ones.
 
-    Raises StoreError if a block is not stored.
+    Raises StoreError if a block is not stored. ``needs_maps``: also if there are no neighbor maps of it.
     """
-    spec, stored = description.spec, description.taps
-    taps = stored if taps is None else tapped_blocks(taps, spec.depth, spec.name)
+    spec, stored = description.spec, description.taps if needs_maps else description.blocks
+    taps = description.taps if taps is None else tapped_blocks(taps, spec.depth, spec.name)
     if missing := sorted(set(taps) - set(stored)):
         raise StoreError(
             f"model.taps asks for block {missing[0]} of {spec.name}; the store has {', '.join(map(str, stored))}. "
@@ -45,10 +45,10 @@ def open_unpacker(store: FeatureStore, taps: Taps | None = None, *, needs_maps: 
 
 
 class Unpacker(nn.Module):
-    """StoredClips -> one MappedFeatures per tapped block, from the first block to the deepest.
+    """StoredClips -> one MappedFeatures per block of ``taps``, from the first block to the deepest.
 
-    ``needs_maps``: whether neighbor maps are made; if not, the ``maps`` of the features are empty. The attribute
-    ``encoder`` has the facts about the encoder (EncoderFacts).
+    ``needs_maps``: whether neighbor maps are made, of the blocks that were tapped for the store. The ``maps`` of other
+    features are empty. The attribute ``encoder`` has the facts about the encoder (EncoderFacts).
     """
 
     def __init__(
@@ -64,9 +64,10 @@ class Unpacker(nn.Module):
         self.needs_maps = needs_maps
         if (projections is None) != (description.options.form == "maps"):
             raise ValueError("projections are needed for form=tokens, and for no other form")
-        if projections is not None and (missing := sorted(set(self.encoder.taps) - set(projections.blocks))):
+        self.mapped = {*self.encoder.taps} & {*description.mapped} if needs_maps else set()
+        if projections is not None and (missing := sorted(self.mapped - set(projections.blocks))):
             raise StoreError(f"the store has no projections of block {missing[0]}; make it again with evl extract")
-        self.projections = None if projections is None else projections.of(self.encoder.taps)
+        self.projections = None if projections is None else projections.of(tuple(sorted(self.mapped)))
         self._narrow: dict[torch.dtype, Projections] = {}
         self.requires_grad_(False)
 
@@ -81,14 +82,14 @@ class Unpacker(nn.Module):
                 return [
                     MappedFeatures(
                         clips.tokens[block].unpack(dtype),
-                        unpacked_maps(clips.maps[block].unpack(dtype), dtype) if self.needs_maps else (),
+                        unpacked_maps(clips.maps[block].unpack(dtype), dtype) if block in self.mapped else (),
                     )
                     for block in taps
                 ]
-            needed = {*taps, *(tap - 1 for tap in taps if self.needs_maps)}
+            needed = {*taps, *(block - 1 for block in self.mapped)}
             tokens = {block: clips.tokens[block].unpack(dtype) for block in sorted(needed)}
             return [
-                MappedFeatures(tokens[block], self._maps(block, tokens[block - 1]) if self.needs_maps else ())
+                MappedFeatures(tokens[block], self._maps(block, tokens[block - 1]) if block in self.mapped else ())
                 for block in taps
             ]
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from evl.errors import ExistsError, StoreError
 from evl.runtime.files import write_file
+from evl.store.checksums import checksums
 from evl.store.compatibility import conflicts
 from evl.store.description import DESCRIPTION, StoreDescription, clip_tensors, shard_range
 from evl.store.packing import TYPES, Packed
@@ -81,7 +82,12 @@ def write_shard(
     given = {name: (tuple(value.shape), value.dtype) for name, value in tensors.items()}
     if given != wanted and (rows or tensors):
         raise ValueError(f"shard {number}: expected tensors {wanted}, but {given} were given")
-    listed = [_listed(item, covers.split) for item in items]
+    listed, row = [], 0
+    for item in items:
+        listed.append(_listed(item, covers.split))
+        if item.reason is None:
+            listed[-1]["checksums"] = checksums(tensors, row)
+            row += 1
     # a single entry, because safetensors writes several entries in no fixed order
     text = json.dumps({"fingerprint": description.fingerprint_hash, "items": listed})
     write_file(shard_path(folder, number), safetensors.torch.save(tensors, metadata={ITEMS: text}), one_of_many=True)

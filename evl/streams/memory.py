@@ -116,14 +116,16 @@ def extract(
     spec = backbone.spec
     (h, w), (n, t) = spec.grid, clips.shape[:2]
     tokens = [torch.empty(n, t, spec.num_tokens, spec.width, dtype=dtype) for _ in backbone.taps]
-    maps = [torch.empty(n, t, h, w, h, 2, w, dtype=dtype) for _ in backbone.taps]
+    # what enters block 1 (tap 0) has no attention
+    maps = [torch.empty(n, t, h, w, h, 2, w, dtype=dtype) if block else None for block in backbone.taps]
 
     def fill(part: slice) -> int:
         for block, one in enumerate(backbone(clips[part].float())):
             if one.tokens.abs().max() > torch.finfo(dtype).max:
                 raise RunError(f"features of {spec.name} are too large for {dtype}; keep them as torch.float32")
             tokens[block][part] = one.tokens
-            maps[block][part] = packed_maps(neighbor_maps(one.query, one.key, spec.grid, one.tokens.dtype), dtype)
+            if maps[block] is not None:
+                maps[block][part] = packed_maps(neighbor_maps(one.query, one.key, spec.grid, one.tokens.dtype), dtype)
         return min(n, part.stop)
 
     for done in pool.map(fill, [slice(start, start + CLIPS_AT_ONCE) for start in range(0, n, CLIPS_AT_ONCE)]):

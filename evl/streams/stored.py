@@ -58,7 +58,8 @@ class Stored:
 def stored_training_clips(store: FeatureStore, unpacker: Unpacker, config: RunConfig, device: torch.device) -> Stored:
     """A stream of the store's training clips; keys are (epoch, index)."""
     split = store.splits["train"]
-    reader = StoredTrainingClips(split, config.clip, config.training.seed, unpacker.encoder.taps)
+    blocks = dict(blocks=unpacker.encoder.taps, needs_maps=unpacker.needs_maps)
+    reader = StoredTrainingClips(split, config.clip, config.training.seed, **blocks)
     return Stored(unpacker, split, reader.read, device=device, precision=config.training.precision)
 
 
@@ -76,7 +77,7 @@ def stored_views(
     """A stream of all stored clips of each video of the split ``name``; keys are indices."""
     split, stored, options = store.splits[name], store.description.config.evaluation, store.description.options
     views = Views(stored.num_clips, stored.num_crops, precision, f", from a store ({options.form}, {options.dtype})")
-    reader = StoredViews(split, labels, clip, unpacker.encoder.taps)
+    reader = StoredViews(split, labels, clip, unpacker.encoder.taps, needs_maps=unpacker.needs_maps)
     return Stored(unpacker, split, reader.read, device=device, precision=precision, dtype=dtype, views=views)
 
 
@@ -87,9 +88,17 @@ class StoredTrainingClips:
     frames, the ``clip.num_frames`` frames are drawn by a generator with the seed (seed, epoch, index).
     """
 
-    def __init__(self, split: StoredSplit, clip: ClipConfig, seed: int, blocks: Sequence[int] | None = None):
+    def __init__(
+        self,
+        split: StoredSplit,
+        clip: ClipConfig,
+        seed: int,
+        blocks: Sequence[int] | None = None,
+        *,
+        needs_maps: bool = True,
+    ):
         self.split, self.clip, self.seed = split, clip, seed
-        self.blocks = blocks  # the tapped blocks to read; None for all
+        self.blocks, self.needs_maps = blocks, needs_maps  # as ``StoredSplit.read`` takes them
 
     def read(self, keys: Sequence[tuple[int, int]], out: StoredClips | None = None) -> ClipBatch:
         split = self.split
@@ -99,7 +108,7 @@ class StoredTrainingClips:
         if split.num_frames != self.clip.num_frames:
             frames = [self._draw_frames(epoch, *pair) for (epoch, _), pair in zip(good, pairs, strict=True)]
         return ClipBatch(
-            split.read(pairs, self.blocks, frames, out) if pairs else None,
+            split.read(pairs, self.blocks, frames, out, needs_maps=self.needs_maps) if pairs else None,
             torch.tensor([split.labels[index] for _, index in good], dtype=torch.long),
             tuple(index for _, index in good),
             {index: split.damaged[index] for _, index in keys if index in split.damaged},
@@ -119,8 +128,16 @@ class StoredViews:
     group (segment).
     """
 
-    def __init__(self, split: StoredSplit, labels: Sequence[int] | None, clip: ClipConfig, blocks: Sequence[int]):
-        self.split, self.labels, self.clip, self.blocks = split, labels, clip, blocks
+    def __init__(
+        self,
+        split: StoredSplit,
+        labels: Sequence[int] | None,
+        clip: ClipConfig,
+        blocks: Sequence[int],
+        *,
+        needs_maps: bool = True,
+    ):
+        self.split, self.labels, self.clip, self.blocks, self.needs_maps = split, labels, clip, blocks, needs_maps
 
     def read(self, indices: Sequence[int], out: StoredClips | None = None) -> ClipBatch:
         split = self.split
@@ -131,7 +148,7 @@ class StoredViews:
         if split.num_frames != self.clip.num_frames:
             frames = [self._middle_frames(*pair) for pair in pairs]
         return ClipBatch(
-            split.read(pairs, self.blocks, frames, out) if pairs else None,
+            split.read(pairs, self.blocks, frames, out, needs_maps=self.needs_maps) if pairs else None,
             torch.tensor(labels, dtype=torch.long),
             tuple(good),
             {index: split.damaged[index] for index in indices if index in split.damaged},

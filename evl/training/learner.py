@@ -162,7 +162,9 @@ class Learner:
             self.problem = f"weights are not finite after step {step + 1}; lower training.lr"
 
     def is_finite(self) -> bool:
-        return all(parameter.isfinite().all() for parameter in self.model.trainable_parameters())
+        # buffers too: running statistics that are not finite would spoil every later score
+        values = (*self.model.trainable_parameters(), *self.model.decoder.buffers())
+        return all(value.isfinite().all() for value in values)
 
     def state(self) -> dict:
         """All that the learner needs to go on after a stop."""

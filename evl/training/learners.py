@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -25,7 +24,7 @@ from evl.models.stacked import StackedClassifiers, changes_tokens, shape_of
 from evl.runtime.distributed import World
 from evl.streams import Batch, Features
 from evl.training.learner import Learner
-from evl.types import EncoderFacts
+from evl.types import EncoderFacts, MappedFeatures
 
 # most bytes of the token maps that learners in one call make of one block
 TOGETHER_BYTES = {"cpu": 8 << 20, "cuda": 1 << 30}
@@ -131,15 +130,31 @@ class Learners:
         for batch in batches:
             if batch.features is not None:
                 has_clips = True
-                features = self.share(batch.features)
-                list(self._map(partial(self._backward, features=features, batch=batch), self.units(features)))
-                del features
+                self._learn(batch)
+            elif world.size > 1:
+                self._wait_for_others(batch)
             del batch
         list(self._map(lambda learner: learner.end_step(step, world, has_clips=has_clips), self.living))
         for unit in self._units or ():
             unit.forget_gradients()
         if any(learner.problem is not None for unit in self._units or () for learner in unit.learners):
             self.release()
+
+    def _learn(self, batch: Batch) -> None:
+        features = self.share(batch.features)
+        list(self._map(lambda unit: self._backward(unit, features, batch), self.units(features)))
+
+    def _wait_for_others(self, batch: Batch) -> None:
+        """Computes with no clips, for models whose norms take statistics over the clips of all processes.
+
+        ``batch`` has none, because they were all damaged. The other processes would wait for these statistics forever.
+        """
+        for learner in self.living:
+            if any(getattr(module, "together", False) for module in learner.model.modules()):
+                spec, num_frames = learner.model.encoder.spec, learner.config.clip.num_frames
+                tokens = torch.zeros(0, num_frames, spec.num_tokens, spec.width, device=learner.device)
+                features = [MappedFeatures(tokens, ())] * (1 + max(learner.places))
+                self._backward(Alone(learner), features, batch)
 
     @staticmethod
     def _backward(unit: Alone | Together, features: Features, batch: Batch) -> None:

@@ -137,7 +137,7 @@ def test_any_blocks_can_be_tapped(name, taps, blocks):
     assert ran == list(range(1, blocks[-1] + 1))  # nothing behind the deepest
 
 
-@pytest.mark.parametrize("taps", [0, 4, "last 4", [], [0, 1], [3, 2], [2, 2], [1, 4]])
+@pytest.mark.parametrize("taps", [0, 4, "last 4", "start and last 4", [], [0], [-1, 1], [3, 2], [2, 2], [1, 4], [0, 4]])
 def test_blocks_that_are_not_there(taps):
     with pytest.raises(BackboneError, match=r"3 blocks|1 to 3"):
         TimmBackbone(MODELS["plain"](), "plain", PREPROCESSING, taps)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evl.datasets.motions.drawing import NUM_TEXTURES, SIDE, draw_background, draw_frames, textures
-from evl.datasets.motions.templates import SIZE, Scene, Track
+from evl.datasets.drawing import NUM_TEXTURES, SIDE, draw_background, draw_frames, textures
+from evl.datasets.templates import SIZE, Scene, Track
 
 
 def dotted():
@@ -33,7 +33,7 @@ def middle_of(frame, color):
 def frame_of(monkeypatch):
     """Draws one frame on plain grey."""
     monkeypatch.setattr(
-        "evl.datasets.motions.drawing.draw_background", lambda *_: Image.new("RGB", (SIDE, SIDE), (128, 128, 128))
+        "evl.datasets.drawing.draw_background", lambda *_: Image.new("RGB", (SIDE, SIDE), (128, 128, 128))
     )
     return lambda scene: draw_frames(scene, [dotted()], np.random.default_rng(1))[0]
 

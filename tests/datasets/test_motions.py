@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from evl.data.manifests.manifest import read_manifest
-from evl.datasets.motions.motions import RATE_FACTORS, choose_objects, draw_motion, encode, make_motions, plan
-from evl.datasets.motions.objects import SPLITS, category_names, load_objects
-from evl.datasets.motions.templates import NUM_FRAMES, SIZE, TEMPLATES
+from evl.datasets.drawing import SPLITS, category_names, load_objects
+from evl.datasets.motions import RATE_FACTORS, choose_objects, draw_motion, encode, make_motions, plan
+from evl.datasets.templates import NUM_FRAMES, SIZE, TEMPLATES
 from evl.errors import ConfigError
 from evl.video.decode.reader import read_clip
 from tests.helpers import Wanted, run_command
@@ -152,5 +152,5 @@ def test_what_cannot_be_made_is_told(tmp_path):
 
 
 def test_drawing_does_without_torch():
-    code = "import sys, evl.datasets.motions.motions; sys.exit('torch' in sys.modules)"
+    code = "import sys, evl.datasets.motions; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evl.datasets.motions.objects import load_objects
-from evl.datasets.motions.templates import (
+from evl.datasets.drawing import load_objects
+from evl.datasets.templates import (
     HALF_TURN,
     LOG_ZOOM,
     NUM_FRAMES,

@@ -48,7 +48,9 @@ def test_one_number_of_one_clip_is_found(tiny_config, tmp_path, dtype):
     with safetensors.safe_open(path, "pt") as file:
         metadata = file.metadata()
     safetensors.torch.save_file(tensors, path, metadata)
-    wrong = verify_store(tmp_path / "store", sample=1000, num_workers=0).different
+    result = verify_store(tmp_path / "store", sample=1000, num_workers=0)
+    wrong = result.different
+    assert list(result.damaged_shards) == [str(path)]
     assert [(one.split, one.clip) for one in wrong] == [("val", 1)]  # the second view of the second video
     assert wrong[0].difference > 2
 

@@ -121,7 +121,7 @@ def test_the_list_agrees_with_the_config():
         (
             "linear",
             "mlp_ratio=2",
-            "EVL decoder's and the attentive probe's; set decoder=evl or attentive",
+            "EVL decoder's and the attentive probe's and the side network's; set decoder=evl or attentive or side",
         ),
         ("linear", "probe_blocks=2", "the attentive probe's"),
         ("linear", "cross_frame=true", "cross_frame is the EVL decoder's"),  # also where that is the default

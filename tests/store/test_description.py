@@ -176,12 +176,12 @@ def lied(change):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda c: c.update(format_version=3), "format version 3, made by a newer evl.*upgrade"),
+        (lambda c: c.update(format_version=4), "format version 4, made by a newer evl.*upgrade"),
         (lambda c: c.update(feature_version=10**30), "feature version unknown, made by a newer evl"),
         (lambda c: c.update(feature_version=0), "feature version 0, made by an older evl.*extract again"),
         (lambda c: c.update(format_version="1"), "not the description of a store"),
         (lambda c: c.pop("format_version"), "not the description of a store"),
-        (lambda c: c.update(format_version=1), "format version 1, made by an older evl.*extract again"),
+        (lambda c: c.update(format_version=2), "format version 2, made by an older evl.*extract again"),
         (lambda c: c.pop("config"), "config: .*required"),
         (lambda c: c["config"]["model"].update(taps=[3, 2]), "config.model: taps must be block numbers"),
         (lambda c: c["config"]["model"].update(taps=[]), "config.model: taps must be block numbers"),
@@ -220,8 +220,8 @@ def test_descriptions_that_cannot_be(change, reason):
     assert len(str(caught.value)) < 500
 
 
-@pytest.mark.parametrize("text", ["", "[]", "1", "nonsense", "[" * 100_000, '{"format_version": 2}', "{}", "null",
-                                  '{"format_version": 2, "format_version": 2}', '{"format_version": NaN}'])  # fmt: skip
+@pytest.mark.parametrize("text", ["", "[]", "1", "nonsense", "[" * 100_000, '{"format_version": 3}', "{}", "null",
+                                  '{"format_version": 3, "format_version": 3}', '{"format_version": NaN}'])  # fmt: skip
 def test_what_is_no_description(text):
     with pytest.raises(StoreError, match=r"store\.json"):
         StoreDescription.from_json(text)

@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import random
+import socket
+from dataclasses import replace
 
 import pyarrow
 import pytest
@@ -13,9 +15,12 @@ from pyarrow import parquet
 
 from evl.errors import StoreError
 from evl.store import FeatureStore
-from evl.store.index import INDEX, schema
+from evl.store.checksums import checksums
+from evl.store.description import shard_ranges
+from evl.store.index import INDEX, schema, write_index
 from evl.store.shards import ITEMS, shard_path
-from tests.store.helpers import describe, make_store
+from evl.store.writing import write_description, write_shard
+from tests.store.helpers import describe, make_store, shard_of
 
 EVERY = {"train": [(v, 0) for v in (0, 2, 3, 4)], "val": [(v, c) for v in range(3) for c in range(2)]}
 
@@ -23,6 +28,12 @@ EVERY = {"train": [(v, 0) for v in (0, 2, 3, 4)], "val": [(v, c) for v in range(
 def read_all(folder):
     store = FeatureStore(folder)
     return {name: split.read(EVERY[name]) for name, split in store.splits.items()}
+
+
+def read_listed(folder):
+    """All clips that the index lists."""
+    for split in FeatureStore(folder).splits.values():
+        split.read([(v, c) for v in range(len(split)) for c in range(split.num_clips(v))])
 
 
 def refused(folder, reason=None):
@@ -233,6 +244,126 @@ def test_an_index_that_lies(store, change, reason):
     refused(store, reason)
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda r: r[0].update(label=r[2]["label"]), "the label of video 0 of train is 'über' there, and 'left' in"),
+        (lambda r: [a.update(label=b) for a, b in zip(r, [x["label"] for x in r][::-1], strict=True)], "the label of"),
+        (lambda r: r[0].update(num_valid=0), "num_valid of clip 0 of video 0 of train is 0 there, and 4 in"),
+        (lambda r: r[6].update(num_valid=3), "num_valid of clip 1 of video 0 of val is 3 there, and 4 in"),
+        (lambda r: r[2].update(path=r[0]["path"]), "the path of video 2"),
+        (lambda r: r[3].update(start_seconds=0.25), "the start_seconds of video 3 of train is 0.25 there, and 1.5"),
+        (lambda r: r[3].update(end_seconds=None), "the end_seconds of video 3"),
+        (lambda r: r.pop(6), "the number of clips of video 0 of val is 1 there, and 2 in"),
+        (lambda r: r[0].update(reason="x", clip=None, num_valid=None, shard=None, row=None), "the damage of video 0"),
+        (
+            lambda r: [x.update(reason="x", clip=None, num_valid=None, shard=None, row=None) for x in r[:5]],
+            "the damage",
+        ),
+        (lambda r: r[1].update(reason=None, clip=0, num_valid=4, shard=0, row=1), "rows that are not|the damage of"),
+    ],
+)
+def test_an_index_that_contradicts_its_shards(store, change, reason):
+    """The shards' own word counts, also for videos that nothing would be read of."""
+    index_with(store, change)
+    with pytest.raises(StoreError, match=reason):
+        read_listed(store)
+    (store / INDEX).unlink()
+    write_index(store)
+    read_all(store)
+
+
+def test_damage_may_be_in_another_shard_of_the_video(tmp_path):
+    """Video 0 has five clips in two shards; one of them could not be made."""
+    description = describe(splits={"train": 2}, clips_per_video=5)
+    write_description(tmp_path, description)
+    for covers in shard_ranges(description):
+        items, tokens, maps = shard_of(description, covers, {})
+        if covers.number == 1:
+            items[0] = replace(items[0], num_valid=0, reason="torn")
+            tokens = {block: packed[1:] for block, packed in tokens.items()}
+        write_shard(tmp_path, description, covers.number, items, tokens, maps)
+    write_index(tmp_path)
+    split = FeatureStore(tmp_path).splits["train"]
+    assert split.damaged == {0: "torn"}
+    assert len(split.read([(1, clip) for clip in range(5)])) == 5
+    assert [problem for _, problem in split.problems()] == [None] * 3
+    index_with(tmp_path, lambda r: r[0].update(reason="torn", video=0))
+    assert FeatureStore(tmp_path).splits["train"].damaged == {0: "torn"}
+
+
+@pytest.mark.parametrize("form", ["tokens", "maps"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int8", "float8"])
+def test_every_flipped_bit_of_a_clip_is_found_when_it_is_first_read(tmp_path, form, dtype):
+    make_store(tmp_path, describe(dtype=dtype, form=form))
+    path = shard_path(tmp_path, 0)
+    whole = path.read_bytes()
+    start = 8 + int.from_bytes(whole[:8], "little")
+    generator = random.Random(3)
+    for place in [start, len(whole) - 1, *(generator.randrange(start, len(whole)) for _ in range(20))]:
+        torn = bytearray(whole)
+        torn[place] ^= 1 << generator.randrange(8)
+        path.write_bytes(torn)
+        split = FeatureStore(tmp_path).splits["train"]
+        with pytest.raises(
+            StoreError, match=r"00000.safetensors: .* of clip 0 of videos/train \d.mp4 (is damaged|has num)"
+        ):
+            split.read([(video, 0) for video in range(5)])
+        found = dict(split.problems())
+        assert [path for path, problem in found.items() if problem] == [path]
+        split.read([(4, 0)])  # in another shard
+    path.write_bytes(whole)
+    assert set(dict(FeatureStore(tmp_path).splits["train"].problems()).values()) == {None}
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int8", "float8"])
+def test_numbers_that_are_not_finite_are_refused_also_with_their_checksum(tmp_path, dtype, number):
+    """In values, or in scales where values cannot hold them; the shard's metadata are made to fit."""
+    make_store(tmp_path, describe(dtype=dtype))
+    name = "tokens.3.scale" if dtype == "int8" or (dtype == "float8" and number != number) else "tokens.3"
+    number = float("nan") if dtype == "float8" and name == "tokens.3" else number  # it has no infinity
+
+    def change(tensors):
+        tensors[name][2].view(-1)[1] = number
+
+    def listed(metadata):
+        with safetensors.safe_open(shard_path(tmp_path, 0), "pt") as file:
+            content = {one: file.get_tensor(one).clone() for one in file.keys()}  # noqa: SIM118
+        change(content)
+        metadata["items"][2]["checksums"] = checksums(content, 2)
+
+    rewritten(tmp_path, tensors=change, listed=listed)
+    split = FeatureStore(tmp_path).splits["train"]
+    split.read([(0, 0), (1, 0), (3, 0)])
+    with pytest.raises(
+        StoreError, match=r"00000.*tokens\.3.* of clip 0 of videos/train 2.mp4 has numbers that are not fin"
+    ):
+        split.read([(2, 0)])
+
+
+@pytest.mark.parametrize("wrong", [None, [1], [1, 2, 3, 4, "5", 6], [-1] * 6, [2**32] * 6, "x", [1.5] * 6])
+def test_checksums_that_are_none(store, wrong):
+    rewritten(store, listed=lambda metadata: metadata["items"][0].update(checksums=wrong))
+    refused(store, "its metadata")
+
+
+@pytest.mark.parametrize("name", ["shards/00000.safetensors", "index.parquet", "store.json"])
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device", "folder"])
+def test_what_is_no_plain_file_is_refused_at_once(store, name, kind, monkeypatch):
+    (store / name).unlink()
+    if kind == "pipe":
+        os.mkfifo(store / name)
+    elif kind == "socket":
+        monkeypatch.chdir((store / name).parent)  # the paths of sockets are short
+        socket.socket(socket.AF_UNIX).bind((store / name).name)
+    elif kind == "device":
+        (store / name).symlink_to("/dev/zero")
+    else:
+        (store / name).mkdir()
+    refused(store, "not a plain file|not finished")
+
+
 def test_duplicate_rows_of_views(store):
     def change(rows):
         rows[6] = rows[5] | {"clip": 1}  # the second view of a video has the first one's row
@@ -273,7 +404,7 @@ def test_store_json_that_lies(store):
     path = store / "store.json"
     text = path.read_text()
     for name, value, reason in (
-        ("format_version", 3, "newer evl"),
+        ("format_version", 4, "newer evl"),
         ("config", {"model": {"taps": [2, 3, 6]}}, "a shard of another store"),
         ("config", {"training": {"seed": 8}}, "a shard of another store"),
         ("clips_per_shard", 1, "not finished, 4 of 8 shards"),

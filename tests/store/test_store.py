@@ -100,7 +100,13 @@ def test_only_the_blocks_asked_for(tmp_path, form):
     assert sorted(some.maps) == ([] if form == "tokens" else [3, 5])
     for block, packed in some.tokens.items():
         assert_same(packed, whole.tokens[block])
-    for blocks in ([4], [], [2, 6]):
+    tokens = split.read([(2, 0)], blocks=[3, 5], needs_maps=False)
+    assert (sorted(tokens.tokens), sorted(tokens.maps)) == ([3, 5], [])
+    if form == "tokens":  # what enters a tapped block is there, but not its own neighbor maps
+        start = split.read([(2, 0)], blocks=[1, 2])
+        assert sorted(start.tokens) == [1, 2]
+        assert_same(start.tokens[1], whole.tokens[1])
+    for blocks in ([0] if form == "tokens" else [4], [], [2, 6]):
         with pytest.raises(KeyError, match="the store has"):
             split.read([(2, 0)], blocks=blocks)
 

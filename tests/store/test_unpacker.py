@@ -53,9 +53,9 @@ def stored(backbone, clips, form="tokens", dtype="float32", scale="channel"):
     )
 
 
-def in_place_of(backbone, form="tokens", taps=None, config=CONFIG):
+def in_place_of(backbone, form="tokens", taps=None, config=CONFIG, **options):
     projections = projections_of(backbone) if form == "tokens" else None
-    return Unpacker(described(backbone, config, form=form), projections, taps)
+    return Unpacker(described(backbone, config, form=form), projections, taps, **options)
 
 
 def wanted(backbone, clips):
@@ -88,7 +88,7 @@ def test_says_what_the_live_backbone_says(row, form, monkeypatch):
                 assert_same(stands(stored(backbone, clips, form)), right if taps is None else right[1:])
                 monkeypatch.setitem(crossframe.SCORES_BYTES, "cpu", 1)
             monkeypatch.undo()
-            stands.needs_maps = False
+            stands = in_place_of(backbone, form, taps, needs_maps=False)
             without = stands(stored(backbone, clips, form))
             assert all(one.maps == () for one in without)
             assert_same([one._replace(maps=right[-1][1]) for one in without[-1:]], right[-1:])
@@ -178,7 +178,10 @@ def test_a_classifier_on_it_is_saved_as_one_on_the_encoder(form, model, tmp_path
 def test_what_it_cannot_do_is_refused(tmp_path):
     backbone = create_backbone("evl_clip_tiny", (2, 4))
     with pytest.raises(StoreError, match="asks for block 3 of evl_clip_tiny; the store has 2, 4"):
-        in_place_of(backbone, taps=(3, 4))
+        encoder_of(described(backbone), (3, 4), needs_maps=True)
+    assert encoder_of(described(backbone), (3, 4)).taps == (3, 4)  # the store has what enters block 4
+    with pytest.raises(StoreError, match="asks for block 5 of evl_clip_tiny; the store has 1, 2, 3, 4"):
+        in_place_of(backbone, taps=(3, 5))
     with pytest.raises(StoreError, match="no projections of block 2"):
         Unpacker(described(backbone), projections_of(create_backbone("evl_clip_tiny", (4,))))
     deepest = encoder_of(described(backbone), (4,))

@@ -18,9 +18,8 @@ import av
 import numpy as np
 from numpy.random import Generator
 
-from evl.datasets.motions.drawing import draw_frames
-from evl.datasets.motions.objects import SPLITS, Object, category_names, load_objects
-from evl.datasets.motions.templates import SIZE, TEMPLATES, draw_scene, num_objects
+from evl.datasets.drawing import SPLITS, Object, category_names, draw_frames, load_objects
+from evl.datasets.templates import SIZE, TEMPLATES, draw_scene, num_objects
 from evl.errors import ConfigError
 from evl.runtime.files import write_file
 from evl.runtime.parallel import Crash, each_in_process

@@ -1,0 +1,232 @@
+"""What evl can do, with every decoder of the list: the table of docs/side.md, cell by cell."""
+
+import json
+import os
+import shutil
+import signal
+
+import pytest
+import torch
+
+import evl
+from evl.bench.side import plain_side
+from evl.config import RunConfig, replace
+from evl.decoders import DECODERS
+from evl.errors import ConfigError
+from evl.evaluation import evaluate_views, load_for_store, views_of_store
+from evl.extraction.extract import extract
+from evl.saving import save_model
+from evl.store.description import StoreOptions
+from evl.store.store import FeatureStore
+from evl.training import Interrupted, train
+from evl.training.few_shots.few_shot import few_shot
+from evl.training.sweeps.sweep import sweep
+from tests.conftest import TINY
+from tests.helpers import assert_close, run_command
+from tests.training.helpers import with_broken_in_training
+from tests.training.test_train import assert_same_run, torchrun, weights
+
+# the trained decoders, and the forms of the side network that do something of their own
+FORMS = {name: {"decoder": name} for name, entry in DECODERS.items() if entry.path is not None} | {
+    "side, last 2, causal, query": {"decoder": "side", "taps": "last 2", "causal": True, "side_readout": "query"},
+    "side, from 0, layer norm": {"decoder": "side", "taps": [0, 2, 5], "side_norm": "layer"},
+}
+SMALL = {"side": {"side_width": 16}, "attentive": {"probe_blocks": 2}}
+every_form = pytest.mark.parametrize("form", FORMS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread_for_all():
+    """For tensors so small that threads would only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def config_of(form, videos, **training):
+    model = {"taps": "last 2", "head_dropout": 0.1, **SMALL.get(FORMS[form]["decoder"], {}), **FORMS[form]}
+    data = {**TINY["data"], "path": str(videos)}
+    config = replace(RunConfig(), **{**TINY, "data": data, "model": model})
+    return replace(config, training={"eval_every": 0, **training})
+
+
+@pytest.fixture(scope="module")
+def runs(videos, tmp_path_factory):
+    """``runs(form)``: the folder of a trained run, made when it is first asked for."""
+    folder, made = tmp_path_factory.mktemp("runs"), {}
+
+    def run_of(form):
+        if form not in made:
+            made[form] = folder / str(len(made))
+            train(config_of(form, videos), made[form])
+        return made[form]
+
+    return run_of
+
+
+@pytest.fixture(scope="module")
+def stores(videos, tmp_path_factory):
+    """Stores in both forms that have what every decoder reads: all blocks, and what enters block 1."""
+    folder = tmp_path_factory.mktemp("stores")
+    config = replace(config_of("side", videos), model={"taps": [0, 1, 2, 3, 4, 5]})
+    for kind in ("tokens", "maps"):
+        extract(config, folder / kind, StoreOptions(form=kind, dtype="float32"))
+    return folder
+
+
+def clips_of(model, count=2):
+    return torch.randn(count, 3, 3, *model.encoder.spec.image_size)
+
+
+def scores(evaluation):
+    return torch.tensor([prediction.scores for prediction in evaluation.predictions])
+
+
+@every_form
+def test_trained_saved_and_loaded(form, runs, tmp_path):
+    model = evl.load(runs(form))
+    clips = clips_of(model)
+    assert torch.isfinite(model(clips)).all()
+    save_model(model, tmp_path / "again")
+    assert torch.equal(evl.load(tmp_path / "again")(clips), model(clips))
+    assert model.card.config.model.decoder == FORMS[form]["decoder"]
+
+
+@every_form
+def test_evaluated_and_predicted(form, runs, videos):
+    evaluation = evl.evaluate(runs(form), str(videos))
+    assert len(evaluation.predictions) == 12
+    path = videos / "dark" / "0 video.mp4"
+    alone = evl.load(runs(form)).predict(str(path))
+    (together,) = [one for one in evaluation.predictions if one.path.endswith("dark/0 video.mp4")]
+    assert_close(torch.tensor(alone.scores), torch.tensor(together.scores))  # no matter which videos it is judged with
+
+
+@every_form
+def test_embedded(form, runs, videos):
+    model = evl.load(runs(form))
+    vectors = evl.embed(model, [str(videos / "dark" / "0 video.mp4")])
+    assert vectors.shape == (1, model.decoder.width)
+
+
+@every_form
+def test_exported(form, runs, tmp_path, capsys):
+    code, _, error = run_command(capsys, "export", runs(form), "--out", tmp_path / "export")
+    assert code == 0, error
+    model, exported = evl.load(runs(form)), evl.load(tmp_path / "export")
+    clips = clips_of(model)
+    assert torch.equal(exported(clips), model(clips))
+    assert DECODERS[FORMS[form]["decoder"]].phrase in (tmp_path / "export" / "README.md").read_text()
+
+
+@every_form
+def test_explained_or_refused(form, runs):
+    model = evl.load(runs(form))
+    clips = clips_of(model)
+    if form in ("evl", "attentive", "side, last 2, causal, query"):
+        explanation = evl.explain(model, clips)
+        total = explanation.attention.sum((2, 3, 4)) + explanation.prefix_share
+        assert_close(total, torch.ones_like(total))
+        assert_close(explanation.logits, model(clips))
+    else:
+        with pytest.raises(ConfigError, match=r"no attention to show; .*with side if model\.side_readout=query"):
+            evl.explain(model, clips)
+
+
+@every_form
+def test_resumed_bit_exactly(form, videos, tmp_path, runs):
+    def press(progress):
+        if (progress.phase, progress.step) == ("training", 4):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted, match="stopped at step 4"):
+        train(config_of(form, videos), tmp_path / "parts", progress=press)
+    train(None, tmp_path / "parts", resume=True)
+    whole, parts = weights(runs(form)), weights(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+@pytest.mark.parametrize("kind", ["tokens", "maps"])
+@every_form
+def test_on_a_store_as_on_videos(form, kind, stores, videos, tmp_path):
+    config = replace(config_of(form, videos), data={"features": str(stores / kind)})
+    result = train(config, tmp_path / "run")
+    store = FeatureStore(stores / kind)
+    with torch.inference_mode():
+        model = load_for_store(tmp_path / "run", store)
+        (stored,) = evaluate_views([model], views_of_store(model, store))
+    live = evl.evaluate(evl.load(tmp_path / "run"), evl.read_manifest(tmp_path / "run/val.csv").samples)
+    assert_close(scores(stored), scores(result.evaluation))
+    assert_close(scores(live), scores(stored), relative=1e-4)
+
+
+@pytest.mark.parametrize("source", ["videos", "tokens", "maps"])
+def test_swept_together_as_alone(source, stores, videos, tmp_path):
+    """Every learner has statistics of its own."""
+    config = config_of("side", videos)
+    if source != "videos":
+        config = replace(config, data={"features": str(stores / source)})
+    grid = [f"model.decoder={','.join(name for name, form in FORMS.items() if form == {'decoder': name})}",
+            "model.taps=last 2", "training.lr=1e-3,2e-3"]  # fmt: skip
+    found = sweep(replace(config, model={"decoder": "evl", "mlp_dropout": 0}), grid, tmp_path / "sweep")
+    assert len(found.ranked) == 8
+    assert all(learner.problem is None for learner in found.ranked)
+    files = (tmp_path / "sweep" / "learners").glob("*/model.json")
+    cards = {file.parent: json.loads(file.read_text())["config"] for file in files}
+    chosen = [folder for folder, card in cards.items()
+              if card["model"]["decoder"] == "side" and card["training"]["lr"] == 1e-3]  # fmt: skip
+    assert len(chosen) == 1
+    alone = RunConfig.from_dict(cards[chosen[0]])
+    alone = replace(alone, data=config.to_dict()["data"], training=config.to_dict()["training"] | {"lr": 1e-3})
+    train(alone, tmp_path / "alone")
+    one, other = weights(tmp_path / "alone"), weights(chosen[0])
+    for name in one:
+        assert_close(one[name].float(), other[name].float(), relative=1e-3, floor=2e-4)
+
+
+@every_form
+def test_few_shot(form, stores, videos, tmp_path):
+    config = replace(config_of(form, videos, steps=3), data={"features": str(stores / "tokens")})
+    result = few_shot(config, tmp_path / "few", shots=(1, 2), draws=2)
+    assert [row.shots for row in result.rows] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "form", ["side", *(pytest.param(one, marks=pytest.mark.slow) for one in FORMS if one != "side")]
+)
+def test_two_processes_equal_one(form, videos, tmp_path):
+    """With a damaged video, so that a process may have fewer clips in a batch, or none."""
+    shutil.copytree(videos, tmp_path / "videos")
+    (tmp_path / "videos/dark/broken.mp4").write_bytes(b"broken" * 1000)
+    config = config_of(form, tmp_path / "videos", accumulation=1, batch_size=2, steps=8)
+    model = {"head_dropout": 0} | ({"mlp_dropout": 0} if form in ("evl", "attentive") else {})
+    config = with_broken_in_training(replace(config, model=model, data={"max_damaged_share": 0.5}))
+    train(config, tmp_path / "one")
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    done = torchrun("train", "--config", tmp_path / "config.yaml", "--out", tmp_path / "two")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert_same_run(tmp_path / "one", tmp_path / "two")
+
+
+@every_form
+def test_compiled_and_in_half_precision(form, runs):
+    """bf16 features, as training in bf16 gives them."""
+    model = evl.load(runs(form))
+    clips = clips_of(model)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = model(clips)
+    assert_close(half.float(), model(clips), relative=0.1)
+
+
+def test_the_side_networks_twin_reads_what_the_model_reads(runs):
+    """The whole model, from pixels: start and taps are in their places."""
+    model = evl.load(runs("side, from 0, layer norm"))
+    clips = clips_of(model)
+    maps = model.backbone.token_maps(clips)[0]
+    features = model.features(clips)
+    for block, one in zip((0, 2, 5), features, strict=True):
+        assert torch.equal(one.tokens, maps[block])
+    with torch.no_grad():
+        assert_close(model.head(plain_side(model.decoder, features)), model(clips))
