@@ -25,7 +25,7 @@ from evl.data.manifests.manifest import read_manifest
 from evl.datasets.motions import make_motions
 from evl.demo.compare import Contender, read_clips, result_of, save_run, train_contenders
 from evl.demo.folder import demo_folder
-from evl.demo.report import write_report
+from evl.demo.report.page import write_report
 from evl.demo.results import (
     ATTENTIVE,
     EVL,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evl.demo.report import write_report
+from evl.demo.report.page import write_report
 from evl.demo.results import ATTENTIVE, EVL, LINEAR, NO_TEMPORAL, TASKS, UNTRAINED, VARIANTS
 from evl.evaluation import wilson_interval
 from tests.demo.fake import ACCURACY, CATEGORIES, MOTIONS, fake_result

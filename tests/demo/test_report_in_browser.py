@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from evl.demo.report import write_report
+from evl.demo.report.page import write_report
 from tests.demo.fake import CATEGORIES, fake_result
 
 SCRIPT = Path(__file__).parents[2] / "scripts/check_report.py"
