@@ -205,7 +205,7 @@ def test_two_processes_equal_one(form, videos, tmp_path):
     config = with_broken_in_training(replace(config, model=model, data={"max_damaged_share": 0.5}))
     train(config, tmp_path / "one")
     (tmp_path / "config.yaml").write_text(config.to_yaml())
-    done = torchrun("train", "--config", tmp_path / "config.yaml", "--out", tmp_path / "two")
+    done = torchrun(["train", "--config", tmp_path / "config.yaml", "--out", tmp_path / "two"])
     assert done.returncode == 0, done.stderr[-3000:]
     assert_same_run(tmp_path / "one", tmp_path / "two")
 
