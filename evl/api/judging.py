@@ -13,7 +13,6 @@ from evl.config import RunConfig
 from evl.data.dataset import Files
 from evl.data.draw import with_groups
 from evl.data.manifests import Manifest
-from evl.data.manifests.labels import clean_label
 from evl.data.manifests.manifest import labeled_videos_at, read_manifest
 from evl.data.splits import announce_notices, describe_gone, gone_samples, moved_samples, old_root
 from evl.errors import ConfigError, DataError, StoreError
@@ -23,6 +22,7 @@ from evl.inference.reading import device_of
 from evl.runtime.distributed import join_world
 from evl.runtime.files import expand_home
 from evl.runtime.progress import Report, counting, showing
+from evl.runtime.text import clean_label
 from evl.saving import VideoClassifier
 from evl.store.store import FeatureStore
 from evl.training.run_folder import RunFolder

@@ -13,7 +13,6 @@ from rich.table import Table
 from evl.config import RunConfig
 from evl.data.dataset import Files
 from evl.data.draw import describe_groups
-from evl.data.manifests.labels import clean_label
 from evl.data.manifests.manifest import Videos, labeled_videos_at
 from evl.data.splits import NO_FILE
 from evl.errors import DataError
@@ -21,7 +20,7 @@ from evl.evaluation.metrics import METRICS, Judged, Metric, Metrics, compute_met
 from evl.inference.predictor import Predictions, predict_views, views_for
 from evl.models import Classifier
 from evl.runtime.distributed import World
-from evl.runtime.text import cell
+from evl.runtime.text import cell, clean_label
 from evl.streams import Stream
 from evl.types import Prediction, Sample
 
