@@ -103,6 +103,11 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def one_line(error: object, most: int = 300) -> str:
+    """What another library says, on one line and not too long, for a message in brackets."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 def quoted(names: Iterable[str]) -> str:
     """`` `root`, `layout` ``: the arguments of these names, in an error."""
     return ", ".join(f"`{name}`" for name in names)

@@ -18,6 +18,7 @@ import torch  # noqa: F401  first of all: what it takes of the address space is 
 from evl.errors import VideoError
 from evl.video.decode.index import probe
 from evl.video.decode.reader import read_frames
+from tests.mutations import forget_peak, memory
 
 ADDRESS_SPACE = 4 << 30  # above what the libraries take
 SECONDS = 30  # a file that takes longer hangs
@@ -54,12 +55,6 @@ def is_broken(path: Path) -> bool:
         return True
 
 
-def memory(kind: str) -> int:
-    """Megabytes of this process: VmRSS now, VmHWM at the peak."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith(kind))
-
-
 def main() -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])  # FFmpeg takes more memory with more threads
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -70,7 +65,7 @@ def main() -> None:
         used = int(time.process_time())
         resource.setrlimit(resource.RLIMIT_CPU, (used + 2 * SECONDS, resource.RLIM_INFINITY))
         signal.alarm(SECONDS)  # its default action: the end of the process
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+        forget_peak()
         before, start = memory("VmRSS"), time.perf_counter()
         outcome = attempt(path)
         report = {"name": path.name, "outcome": outcome, "more_megabytes": memory("VmHWM") - before}

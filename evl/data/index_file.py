@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evl.errors import DataError
+from evl.errors import DataError, one_line
 from evl.runtime.files import expand_home, write_atomically
 from evl.video.decode.index import FrameIndex
 
@@ -94,7 +94,7 @@ class IndexFile:
             table = feather.read_table(self.path, memory_map=True)
         except (OSError, pyarrow.ArrowException) as error:
             raise DataError(
-                f"{self.path}: cannot be read as an index file ({error}); evl check --index writes one"
+                f"{self.path}: cannot be read as an index file ({one_line(error)}); evl check --index writes one"
             ) from None
         if (table.schema.metadata or {}).get(b"format") != FORMAT or table.schema.names != _schema().names:
             raise DataError(

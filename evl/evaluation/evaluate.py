@@ -12,14 +12,13 @@ from rich.table import Table
 
 from evl.config import RunConfig
 from evl.data.draw import describe_groups
-from evl.data.manifests.labels import clean_label
 from evl.data.splits import NO_FILE
 from evl.errors import DataError
 from evl.evaluation.metrics import METRICS, Judged, Metric, Metrics, compute_metrics, find_metrics, require_metric
 from evl.inference.predictor import Predictions, predict_views
 from evl.models import Classifier
 from evl.runtime.distributed import World
-from evl.runtime.text import cell
+from evl.runtime.text import cell, clean_label
 from evl.streams import Stream
 from evl.types import Prediction, Sample
 

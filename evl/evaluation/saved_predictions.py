@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evl.errors import DataError
+from evl.errors import DataError, one_line
 from evl.evaluation.metrics import Judged
 from evl.runtime.files import expand_home, strict_json, write_atomically
 from evl.types import Prediction
@@ -101,8 +101,9 @@ def read_predictions(path: str | os.PathLike) -> SavedPredictions:
             raise ValueError("its class names are none, or not different ones")
         return _checked(table, tuple(names), protocol)
     except (OSError, ValueError, KeyError, TypeError, RecursionError, MemoryError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"{path}: damaged, or no predictions of evl ({reason}); evl evaluate writes them") from None
+        raise DataError(
+            f"{path}: damaged, or no predictions of evl ({one_line(error)}); evl evaluate writes them"
+        ) from None
 
 
 def _checked(table: pyarrow.Table, names: tuple[str, ...], protocol: str) -> SavedPredictions:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from evl.errors import ConfigError
 from evl.runtime.precision import without_autocast, without_gradients
+from evl.runtime.text import clean_label
 from evl.types import EncoderFacts, LayerFeatures, MappedFeatures
 
 
@@ -188,7 +188,7 @@ def checked_class_names(names: Iterable[str]) -> tuple[str, ...]:
     for place, name in enumerate(names):
         if not isinstance(name, str):
             raise ConfigError(f"class name {place} is {name!r}: expected a text")
-    names = tuple(unicodedata.normalize("NFC", name.strip()) for name in names)
+    names = tuple(map(clean_label, names))
     for place, name in enumerate(names):
         if not name:
             raise ConfigError(f"class name {place} is empty")

@@ -19,7 +19,7 @@ from typing import IO, Any, TypeVar
 
 import yaml
 
-from evl.errors import ExistsError, RunError, SaveError
+from evl.errors import ExistsError, RunError, SaveError, one_line
 
 _AnyPath = TypeVar("_AnyPath", str, bytes, Path)
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(tmp|old)")
@@ -320,4 +320,4 @@ def parse_yaml(text: str) -> Any:
     try:
         return yaml.load(text, _Loader)
     except Exception as error:  # constructors of PyYAML raise nearly anything for a wrong date or number
-        raise ValueError(" ".join(str(error).split())[:300] or type(error).__name__) from None
+        raise ValueError(one_line(error)) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from rich.text import Text
 # control characters, marks that turn the direction of text or break lines, and halves of characters (which stand for
 # bytes of a file's name that are not UTF-8)
 STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# blanks, and characters that str.strip keeps: zero-width spaces, and byte-order marks from files that were joined
+_EDGES = re.compile(r"^[\s\ufeff\u200b\u2060]+|[\s\ufeff\u200b\u2060]+$")
 
 
 def visible(text: str, *, keep: str = "") -> str:
@@ -66,3 +69,11 @@ def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> list[str]
     """The lines of a Markdown table. Cells must be Markdown already; None is an empty cell."""
     lines = ["| " + " | ".join("" if cell is None else str(cell) for cell in row) + " |" for row in (head, *rows)]
     return [lines[0], "|---" * len(head) + "|", *lines[1:]]
+
+
+def clean_label(text: str) -> str:
+    """Returns the label in Unicode's composed form (NFC), without blanks around it, as needed to compare labels."""
+    text = str(text)
+    if not text.isascii():
+        return _EDGES.sub("", unicodedata.normalize("NFC", text))
+    return text.strip()

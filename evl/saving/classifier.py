@@ -19,7 +19,7 @@ from evl.backbones import FrozenBackbone
 from evl.backbones.base import hash_weights
 from evl.config import ClipConfig, RunConfig
 from evl.data.manifests.manifest import AnyPath, Videos, is_one_video, videos_at
-from evl.errors import CheckpointError, ConfigError, EVLError, SaveError, VideoError, plural
+from evl.errors import CheckpointError, ConfigError, EVLError, SaveError, VideoError, one_line, plural
 from evl.inference.embedding import Pool, embed
 from evl.inference.predictor import predict_videos, read_views_of, scores_of_views, views_for
 from evl.models import Classifier
@@ -149,8 +149,9 @@ class VideoClassifier(
         except EVLError:
             raise
         except Exception as error:  # hub, network and disk errors come in a dozen types
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise SaveError(f"could not be pushed to {repo_id}: {reason[:300]} (logged in? hf auth login)") from error
+            raise SaveError(
+                f"could not be pushed to {repo_id}: {one_line(error)} (logged in? hf auth login)"
+            ) from error
 
     @contextmanager
     def _saving(self, with_backbone: bool | None, hub_id: str | None) -> Iterator[None]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from evl.backbones import FrozenBackbone, Taps, create_backbone
 from evl.backbones.weights.files import refuse_many_tensors
 from evl.data.manifests.labels import clean_names
-from evl.errors import BackboneError, CheckpointError
+from evl.errors import BackboneError, CheckpointError, one_line
 from evl.models.card import FORMAT_VERSION, ModelCard
 from evl.models.registry import build_decoder, is_loadable, taps_of
 from evl.runtime.files import expand_home, strict_json
@@ -58,7 +58,7 @@ def read_card(folder: str | Path) -> ModelCard:
         first = error.errors()[0]
         raise CheckpointError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     except (ValueError, RecursionError) as error:  # no JSON, no text
-        raise CheckpointError(f"{path}: damaged ({error})") from None
+        raise CheckpointError(f"{path}: damaged ({one_line(error)})") from None
     if wrong := what_cannot_be(card):
         raise CheckpointError(f"{path}: {'; '.join(wrong)}")
     config = card.config
@@ -90,7 +90,7 @@ def read_tensors(folder: Path, card: ModelCard) -> dict[str, Tensor]:
         refuse_many_tensors(path)
         state = safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path}: missing or damaged ({error})") from None
+        raise CheckpointError(f"{path}: missing or damaged ({one_line(error)})") from None
     for name, value in state.items():
         if not is_loadable(value) or not value.isfinite().all():
             what = "numbers that are not finite" if value.is_floating_point() else f"numbers of {value.dtype}"

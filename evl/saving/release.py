@@ -14,7 +14,7 @@ from evl.backbones import FrozenBackbone, create_backbone, parse_backbone
 from evl.backbones.weights.files import load_torch_file
 from evl.backbones.weights.openai_clip import HEAD_WIDTH
 from evl.config import BackboneConfig, ClipConfig, DataConfig, EvaluationConfig, ModelConfig, RunConfig
-from evl.errors import CheckpointError, EVLError
+from evl.errors import CheckpointError, EVLError, one_line
 from evl.models import ClassifierHead, EVLDecoder
 from evl.models.card import ModelCard
 from evl.models.decoder import own_key_to_release
@@ -49,8 +49,7 @@ def load_release(
     except EVLError:
         raise
     except (ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:  # tensors of odd shapes
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{checkpoint}: its tensors do not fit each other ({reason[:200]})") from error
+        raise CheckpointError(f"{checkpoint}: its tensors do not fit each other ({one_line(error)})") from error
 
 
 def _load(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evl.errors import StoreError
+from evl.errors import StoreError, one_line
 from evl.runtime.files import require_plain_file, write_atomically
 from evl.store.description import SPLITS, ShardRange, StoreDescription, first_shards, items_per_shard, shard_ranges
 from evl.store.shards import missing_shards, open_shard, read_description
@@ -134,8 +134,7 @@ def read_index(path: Path, description: StoreDescription) -> dict[str, SplitRows
     except StoreError:
         raise
     except (OSError, ValueError, pyarrow.ArrowException) as error:  # ValueError: names of columns that are no text
-        reason = " ".join(str(error).split())[:200]
-        raise StoreError(f"{path}: damaged ({reason}); delete it, and evl extract makes it again") from None
+        raise StoreError(f"{path}: damaged ({one_line(error)}); delete it, and evl extract makes it again") from None
     splits = np.asarray(table["split"].to_numpy(zero_copy_only=False), dtype=object)
     ends = [0]
     rows = {}

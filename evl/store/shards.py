@@ -14,7 +14,7 @@ import numpy as np
 import safetensors
 from torch import Tensor
 
-from evl.errors import StoreError
+from evl.errors import StoreError, one_line
 from evl.runtime.files import require_plain_file
 from evl.store.checksums import checksum, is_finite
 from evl.store.description import DESCRIPTION, ShardRange, StoreDescription, clip_tensors, first_shards, shard_range
@@ -42,7 +42,7 @@ def read_description(folder: str | Path) -> StoreDescription:
     except (FileNotFoundError, NotADirectoryError):
         raise StoreError(f"{folder}: no store of features here (no {DESCRIPTION}); evl extract makes one") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise StoreError(f"{path}: cannot be read ({error})") from None
+        raise StoreError(f"{path}: cannot be read ({one_line(error)})") from None
     return StoreDescription.from_json(text, path)
 
 
@@ -154,8 +154,7 @@ def open_shard(folder: str | Path, description: StoreDescription, covers: ShardR
     except FileNotFoundError:
         raise StoreError(f"{path}: missing; evl extract goes on with an unfinished store") from None
     except (OSError, safetensors.SafetensorError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise StoreError(f"{path}: damaged ({reason}); delete it, and evl extract makes it again") from None
+        raise StoreError(f"{path}: damaged ({one_line(error)}); delete it, and evl extract makes it again") from None
 
 
 def _items(text: str | None, description: StoreDescription, covers: ShardRange, path: Path) -> list[dict]:

@@ -6,10 +6,11 @@ import unicodedata
 
 import pytest
 
-from evl.data.manifests.labels import class_number, clean_label, clean_names, is_empty_cell, sort_labels
+from evl.data.manifests.labels import class_number, clean_names, is_empty_cell, sort_labels
 from evl.data.manifests.manifest import read_manifest
 from evl.errors import DataError
 from evl.evaluation.evaluate import labels_of
+from evl.runtime.text import clean_label
 from evl.saving import load
 from evl.types import Sample
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evl.data.manifests.columns import header_cells
-from evl.data.manifests.labels import clean_label
 from evl.data.manifests.listing import SPLIT_NAMES, is_video_name
 from evl.data.manifests.text_table import read_text, table_rows
-from evl.errors import DataError
+from evl.errors import DataError, one_line
+from evl.runtime.text import clean_label
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def parse_json(text: str, where: str | Path):
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: cannot be read as JSON ({error})") from None
+        raise DataError(f"{where}: cannot be read as JSON ({one_line(error)})") from None
 
 
 def read_json_rows(file: Path, *fields: str) -> list[dict]:

@@ -12,9 +12,9 @@ import av
 
 from evl.data.layouts.base import Annotation, Row, name_of
 from evl.data.manifests import Manifest
-from evl.data.manifests.labels import clean_label
 from evl.data.manifests.listing import SPLIT_NAMES, Tree, is_video_name
 from evl.errors import DataError, VideoError
+from evl.runtime.text import clean_label
 from evl.types import Sample
 from evl.video.decode.container import open_video
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from evl.data.layouts.base import Annotation, FoundLayout, Row, read_json, read_json_rows, read_lines
-from evl.data.manifests.labels import clean_class_names, clean_label
+from evl.data.manifests.labels import clean_class_names
 from evl.data.manifests.listing import SPLIT_NAMES
 from evl.errors import DataError
+from evl.runtime.text import clean_label
 
 LOOKED_FOR = "labels.json with train.json or validation.json beside it (or something-something-v2-labels.json …)"
 NUM_SPLITS = 1

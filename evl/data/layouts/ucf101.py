@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from evl.data.layouts.base import Annotation, FoundLayout, Row, read_lines
-from evl.data.manifests.labels import clean_label
 from evl.errors import DataError
+from evl.runtime.text import clean_label
 
 LOOKED_FOR = "classInd.txt with trainlist01.txt and testlist01.txt beside it"
 NUM_SPLITS = 3

@@ -15,9 +15,10 @@ from evl.data.layouts.base import (
     read_lines,
     read_start,
 )
-from evl.data.manifests.labels import clean_label, is_empty_cell
+from evl.data.manifests.labels import is_empty_cell
 from evl.data.manifests.listing import SPLIT_NAMES, is_video_name
 from evl.errors import DataError
+from evl.runtime.text import clean_label
 
 LOOKED_FOR = "metadata.csv or metadata.jsonl with a column file_name (at the top, or in a folder for each split)"
 NUM_SPLITS = 1

@@ -7,10 +7,11 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from evl.data.manifests.labels import clean_label, is_empty_cell
+from evl.data.manifests.labels import is_empty_cell
 from evl.data.manifests.listing import is_video_name
 from evl.data.manifests.split_names import read_split
-from evl.errors import DataError
+from evl.errors import DataError, one_line
+from evl.runtime.text import clean_label
 
 COLUMNS = ("path", "label", "start_seconds", "end_seconds", "split", "group")
 REQUIRED = COLUMNS[:2]
@@ -68,7 +69,7 @@ def select_columns(path: Path, columns: Sequence[str], rows: Rows, required: Col
                 raise DataError(f"{path}: the column {name!r} appears twice; rename or remove one")
             by_name[name] = column
     if missing := [name for name in required if name not in by_name]:
-        shown = ", ".join(map(str, columns)) or "nothing"
+        shown = one_line(", ".join(map(str, columns))) if columns else "nothing"
         raise DataError(
             f"{path}: no column {' or '.join(map(repr, missing))}; the first line must name the columns "
             f"{','.join(required)}[,start_seconds,end_seconds][,split][,group], but it has {shown}"

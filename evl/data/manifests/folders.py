@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evl.data.manifests import Manifest
-from evl.data.manifests.labels import clean_label
 from evl.data.manifests.listing import VIDEO_SUFFIXES, Listing, Tree, is_video_name
 from evl.data.manifests.split_names import folder_splits, inner_splits, read_split
 from evl.errors import DataError, UnlabeledError
+from evl.runtime.text import clean_label
 from evl.types import Sample
 from evl.video.decode.frame_folder import is_image_name
 

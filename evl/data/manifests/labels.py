@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from evl.errors import DataError
+from evl.runtime.text import clean_label
 
-# blanks, and characters that str.strip keeps: zero-width spaces, and byte-order marks from files that were joined
-_EDGES = re.compile(r"^[\s\ufeff\u200b\u2060]+|[\s\ufeff\u200b\u2060]+$")
 _WHOLE = re.compile(r"[0-9]+(\.0*)?")
 # texts that programs write for an empty cell; "None" and "NA" are not among them, as they may be classes
 _EMPTY_CELLS = frozenset({"", "nan", "<na>", "nat"})
 _LIKE_EMPTY = frozenset({"na", "n/a", "#n/a", "none", "null", "nil", "unlabeled", "unlabelled", "?", "-"})
-
-
-def clean_label(text: str) -> str:
-    """Returns the label in Unicode's composed form (NFC), without blanks around it, as needed to compare labels."""
-    text = str(text)
-    if not text.isascii():
-        return _EDGES.sub("", unicodedata.normalize("NFC", text))
-    return text.strip()
 
 
 def clean_names(names: Iterable[str]) -> tuple[str, ...]:

@@ -13,12 +13,13 @@ from evl.data.layouts import NAMES as LAYOUTS
 from evl.data.layouts import find_layout, read_layout
 from evl.data.manifests import Manifest
 from evl.data.manifests.folders import read_folder, unreadable_notices
-from evl.data.manifests.labels import class_number, clean_class_names, clean_label, sort_labels
+from evl.data.manifests.labels import class_number, clean_class_names, sort_labels
 from evl.data.manifests.listing import Tree, is_video_name
 from evl.data.manifests.tables import read_table, read_videos
 from evl.data.manifests.text_table import read_text
 from evl.errors import ConfigError, DataError, PathTypeError, nearest
 from evl.runtime.files import expand_home, write_table
+from evl.runtime.text import clean_label
 from evl.types import Sample
 from evl.video.decode.frame_folder import is_image_name
 from evl.video.views import AnyPath

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from evl.data.manifests import Manifest
 from evl.data.manifests.columns import REQUIRED, Rows, select_columns
-from evl.data.manifests.labels import class_number, clean_label, is_empty_cell, looks_empty
+from evl.data.manifests.labels import class_number, is_empty_cell, looks_empty
 from evl.data.manifests.listing import is_video_name, missing_samples
 from evl.data.manifests.split_names import read_split, split_meanings
 from evl.data.manifests.text_table import read_delimited, read_list, read_paths, read_text
-from evl.errors import DataError, plural
+from evl.errors import DataError, one_line, plural
 from evl.runtime.files import expand_home
+from evl.runtime.text import clean_label
 from evl.types import Sample
 
 
@@ -56,7 +57,7 @@ def _read_parquet(path: Path, required: Collection[str]) -> Rows:
         table = parquet.read_table(path)
         names, content = table.column_names, table.to_pylist()
     except (OSError, ValueError, OverflowError, pyarrow.ArrowException) as error:
-        raise DataError(f"{path}: cannot be read as a Parquet file ({error})") from None
+        raise DataError(f"{path}: cannot be read as a Parquet file ({one_line(error)})") from None
     rows = select_columns(path, names, list(enumerate(content, 1)), required)
     for number, row in rows:
         for column, value in row.items():
