@@ -23,7 +23,6 @@ from evl.inference.reading import device_of
 from evl.runtime.distributed import join_world
 from evl.runtime.files import expand_home
 from evl.runtime.progress import Report, counting, showing
-from evl.runtime.text import clean_label
 from evl.saving import VideoClassifier
 from evl.store.store import FeatureStore
 from evl.training.run_folder import RunFolder
