@@ -15,9 +15,9 @@ from evl.data.notices import several_labels, split_notices
 from evl.errors import DataError, VideoError
 from evl.runtime.parallel import Crash, each_in_process, time_limit
 from evl.types import Notice, Sample, VideoInfo
-from evl.video.decode.container import os_reason
 from evl.video.decode.frame_folder import frame_files
 from evl.video.decode.index import FrameIndex
+from evl.video.decode.missing import os_reason, read_patiently
 from evl.video.decode.reader import find_part, read_clip
 from evl.video.notices import Length, long_videos_notice, notices
 from evl.video.plans import Numbered
@@ -84,9 +84,16 @@ class CheckReport:
 
 def check_file(sample: Sample) -> FileReport:
     """Decodes a whole file, or the sample's part of it, exactly as training and evaluation decode it."""
-    size = _size(sample.path)
     try:
-        stat = os.stat(sample.path)  # before reading, so that a later change of the file shows
+        return read_patiently(lambda: _checked(sample))
+    except VideoError as error:
+        return FileReport(sample, _size(sample.path), problem=error.reason)
+
+
+def _checked(sample: Sample) -> FileReport:
+    """The report of a good file. Raises VideoError."""
+    try:
+        size, stat = _size(sample.path), os.stat(sample.path)  # before reading, so that a later change shows
         frames, index, _ = read_clip(
             sample.path,
             Numbered(sample.path, (0,)),
@@ -95,10 +102,8 @@ def check_file(sample: Sample) -> FileReport:
             verify=True,
         )
         file_notices = notices(sample.path, index)
-    except VideoError as error:
-        return FileReport(sample, size, problem=error.reason)
     except (OSError, ValueError) as error:
-        return FileReport(sample, size, problem=os_reason(error))
+        raise VideoError(sample.path, os_reason(error)) from None
     height, width = frames.shape[-2:]
     info = VideoInfo(sample.path, tuple(index.times_seconds.tolist()), width, height, index.codec)
     index = replace(index)  # a copy without its cached values, which would have to travel between processes

@@ -16,6 +16,7 @@ from evl.data.index_file import IndexFile
 from evl.errors import VideoError
 from evl.types import Preprocessing, Sample
 from evl.video.decode.index import counted_index
+from evl.video.decode.missing import read_patiently
 from evl.video.decode.reader import Clip, read_clip
 from evl.video.decode.torchcodec import Decoder
 from evl.video.notices import Length
@@ -113,7 +114,13 @@ class Files:
         return len(self.samples)
 
     def read(self, index: int, plan: Plan, *, square_pixels: bool) -> Clip:
-        """Reads the frames of sample number ``index`` that ``plan`` names (``read_clip``). Raises VideoError."""
+        """Reads the frames of sample number ``index`` that ``plan`` names (``read_clip``). Raises VideoError.
+
+        A video that is missing is asked for again, a few times.
+        """
+        return read_patiently(lambda: self._read(index, plan, square_pixels))
+
+    def _read(self, index: int, plan: Plan, square_pixels: bool) -> Clip:
         sample, seen = self.samples[index], int(self.seen[index])
         frame_index = self.index_file.find(sample.path) if self.index_file is not None else None
         if frame_index is None and seen == MUST_BE_COUNTED:

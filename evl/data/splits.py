@@ -21,10 +21,11 @@ from evl.data.manifests.manifest import read_class_names, read_manifest
 from evl.data.notices import manifest_notices, several_labels, split_notices
 from evl.errors import ConfigError, DataError, RunError, plural
 from evl.types import Sample
+from evl.video.decode.missing import NO_FILE as NO_FILE
+from evl.video.decode.missing import is_missing as is_missing
 
 log = logging.getLogger("evl")
 MOVED = "`resume=True` and `data.root=FOLDER`"  # how a run is given the new folder of its videos
-NO_FILE = "no such file"  # the reason in a reader's VideoError for a file that does not exist
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def stop_if_too_many(damaged: dict[str, str], train_samples: Sequence[Sample], c
     total, allowed = len({sample.path for sample in train_samples}), config.data.max_damaged_share
     if not damaged or (len(damaged) <= allowed * total and len(damaged) < total):
         return
-    gone = [path for path, reason in damaged.items() if reason == NO_FILE]
+    gone = [path for path, reason in damaged.items() if is_missing(reason)]
     if 2 * len(gone) > len(damaged):
         message = describe_gone(len(gone), total, "train", gone[0], old_root(config.data, train_samples), MOVED)
         if len(damaged) < total:

@@ -12,7 +12,6 @@ from rich.table import Table
 
 from evl.config import RunConfig
 from evl.data.draw import describe_groups
-from evl.data.splits import NO_FILE
 from evl.errors import DataError
 from evl.evaluation.metrics import METRICS, Judged, Metric, Metrics, compute_metrics, find_metrics, require_metric
 from evl.inference.predictor import Predictions, predict_views
@@ -21,6 +20,7 @@ from evl.runtime.distributed import World
 from evl.runtime.text import cell, clean_label
 from evl.streams import Stream
 from evl.types import Prediction, Sample
+from evl.video.decode.missing import is_missing
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _refuse_to_score_nothing(result: Predictions, samples: Sequence[Sample]) -> 
         raise DataError("no videos to judge by: the list is empty")
     index, reason = next(iter(result.damaged.items()))
     todo = "Are these videos? 'evl check' looks at every one"
-    if all(one == NO_FILE for one in result.damaged.values()):
+    if all(map(is_missing, result.damaged.values())):
         todo = "If they were moved, give their new folder by `root`"
     raise DataError(
         f"not one of {len(samples)} videos could be read, such as {samples[index].name}: {reason}; there is no score, "

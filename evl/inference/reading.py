@@ -16,7 +16,8 @@ from evl.models import Classifier
 from evl.models.crossframe import share_maps
 from evl.runtime.distributed import World
 from evl.runtime.precision import resolve_precision
-from evl.streams import Features, Stream
+from evl.streams import Batch, Features, Stream
+from evl.video.decode.missing import is_missing
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,7 @@ def read(
     places = [[taps.index(block) for block in reader.blocks or taps] for reader in readers]
     mapped = {place for reader, own in zip(readers, places, strict=True) if reader.reads_maps for place in own}
     mapped -= {place for reader, own in zip(readers, places, strict=True) if reader.reads_query_key for place in own}
-    mine = range(world.rank, len(stream.samples), world.size)
-    for batch in stream.read([mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]):
-        damaged |= batch.damaged
+    for batch, is_first in _asked_again(stream, _share_of(world, len(stream.samples), batch_size), damaged):
         if batch.features is not None:
             features = batch.features
             if len(readers) > 1:
@@ -69,7 +68,7 @@ def read(
                 means = [views.mean(0).cpu().numpy() for views in values.double().split(list(batch.num_views))]
                 result.update(zip(batch.indices, means, strict=True))
             del features
-        progress(len(batch.indices) + len(batch.damaged))
+        progress(len(batch.indices) + len(batch.damaged) if is_first else 0)
     for other_results, other_damaged in world.gather((results, damaged)):
         for result, other in zip(results, other_results, strict=True):
             result.update(other)
@@ -87,6 +86,27 @@ def _refuse_not_finite(results: Sequence[dict[int, np.ndarray]], stream: Stream)
             "its weights, or mean and std in its model.json, cannot be used",
             readers,
         )
+
+
+def _asked_again(stream: Stream, batches: list[Sequence[int]], damaged: dict[int, str]) -> Iterator[tuple[Batch, bool]]:
+    """Yields the batches of a stream, and whether it is the first time; at the end missing videos are asked for again.
+
+    ``damaged`` is filled with the reasons that remain.
+    """
+    for batch in stream.read(batches):
+        damaged |= batch.damaged
+        yield batch, True
+    if again := [index for index, reason in damaged.items() if is_missing(reason)]:
+        for batch in stream.read([[index] for index in again]):
+            for index in batch.indices:
+                del damaged[index]
+            yield batch, False
+
+
+def _share_of(world: World, num_samples: int, batch_size: int) -> list[range]:
+    """The batches of the samples that this process reads."""
+    mine = range(world.rank, num_samples, world.size)
+    return [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
 
 
 def scores_of(model: Classifier) -> Reader:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Set
 
 from evl.config import RunConfig
-from evl.data.splits import NO_FILE, stop_if_too_many
+from evl.data.splits import is_missing, stop_if_too_many
 from evl.errors import DataError, RunError
 from evl.evaluation import Evaluation
 from evl.runtime.distributed import World
@@ -22,6 +23,8 @@ from evl.training.loop import Interrupted, Keeper, Speed
 from evl.training.run_folder import RunFolder
 
 log = logging.getLogger("evl")
+AWAY_SECONDS = 60.0  # how long a run goes on while too many videos are missing
+FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.25, 4.0  # between steps of which all videos are missing
 
 
 class RunKeeper(Keeper):
@@ -54,7 +57,10 @@ class RunKeeper(Keeper):
         self.damaged, self.resumes, self.judge, self.progress = damaged, resume, judge, progress
         self.log_curve, self._curves = log_curve, None
         self.best, self.selected = math.inf, None  # ``Score.rank`` of the best model so far, and its step in words
-        self._has_warned = False
+        self._has_warned, self._is_listed = False, (folder.path / "damaged.csv").exists()
+        self._back: set[str] = set()  # missing videos that were read again, since the lists were last exchanged
+        self._away_since: float | None = None  # since when too many are missing
+        self._pause = FIRST_PAUSE_SECONDS
         self.moved, self.keep_last = moved or {}, keep_last
         self.where = f": see {folder.path / 'damaged.csv'}"
 
@@ -65,8 +71,8 @@ class RunKeeper(Keeper):
         if saved := list_checkpoints(self.folder.checkpoints):
             state = load_checkpoint(saved[-1], learners, self.world)
             first, self.best, self.selected = state["step"], state["best"], state["selected"]
-            # this call has checked again which files do not exist
-            before = {self.moved.get(path, path): why for path, why in state["damaged"].items() if why != NO_FILE}
+            # which files are missing is looked at anew
+            before = {self.moved.get(path, path): why for path, why in state["damaged"].items() if not is_missing(why)}
             self.damaged.update(before)
         if self.world.is_main:
             self.folder.forget_after(first)
@@ -75,23 +81,52 @@ class RunKeeper(Keeper):
             log.info("resuming at step %d of %d", first, self.config.training.steps)
         return first
 
-    def watch(self, learners: Learners, damaged: dict[int, str], done: int, *, everywhere: bool) -> None:
+    def watch(
+        self, learners: Learners, damaged: dict[int, str], read: Set[int], done: int, *, everywhere: bool
+    ) -> None:
         """Notes damaged videos and writes their list: a single process at once, several at each report.
 
-        Raises RunError if too many are damaged, after a checkpoint is saved.
+        A missing video is taken off the list when it is read again. Raises RunError, after a checkpoint is saved, if
+        too many are damaged, or if too many stay missing for ``AWAY_SECONDS`` or at the end.
         """
         new = {self.stream.samples[index].path: why for index, why in damaged.items()}
         self.damaged.update(new)
-        if not (everywhere or (new and self.world.size == 1)):
+        paths = {self.stream.samples[index].path for index in read} if self.damaged else set()
+        back = {path for path in paths if is_missing(self.damaged.get(path, ""))}
+        self._back |= back
+        self._wait_if_all_are_away(new, read)
+        if not (everywhere or ((new or back) and self.world.size == 1)):
             return
         self._gather_damage()
-        if self.world.is_main and self.damaged:
+        if self.world.is_main and (self.damaged or self._is_listed):
             self.folder.write_damaged(self.damaged)
+            self._is_listed = bool(self.damaged)
         try:
-            stop_if_too_many(self.damaged, self.stream.samples, self.config)
+            broken = {path: why for path, why in self.damaged.items() if not is_missing(why)}
+            stop_if_too_many(broken, self.stream.samples, self.config)
+            self._stop_if_away_for_long(is_last=done == self.config.training.steps)
         except RunError:
             self.save(learners, done)  # so that the run can go on after the limit is raised
             raise
+
+    def _wait_if_all_are_away(self, new: Mapping[str, str], read: Set[int]) -> None:
+        """Waits a growing time if all videos of this step are missing: a step without a clip is over in no time."""
+        if read or not new or not all(map(is_missing, new.values())):
+            self._pause = FIRST_PAUSE_SECONDS
+            return
+        time.sleep(self._pause)
+        self._pause = min(2 * self._pause, LAST_PAUSE_SECONDS)
+
+    def _stop_if_away_for_long(self, *, is_last: bool) -> None:
+        try:
+            stop_if_too_many(self.damaged, self.stream.samples, self.config)
+            self._away_since = None
+        except RunError as error:
+            if self._away_since is None:
+                self._away_since = time.monotonic()
+                log.warning("%s (the run waits for them, at most %g s)", error, AWAY_SECONDS)
+            if any(self.world.gather(is_last or time.monotonic() - self._away_since > AWAY_SECONDS)):
+                raise
 
     def report(self, learners: Learners, done: int, speed: Speed) -> str:
         if self.log_curve and learners.all[0].has_point(done):
@@ -145,8 +180,13 @@ class RunKeeper(Keeper):
             save_checkpoint(self.folder.checkpoints, done, learners, keep_last=keep_last, **more)
 
     def _gather_damage(self) -> None:
-        for other in self.world.gather(dict(self.damaged)):
-            self.damaged.update(other)
+        everyone = self.world.gather((dict(self.damaged), set(self._back)))
+        for damaged, _ in everyone:
+            self.damaged.update(damaged)
+        for path in set().union(*(back for _, back in everyone)):
+            if is_missing(self.damaged.get(path, "")):
+                del self.damaged[path]
+        self._back.clear()
 
     def _log(self, values: dict) -> None:
         if not self.world.is_main:

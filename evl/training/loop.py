@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -67,8 +67,11 @@ class Keeper:
         """Loads an earlier state, if there is one, and returns the number of steps done before."""
         return 0
 
-    def watch(self, learners: Learners, damaged: dict[int, str], done: int, *, everywhere: bool) -> None:
-        """Notes the videos that this process could not read in this step: ``damaged``, index -> reason.
+    def watch(
+        self, learners: Learners, damaged: dict[int, str], read: Set[int], done: int, *, everywhere: bool
+    ) -> None:
+        """Notes the videos that this process could not read in this step, ``damaged``: index -> reason, and those that
+        it could: ``read``.
 
         ``everywhere``: whether the processes can exchange their lists now. It is the same in all processes.
         """
@@ -115,8 +118,9 @@ def fit(
         for step in range(first, training.steps):
             started, waited, living = time.perf_counter(), stream.waited_seconds, learners.living
             damaged: dict[int, str] = {}
+            read: set[int] = set()
             before = meter.clips
-            learners.step(step, _counted(islice(batches, training.accumulation), damaged, meter), world)
+            learners.step(step, _counted(islice(batches, training.accumulation), damaged, read, meter), world)
             done = step + 1
             if world.size == 1 and meter.clips == before:
                 num_empty += 1
@@ -126,7 +130,7 @@ def fit(
             meter.waited += stream.waited_seconds - waited
             meter.passed += time.perf_counter() - started
             report_now = done % training.log_every == 0 or is_last
-            keeper.watch(learners, damaged, done, everywhere=report_now)
+            keeper.watch(learners, damaged, read, done, everywhere=report_now)
             _warn_of_dropped(learners, living)
             if report_now:
                 meter.clips *= world.size
@@ -156,10 +160,14 @@ def _refuse_without_clips(learners: Learners, training: TrainingConfig, keeper: 
         )
 
 
-def _counted(batches: Iterable[Batch], damaged: dict[int, str], meter: Meter) -> Iterator[Batch]:
-    """The same batches, after noting their clips and damaged videos. Only one batch is in memory at a time."""
+def _counted(batches: Iterable[Batch], damaged: dict[int, str], read: set[int], meter: Meter) -> Iterator[Batch]:
+    """The same batches, after noting their clips, and the videos that could be read and could not.
+
+    Only one batch is in memory at a time.
+    """
     for batch in batches:
         damaged |= batch.damaged
+        read.update(batch.indices)
         meter.clips += len(batch.labels)
         yield batch
         del batch

@@ -23,6 +23,7 @@ from evl.runtime.files import (
     expand_home,
     make_folder,
     read_json_lines,
+    remove_file,
     write_file,
     write_json,
     write_table,
@@ -160,6 +161,10 @@ class RunFolder:
         return [line for line in lines if type(line.get("step")) is int and line["step"].bit_length() < 64]
 
     def write_damaged(self, damaged: dict[str, str]) -> None:
+        """Writes ``damaged.csv``, or removes it if no video is damaged any more."""
+        if not damaged:
+            remove_file(self.path / "damaged.csv")
+            return
         write_table(self.path / "damaged.csv", [("path", "reason"), *sorted(damaged.items())])
 
 

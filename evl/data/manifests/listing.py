@@ -12,6 +12,7 @@ from pathlib import Path
 from evl.errors import DataError
 from evl.types import Sample
 from evl.video.decode.frame_folder import is_image_name
+from evl.video.decode.missing import ask_again
 
 VIDEO_SUFFIXES = frozenset(
     f".{ending}"
@@ -110,7 +111,20 @@ def is_video_name(name: str) -> bool:
 
 
 def missing_samples(samples: Sequence[Sample]) -> tuple[Sample, ...]:
-    """Returns the samples whose file or folder does not exist. It lists each of their folders only once."""
+    """Returns the samples whose file or folder does not exist. It lists each of their folders only once.
+
+    What is missing is looked for again a few times, with growing pauses, because a disk may be away for a moment.
+    """
+    asked = [tuple(samples)]
+
+    def ask() -> tuple[Sample, ...]:
+        asked[0] = _missing_now(asked[0])
+        return asked[0]
+
+    return ask_again(ask, lambda gone: not gone)
+
+
+def _missing_now(samples: Sequence[Sample]) -> tuple[Sample, ...]:
     by_folder: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         by_folder[os.path.dirname(sample.path) or "."].append(sample)

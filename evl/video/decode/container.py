@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import stat
@@ -14,6 +15,7 @@ import av
 import torch
 
 from evl.errors import VideoError
+from evl.video.decode.missing import AWAY, os_reason, unreadable
 from evl.video.decode.truncation import refuse_truncated as refuse_cut_pieces
 
 # FFmpeg's names of the formats that hold a video in one file; not playlists (which name other files) or still pictures
@@ -56,6 +58,10 @@ def open_video(path: str, *, one_thread: bool = False) -> Iterator[tuple[av.cont
             context.thread_count = 1 if one_thread else num_threads()
             yield container, stream
     except av.error.FFmpegError as error:
+        # EIO may also be what libav makes of a broken file
+        away = error if error.errno in AWAY - {errno.EIO} else unreadable(path) if error.errno == errno.EIO else None
+        if away is not None:
+            raise VideoError(path, os_reason(away)) from None
         with contextlib.suppress(OSError):
             refuse_cut_pieces(path)  # if the file is truncated, that error is clearer
         if isinstance(error, av.error.EOFError):
@@ -163,9 +169,3 @@ def refuse_truncated(path: str, stream: av.VideoStream) -> None:
     if end > size:
         raise VideoError(path, f"is truncated: {size:,} bytes of at least {end:,}")
     refuse_cut_pieces(path)
-
-
-def os_reason(error: OSError | ValueError) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "no such file"
-    return f"cannot be read ({(getattr(error, 'strerror', None) or str(error)).lower()})"

@@ -12,8 +12,9 @@ from PIL import Image, ImageOps
 
 from evl.errors import VideoError
 from evl.types import VideoInfo
-from evl.video.decode.container import MAX_PIXELS, os_reason
+from evl.video.decode.container import MAX_PIXELS
 from evl.video.decode.frame_series import Frames, UnclearError, frames_among
+from evl.video.decode.missing import AWAY, os_reason
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 FRAMES_PER_SECOND = 25.0  # a convention: folders of pictures have no frame rate
@@ -131,5 +132,7 @@ def _open_picture(path: str | Path, file: Path) -> Iterator[Image.Image]:
     except Image.DecompressionBombError:
         raise VideoError(path, f"{frame} claims more than {MAX_PIXELS:,} pixels") from None
     except Exception as error:  # PIL raises many types for damaged files, such as SyntaxError, ValueError, zlib.error
+        if isinstance(error, OSError) and error.errno in AWAY:
+            raise VideoError(path, os_reason(error)) from None
         reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
         raise VideoError(path, f"{frame} cannot be decoded ({reason})") from None
