@@ -172,7 +172,8 @@ class AugmentConfig:
     rand_augment: str | None = "rand-m7-n4-mstd0.5-inc1"  # timm's notation; null: none
     crop_area: tuple[Probability, Probability] = (0.08, 1.0)  # share of the picture
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width / height
-    flip: Probability | Literal["auto"] = "auto"  # auto: 0.5, but 0 where class names tell directions
+    # auto: 0.5, but 0 where class names tell directions; pairs: 0.5, exchanging the labels of left/right pairs
+    flip: Probability | Literal["auto", "pairs"] = "auto"
     erasing: Probability = 0.0
 
     def __post_init__(self):
@@ -231,6 +232,7 @@ class TrainingConfig:
     steps: Positive | None = None  # None: 30 epochs, but at least 200 steps; the number is written down
     batch_size: Many = 16  # clips a step, over all processes and accumulation
     accumulation: Many = 1  # micro-batches a step
+    repeated_augmentation: Few = 1  # draws of each video in a batch, which has batch_size / this many videos
     lr: Annotated[float, Field(gt=0)] = 4e-4
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     warmup_steps: NotNegative = 0
@@ -247,6 +249,8 @@ class TrainingConfig:
     log_every: Positive = 20  # steps
 
     def __post_init__(self):
+        repeats = self.repeated_augmentation
+        _require(self.batch_size % repeats == 0, f"batch_size must be a multiple of repeated_augmentation ({repeats})")
         fits = self.steps is None or self.warmup_steps < self.steps
         _require(fits, f"warmup_steps ({self.warmup_steps}) must be below steps ({self.steps})")
 

@@ -220,6 +220,22 @@ def test_compiled_and_in_half_precision(form, runs):
     assert_close(half.float(), model(clips), relative=0.1)
 
 
+@every_form
+def test_mirrored_labels_and_two_draws_of_a_video(form, videos, tmp_path, caplog):
+    """``augment.flip=pairs`` and ``training.repeated_augmentation``, for every decoder."""
+    (tmp_path / "videos").mkdir()
+    for name, other in (("bright", "to the left"), ("dark", "to the right")):
+        shutil.copytree(videos / name, tmp_path / "videos" / other)
+    config = config_of(form, tmp_path / "videos", steps=2, repeated_augmentation=2)
+    config = replace(config, augment={"flip": "pairs"})
+    with caplog.at_level("INFO", logger="evl"):
+        train(config, tmp_path / "run")
+    assert "flipped clips exchange the labels of 1 pairs of classes" in caplog.text
+    assert "'to the left' ↔ 'to the right'" in caplog.text
+    with pytest.raises(ConfigError, match=r"augment\.flip=pairs changes labels of clips, and a store has one label"):
+        extract(config, tmp_path / "store")
+
+
 def test_the_side_networks_twin_reads_what_the_model_reads(runs):
     """The whole model, from pixels: start and taps are in their places."""
     model = evl.load(runs("side, from 0, layer norm"))

@@ -161,4 +161,4 @@ class ClipDataset(Dataset):
         pixels = item.pixels if self.split == "train" else item.pixels[0]
         if pixels.dtype == torch.uint8:  # random erasing, and views, come as floats already
             pixels = normalize(pixels, self.preprocessing.mean, self.preprocessing.std)
-        return pixels, self.labels[index]
+        return pixels, item.label  # of a mirrored class, if augment.flip=pairs flipped the clip

@@ -15,6 +15,7 @@ from evl.config import ClipConfig
 from evl.data.index_file import IndexFile
 from evl.errors import VideoError
 from evl.types import Preprocessing, Sample
+from evl.video.augment import TrainingTransform
 from evl.video.decode.index import counted_index
 from evl.video.decode.missing import read_patiently
 from evl.video.decode.reader import Clip, read_clip
@@ -177,7 +178,7 @@ class TrainingClips(_SampleDataset):
     files: Files
     labels: Sequence[int]
     clip: ClipConfig
-    transform: Callable[[Tensor, np.random.Generator], Tensor]
+    transform: TrainingTransform | Callable[[Tensor, np.random.Generator], Tensor]  # a TrainingTransform gives labels
     seed: int
     _: KW_ONLY
     square_pixels: bool = False
@@ -190,8 +191,11 @@ class TrainingClips(_SampleDataset):
         except VideoError as error:
             return self.failed(key, error.reason)
         _, generator = plan.draw(clip.known)
-        pixels = self.transform(clip.frames, generator)
-        return Item(index, self.labels[index], pixels, num_valid=plan.num_valid(clip.known), length=_length(clip))
+        if isinstance(self.transform, TrainingTransform):
+            pixels, label = self.transform.labelled(clip.frames, self.labels[index], generator)
+        else:
+            pixels, label = self.transform(clip.frames, generator), self.labels[index]
+        return Item(index, label, pixels, num_valid=plan.num_valid(clip.known), length=_length(clip))
 
     def sample_of(self, key: tuple[int, int]) -> int:
         return key[1]

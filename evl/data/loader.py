@@ -33,7 +33,8 @@ class StepSampler(Sampler):
     The samples of a step follow from seed and step alone. With n samples, position p of the endless order is sample
     permutation(seed, p // n)[p % n]. Each micro-batch of each process takes its own part of the step's ``batch_size``
     positions. So the global batch is the same for any number of processes and micro-batches, and a run can resume at
-    any step.
+    any step. With ``repeats`` r, each sample of the order takes r positions, with the epochs r·e to r·e + r − 1 in
+    place of e, so that each is another draw.
     """
 
     num_samples: int
@@ -43,6 +44,7 @@ class StepSampler(Sampler):
     last_step: int
     seed: int
     accumulation: int = 1
+    repeats: int = 1
     rank: int = 0
     world_size: int = 1
 
@@ -66,10 +68,11 @@ class StepSampler(Sampler):
                 yield [self._at(position) for position in range(start, start + self._micro)]
 
     def _at(self, position: int) -> tuple[int, int]:
+        position, draw = divmod(position, self.repeats)
         epoch, place = divmod(position, self.num_samples)
         if self._permutation[0] != epoch:
             self._permutation = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.num_samples)
-        return epoch, int(self._permutation[1][place])
+        return epoch * self.repeats + draw, int(self._permutation[1][place])
 
 
 def read_batches(

@@ -132,6 +132,11 @@ def plan_extraction(
         )
     except ValidationError as error:
         raise ConfigError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+    if config.augment.flip == "pairs":
+        raise ConfigError(
+            "augment.flip=pairs changes labels of clips, and a store has one label for each video: extract with "
+            "augment.flip=0, or train on the videos"
+        )
     TrainingTransform(config.augment, description.preprocessing, videos.class_names)  # raises if the config is wrong
     return Extraction(expand_home(Path(out)), config, description, videos.splits, videos.missing, backbone, part)
 

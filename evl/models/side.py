@@ -123,7 +123,7 @@ class SideLayer(nn.Module):
             shifted = shift_in_time(rows, self.causal)[:, rows.shape[1] - s.shape[1] :]
         s = s + self.attention(s + position.to(s.dtype), shifted)
         s = s + self.mlp(self.norm_mlp(s))
-        return s, Past(moved[:, -2:], s.new_zeros(len(s), 2, s.shape[-1]) if rows is None else rows[:, -2:])
+        return s, Past(moved[:, -2:], s.new_zeros(s.shape[0], 2, s.shape[-1]) if rows is None else rows[:, -2:])
 
 
 def shift_in_time(rows: Tensor, causal: bool) -> Tensor:
@@ -240,7 +240,7 @@ class SideDecoder(nn.Module):
             if self.reader is None:
                 s = _layer_norm(self.norm, s)
                 return s.mean((1, 2), dtype=torch.promote_types(s.dtype, torch.float32))
-            query = self.query_token.expand(len(s), -1, -1)
+            query = self.query_token.expand(s.shape[0], -1, -1)  # ``len`` would fix the batch of an exported program
             return self.reader(query, LayerFeatures(s, None, None)).squeeze(1)
 
     @torch.no_grad()
@@ -273,7 +273,7 @@ class SideDecoder(nn.Module):
                 read = mean_more(state.read, _layer_norm(self.norm, s).mean(2), state.keep)
                 vectors = read.total / read.weight[..., None]
             else:
-                query, norm = self.query_token.expand(len(s), -1, -1), self.reader.norm_tokens
+                query, norm = self.query_token.expand(s.shape[0], -1, -1), self.reader.norm_tokens
                 reading = self.reader.attention.reading(self.reader.norm_query(query), norm).flatten(1, 2)
                 read = attend_more(state.read, s, reading, norm.eps, state.keep)
                 vectors = query_result(self.reader, query, read)

@@ -58,7 +58,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 
 def bmm(a: Tensor, b: Tensor) -> Tensor:
     """(B,M,K) · (B,K,N) -> (B,M,N); not differentiable where oneDNN computes it."""
-    if not len(a) or not takes_onednn(a, b):
+    if not takes_onednn(a, b) or not len(a):
         return torch.bmm(a, b)
     return torch.stack([_product(one, other.mT) for one, other in zip(a, b, strict=True)])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
@@ -15,9 +16,11 @@ from evl.data.splits import make_files, num_workers
 from evl.runtime.precision import autocast
 from evl.streams.base import Batch, Features, Views, encoded
 from evl.types import Preprocessing, Sample
-from evl.video.augment import TrainingTransform
+from evl.video.augment import TrainingTransform, mirrored_in_words
 from evl.video.notices import Length, long_videos_notice
 from evl.video.transforms import normalize
+
+log = logging.getLogger("evl")
 
 
 class Live:
@@ -77,6 +80,8 @@ def training_clips(
 ) -> Live:
     """A stream of augmented training clips; keys are (epoch, index). ``labels``: the number of each sample's class."""
     transform = TrainingTransform(config.augment, preprocessing, class_names)
+    for line in mirrored_in_words(class_names) if config.augment.flip == "pairs" else ():
+        log.info("%s", line)
     files, pixels = make_files(samples, config), dict(square_pixels=preprocessing.pixel_aspect)
     dataset = TrainingClips(files, labels, config.clip, transform, config.training.seed, **pixels)
     options = dict(precision=config.training.precision, num_workers=num_workers(config))

@@ -198,6 +198,7 @@ def make_sampler(training: TrainingConfig, num_samples: int, first_step: int, wo
         num_samples,
         batch_size=training.batch_size,
         accumulation=training.accumulation,
+        repeats=training.repeated_augmentation,
         first_step=first_step,
         last_step=training.steps,
         seed=training.seed,

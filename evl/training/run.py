@@ -290,10 +290,14 @@ def describe_data(config: RunConfig, train: Sequence[Sample], val: Sequence[Samp
 
 
 def with_steps(config: RunConfig, num_samples: int) -> RunConfig:
-    """The config with a number of steps. If it has none: 30 epochs, but at least 200 steps."""
+    """The config with a number of steps. If it has none: 30 epochs, but at least 200 steps.
+
+    In an epoch each video is drawn once, or ``repeated_augmentation`` times.
+    """
     if config.training.steps is not None:
         return config
-    epochs = math.ceil(30 * num_samples / config.training.batch_size)
+    training = config.training
+    epochs = math.ceil(30 * num_samples * training.repeated_augmentation / training.batch_size)
     return replace_settings(config, training={"steps": max(200, config.training.warmup_steps + 1, epochs)})
 
 

@@ -5,6 +5,7 @@ All random numbers come from the generator that the caller passes.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,8 +17,12 @@ from evl.types import Preprocessing
 from evl.video.rand_augment import Box, RandAugment, apply
 from evl.video.transforms import normalize, resize
 
-DIRECTION_WORDS = {"left", "right", "leftward", "rightward", "leftwards", "rightwards", "clockwise", "counterclockwise",
-                   "anticlockwise"}  # fmt: skip
+# a word of a class name -> those that can stand in its place when the picture is mirrored
+MIRRORED = {
+    "left": ("right",), "right": ("left",), "leftward": ("rightward",), "rightward": ("leftward",),
+    "leftwards": ("rightwards",), "rightwards": ("leftwards",), "clockwise": ("counterclockwise", "anticlockwise"),
+    "counterclockwise": ("clockwise",), "anticlockwise": ("clockwise",),
+}  # fmt: skip
 
 
 class TrainingTransform:
@@ -31,12 +36,24 @@ class TrainingTransform:
     def __init__(self, config: AugmentConfig, preprocessing: Preprocessing, class_names: Sequence[str] = ()):
         self.config = config
         self.preprocessing = preprocessing
-        self.flip = config.flip if config.flip != "auto" else 0.0 if names_direction(class_names) else 0.5
+        self.mirrored = mirrored_labels(class_names) if config.flip == "pairs" else None
+        if config.flip == "pairs":
+            self.flip = 0.5
+        else:
+            self.flip = config.flip if config.flip != "auto" else 0.0 if names_direction(class_names) else 0.5
         self.rand_augment = None
         if config.rand_augment:
             self.rand_augment = RandAugment(config.rand_augment, preprocessing.mean)
 
     def __call__(self, clip: Tensor, generator: np.random.Generator) -> Tensor:
+        return self.labelled(clip, None, generator)[0]
+
+    def labelled(self, clip: Tensor, label: int | None, generator: np.random.Generator) -> tuple[Tensor, int | None]:
+        """Returns the augmented clip and its label, the number of a class.
+
+        With ``flip=pairs`` a flipped clip gets the label of the mirrored class, and a clip whose class has no mirrored
+        one, or that has no label, is not flipped.
+        """
         calls = self.rand_augment.draw(int(generator.integers(2**32))) if self.rand_augment is not None else []
         top, left, height, width = draw_crop(
             *clip.shape[-2:], area=self.config.crop_area, ratio=self.config.crop_ratio, generator=generator
@@ -44,18 +61,60 @@ class TrainingTransform:
         crop = apply(calls, clip, Box(top, left, top + height, left + width))
         pre = self.preprocessing
         crop = resize(crop, pre.image_size, interpolation=pre.interpolation, antialias=pre.antialias)
-        if generator.random() < self.flip:
-            crop = crop.flip(-1)
+        mirrored = label if self.mirrored is None else None if label is None else self.mirrored[label]
+        if generator.random() < self.flip and (self.mirrored is None or mirrored is not None):
+            crop, label = crop.flip(-1), mirrored
         if self.config.erasing == 0:
-            return crop.contiguous()
+            return crop.contiguous(), label
         crop = normalize(crop, pre.mean, pre.std)
-        return erase(crop, generator) if generator.random() < self.config.erasing else crop
+        return (erase(crop, generator) if generator.random() < self.config.erasing else crop), label
 
 
 def names_direction(class_names: Sequence[str]) -> bool:
     """Whether a class name has a direction ("pushing something from left to right"), so clips must not be flipped."""
-    words = (word for name in class_names for word in name.lower().replace("_", " ").replace("-", " ").split())
-    return any(word.strip(".,;:()[]") in DIRECTION_WORDS for word in words)
+    return any(word in MIRRORED for name in class_names for word in _words(name))
+
+
+def mirrored_labels(class_names: Sequence[str]) -> tuple[int | None, ...]:
+    """Returns for each class the number of the class that its mirrored clips show.
+
+    It is the class itself if its name has no direction; else the class whose name has the opposite directions; None if
+    there is no such class, or if several classes have that name but for punctuation.
+    """
+    words = [_words(name) for name in class_names]
+    numbers: dict[tuple[str, ...], int | None] = {}
+    for number, own in enumerate(words):
+        numbers[own] = None if own in numbers else number
+
+    def mirrored(number: int) -> int | None:
+        if not any(word in MIRRORED for word in words[number]):
+            return number
+        choices = itertools.product(*(MIRRORED.get(word, (word,)) for word in words[number]))
+        found = [numbers[one] for one in choices if numbers.get(one) is not None]
+        return found[0] if len(found) == 1 else None
+
+    labels = [mirrored(number) for number in range(len(words))]
+    # a pair must be one from both sides
+    return tuple(
+        other if other is not None and labels[other] == number else None for number, other in enumerate(labels)
+    )
+
+
+def mirrored_in_words(class_names: Sequence[str]) -> list[str]:
+    """Returns the pairs that ``flip=pairs`` exchanges, and the classes that it never flips, in words, a line each."""
+    labels = mirrored_labels(class_names)
+    pairs = [f"{class_names[a]!r} ↔ {class_names[b]!r}" for a, b in enumerate(labels) if b is not None and a < b]
+    alone = [repr(class_names[number]) for number, other in enumerate(labels) if other is None]
+    lines = [f"flipped clips exchange the labels of {len(pairs)} pairs of classes", *(f"  {pair}" for pair in pairs)]
+    if alone:
+        lines += [f"clips of {len(alone)} classes are not flipped, because no other class has the mirrored name:"]
+        lines += [f"  {name}" for name in alone]
+    return lines
+
+
+def _words(name: str) -> tuple[str, ...]:
+    words = (word.strip(".,;:!?()[]") for word in name.lower().replace("_", " ").replace("-", " ").split())
+    return tuple(word for word in words if word)
 
 
 def draw_crop(

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from evl.collections.check import check_samples
-from evl.config import AugmentConfig, ClipConfig
+from evl.config import AugmentConfig, ClipConfig, RunConfig, replace
 from evl.data.dataset import EvaluationViews, Files, Item, TrainingClips, collate_clips, collate_views
 from evl.data.loader import StepSampler, read_batches
 from evl.errors import ConfigError
@@ -34,6 +34,45 @@ def test_global_batches_do_not_depend_on_how_they_are_cut(world_size, accumulati
         assert sorted(index for e, index in stream if e == epoch) == list(range(7))  # each once an epoch
     orders = [[index for e, index in stream if e == epoch] for epoch in range(4)]
     assert len(set(map(tuple, orders))) > 1
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_each_video_drawn_twice_in_a_batch(world_size):
+    def keys_of(step, rank=0, size=1):
+        options = dict(batch_size=8, first_step=step, last_step=step + 1, seed=5, repeats=2)
+        return [key for batch in StepSampler(7, **options, rank=rank, world_size=size) for key in batch]
+
+    seen = []
+    for step in range(7):
+        whole = keys_of(step)
+        parts = [keys_of(step, rank, world_size) for rank in range(world_size)]
+        assert [key for part in parts for key in part] == whole
+        assert all(a[1] == b[1] and b[0] == a[0] + 1 for a, b in zip(whole[::2], whole[1::2], strict=True))
+        seen += whole
+    assert len(set(seen)) == 56  # no draw twice
+    for epoch in range(4):  # each video twice an epoch
+        assert sorted(index for e, index in seen if e // 2 == epoch) == sorted([*range(7), *range(7)])
+    with pytest.raises(ConfigError, match=r"batch_size must be a multiple of repeated_augmentation \(3\)"):
+        replace(RunConfig(), training={"repeated_augmentation": 3})
+
+
+def test_a_flipped_clip_has_the_label_of_the_mirrored_class(tmp_path):
+    path = write_video(tmp_path / "one.mp4", numbered_frames(6))
+    config = AugmentConfig(None, (1, 1), (1.5, 1.5), flip="pairs")
+    transform = TrainingTransform(config, PREPROCESSING, ["to the left", "to the right"])
+    dataset = TrainingClips(Files([Sample(str(path))]), [0], ClipConfig(num_frames=2, stride=1), transform, seed=0)
+    plain = TrainingTransform(replace_flip(config, 0.0), PREPROCESSING)
+    unflipped = TrainingClips(dataset.files, [0], dataset.clip, plain, seed=0)
+    labels = set()
+    for epoch in range(8):
+        item, other = dataset[epoch, 0], unflipped[epoch, 0]
+        assert torch.equal(item.pixels, other.pixels.flip(-1) if item.label else other.pixels)
+        labels.add(item.label)
+    assert labels == {0, 1}
+
+
+def replace_flip(config, flip):
+    return AugmentConfig(config.rand_augment, config.crop_area, config.crop_ratio, flip=flip)
 
 
 def test_batch_size_must_divide():

@@ -27,6 +27,8 @@ DECODERS = {
     "evl, dropout": {"mlp_dropout": 0.3, "head_dropout": 0.3},
     "attentive": {"decoder": "attentive"},
     "attentive, readout alone": {"decoder": "attentive", "probe_blocks": 1, "probe_positions": False},
+    "side": {"decoder": "side", "taps": "all"},
+    "side, causal, query": {"decoder": "side", "taps": [0, 2, 4], "causal": True, "side_readout": "query"},
     "linear": {"decoder": "linear", "taps": "last 1"},
     "zero_shot": {"decoder": "zero_shot", "taps": "last 1", "prompts": ["a {}"]},
 }
@@ -68,7 +70,7 @@ def test_a_fresh_model_is_exported(name, tmp_path):
     assert not torch.allclose(program(clips), program(clips.flip(0)), rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["evl", "attentive", "linear", "zero_shot"])
+@pytest.mark.parametrize("name", ["evl", "attentive", "side", "side, causal, query", "linear", "zero_shot"])
 def test_strict_export(name):
     model = make(DECODERS[name])
     program = exported(copy.deepcopy(model), torch.randn(2, 3, 3, 32, 32), strict=True, batch=True).module()

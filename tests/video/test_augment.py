@@ -7,7 +7,14 @@ import torch
 
 from evl.config import AugmentConfig
 from evl.types import Preprocessing
-from evl.video.augment import TrainingTransform, draw_crop, erase, names_direction
+from evl.video.augment import (
+    TrainingTransform,
+    draw_crop,
+    erase,
+    mirrored_in_words,
+    mirrored_labels,
+    names_direction,
+)
 from tests.helpers import numbered_frames
 
 PREPROCESSING = Preprocessing((32, 32), (0.5,) * 3, (0.25,) * 3, "bicubic", True)
@@ -83,3 +90,36 @@ def test_erasing_is_one_box_in_all_frames():
     assert where.any()
     assert torch.equal(where[0], where[3])
     assert 0.015 < where[0, 0].float().mean() < 0.35
+
+
+def test_mirrored_classes_are_found_by_their_names():
+    names = [
+        "Pulling something from left to right", "pulling [something] from right_to left.", "Turning clockwise",
+        "turning counterclockwise", "Opening a door", "Moving left", "left hand", "Right hand", "Left hand!",
+    ]  # fmt: skip
+    # the last two left hands have one name but for punctuation, so nobody knows which is the right hand's
+    assert mirrored_labels(names) == (1, 0, 3, 2, 4, None, None, None, None)
+    lines = mirrored_in_words(names)
+    assert lines[0] == "flipped clips exchange the labels of 2 pairs of classes"
+    assert lines[1] == "  'Pulling something from left to right' ↔ 'pulling [something] from right_to left.'"
+    assert lines[3].startswith("clips of 4 classes are not flipped, because no other class")
+    assert lines[4] == "  'Moving left'"
+    assert mirrored_labels(["turning anticlockwise", "turning clockwise", "turning counterclockwise"]) == (None,) * 3
+
+
+def test_flips_exchange_labels():
+    plain = dict(rand_augment=None, crop_area=(1, 1), crop_ratio=(4 / 3, 4 / 3))
+    names = ["moving left", "moving right", "falling", "turning left"]
+    pairs = TrainingTransform(AugmentConfig(flip="pairs", **plain), PREPROCESSING, names)
+    never = TrainingTransform(AugmentConfig(flip=0.0, **plain), PREPROCESSING, names)
+    seen = set()
+    for seed in range(8):
+        for label, other in ((0, 1), (1, 0), (2, 2), (3, None), (None, None)):
+            clip, found = pairs.labelled(CLIP, label, np.random.default_rng(seed))
+            unflipped, same = never.labelled(CLIP, label, np.random.default_rng(seed))
+            assert same == label
+            is_flipped = torch.equal(clip, unflipped.flip(-1))
+            assert is_flipped or torch.equal(clip, unflipped)
+            assert found == (other if is_flipped else label)
+            seen.add((label, is_flipped))
+    assert seen == {(0, True), (0, False), (1, True), (1, False), (2, True), (2, False), (3, False), (None, False)}
