@@ -44,6 +44,7 @@ _HOMES = {
     "open_store": "evl.api.stores",
     "predict": "evl.api.judging",
     "prepare": "evl.api.checking",
+    "read_embeddings": "evl.inference.embedding",
     "read_manifest": "evl.data.manifests.manifest",
     "read_predictions": "evl.evaluation",
     "read_views": "evl.video.views",
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from evl.evaluation import read_predictions
     from evl.extraction.verify import verify_store
     from evl.inference import explain
+    from evl.inference.embedding import read_embeddings
     from evl.models.decoder import EVLDecoder
     from evl.saving import VideoClassifier, load, load_release, zero_shot
     from evl.types import BackboneSpec, LayerFeatures, Prediction

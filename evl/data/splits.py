@@ -16,7 +16,7 @@ from evl.data.draw import refuse_shared_groups, split_samples, with_groups
 from evl.data.index_file import IndexFile
 from evl.data.loader import default_num_workers
 from evl.data.manifests import Manifest, refuse_missing
-from evl.data.manifests.listing import missing_samples
+from evl.data.manifests.listing import still_missing
 from evl.data.manifests.manifest import read_class_names, read_manifest
 from evl.data.notices import manifest_notices, several_labels, split_notices
 from evl.errors import ConfigError, DataError, RunError, plural
@@ -183,7 +183,7 @@ def gone_samples(splits: dict[str, Sequence[Sample]], root: str, *, how: str) ->
     ``root``: the folder that the videos were in; ``how``: the arguments that give the new folder. Raises DataError if
     all videos of a split are gone.
     """
-    gone = {name: missing for name, samples in splits.items() if (missing := missing_samples(samples))}
+    gone = {name: missing for name, samples in splits.items() if (missing := still_missing(samples))}
     for name, missing in gone.items():
         if len(missing) == len(splits[name]):
             raise DataError(describe_gone(len(missing), len(missing), name, missing[0].path, root, how))

@@ -10,8 +10,8 @@ from pathlib import Path
 from evl.errors import SaveError
 from evl.evaluation.evaluate import Evaluation
 from evl.evaluation.picture import drawing, lettering, save_picture
-from evl.evaluation.saved_predictions import PREDICTIONS, write_predictions
-from evl.runtime.files import expand_home, remove_file, write_file, write_json, write_table
+from evl.evaluation.saved_predictions import METRICS_FILE, PREDICTIONS, predictions_bytes
+from evl.runtime.files import expand_home, json_bytes, remove_file, table_text, write_file, write_together
 from evl.runtime.out_folder import LOCK, hold_lock, made_folder, refuse_held
 from evl.runtime.progress import is_main_process
 
@@ -48,13 +48,18 @@ def write_evaluation(
     ``read_predictions``) and ``confusion.png`` (drawing takes longer than the rest). ``outcome``: of the training, for
     ``metrics.json``."""
     folder, names = expand_home(Path(folder)), evaluation.class_names
-    if predictions:
-        write_predictions(folder / PREDICTIONS, evaluation)
     per_class = dict(zip(names, evaluation.metrics.class_accuracy(), strict=True))
     content = {**evaluation.to_dict(), "class_accuracy": per_class, "damaged": evaluation.damaged}
-    write_json(folder / "metrics.json", content if outcome is None else content | {"outcome": outcome})
+    content |= {} if outcome is None else {"outcome": outcome}
+    files: dict[Path, str | bytes] = {}
+    if predictions:
+        files[folder / PREDICTIONS], content["predictions_id"] = predictions_bytes(evaluation)
+    else:
+        remove_file(folder / PREDICTIONS)  # of an earlier evaluation
     counts = zip(names, evaluation.metrics.confusion.tolist(), strict=True)
-    write_table(folder / "confusion.csv", [["label \\ prediction", *names], *([name, *row] for name, row in counts)])
+    rows = [["label \\ prediction", *names], *([name, *row] for name, row in counts)]
+    files |= {folder / METRICS_FILE: json_bytes(content, indent=2), folder / "confusion.csv": table_text(rows)}
+    write_together(files)
     if picture:  # last, because a picture may fail
         with drawing(folder / "confusion.png"):
             _draw_confusion(folder / "confusion.png", evaluation)

@@ -7,6 +7,8 @@ schema's metadata has the key ``evl``: JSON with ``class_names`` and ``protocol`
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ import numpy as np
 
 from evl.errors import DataError, one_line
 from evl.evaluation.metrics import Judged
-from evl.runtime.files import expand_home, strict_json, write_atomically
+from evl.runtime.files import expand_home, strict_json, write_file
 from evl.types import Prediction
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     from evl.evaluation.evaluate import Evaluation
 
-PREDICTIONS = "predictions.parquet"
+PREDICTIONS, METRICS_FILE = "predictions.parquet", "metrics.json"
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,11 @@ class SavedPredictions(Judged):
 
 def write_predictions(path: str | Path, evaluation: Evaluation) -> None:
     """Writes an evaluation's predictions. Raises SaveError where the system refuses."""
+    write_file(path, predictions_bytes(evaluation)[0])
+
+
+def predictions_bytes(evaluation: Evaluation) -> tuple[bytes, str]:
+    """The content of ``predictions.parquet``, and its id, which ``metrics.json`` has too: the hash of all in it."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -67,13 +74,16 @@ def write_predictions(path: str | Path, evaluation: Evaluation) -> None:
         "prediction": classes([one.best(1)[0] for one in found]),
         "scores": pa.FixedSizeListArray.from_arrays(pa.array(scores.reshape(-1)), len(names)),
     }
-    told = json.dumps({"class_names": names, "protocol": evaluation.protocol}, ensure_ascii=False)
-    table = pa.table(columns).replace_schema_metadata({"evl": told})
-    with write_atomically(path) as file:
-        parquet.write_table(
-            table, file, compression="zstd", use_dictionary=["label", "prediction"],
-            use_byte_stream_split=["scores.list.element"],  # of floats, the bytes that are alike stand together
-        )  # fmt: skip
+    told = {"class_names": names, "protocol": evaluation.protocol}
+    rows = [(one.path, one.start_seconds, one.end_seconds, one.label) for one in found]
+    own_id = hashlib.sha256(json.dumps([told, rows]).encode() + scores.tobytes()).hexdigest()[:16]
+    text = json.dumps(told | {"id": own_id}, ensure_ascii=False)
+    table, file = pa.table(columns).replace_schema_metadata({"evl": text}), io.BytesIO()
+    parquet.write_table(
+        table, file, compression="zstd", use_dictionary=["label", "prediction"],
+        use_byte_stream_split=["scores.list.element"],  # of floats, the bytes that are alike stand together
+    )  # fmt: skip
+    return file.getvalue(), own_id
 
 
 def read_predictions(path: str | os.PathLike) -> SavedPredictions:
@@ -99,11 +109,27 @@ def read_predictions(path: str | os.PathLike) -> SavedPredictions:
             raise ValueError("its class names and protocol are no texts")
         if not names or len(set(names)) != len(names):
             raise ValueError("its class names are none, or not different ones")
+        _refuse_other_metrics(path, told.get("id"))
         return _checked(table, tuple(names), protocol)
+    except DataError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, RecursionError, MemoryError, pa.ArrowException) as error:
         raise DataError(
             f"{path}: damaged, or no predictions of evl ({one_line(error)}); evl evaluate writes them"
         ) from None
+
+
+def _refuse_other_metrics(path: Path, own_id: object) -> None:
+    """Raises DataError if ``metrics.json`` beside the predictions has the id of others."""
+    try:
+        beside = json.loads(path.with_name(METRICS_FILE).read_bytes())["predictions_id"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return  # there is none, or it has no id
+    if path.name == PREDICTIONS and own_id is not None and beside != own_id:
+        raise DataError(
+            f"{path} and {METRICS_FILE} are not of the same evaluation, which was perhaps stopped while it wrote them; "
+            "run evl evaluate again"
+        )
 
 
 def _checked(table: pyarrow.Table, names: tuple[str, ...], protocol: str) -> SavedPredictions:

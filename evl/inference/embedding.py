@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +15,12 @@ import torch
 from torch import Tensor
 
 from evl.data.manifests.manifest import Videos
-from evl.errors import ConfigError
+from evl.errors import ConfigError, DataError, one_line
 from evl.inference.predictor import stream_of
 from evl.inference.reading import Reader, evaluating, evaluation_of, read
 from evl.models import Classifier, MeanPool
 from evl.runtime.distributed import World
-from evl.runtime.files import expand_home, write_atomically, write_table
+from evl.runtime.files import expand_home, table_text, write_atomically, write_together
 from evl.runtime.precision import without_autocast
 from evl.streams import Stream
 from evl.types import LayerFeatures, Sample
@@ -91,7 +94,8 @@ def write_embeddings(path: str | Path, embeddings: Embeddings, splits: Sequence[
     """Writes vectors, and path, label, split, start_seconds and end_seconds of each video.
 
     A ``.parquet`` file has one row per video. A ``.npy`` file has only the vectors (n,D), and the other columns are
-    written to ``NAME.videos.csv``. Raises ConfigError for other endings, SaveError if the system cannot write.
+    written to ``NAME.videos.csv``, with the CRC-32 of each vector. ``read_embeddings`` reads both. Raises ConfigError
+    for other endings, SaveError if the system cannot write.
     """
     path = require_ending(path)
     columns = {
@@ -102,9 +106,11 @@ def write_embeddings(path: str | Path, embeddings: Embeddings, splits: Sequence[
         "end_seconds": [sample.end_seconds for sample in embeddings.samples],
     }
     if path.suffix == ".npy":
-        with write_atomically(path) as file:
-            np.save(file, embeddings.vectors, allow_pickle=False)
-        write_table(path.with_suffix(".videos.csv"), [list(columns), *zip(*columns.values(), strict=True)])
+        columns["checksum"] = [_checksum(vector) for vector in embeddings.vectors]
+        vectors = io.BytesIO()
+        np.save(vectors, embeddings.vectors, allow_pickle=False)
+        rows = [list(columns), *zip(*columns.values(), strict=True)]
+        write_together({path.with_suffix(".videos.csv"): table_text(rows), path: vectors.getvalue()})
     else:
         import pyarrow as pa
         import pyarrow.parquet
@@ -116,6 +122,52 @@ def write_embeddings(path: str | Path, embeddings: Embeddings, splits: Sequence[
         table = pa.table([*arrays, pa.FixedSizeListArray.from_arrays(flat, width)], names=[*columns, "vector"])
         with write_atomically(path) as file:
             pyarrow.parquet.write_table(table, file)
+
+
+def read_embeddings(path: str | Path) -> Embeddings:
+    """Reads what ``write_embeddings`` wrote: ``.samples`` and ``.vectors``.
+
+    Raises DataError for a file that is missing or damaged, and for vectors that are not those of the list beside them.
+    """
+    path = require_ending(path)
+    try:
+        if path.suffix == ".npy":
+            rows, vectors = _read_pair(path)
+        else:
+            import pyarrow.parquet
+
+            rows = pyarrow.parquet.read_table(path).to_pylist()
+            vectors = np.array([row.pop("vector") for row in rows], np.float32).reshape(len(rows), -1)
+        names = "path", "label", "start_seconds", "end_seconds"
+        samples = tuple(Sample(*(row[name] for name in names)) for row in rows)
+    except FileNotFoundError as error:
+        raise DataError(f"{error.filename}: no such file; evl embed writes it") from None
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        raise DataError(f"{path}: damaged, or no vectors of evl ({one_line(error)}); evl embed writes them") from None
+    return Embeddings(samples, vectors, {})
+
+
+def _read_pair(path: Path) -> tuple[list[dict], np.ndarray]:
+    """The rows of a list, and the vectors beside it. Raises DataError if they do not belong together."""
+    beside = path.with_suffix(".videos.csv")
+    vectors = np.load(path, allow_pickle=False)
+    with open(beside, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    if vectors.ndim != 2 or [row["checksum"] for row in rows] != [str(_checksum(one)) for one in vectors]:
+        raise DataError(
+            f"{path} and {beside.name} are not of the same evl embed, which was perhaps stopped while it wrote them; "
+            "run it again"
+        )
+    for row in rows:
+        for name in ("start_seconds", "end_seconds"):
+            row[name] = float(row[name]) if row[name] else None
+        row["label"] = row["label"] or None
+    return rows, vectors
+
+
+def _checksum(vector: np.ndarray) -> int:
+    """The CRC-32 of a vector's bytes, in float32."""
+    return zlib.crc32(np.ascontiguousarray(vector, "<f4").tobytes())
 
 
 def require_ending(path: str | Path) -> Path:

@@ -6,13 +6,14 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
+import io
 import json
 import os
 import re
 import secrets
 import shutil
 import stat
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -140,9 +141,36 @@ def write_file(path: str | Path, content: str | bytes | memoryview, **options: b
         file.write(content)
 
 
+def write_together(contents: Mapping[Path, str | bytes]) -> None:
+    """Writes files that belong together: all are complete on the disk, under temporary names, before any is renamed.
+    They are renamed in the given order.
+
+    A process that dies between two renames leaves an old file beside a new one. So each pair has an id in both files,
+    or a checksum, which its reader compares. Raises SaveError; then no file has changed, unless a rename failed.
+    """
+    with contextlib.ExitStack() as renamed_at_the_end:
+        for path, content in reversed(contents.items()):
+            file = renamed_at_the_end.enter_context(write_atomically(path, text=isinstance(content, str), sync=False))
+            try:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError as error:
+                raise SaveError(
+                    f"{path} could not be written ({error.strerror or error}); its old content is unchanged"
+                ) from error
+
+
+def table_text(rows: Iterable[Sequence]) -> str:
+    """The text of a CSV file."""
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
+
+
 def write_json(path: str | Path, content: object) -> None:
     """Writes a JSON file that is indented for people. Raises SaveError where the system refuses."""
-    write_file(path, _json(content, indent=2))
+    write_file(path, json_bytes(content, indent=2))
 
 
 def append_json(path: str | Path, content: dict) -> None:
@@ -150,7 +178,7 @@ def append_json(path: str | Path, content: dict) -> None:
 
     A last line that a crash cut off is removed.
     """
-    line = _json(content)
+    line = json_bytes(content)
     try:
         with open(path, "ab+", buffering=0) as file:
             end, is_ended = _end_of_lines(file)
@@ -190,7 +218,7 @@ def read_json_lines(path: str | Path) -> list[dict]:
     return [one for one in found if isinstance(one, dict)]
 
 
-def _json(content: object, indent: int | None = None) -> bytes:
+def json_bytes(content: object, indent: int | None = None) -> bytes:
     """UTF-8, with other bytes of file names as JSON's own ``\\udc..``."""
     text = json.dumps(content, indent=indent, ensure_ascii=False) + "\n"
     return text.encode("utf-8", "backslashreplace")

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 from huggingface_hub import snapshot_download
@@ -27,6 +28,7 @@ from evl.runtime.import_path import is_import_path, refuse_code_inside
 from evl.types import BackboneSpec, EncoderFacts
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
+PAIR = "evl_pair_id"  # in the metadata of the weights: the card's ``pair_id``
 MADE = "<!-- made by evl from model.json, and again when the model is saved; without this line it stays -->"
 
 
@@ -88,6 +90,8 @@ def read_tensors(folder: Path, card: ModelCard) -> dict[str, Tensor]:
     path = folder / WEIGHTS
     try:
         refuse_many_tensors(path)
+        with safetensors.safe_open(path, "pt") as file:
+            pair_id = (file.metadata() or {}).get(PAIR)
         state = safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path}: missing or damaged ({one_line(error)})") from None
@@ -95,6 +99,11 @@ def read_tensors(folder: Path, card: ModelCard) -> dict[str, Tensor]:
         if not is_loadable(value) or not value.isfinite().all():
             what = "numbers that are not finite" if value.is_floating_point() else f"numbers of {value.dtype}"
             raise CheckpointError(f"{path}: {name} holds {what}")
+    if None not in (pair_id, card.pair_id) and pair_id != card.pair_id:
+        raise CheckpointError(
+            f"{path} and {CARD} are not of the same model: perhaps a process was stopped while it saved one over the "
+            "other; save the model again, or go on with its run by `resume=True`"
+        )
     _refuse_other_classes(card, state, path)
     return state
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,9 +24,10 @@ from evl.models import Classifier, ClassifierHead
 from evl.models.card import ModelCard
 from evl.models.registry import architecture_of, is_loadable, setting_of, taps_of
 from evl.models.resize import resized_state
-from evl.runtime.files import expand_home, write_file, write_json
+from evl.runtime.files import expand_home, json_bytes, write_together
 from evl.saving.folder import (
     CARD,
+    PAIR,
     WEIGHTS,
     find_model,
     grid_of,
@@ -94,9 +97,23 @@ def save_model(
     )
     tensors = {name: value.detach().cpu().contiguous() for name, value in trained.items()}
     tensors |= {f"backbone.{name}": _narrowest(value).contiguous() for name, value in state.items()}
-    # one entry of metadata: safetensors writes several in a random order, and the same model has the same bytes
-    write_file(folder / WEIGHTS, safetensors.torch.save(tensors, metadata={"format": "pt"}))
-    write_json(folder / CARD, TypeAdapter(ModelCard).dump_python(card, mode="json"))
+    weights = safetensors.torch.save(tensors)
+    content = TypeAdapter(ModelCard).dump_python(card, mode="json")
+    digest = hashlib.sha256(json_bytes(content | {"pair_id": None}))
+    digest.update(weights)
+    content["pair_id"] = digest.hexdigest()[:16]
+    weights = with_metadata(weights, {"format": "pt", PAIR: content["pair_id"]})
+    write_together({folder / WEIGHTS: weights, folder / CARD: json_bytes(content, indent=2)})
+
+
+def with_metadata(content: bytes, metadata: dict[str, str]) -> bytes:
+    """A safetensors file with metadata in the given order. safetensors itself writes several entries in a random order,
+    and the same model has the same bytes."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = {"__metadata__": metadata, **json.loads(content[8:end])}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join((len(text).to_bytes(8, "little"), text, memoryview(content)[end:]))
 
 
 def scored_card(model: Classifier, scores: dict[str, float | str] | None = None) -> ModelCard:

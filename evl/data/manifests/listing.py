@@ -110,21 +110,20 @@ def is_video_name(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
 
 
-def missing_samples(samples: Sequence[Sample]) -> tuple[Sample, ...]:
-    """Returns the samples whose file or folder does not exist. It lists each of their folders only once.
-
-    What is missing is looked for again a few times, with growing pauses, because a disk may be away for a moment.
-    """
+def still_missing(samples: Sequence[Sample]) -> tuple[Sample, ...]:
+    """Returns ``missing_samples`` after what is missing was looked for again a few times, with growing pauses: a disk
+    may be away for a moment."""
     asked = [tuple(samples)]
 
     def ask() -> tuple[Sample, ...]:
-        asked[0] = _missing_now(asked[0])
+        asked[0] = missing_samples(asked[0])
         return asked[0]
 
     return ask_again(ask, lambda gone: not gone)
 
 
-def _missing_now(samples: Sequence[Sample]) -> tuple[Sample, ...]:
+def missing_samples(samples: Sequence[Sample]) -> tuple[Sample, ...]:
+    """Returns the samples whose file or folder does not exist. It lists each of their folders only once."""
     by_folder: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         by_folder[os.path.dirname(sample.path) or "."].append(sample)

@@ -10,7 +10,7 @@ from pathlib import Path
 from evl.data.manifests import Manifest
 from evl.data.manifests.columns import REQUIRED, Rows, select_columns
 from evl.data.manifests.labels import class_number, is_empty_cell, looks_empty
-from evl.data.manifests.listing import is_video_name, missing_samples
+from evl.data.manifests.listing import is_video_name, still_missing
 from evl.data.manifests.split_names import read_split, split_meanings
 from evl.data.manifests.text_table import read_delimited, read_list, read_paths, read_text
 from evl.errors import DataError, one_line, plural
@@ -26,7 +26,7 @@ def read_table(path: Path, root: Path) -> Manifest:
     notices = _label_notices(path, splits)
     if num_comments:
         notices.append(f"{path}: ignored {plural(num_comments, 'comment line')} (with # in front)")
-    missing = missing_samples([sample for group in splits.values() for sample in group])
+    missing = still_missing([sample for group in splits.values() for sample in group])
     return Manifest(str(path), splits, missing=missing, notices=tuple(notices))
 
 

@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 
 from evl.evaluation.picture import draw_chance, drawing, lettered, save_picture
-from evl.runtime.files import write_json, write_table
+from evl.runtime.files import json_bytes, table_text, write_together
 from evl.training.run_folder import RunFolder
 from evl.training.sweeps.results import SweepResult
 
@@ -20,10 +20,11 @@ def write_sweep(out: Path, result: SweepResult) -> None:
     if result.damaged:
         RunFolder(out).write_damaged(result.damaged)
     names = list(result.rows[0])
-    write_table(out / "sweep.csv", [names, *([row[name] for name in names] for row in result.rows)])
     with drawing(out / "sweep.png"):
         draw(out / "sweep.png", result)
-    write_json(out / "sweep.json", result.to_dict())  # last: a sweep with this file is finished
+    table = table_text([names, *([row[name] for name in names] for row in result.rows)])
+    # ``sweep.json`` is last: a sweep with this file is finished
+    write_together({out / "sweep.csv": table, out / "sweep.json": json_bytes(result.to_dict(), indent=2)})
 
 
 def draw(path: Path, result: SweepResult) -> None:
