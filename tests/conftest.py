@@ -7,10 +7,13 @@ import pytest
 import torch
 
 from evl.config import RunConfig, replace
+from evl.video.decode import missing
 from tests.helpers import write_video
 
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 torch.backends.cudnn.allow_tf32 = False  # gpu tests compare with float32 on the CPU
+
+missing.PAUSES = (0.001, 0.001, 0.001)  # many tests ask for a video that is not there
 
 TINY = {
     "backbone": {"image_size": 32},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -34,7 +34,8 @@ class ModelCard:
     inside_hash: str | None = None  # of those; ``backbone_hash`` is of the weights before they were fitted to a size
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"  # of the weights, and of what loading gives
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of training, and of judging on the same kind of device
-    pair_id: str | None = None  # of this file and the weights beside it; the weights have it too
+    # of this file and the weights beside it, which have it too
+    pair_id: str | None = field(default=None, compare=False)
     format_version: int = FORMAT_VERSION
     evl_version: str = ""
 

@@ -190,7 +190,7 @@ def test_a_new_folder_is_saved_whole_or_not_at_all(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr("evl.saving.saved.write_json", refuse)
+        patch.setattr("os.fsync", refuse)
         with pytest.raises(SaveError, match="No space left"):
             model.save_pretrained(tmp_path / "new")
         assert not list(tmp_path.iterdir())

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import evl
@@ -188,11 +189,15 @@ def test_scores_of_an_older_file_are_of_its_weights(scored, tmp_path):
 
 
 def test_weights_that_were_exchanged_in_the_folder_are_not_those_scored(scored, tmp_path):
+    """Those of another save are refused; those without an id, which a person may have made, have no scores."""
     torch.manual_seed(5)
     other = evl.load(scored)
     fine_tune(other)
     save_model(other, tmp_path / "other")
     (tmp_path / "other" / "model.safetensors").replace(scored / "model.safetensors")
+    with pytest.raises(CheckpointError, match="not of the same model"):
+        evl.load(scored)
+    save_file(load_file(scored / "model.safetensors"), scored / "model.safetensors")
     evl.load(scored).save_pretrained(tmp_path / "new")
     assert read_card(tmp_path / "new").scores is None
 

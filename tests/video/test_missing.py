@@ -26,6 +26,7 @@ def pauses(monkeypatch):
     """The pauses that were made, in no time."""
     made = []
     monkeypatch.setattr(missing.time, "sleep", made.append)
+    monkeypatch.setattr(missing, "PAUSES", (0.25, 0.75, 2.25))
     monkeypatch.setattr(missing, "_patience", missing._Patience())
     return made
 
