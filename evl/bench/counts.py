@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from evl.backbones.base import FrozenBackbone
@@ -70,7 +71,7 @@ def total_macs(parts: dict[str, dict[str, int]], name: str) -> int:
     return sum(part[name] for part in parts.values())
 
 
-def counted_by_torch(backbone: FrozenBackbone, decoder: EVLDecoder, num_frames: int) -> int:
+def counted_by_torch(backbone: FrozenBackbone, decoder: nn.Module, num_frames: int, twin=plain_decoder) -> int:
     """Returns torch's own count of the plain twin's multiply-adds for one view, on the meta device."""
     spec = backbone.spec
     with torch.device("meta"):
@@ -78,5 +79,5 @@ def counted_by_torch(backbone: FrozenBackbone, decoder: EVLDecoder, num_frames: 
         clip = torch.empty(1, num_frames, 3, *spec.image_size)
         counter = FlopCounterMode(display=False)
         with counter:
-            plain_decoder(decoder, backbone(clip))
+            twin(decoder, backbone(clip))
     return counter.get_total_flops() // 2

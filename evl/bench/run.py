@@ -6,15 +6,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from evl.backbones import create_backbone
 from evl.bench.counts import backbone_macs, counted_by_torch, decoder_macs, total_macs
 from evl.bench.measure import describe_machine, matmul_peak, peak_bytes, time_together
+from evl.bench.side import plain_side, side_macs
 from evl.bench.twin import plain_decoder
-from evl.config import BackboneConfig, RunConfig, replace
+from evl.config import BackboneConfig, ModelConfig, RunConfig, replace
 from evl.errors import ConfigError, nearest
 from evl.models import Classifier, ClassifierHead, EVLDecoder
+from evl.models.registry import build_decoder, taps_of
 from evl.runtime.distributed import World, pick_device
 from evl.runtime.precision import autocast, resolve_precision
 from evl.streams import Batch
@@ -25,7 +27,10 @@ from evl.types import LayerFeatures
 
 @dataclass(frozen=True)
 class BenchSize:
-    """The sizes of one measurement. ``reported_gflops``: per view, from the table in docs/method.md section 8."""
+    """The sizes of one measurement. ``decoder``: evl or side.
+
+    ``reported_gflops``: per view, as published (docs/method.md section 8, docs/side.md).
+    """
 
     backbone: str
     num_frames: int
@@ -34,6 +39,7 @@ class BenchSize:
     cuda_batch_size: int = 64
     num_classes: int = 400
     reported_gflops: float | None = None
+    decoder: str = "evl"
 
 
 B16, L14 = "vit_base_patch16_clip_quickgelu_224.openai", "vit_large_patch14_clip_quickgelu_224.openai"
@@ -45,9 +51,16 @@ SIZES = {
     "l14-336-32f": BenchSize(
         "vit_large_patch14_clip_quickgelu_336.openai", 32, batch_size=1, cuda_batch_size=8, reported_gflops=18_200 / 3
     ),
+    "b16-8f-side": BenchSize(B16, 8, num_layers=12, decoder="side", reported_gflops=528 / 3),
     "tiny": BenchSize("evl_clip_tiny", 8, num_layers=3, batch_size=16, cuda_batch_size=256, num_classes=6),
     "dry": BenchSize("evl_clip_tiny", 3, num_layers=2, batch_size=2, cuda_batch_size=2, num_classes=6),
+    "dry-side": BenchSize(
+        "evl_clip_tiny", 3, num_layers=2, batch_size=2, cuda_batch_size=2, num_classes=6, decoder="side"
+    ),
 }
+
+
+FORMS = {"evl": (decoder_macs, plain_decoder), "side": (side_macs, plain_side)}  # (multiply-adds, plain twin)
 
 
 def find_size(name: str) -> BenchSize:
@@ -84,8 +97,9 @@ def run_bench(
     torch.manual_seed(0)
     progress("building the model")
     model = _build(chosen)
-    counts = decoder_macs(model.decoder, model.backbone.spec, chosen.num_frames)
-    by_torch = counted_by_torch(model.backbone, model.decoder, chosen.num_frames)
+    macs, plain = FORMS[chosen.decoder]
+    counts = macs(model.decoder, model.backbone.spec, chosen.num_frames)
+    by_torch = counted_by_torch(model.backbone, model.decoder, chosen.num_frames, plain)
     frame = backbone_macs(model.backbone)
     model.to(device)
     if compile:
@@ -100,7 +114,9 @@ def run_bench(
     progress("matrix peak")
     peak = matmul_peak(device, dtype, size=_peak_size(size, device), repeats=repeats)
     progress("decoder")
-    seconds, memory, feature_bytes = _measure_decoder(model.decoder, backbone(), precision, repeats, twin)
+    seconds, memory, feature_bytes = _measure_decoder(
+        model.decoder, backbone(), precision, repeats, plain if twin else None
+    )
     progress("backbone and training step")
     step, optimizer = _training_step(model, clips, labels, precision)
     seconds |= time_together({"backbone": backbone, "step": step}, device, repeats)
@@ -155,6 +171,11 @@ def run_bench(
 
 def _build(size: BenchSize) -> Classifier:
     config = BackboneConfig(name=size.backbone, pretrained=False)
+    if size.decoder == "side":
+        model = ModelConfig(decoder="side", taps=f"last {size.num_layers}")
+        backbone = create_backbone(config, taps_of(model))
+        decoder = build_decoder(model, backbone.spec, len(backbone.taps), size.num_frames)
+        return Classifier(backbone, decoder, ClassifierHead(decoder.width, size.num_classes))
     backbone = create_backbone(config, size.num_layers)
     spec = backbone.spec
     num_heads = max(1, spec.width // 64)
@@ -169,7 +190,7 @@ def _peak_size(size: str, device: torch.device) -> int:
 
 
 def _measure_decoder(
-    decoder: EVLDecoder, features: Sequence[LayerFeatures], precision: str, repeats: int, with_twin: bool
+    decoder: nn.Module, features: Sequence[LayerFeatures], precision: str, repeats: int, plain: Callable | None
 ) -> tuple[dict[str, float], dict[str, int | None], int]:
     """Returns (seconds, peak bytes, bytes of the features) of the decoder, and of its twin on the same features.
 
@@ -180,9 +201,9 @@ def _measure_decoder(
 
     def twin() -> Tensor:  # under autocast, as plain code is run in half precision
         with autocast(precision, tokens.device):
-            return plain_decoder(decoder, features)
+            return plain(decoder, features)
 
-    forms = {"fast": lambda: decoder(features)} | ({"twin": twin} if with_twin else {})
+    forms = {"fast": lambda: decoder(features)} | ({"twin": twin} if plain is not None else {})
     forward = {f"{name} forward": torch.no_grad()(form) for name, form in forms.items()}
     both = {name: _forward_backward(form, decoder, direction) for name, form in forms.items()}
     seconds = time_together({**forward, **both}, tokens.device, repeats)
@@ -193,7 +214,7 @@ def _measure_decoder(
     return seconds, memory, sum(part.numel() * part.element_size() for one in features for part in one)
 
 
-def _forward_backward(form: Callable[[], Tensor], decoder: EVLDecoder, direction: Tensor) -> Callable[[], None]:
+def _forward_backward(form: Callable[[], Tensor], decoder: nn.Module, direction: Tensor) -> Callable[[], None]:
     def call() -> None:
         decoder.zero_grad(set_to_none=True)
         (form().float() * direction).sum().backward()

@@ -17,7 +17,8 @@ def command(
     size: Annotated[
         list[str] | None,
         typer.Option(
-            help="b16-8f, b16-32f, l14-8f, l14-32f, l14-336-32f, tiny or dry (seconds); may be given several times."
+            help="b16-8f, b16-32f, l14-8f, l14-32f, l14-336-32f, tiny, dry (seconds), or b16-8f-side, dry-side; may be "
+            "given several times."
         ),
     ] = None,
     device: Device = None,

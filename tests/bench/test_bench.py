@@ -15,6 +15,8 @@ from evl.backbones import create_backbone
 from evl.bench import SIZES
 from evl.bench.counts import backbone_macs, counted_by_torch, decoder_macs, total_macs
 from evl.bench.measure import peak_bytes
+from evl.bench.run import _build, run_bench
+from evl.bench.side import plain_side, side_macs
 from evl.config import BackboneConfig
 from evl.models import AttentiveProbe
 from evl.types import LayerFeatures
@@ -34,7 +36,9 @@ def parts_of(name, **sizes):
     return backbone, decoder, size.num_frames
 
 
-@pytest.mark.parametrize("name", [name for name in SIZES if name not in ("tiny", "dry")])
+@pytest.mark.parametrize(
+    "name", [name for name, size in SIZES.items() if size.reported_gflops and size.decoder == "evl"]
+)
 def test_counts_are_those_of_torchs_counter_and_near_the_papers(name):
     backbone, decoder, num_frames = parts_of(name)
     counts = decoder_macs(decoder, backbone.spec, num_frames)
@@ -99,6 +103,25 @@ def test_peak_memory_is_what_a_call_holds():
 
     peak = peak_bytes(call, torch.device("cpu"))
     assert peak is None or 79 << 20 < peak < 120 << 20
+
+
+def test_the_side_networks_counts_are_near_the_papers():
+    size = SIZES["b16-8f-side"]
+    with torch.device("meta"):
+        model = _build(size)
+    frames = size.num_frames * backbone_macs(model.backbone)
+    counts = side_macs(model.decoder, model.backbone.spec, size.num_frames)
+    plain = frames + total_macs(counts, "plain")
+    assert counted_by_torch(model.backbone, model.decoder, size.num_frames, plain_side) == pytest.approx(
+        plain, rel=1e-3
+    )
+    assert plain / 1e9 == pytest.approx(size.reported_gflops, rel=0.01)  # their start costs 0.8 G more
+
+
+def test_dry_size_of_the_side_network():
+    result = run_bench("dry-side", device="cpu", repeats=1)
+    assert set(result["gflops_a_view"]["decoder"]) >= {"start", "taps", "MLP", "space: attention"}
+    assert result["seconds"]["twin_forward"] > 0
 
 
 def test_dry_size(capsys, tmp_path):
