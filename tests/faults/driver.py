@@ -2,8 +2,9 @@
 
     python -m tests.faults.driver FOLDER SEED SAMPLE COMMAND…
 
-``SAMPLE``: how many faults are drawn for each command; 0: every fault at every moment. One start of Python for all: a
-forked child has imported everything. Nothing is computed here before a fork.
+``SAMPLE``: how many faults are drawn for each command; 0: every fault at every moment. Each command also runs once
+where no file can become large. One start of Python for all: a forked child has imported everything. Nothing is computed
+here before a fork.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import importlib
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -48,13 +50,21 @@ class Ended:
     reached: bool = False
 
 
-def run(arguments: Sequence[str], work: Path, at: Moment | None = None, fault: Fault = "dies") -> Ended:
-    """Runs a command in a forked child."""
+def run(
+    arguments: Sequence[str],
+    work: Path,
+    at: Moment | None = None,
+    fault: Fault = "dies",
+    *,
+    most_bytes: int = resource.RLIM_INFINITY,
+) -> Ended:
+    """Runs a command in a forked child. ``most_bytes``: no file can become larger, also where it is written in C."""
     with tempfile.TemporaryFile() as text, tempfile.TemporaryFile() as told:
         child = os.fork()
         if child == 0:
             os.dup2(text.fileno(), 1)
             os.dup2(text.fileno(), 2)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, resource.RLIM_INFINITY))
             _run_here(arguments, Moments(work, at, fault), told)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         for file in (text, told):
@@ -84,6 +94,7 @@ def _run_here(arguments: Sequence[str], moments: Moments, told) -> None:
                 code = 0
             except SystemExit as stop:
                 code = stop.code or 0
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
         found = {"passed": moments.passed, "reached": moments.reached, "modules": list(sys.modules)}
         told.write(json.dumps(found).encode())
         told.flush()
@@ -127,33 +138,50 @@ class Trials:
         """One fault, then the same command again."""
         self._start()
         ended = run(self.arguments, self.work, moment, fault)
-        self.count += 1
         self.missed += not ended.reached
         where = f"{self.name}, {fault} at {' '.join(map(str, moment))}"
-
-        def note(what: str, text: str = "") -> None:
-            self.problems.append(f"{where}: {what}" + (f"\n{text[-1500:]}" if text else ""))
-
         if fault == "dies" and ended.reached and ended.code != -signal.SIGKILL:
-            note(f"it did not die (exit code {ended.code})", ended.text)
+            self._note(where, f"it did not die (exit code {ended.code})", ended.text)
         if fault != "dies":
-            found, is_removal = tree_of(self.work), moment[0] in ("unlink", "rmdir")  # then something stays
-            if "Traceback" in ended.text or ended.code not in (0, 1):
-                note(f"exit code {ended.code}", ended.text)
-            elif ended.code and REASONS[fault] not in ended.text:
-                note("its message does not say why", ended.text)
-            elif ended.code == 0 and (wrong := differences(found, self.expected)) and not is_removal:
-                note(f"it exits with 0, but {wrong}", ended.text)
-            if fault == "full" and (left := leftovers(found)):
-                note(f"it leaves {left}")
-        before = tree_of(self.work)
+            self._judge(where, ended, REASONS[fault], may_leave=moment[0] in ("unlink", "rmdir"))
+        self._again(where)
+
+    def limited(self) -> None:
+        """No file can become larger than half of the largest: so also writes that Python does not see fail."""
+        self._start()
+        most = max(len(content) for content in self.expected.values() if isinstance(content, bytes)) // 2
+        where = f"{self.name}, with files of at most {most} bytes"
+        ended = run(self.arguments, self.work, most_bytes=most)
+        if ended.code == 0:
+            self._note(where, "it exits with 0", ended.text)
+        self._judge(where, ended, "File too large")
+        self._again(where)
+
+    def _note(self, where: str, what: str, text: str = "") -> None:
+        self.problems.append(f"{where}: {what}" + (f"\n{text[-1500:]}" if text else ""))
+
+    def _judge(self, where: str, ended: Ended, reason: str, *, may_leave: bool = False) -> None:
+        """What a command that met an error says, and leaves. ``may_leave``: what it could not remove."""
+        found = tree_of(self.work)
+        if "Traceback" in ended.text or ended.code not in (0, 1):
+            self._note(where, f"exit code {ended.code}", ended.text)
+        elif ended.code and reason not in " ".join(ended.text.split()):
+            self._note(where, "its message does not say why", ended.text)
+        elif ended.code == 0 and not may_leave and (wrong := differences(found, self.expected)):
+            self._note(where, f"it exits with 0, but {wrong}", ended.text)
+        if not may_leave and (left := leftovers(found)):
+            self._note(where, f"it leaves {left}", ended.text)
+
+    def _again(self, where: str) -> None:
+        before = sorted(tree_of(self.work))[:12]
         again = run(self.arguments, self.work)
+        self.count += 1
         wrong = differences(tree_of(self.work), self.expected)
         is_refused = again.code == 1 and self.command.is_there is not None and self.command.is_there in again.text
         if again.code != 0 and not (is_refused and not wrong):
-            note(f"the same command again: exit code {again.code}; before it: {sorted(before)[:12]}", again.text)
+            self._note(where, f"the same command again: exit code {again.code}; before it: {before}", again.text)
         elif wrong:
-            note(f"the same command again gives another result: {wrong}")
+            self._note(where, f"the same command again gives another result: {wrong}")
 
 
 def main_of(folder: Path, seed: int, sample: int, names: Sequence[str]) -> dict:
@@ -184,6 +212,7 @@ def main_of(folder: Path, seed: int, sample: int, names: Sequence[str]) -> dict:
         every = [(moment, fault) for fault in ("dies", "full", "broken") for moment in trials.of(fault)]
         for moment, fault in generator.sample(every, min(sample, len(every))) if sample else every:
             trials.one(moment, fault)
+        trials.limited()
         seconds = round(time.monotonic() - started, 1)
         result[name] = {"moments": len(trials.moments), "faults": trials.count, "missed": trials.missed,
                         "seconds": seconds, "problems": trials.problems}  # fmt: skip

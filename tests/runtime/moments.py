@@ -1,8 +1,8 @@
 """Every call that changes the disk is a moment at which a process can die, or at which the system can refuse.
 
 ``Moments`` replaces the functions of Python by which files are opened for writing, written, synced, renamed, linked and
-removed. It counts their calls, and lets one of them go wrong. Writes that do not go through Python (numpy's ``tofile``)
-are not seen; for these there is ``RLIMIT_FSIZE``.
+removed. It counts their calls, and lets one of them go wrong. Writes that do not go through
+Python are not seen; for these there is ``RLIMIT_FSIZE``.
 """
 
 from __future__ import annotations
