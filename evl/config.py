@@ -101,7 +101,7 @@ class ModelConfig:
     prompts: tuple[str, ...] = PROMPTS  # of zero-shot; {} stands for the class name
     # of the side network (docs/side.md): the width d of its own token map; None: about 5/12 of the encoder's
     side_width: Annotated[int, Field(gt=0, le=65_536)] | None = None
-    side_norm: Literal["batch", "layer", "rms", "clip", "channel", "scale"] | None = None  # None: batch
+    side_norm: Literal["batch", "layer", "rms", "clip", "channel", "scale"] | None = None  # None: channel
     side_readout: Literal["mean", "query"] | None = None  # None: mean
     causal: bool = False  # no frame reads frames after it, so frames can come one by one
     # of a decoder from outside: the arguments by name that it is made with, besides spec, num_frames and num_layers

@@ -26,7 +26,7 @@ class DecoderEntry:
         reads_all_taps: whether it has a layer for each tapped block; if not, it reads only the deepest.
         reads_start: whether it also reads the token map that enters its first tapped block.
         maps_if: the setting that makes it read neighbor maps; None if it never does.
-        defaults: the meaning of settings that are None.
+        defaults: the meaning of settings that are None: a value, or a function of the ``ModelConfig``.
         starts_with: settings that all decoders have, whose default is another with this decoder.
         why_not: settings that it cannot have, with the reason. They are refused in any config with this decoder.
     """
@@ -46,6 +46,11 @@ class DecoderEntry:
     def may_read_0(self) -> bool:
         """Whether its taps may have 0, which is what enters block 1."""
         return self.reads_start or is_import_path(self.title)
+
+
+def usual_side_norm(causal: bool) -> str:
+    """Returns the norm of a side network for which none is set."""
+    return "batch" if causal else "channel"
 
 
 _ATTENTION = ("num_heads", "mlp_ratio", "mlp_dropout")
@@ -77,7 +82,7 @@ DECODERS = {
         ("mlp_ratio", "side_width", "side_norm", "side_readout", "causal"),
         reads_all_taps=True,
         reads_start=True,
-        defaults={"side_norm": "batch", "side_readout": "mean"},
+        defaults={"side_norm": lambda model: usual_side_norm(model.causal), "side_readout": "mean"},
         starts_with={"taps": "all", "head_dropout": 0.0},
     ),
     "zero_shot": DecoderEntry("zero-shot", "class names alone, untrained,", None),

@@ -38,7 +38,9 @@ def plain_side(decoder: SideDecoder, features: Sequence[LayerFeatures]) -> Tenso
         hidden = F.gelu(plain_linear(layer.mlp.fc1, plain_side_norm(layer.norm_mlp, state)))
         state = state + plain_linear(layer.mlp.fc2, hidden)
     if decoder.reader is None:
-        return decoder.norm(state).mean((1, 2))
+        pooled = state.mean((1, 2))
+        pooled = (pooled - pooled.mean(0)) / (pooled.var(0, correction=0) + 1e-5).sqrt()
+        return pooled * decoder.norm.weight + decoder.norm.bias
     reader, x = decoder.reader, decoder.query_token.expand(len(state), -1, -1)
     x = x + plain_attention(reader.attention, reader.norm_query(x), reader.norm_tokens(state.flatten(1, 2)))
     return (x + plain_mlp(reader.mlp, reader.norm_mlp(x)))[:, 0]

@@ -62,7 +62,10 @@ def setting_of(config: ModelConfig, name: str) -> object:
     if name not in entry.settings:
         return None
     value = getattr(config, name)
-    return entry.defaults.get(name) if value is None else value
+    if value is not None:
+        return value
+    default = entry.defaults.get(name)
+    return default(config) if callable(default) else default
 
 
 def architecture_of(config: ModelConfig, spec: BackboneSpec) -> dict[str, object]:

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from evl.config import ModelConfig
-from evl.decoders import LOOKS_AHEAD
+from evl.decoders import LOOKS_AHEAD, usual_side_norm
 from evl.errors import ConfigError
 from evl.models.decoder import DecoderLayer
 from evl.models.mlp import MLP, linear_like_input
-from evl.models.side_norm import make_norm
+from evl.models.side_norm import BatchNorm, make_norm
 from evl.models.side_stream import Past, ReadSoFar, SideState, attend_more, keep_of, mean_more, query_result
 from evl.models.time_conv import AROUND, PAST, over_time
 from evl.runtime.cpu import Linear
@@ -148,7 +148,7 @@ class SideDecoder(nn.Module):
     """Features of a start and of M tapped blocks, shallow to deep -> one vector per clip, (B,d).
 
     The first features give the start s = Linear(LayerNorm(patches)); each of the others has a layer. The mean read-out
-    is the mean of LayerNorm(s) over frames and patches. The query read-out is a layer of the EVL decoder that reads s.
+    is BatchNorm(mean of s over frames and patches). The query read-out is a layer of the EVL decoder that reads s.
 
     Args:
         width: D of the features.
@@ -157,7 +157,7 @@ class SideDecoder(nn.Module):
         side_width: d.
         num_heads: attention heads, by default 64 wide.
         mlp_ratio: hidden width of the MLPs / d.
-        norm: see ``evl.models.side_norm``.
+        norm: see ``evl.models.side_norm``; None: ``channel``, or ``batch`` for a causal network.
         causal: a frame reads no frame after it.
         readout: ``mean`` or ``query``.
     """
@@ -171,7 +171,7 @@ class SideDecoder(nn.Module):
         side_width: int,
         num_heads: int | None = None,
         mlp_ratio: float = 4.0,
-        norm: str = "batch",
+        norm: str | None = None,
         causal: bool = False,
         readout: str = "mean",
     ):
@@ -180,6 +180,7 @@ class SideDecoder(nn.Module):
             raise ValueError(f"{num_layers} layers: a side network needs a start and at least one tapped block")
         if readout not in READOUTS:
             raise ValueError(f"readout {readout!r}: expected {' or '.join(READOUTS)}")
+        norm = norm or usual_side_norm(causal)
         if causal and norm in LOOKS_AHEAD:
             raise ValueError(f"norm {norm!r} takes statistics of a whole clip, so the network cannot be causal")
         num_heads = num_heads or max(1, side_width // 64)
@@ -188,7 +189,7 @@ class SideDecoder(nn.Module):
         self.position = nn.Parameter(torch.empty(grid[0] * grid[1], side_width))  # E
         sizes = width, side_width, num_heads, round(side_width * mlp_ratio), norm, causal
         self.layers = nn.ModuleList(SideLayer(*sizes) for _ in range(num_layers))
-        self.norm = nn.LayerNorm(side_width, eps=1e-5) if readout == "mean" else None
+        self.norm = BatchNorm(side_width) if readout == "mean" else None
         self.query_token = self.reader = None
         if readout == "query":
             self.query_token = nn.Parameter(torch.empty(1, side_width))
@@ -210,7 +211,7 @@ class SideDecoder(nn.Module):
             side_width=width,
             num_heads=num_heads,
             mlp_ratio=config.mlp_ratio,
-            norm=config.side_norm or "batch",
+            norm=config.side_norm,
             causal=config.causal,
             readout=config.side_readout or "mean",
         )
@@ -228,6 +229,7 @@ class SideDecoder(nn.Module):
             nn.init.zeros_(layer.attention.out_proj.bias)
             nn.init.normal_(layer.mlp.fc1.weight, std=(2 * width) ** -0.5)
             nn.init.normal_(layer.mlp.fc2.weight, std=(24 * width) ** -0.5)
+            _add_difference(layer.time.conv.weight)
 
     def forward(self, features: Sequence[LayerFeatures]) -> Tensor:
         """(1 + M) × LayerFeatures with tokens (B,T,L,D) -> (B,d); query and key are not read.
@@ -238,8 +240,7 @@ class SideDecoder(nn.Module):
         with without_autocast(features[0].tokens.device):
             s, _ = self.run_layers([one.tokens for one in features])
             if self.reader is None:
-                s = _layer_norm(self.norm, s)
-                return s.mean((1, 2), dtype=torch.promote_types(s.dtype, torch.float32))
+                return self.norm(s.mean((1, 2), dtype=torch.promote_types(s.dtype, torch.float32)))
             query = self.query_token.expand(s.shape[0], -1, -1)  # ``len`` would fix the batch of an exported program
             return self.reader(query, LayerFeatures(s, None, None)).squeeze(1)
 
@@ -270,8 +271,8 @@ class SideDecoder(nn.Module):
             tokens = [one.tokens.to(self.position.dtype) for one in features]
             s, past = self.run_layers(tokens, state.past)
             if self.reader is None:
-                read = mean_more(state.read, _layer_norm(self.norm, s).mean(2), state.keep)
-                vectors = read.total / read.weight[..., None]
+                read = mean_more(state.read, s.mean(2), state.keep)
+                vectors = self.norm(read.total / read.weight[..., None])
             else:
                 query, norm = self.query_token.expand(s.shape[0], -1, -1), self.reader.norm_tokens
                 reading = self.reader.attention.reading(self.reader.norm_query(query), norm).flatten(1, 2)
@@ -306,6 +307,16 @@ class SideDecoder(nn.Module):
             s, its_past = layer(s, own, self.position, None if past is None else past[place])
             kept.append(its_past)
         return s, kept
+
+
+@torch.no_grad()
+def _add_difference(kernel: Tensor) -> None:
+    """Makes depthwise kernels (d,1,3) differences of frames: ±(−½, 0, ½), the sign by chance, plus a tenth of before.
+
+    From the first step, each channel then holds what changed between two frames (docs/evidence.md).
+    """
+    sign = torch.empty(len(kernel), 1, 1, device=kernel.device).bernoulli_().mul_(2).sub_(1)
+    kernel.mul_(0.1).add_(sign * kernel.new_tensor([-0.5, 0.0, 0.5]))
 
 
 def _layer_norm(module: nn.LayerNorm, x: Tensor) -> Tensor:

@@ -70,7 +70,11 @@ def test_a_fresh_model_is_exported(name, tmp_path):
     assert not torch.allclose(program(clips), program(clips.flip(0)), rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["evl", "attentive", "side", "side, causal, query", "linear", "zero_shot"])
+@pytest.mark.parametrize(
+    "name",
+    ["evl", *(pytest.param(name, marks=pytest.mark.slow) for name in ("attentive", "side", "side, causal, query")),
+     "linear", "zero_shot"],
+)  # fmt: skip
 def test_strict_export(name):
     model = make(DECODERS[name])
     program = exported(copy.deepcopy(model), torch.randn(2, 3, 3, 32, 32), strict=True, batch=True).module()
@@ -78,7 +82,10 @@ def test_strict_export(name):
     assert_close(program(clips), model(clips), relative=1e-5)
 
 
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+@pytest.mark.parametrize(
+    "mode",
+    [torch.enable_grad, *(pytest.param(m, marks=pytest.mark.slow) for m in (torch.no_grad, torch.inference_mode))],
+)
 def test_export_in_every_mode_also_of_a_used_model_and_saved(mode):
     """The model goes on as before, gradients included."""
     model, clips = make({}), torch.randn(2, 3, 3, 32, 32)
