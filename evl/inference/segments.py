@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -86,12 +87,14 @@ def find_segments(
     *,
     start_seconds: float | None = None,
     end_seconds: float | None = None,
+    gaps: Sequence[tuple[float, float]] = (),
 ) -> tuple[Segment, ...]:
     """Finds the segments of all classes, by their start, and then in the order of classes.
 
     ``times`` (n): the middle of each window in seconds, rising. ``scores`` (n,Y). A window stands for the time up to
     half-way to its neighbors; the first one from ``start_seconds`` on, the last one until ``end_seconds`` (None: half a
-    step beyond it). Where windows are missing, as in a damaged stretch, the time between is no part of a segment.
+    step beyond it). ``gaps``: (start, end) of stretches whose windows are missing, as damaged ones. They are no part of
+    a segment, unless ``merge_seconds`` joins what is before and after them.
     """
     times, scores = np.asarray(times, np.float64), np.asarray(scores, np.float64)
     if scores.shape != (len(times), len(class_names)):
@@ -99,9 +102,9 @@ def find_segments(
     on, off = rules.thresholds(class_names)
     if not len(times):
         return ()
-    parts = _unbroken(times)
+    parts = _unbroken(times, gaps)
     scores = np.concatenate([smoothed(scores[part], rules.smooth) for part in parts])
-    starts, ends = _borders(times, parts, start_seconds, end_seconds)
+    starts, ends = _borders(times, start_seconds, end_seconds, gaps)
     found = []
     for y, label in enumerate(class_names):
         for windows in _merged(_runs(scores[:, y], parts, on[y], off[y]), starts, ends, rules.merge_seconds):
@@ -113,35 +116,34 @@ def find_segments(
 
 def smoothed(scores: np.ndarray, count: int) -> np.ndarray:
     """(n,Y) -> the mean of ``count`` windows around each; at the ends, of those that there are."""
-    if count == 1 or not len(scores):
-        return scores
-    sums = np.concatenate([np.zeros_like(scores[:1]), scores.cumsum(0)])
-    places = np.arange(len(scores))
-    first, end = np.maximum(places - count // 2, 0), np.minimum(places + count // 2 + 1, len(scores))
-    return (sums[end] - sums[first]) / (end - first)[:, None]
+    sums, counts = np.zeros_like(scores), np.zeros((len(scores), 1))
+    for shift in range(-(count // 2), count // 2 + 1):
+        if abs(shift) < len(scores):
+            here = slice(max(0, -shift), len(scores) - max(0, shift))
+            sums[here] += scores[max(0, shift) : len(scores) - max(0, -shift)]
+            counts[here] += 1
+    return sums / counts
 
 
-def _unbroken(times: np.ndarray) -> list[range]:
-    """Runs of windows between which none is missing: no step is longer than 1.5 times the usual one."""
-    cuts = (np.flatnonzero(np.diff(times) > 1.5 * _usual_step(times)) + 1).tolist()
-    return [range(a, b) for a, b in zip([0, *cuts], [*cuts, len(times)], strict=True)]
+def _unbroken(times: np.ndarray, gaps: Sequence[tuple[float, float]]) -> list[range]:
+    """Runs of windows without a gap between them."""
+    cuts = {int(np.searchsorted(times, start)) for start, _ in gaps} - {0, len(times)}
+    return [range(a, b) for a, b in pairwise([0, *sorted(cuts), len(times)])]
 
 
-def _usual_step(times: np.ndarray) -> float:
-    return float(np.median(np.diff(times))) if len(times) > 1 else 0.0
-
-
-def _borders(times: np.ndarray, parts: list[range], start: float | None, end: float | None):
-    half = _usual_step(times) / 2
-    starts, ends = np.empty_like(times), np.empty_like(times)
-    for part in parts:
-        own = times[part.start : part.stop]
-        between = (own[:-1] + own[1:]) / 2
-        starts[part.start : part.stop] = [own[0] - half, *between]
-        ends[part.start : part.stop] = [*between, own[-1] + half]
-    starts[0] = starts[0] if start is None else start
-    ends[-1] = ends[-1] if end is None else end
-    return np.maximum(starts, -np.inf if start is None else start), np.minimum(ends, np.inf if end is None else end)
+def _borders(times: np.ndarray, start: float | None, end: float | None, gaps: Sequence[tuple[float, float]]):
+    """(starts, ends) of the time that each window stands for."""
+    half = float(np.median(np.diff(times))) / 2 if len(times) > 1 else 0.0
+    between = (times[:-1] + times[1:]) / 2
+    starts = np.array([times[0] - half if start is None else start, *between])
+    ends = np.array([*between, times[-1] + half if end is None else end])
+    for first, last in gaps:
+        place = int(np.searchsorted(times, first))
+        if place < len(times):
+            starts[place] = last
+        if place > 0:
+            ends[place - 1] = first
+    return starts, ends
 
 
 def _runs(scores: np.ndarray, parts: list[range], on: float, off: float) -> list[list[int]]:

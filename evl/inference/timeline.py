@@ -69,6 +69,7 @@ class Timeline:
     def with_rules(self, rules: SegmentRules) -> Timeline:
         """The same scores with the segments that ``rules`` find in them."""
         ends = dict(start_seconds=self.start_seconds, end_seconds=self.end_seconds)
+        ends["gaps"] = [gap[:2] for gap in self.damaged]
         found = find_segments(self.times, self.scores, self.class_names, rules, **ends)
         return replace(self, segments=found, rules=rules)
 

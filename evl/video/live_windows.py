@@ -89,7 +89,7 @@ class LiveWindows:
                 "stride is meant for"
             )
         stride = plan.spacing.stride
-        counted = [t * stride for t in range(plan.spacing.num_frames)]
+        counted = [] if stride is None else [t * stride for t in range(plan.spacing.num_frames)]
         self.steps = counted if self.timed is None else self.timed.steps()
         self.clock = LiveClock()
         self.open: deque[LiveWindow] = deque()
@@ -134,7 +134,7 @@ class LiveWindows:
             return []
         while len(window.frames) < len(self.steps):
             self._fill(window, self._latest)
-        return self._complete()
+        return self._complete(end=self.clock.now)
 
     def _start(self, number: int) -> int:
         if self.timed is None:
@@ -145,7 +145,7 @@ class LiveWindows:
         window.frames.append(chosen[0])
         window.times.append(chosen[1])
 
-    def _complete(self) -> list[LiveWindow]:
+    def _complete(self, end: int | None = None) -> list[LiveWindow]:
         done = []
         while self.open and len(self.open[0].frames) == len(self.steps):
             window = self.open.popleft()
@@ -153,7 +153,7 @@ class LiveWindows:
             first, last = window.times[0], window.times[-1]
             if self.timed is not None:  # by moments, which rise also where a frame is shown for several of them
                 first = window.start
-                last = min(first + self.steps[-1], self.clock.now)
+                last = first + self.steps[-1] if end is None else end
             window.time_seconds = self.clock.seconds((first + last) // 2)
             done.append(window)
         return done

@@ -13,7 +13,7 @@ import numpy as np
 
 from evl.errors import ConfigError
 from evl.video.plans import Spacing
-from evl.video.sampling import MICROSECONDS, TimedSampling, segment_indices, shown_at
+from evl.video.sampling import MICROSECONDS, TimedSampling, segment_indices, shown_at, tolerance_of
 
 WINDOW_SECONDS = 4.0  # of models that take segments: about a clip of Something-Something
 
@@ -73,11 +73,13 @@ class WindowPlan:
             return Windows(frames, times[-1:] // 2)
         timed = self.timed
         if timed is not None:
-            starts = self.moments(times)
-            starts = starts[: _needed(starts, timed.slack(times))]
-            steps = np.array(timed.steps(), np.int64)
+            starts, steps = self.moments(times), np.array(timed.steps(), np.int64)
+            inside = int(np.searchsorted(starts, times[-1] + tolerance_of(times) - steps[-1], side="right"))
+            starts = starts[: max(inside, _needed(starts, timed.slack(times)))]
             frames = shown_at(times, starts[:, None] + steps)
-            return Windows(frames, (starts + np.minimum(starts + steps[-1], times[-1])) // 2)
+            ends = starts + steps[-1]
+            ends = np.where(ends <= times[-1] + tolerance_of(times), ends, times[-1])
+            return Windows(frames, (starts + ends) // 2)
         span = (num_frames - 1) * self.spacing.stride
         if self.every_seconds is None:
             starts = np.arange(0, len(times), self.every_frames or self.spacing.stride)

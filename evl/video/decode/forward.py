@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 
@@ -12,7 +13,14 @@ from evl.video.decode.container import open_video
 from evl.video.decode.frame_folder import each_picture
 from evl.video.decode.index import FrameIndex, counted_index
 from evl.video.decode.missing import is_missing
-from evl.video.decode.reader import SeekFailedError, WrongIndexError, by_runs, from_start, upright_pictures
+from evl.video.decode.reader import (
+    SeekFailedError,
+    WrongIndexError,
+    by_runs,
+    from_start,
+    packets_from,
+    upright_pictures,
+)
 from evl.video.decode.rgb import ToRGB, pixel_shape
 
 Picture = np.ndarray | str  # (H,W,3) uint8, or the reason why there is none
@@ -33,8 +41,8 @@ def read_forward(
     """Yields (number, picture) of the wanted frames, which rise: upright, each in its own size, one at a time.
 
     The pictures are those of ``read_frames``. The file is decoded from the key frame before the first wanted frame on,
-    without further seeks. Where it is damaged, the frames up to the next key frame are read one by one; those that
-    cannot be decoded have a reason in place of a picture, and reading goes on at that key frame.
+    without further seeks. Where it is damaged, the frames from the first broken packet up to the next key frame have a
+    reason in place of a picture, because a decoder may make wrong pictures of them. Reading goes on at that key frame.
 
     Raises OtherFramesError if ``index`` is wrong although the file is not damaged. Raises VideoError if the file cannot
     be opened, or if it is damaged and its packets do not show where decoding can go on.
@@ -62,8 +70,7 @@ def read_forward(
         if not is_damaged:
             is_damaged, reason = True, _damage(path)
         end = _next_key(index, rest[0])
-        for number in (number for number in rest if number < end):
-            yield number, _alone(path, index, number, square_pixels, reason)
+        yield from _group(path, index, [number for number in rest if number < end], square_pixels, reason)
         rest = [number for number in rest if number >= end]
 
 
@@ -91,14 +98,39 @@ def _run(path: str, index: FrameIndex, run: Run, square_pixels: bool) -> Iterato
     raise WrongIndexError
 
 
-def _alone(path: str, index: FrameIndex, number: int, square_pixels: bool, reason: str) -> Picture:
+def _group(
+    path: str, index: FrameIndex, numbers: list[int], square_pixels: bool, reason: str
+) -> Iterator[tuple[int, Picture]]:
+    """The frames between two key frames, some of which may be damaged."""
+    key = _key_at(index, numbers[0])
+    broken = _first_broken(path, index, key, _next_key(index, numbers[0]))
+    sound = [number for number in numbers if index.packets[number] < broken]
+    pictures: dict[int, np.ndarray] = {}
+    with contextlib.suppress(VideoError, WrongIndexError):
+        pictures.update(_run(path, index, (key, sound), square_pixels) if sound else ())
+    yield from ((number, pictures.get(number, reason)) for number in numbers)
+
+
+def _first_broken(path: str, index: FrameIndex, key: int | None, end: int) -> int:
+    """The place of the first packet, of those of the frames from ``key`` up to ``end``, that does not decode cleanly.
+
+    One thread decodes, so that the decoder reports an error with its packet. If there is none, the place is that of the
+    packet after them.
+    """
+    last = int(index.packets[key or 0 : end].max())
+    place = 0 if key is None else int(index.packets[key])
     try:
-        ((_, picture),) = _run(path, index, (_key_at(index, number), [number]), square_pixels)
-    except VideoError as error:
-        return error.reason
-    except WrongIndexError:
-        return reason
-    return picture
+        with open_video(path, one_thread=True) as (container, stream):
+            for place, packet in packets_from(container, stream, index, key, is_fresh=True):
+                for frame in packet.decode():
+                    number = index.number_at(frame.pts)
+                    if frame.is_corrupt or number is None:
+                        return place if number is None else int(index.packets[number])
+                if place >= last:
+                    return last + 1
+    except (VideoError, SeekFailedError):
+        return place
+    return place
 
 
 def _damage(path: str) -> str:

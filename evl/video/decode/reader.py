@@ -205,7 +205,7 @@ def by_runs(
     """(number, frame) of at least the frames of ``runs`` (see ``FrameIndex.plan``), numbered by their times."""
     skip = skip and stream.codec_context.name in SKIPS_UNREFERENCED
     for place, (key, numbers) in enumerate(runs):
-        packets = _packets(container, stream, index, key, is_fresh=place == 0)
+        packets = packets_from(container, stream, index, key, is_fresh=place == 0)
         frames = _decode(packets, stream.codec_context, index, numbers, skip)
         previous = -1 if key is None else key - 1
         missing, count = set(numbers), 0
@@ -244,7 +244,7 @@ def _decode(
     yield from context.decode(None)
 
 
-def _packets(
+def packets_from(
     container, stream, index: FrameIndex, key: int | None, *, is_fresh: bool
 ) -> Iterator[tuple[int, av.Packet]]:
     """(position in the index, packet) from the packet of key frame ``key`` on, or from an earlier key packet."""
