@@ -82,7 +82,7 @@ def timelines(
         on, off, smooth, merge_seconds, min_seconds: how segments are found, see
             ``evl.inference.segments.SegmentRules``.
         num_crops: crops of each frame; None: the model's own.
-        batch_size: windows at a time; None: the model's own.
+        batch_size: windows at a time; None: as many as views in a batch of evaluation.
         scores: in place of videos, files ``scores.parquet`` of earlier timelines: nothing is computed, only the
             segments are found anew, by the rules of then with what is given now.
         out: a new folder for ``segments.csv`` and ``scores.parquet``. Of several videos, each has a folder of its own,

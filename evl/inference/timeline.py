@@ -18,6 +18,7 @@ from evl.inference.reading import card_of, evaluating, evaluation_of, judging_pr
 from evl.inference.segments import Segment, SegmentRules, find_segments
 from evl.models import Classifier
 from evl.runtime.distributed import World
+from evl.runtime.import_path import is_import_path
 from evl.streams.windows import FrameEncoder, WindowStream
 from evl.types import Sample
 from evl.video.decode.forward import OtherFramesError
@@ -88,7 +89,13 @@ def plan_for(
 def encoder_for(model: Classifier, num_crops: int | None = None) -> FrameEncoder:
     """The model's encoder for single frames, with the model's own crops, or ``num_crops`` of them."""
     crops = evaluation_of(model, num_crops=num_crops).num_crops
-    return FrameEncoder(model.require_backbone(), card_of(model).preprocessing, crops, judging_precision(model))
+    attention = "none"
+    if model.reads_query_key or is_import_path(card_of(model).config.model.decoder):
+        attention = "query_key"
+    elif model.reads_maps:
+        attention = "maps"
+    preprocessing = card_of(model).preprocessing
+    return FrameEncoder(model.require_backbone(), preprocessing, crops, judging_precision(model), attention)
 
 
 def timeline_of(
@@ -103,13 +110,15 @@ def timeline_of(
 ) -> Timeline:
     """The timeline of a video, or of the part of it that ``sample`` means.
 
-    ``batch_size``: windows at a time; None for that of the model's card. ``progress(n, total)`` is called with the
-    number of newly finished windows. Raises VideoError if the video cannot be used, or if not one of its windows can.
+    ``batch_size``: windows at a time; None for the number of views in a batch of evaluation. ``progress(n, total)`` is
+    called with the number of newly finished windows. Raises VideoError if the video cannot be used, or if not one of
+    its windows can.
     """
     rules = rules or SegmentRules()
     rules.thresholds(model.class_names)  # wrong rules are refused before hours of work
     encoder = encoder_for(model, num_crops)
-    size = evaluation_of(model, batch_size=batch_size).batch_size
+    usual = evaluation_of(model, batch_size=batch_size)
+    size = batch_size or usual.batch_size * usual.num_clips
     index = read_patiently(lambda: frame_index(sample.path))
     for _ in range(2):
         windows, part = windows_of(sample, index, plan)

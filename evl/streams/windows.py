@@ -6,17 +6,19 @@ of a batch need are kept, so memory does not depend on the length of the video.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from evl.backbones import FrozenBackbone
-from evl.runtime.precision import autocast
+from evl.runtime.precision import autocast, without_autocast
 from evl.streams.base import Batch, Features, Views
-from evl.types import LayerFeatures, Preprocessing, Sample
+from evl.streams.window_maps import window_maps
+from evl.types import LayerFeatures, MappedFeatures, Preprocessing, Sample
 from evl.video.decode.forward import Picture, read_forward
 from evl.video.decode.index import FrameIndex
 from evl.video.transforms import evaluation_views
@@ -38,13 +40,15 @@ class FrameEncoder:
     """``encode(pictures)`` -> parts (F,C,…), what is kept of F pictures in C crops: features, or else pixels.
 
     ``gather`` makes the features of windows from them. ``is_shared`` is False for encoders whose frames attend to each
-    other: they see the pixels of each window anew.
+    other: they see the pixels of each window anew. ``attention``: what features have besides tokens: query and key,
+    neighbor maps in their place, or nothing.
     """
 
     backbone: FrozenBackbone
     preprocessing: Preprocessing
     num_crops: int
     precision: str
+    attention: Literal["query_key", "maps", "none"] = "query_key"
 
     @property
     def is_shared(self) -> bool:
@@ -64,16 +68,29 @@ class FrameEncoder:
         if not self.is_shared:
             return [pixels]
         features = self._run(pixels.flatten(0, 1)[:, None])  # clips of one frame
+        if self.attention == "none":
+            features = [LayerFeatures(one.tokens, *[one.query[..., :0, :]] * 2) for one in features]
         return [part[:, 0].unflatten(0, pixels.shape[:2]) for one in features for part in one]
 
     def gather(self, parts: Sequence[Tensor], places: np.ndarray) -> Features:
         """Features (B·C,T,…) of windows whose frames are at ``places`` (B,T) of the ``parts``; their crops follow each
         other."""
         chosen = torch.from_numpy(places).to(parts[0].device)
-        clips = [part[chosen].transpose(1, 2).flatten(0, 1) for part in parts]  # (B,T,C,…) -> (B,C,T,…)
+
+        def clips(part: Tensor) -> Tensor:  # (F,C,…) -> (B,T,C,…) -> (B·C,T,…)
+            return part[chosen].transpose(1, 2).flatten(0, 1)
+
         if not self.is_shared:
-            return self._run(clips[0])
-        return [LayerFeatures(*clips[place : place + 3]) for place in range(0, len(clips), 3)]
+            return self._run(clips(parts[0]))
+        return [self._layer(clips, parts[place : place + 3], places) for place in range(0, len(parts), 3)]
+
+    def _layer(self, clips: Callable[[Tensor], Tensor], parts: Sequence[Tensor], places: np.ndarray):
+        tokens, query, key = parts
+        if self.attention != "maps" or not query.shape[-2]:  # what enters block 1 has no attention
+            return LayerFeatures(*map(clips, parts))
+        with torch.no_grad(), without_autocast(self.device):
+            maps = window_maps(query, key, places, self.backbone.spec.grid, tokens.dtype)
+        return MappedFeatures(clips(tokens), maps)
 
     def _run(self, clips: Tensor) -> list[LayerFeatures]:
         with torch.no_grad(), autocast(self.precision, self.device):

@@ -262,7 +262,7 @@ def test_rules_are_refused_before_the_work(film):
 
 def test_progress_counts_windows(film):
     reports = []
-    evl.timelines(untrained(), [film, film], progress=reports.append)
+    evl.timelines(untrained(), [film, film], batch_size=5, progress=reports.append)
     assert [one.step for one in reports[:4]] == [5, 10, 15, 18]
     assert reports[0].steps == 18
     assert reports[-1].phase == "film.mp4 (2 of 2)"
