@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from evl.backbones import FrozenBackbone
+from evl.runtime.cpu import return_freed_memory
 from evl.runtime.precision import autocast, without_autocast
 from evl.streams.base import Batch, Features, Views
 from evl.streams.window_maps import window_maps
@@ -25,6 +26,7 @@ from evl.video.transforms import evaluation_views
 from evl.video.windows import Windows
 
 FRAMES_AT_ONCE = 32  # frames that are decoded before the encoder runs
+TRIM_EVERY = 16  # batches; a trim takes milliseconds
 
 
 def shares_frames(backbone: torch.nn.Module) -> bool:
@@ -139,7 +141,9 @@ class WindowStream:
         square = self.frame_encoder.preprocessing.pixel_aspect
         pictures = read_forward(self.path, self.index, wanted.tolist(), square_pixels=square)
         kept = KeptFrames(self.frame_encoder)
-        for batch in batches:
+        for place, batch in enumerate(batches):
+            if place % TRIM_EVERY == TRIM_EVERY - 1:
+                return_freed_memory()
             frames = self.windows.frames[batch]
             kept.drop_before(int(frames.min()))
             self.num_encoded += kept.read_to(int(frames.max()), pictures)

