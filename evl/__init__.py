@@ -19,6 +19,7 @@ _HOMES = {
     "EVLDecoder": "evl.models.decoder",
     "EVLError": "evl.errors",
     "LayerFeatures": "evl.types",
+    "Live": "evl.inference.live",
     "Prediction": "evl.types",
     "RunConfig": "evl.config",
     "VideoClassifier": "evl.saving",
@@ -49,6 +50,8 @@ _HOMES = {
     "read_predictions": "evl.evaluation",
     "read_views": "evl.video.views",
     "sweep": "evl.api.training",
+    "timeline": "evl.api.timelines",
+    "timelines": "evl.api.timelines",
     "train": "evl.api.training",
     "verify_store": "evl.extraction.verify",
     "zero_shot": "evl.saving",
@@ -62,6 +65,7 @@ if TYPE_CHECKING:
     from evl.api.judging import evaluate, predict
     from evl.api.models import export, import_release
     from evl.api.stores import estimate_extraction, extract, open_store
+    from evl.api.timelines import timeline, timelines
     from evl.api.training import estimate_training, few_shot, sweep, train
     from evl.api.vectors import embed, embed_videos
     from evl.backbones import create_backbone, list_backbones
@@ -72,6 +76,7 @@ if TYPE_CHECKING:
     from evl.extraction.verify import verify_store
     from evl.inference import explain
     from evl.inference.embedding import read_embeddings
+    from evl.inference.live import Live
     from evl.models.decoder import EVLDecoder
     from evl.saving import VideoClassifier, load, load_release, zero_shot
     from evl.types import BackboneSpec, LayerFeatures, Prediction

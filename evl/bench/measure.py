@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import platform
 import time
@@ -11,6 +10,8 @@ from pathlib import Path
 from statistics import median
 
 import torch
+
+from evl.runtime.cpu import return_freed_memory
 
 
 def time_together(calls: dict[str, Callable[[], object]], device: torch.device, repeats: int) -> dict[str, float]:
@@ -44,7 +45,7 @@ def peak_bytes(call: Callable[[], object], device: torch.device) -> int | None:
         _wait(device)
         return torch.cuda.max_memory_allocated(device) - before
     try:
-        ctypes.CDLL(None).malloc_trim(0)
+        return_freed_memory()
         Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
         before = _status("VmRSS")
         call()

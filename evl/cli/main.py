@@ -25,6 +25,7 @@ from evl.cli import (
     predict,
     prepare,
     sweep,
+    timeline,
     train,
 )
 from evl.cli.common import as_options, error, exit_code, fill_resume, spread_set, tell
@@ -44,7 +45,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS = (
-    demo, check, prepare, extract, train, sweep, evaluate, predict, embed, export, import_release, backbones, bench,
+    demo, check, prepare, extract, train, sweep, evaluate, predict, timeline, embed, export, import_release, backbones,
+    bench,
 )  # fmt: skip
 
 

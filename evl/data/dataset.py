@@ -25,7 +25,8 @@ from evl.video.plans import EvenClips, Plan, RandomClip, Spacing
 from evl.video.transforms import evaluation_views
 
 
-def _spacing(clip: ClipConfig) -> Spacing:
+def spacing_of(clip: ClipConfig) -> Spacing:
+    """The distances between the frames of a clip with these settings."""
     return Spacing(clip.num_frames, clip.stride, clip.frames_per_second, clip.sampling, clip.past_end)
 
 
@@ -185,7 +186,7 @@ class TrainingClips(_SampleDataset):
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
         _, index = key
-        plan = RandomClip(_spacing(self.clip), (self.seed, *key))
+        plan = RandomClip(spacing_of(self.clip), (self.seed, *key))
         try:
             clip = self.files.read(index, plan, square_pixels=self.square_pixels)
         except VideoError as error:
@@ -214,7 +215,7 @@ class EvaluationViews(_SampleDataset):
     num_crops: int
 
     def __post_init__(self):
-        self.plan = EvenClips(_spacing(self.clip), self.num_clips)
+        self.plan = EvenClips(spacing_of(self.clip), self.num_clips)
 
     def __getitem__(self, index: int) -> Item:
         try:

@@ -113,13 +113,13 @@ class TimedSampling:
         """The starts of the evaluation clips, evenly spaced over the video; a single clip is in its middle."""
         if num_clips < 1:
             raise ValueError(f"num_clips is {num_clips}, must be at least 1")
-        slack = self._slack(times)
+        slack = self.slack(times)
         moments = [slack // 2] if num_clips == 1 else [slack * i // (num_clips - 1) for i in range(num_clips)]
         return [_at_a_frame(times, moment) for moment in moments]
 
     def random_start(self, times: np.ndarray, generator: np.random.Generator) -> int:
         """The random start of a training clip, such that the clip fits into the video; 0 if the video is shorter."""
-        return _at_a_frame(times, int(generator.integers(self._slack(times) + 1)))
+        return _at_a_frame(times, int(generator.integers(self.slack(times) + 1)))
 
     def indices(self, times: np.ndarray, start: int, past_end: str = "last_video_frame") -> list[int]:
         """The frame numbers of the clip that begins at ``start``.
@@ -129,7 +129,7 @@ class TimedSampling:
         """
         if past_end not in ("last_sampled_frame", "last_video_frame"):
             raise ValueError(f"past_end {past_end!r}: expected 'last_sampled_frame' or 'last_video_frame'")
-        chosen = _shown(times, [start + step for step in self._steps()])
+        chosen = shown_at(times, [start + step for step in self.steps()]).tolist()
         if past_end == "last_sampled_frame":
             inside = self.num_inside(times, start)
             chosen = [chosen[min(t, inside - 1)] for t in range(self.num_frames)]
@@ -137,18 +137,19 @@ class TimedSampling:
 
     def num_inside(self, times: np.ndarray, start: int) -> int:
         """The number of the clip's moments that are inside the video, at least 1."""
-        end = int(times[-1]) + _tolerance(times)
-        return max(1, sum(start + step <= end for step in self._steps()))
+        end = int(times[-1]) + tolerance_of(times)
+        return max(1, sum(start + step <= end for step in self.steps()))
 
-    def _steps(self) -> list[int]:
+    def steps(self) -> list[int]:
         """Microseconds from the first moment to each moment. Fractions keep rounding errors from adding up."""
         step = MICROSECONDS / Fraction(str(self.frames_per_second))  # exactly the decimal number in the settings
         return [round(t * step) for t in range(self.num_frames)]
 
-    def _slack(self, times: np.ndarray) -> int:
+    def slack(self, times: np.ndarray) -> int:
+        """The latest start of a clip that fits into the video, in microseconds, at least 0."""
         if len(times) < 1:
             raise ValueError("a video of no frames has no clips")
-        return max(0, int(times[-1]) - self._steps()[-1])
+        return max(0, int(times[-1]) - self.steps()[-1])
 
 
 def microseconds(times_seconds: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -157,9 +158,10 @@ def microseconds(times_seconds: Sequence[float] | np.ndarray) -> np.ndarray:
     return np.rint((times - times[0]) * MICROSECONDS).astype(np.int64)
 
 
-def _shown(times: np.ndarray, moments: Sequence[int]) -> list[int]:
-    latest = np.array(moments, np.int64) + _tolerance(times)
-    return (np.searchsorted(times, latest, side="right") - 1).tolist()
+def shown_at(times: np.ndarray, moments: Sequence[int] | np.ndarray) -> np.ndarray:
+    """The numbers of the frames for moments, in the shape of ``moments`` (see ``TimedSampling``)."""
+    latest = np.asarray(moments, np.int64) + tolerance_of(times)
+    return np.searchsorted(times, latest, side="right") - 1
 
 
 def _at_a_frame(times: np.ndarray, moment: int) -> int:
@@ -167,15 +169,21 @@ def _at_a_frame(times: np.ndarray, moment: int) -> int:
 
     So at a constant frame rate, the moments of a clip fall on frames, where possible, and not between two.
     """
-    (found,) = _shown(times, [moment])
+    (found,) = shown_at(times, [moment])
     time = int(times[found])
-    return time if abs(time - moment) <= _tolerance(times) + 3 else moment  # 3: for rounding, see _tolerance
+    return time if abs(time - moment) <= tolerance_of(times) + 3 else moment  # 3: for rounding, see tolerance_of
 
 
-def _tolerance(times: np.ndarray) -> int:
+def tolerance_of(times: np.ndarray) -> int:
     """A little less than half of a frame's duration: of the lower median distance, which a pause does not change."""
-    if len(times) < 2:
-        return 0
-    middle = (len(times) - 2) // 2
-    # 3: rounding must not decide between two equally near frames
-    return max(0, int(np.partition(np.diff(times), middle)[middle]) - 3) // 2
+    return near_half(lower_median(np.diff(times))) if len(times) > 1 else 0
+
+
+def lower_median(distances: np.ndarray) -> int:
+    middle = (len(distances) - 1) // 2
+    return int(np.partition(distances, middle)[middle])
+
+
+def near_half(distance: int) -> int:
+    """A little less than half, because rounding must not decide between two equally near frames."""
+    return max(0, distance - 3) // 2

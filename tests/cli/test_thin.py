@@ -26,6 +26,7 @@ CALLS = {
     "sweep": {"sweep"},
     "evaluate": {"evaluate"},
     "predict": {"predict"},
+    "timeline": {"timelines"},
     "embed": {"embed_videos"},
     "export": {"export"},
     "import-release": {"import_release"},
@@ -38,7 +39,7 @@ HELPERS = {"open_store", "read_manifest"}  # they make an argument of such a cal
 ARGUMENTS = {
     "batch": "batch_size", "clips": "num_clips", "crops": "num_crops", "run": "model", "workers": "num_workers",
     "features": "data", "wait": "wait_seconds", "wait_limit": "wait_seconds", "verify": "store",
-    "zero_shot": "class_names",
+    "zero_shot": "class_names", "earlier": "scores",
 }  # fmt: skip
 # what is no argument: of printing and exit codes, a function of its own (estimate), a method (neighbors)
 ELSEWHERE = {"context", "json", "top", "allow_damaged", "estimate", "neighbors"}

@@ -126,7 +126,7 @@ def test_a_video_that_must_be_counted_after_all(tmp_path, monkeypatch):
 
     def mistrusted(*given):
         if not given[1].is_counted:
-            raise reader._WrongIndex
+            raise reader.WrongIndexError
         return real(*given)
 
     real = reader._read

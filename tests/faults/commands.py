@@ -60,6 +60,10 @@ COMMANDS = {
         "embed MADE/run --data MADE/videos --out OUT/vectors.npy --workers 0",
         before={"vectors.npy": "older.npy", "vectors.videos.csv": "older.videos.csv"},
     ),
+    "timeline": _command(
+        "timeline MADE/run MADE/videos/dark/0.mp4 MADE/videos/bright/1.mp4 --out OUT/lines --on 0",
+        is_there="exists already",
+    ),
     "check": _command(
         "check MADE/videos --manifest OUT/good.csv --index OUT/index.arrow --workers 0",
         before={"good.csv": "older.videos.csv"},

@@ -26,14 +26,14 @@ def path(tmp_path):
 def decoded(monkeypatch):
     """The places of all packets that were given to the decoder, and the files opened."""
     seen, opened = [], []
-    packets, opens = reader._packets, av.open
+    packets, opens = reader.packets_from, av.open
 
     def note(*arguments, **options):
         for place, packet in packets(*arguments, **options):
             seen.append(place)
             yield place, packet
 
-    monkeypatch.setattr(reader, "_packets", note)
+    monkeypatch.setattr(reader, "packets_from", note)
     monkeypatch.setattr(av, "open", lambda *a, **o: opened.append(a) or opens(*a, **o))
     return seen, opened
 
@@ -99,7 +99,7 @@ def test_what_decoding_contradicts_is_drawn_again(path, monkeypatch):
 
     def mistrust(path, index, *arguments):
         if not index.is_counted:
-            raise reader._WrongIndex
+            raise reader.WrongIndexError
         return read(path, index, *arguments)
 
     monkeypatch.setattr(reader, "_read", mistrust)

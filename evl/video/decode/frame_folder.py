@@ -82,6 +82,17 @@ def read_pictures(path: str | Path, numbers: Sequence[int]) -> dict[int, np.ndar
     return pictures
 
 
+def each_picture(path: str | Path, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray | VideoError]]:
+    """Yields (number, picture (H,W,3) in its own size, or the VideoError that names it), one at a time."""
+    files = _files(path)
+    for number in numbers:
+        try:
+            _require_frames(path, files, number + 1)
+            yield number, _decode(path, files[number], None)
+        except VideoError as error:
+            yield number, error
+
+
 def check_frames(path: str | Path, first: int = 0, count: int | None = None) -> None:
     """Decodes the pictures first … first+count−1, by default all. Raises VideoError about the first damaged one."""
     files = _files(path)

@@ -42,11 +42,11 @@ class Clip(NamedTuple):
     known: Known
 
 
-class _WrongIndex(Exception):
+class WrongIndexError(Exception):
     """Decoding returned other frames than the index has."""
 
 
-class _SeekFailed(Exception):
+class SeekFailedError(Exception):
     """A seek ended after the wanted packet, or at a packet that the index does not have."""
 
 
@@ -97,7 +97,7 @@ def read_clip(
             wanted = sorted(set(indices))
             pictures = torchcodec.read(path, index, wanted, decoder) if decoder != "pyav" and not verify else None
             pictures = pictures or _read(path, index, wanted, whole, square_pixels)
-        except _WrongIndex:
+        except WrongIndexError:
             continue
         return Clip(_stack(pictures, indices), index, known)
     raise AssertionError("a counted index is never wrong")
@@ -124,7 +124,7 @@ def _stack(pictures: dict[int, np.ndarray], indices: Sequence[int]) -> Tensor:
 
 
 def _read(path: str, index: FrameIndex, wanted: list[int], verify: range, square_pixels: bool) -> dict[int, np.ndarray]:
-    """The wanted pictures (H,W,3) by number. Raises _WrongIndex if decoding contradicts an index made from packets."""
+    """The wanted pictures (H,W,3) by number. Raises WrongIndexError if decoding contradicts the packets' index."""
     if os.path.isdir(path):
         if verify:
             check_frames(path, verify.start, len(verify))
@@ -132,22 +132,22 @@ def _read(path: str, index: FrameIndex, wanted: list[int], verify: range, square
     if index.is_counted:  # then the whole file was decoded and verified when the index was made
         with open_video(path, one_thread=True) as (container, stream):
             to_rgb = ToRGB(pixel_shape(stream) if square_pixels else None)
-            return _pictures(path, _from_start(path, container, stream, wanted[-1]), wanted, to_rgb)
+            return _pictures(path, from_start(path, container, stream, wanted[-1]), wanted, to_rgb)
     needed = list(verify) or wanted
     for runs in (index.plan(needed), [(None, needed)]):
         try:
             with open_video(path, one_thread=bool(verify)) as (container, stream):
-                frames = _by_runs(container, stream, index, runs, skip=not verify)
+                frames = by_runs(container, stream, index, runs, skip=not verify)
                 to_rgb = ToRGB(pixel_shape(stream) if square_pixels else None)
                 pictures = _pictures(path, frames, wanted, to_rgb, all_upright=bool(verify))
-        except _SeekFailed:
+        except SeekFailedError:
             continue
         except VideoError:  # decoding the whole file then shows whether it is damaged, and how
-            raise _WrongIndex from None
+            raise WrongIndexError from None
         if pictures.keys() != set(wanted):
-            raise _WrongIndex
+            raise WrongIndexError
         return pictures
-    raise _WrongIndex
+    raise WrongIndexError
 
 
 def _pictures(
@@ -163,15 +163,7 @@ def _pictures(
     ``all_upright`` checks the orientations of the other frames, too. Raises VideoError if a frame has none.
     """
     pictures: dict[int, np.ndarray] = {}
-    numbers, orientations = set(wanted), Orientations(path)
-    for number, frame in frames:
-        if number not in numbers and not all_upright:
-            orientations.pass_by(frame)
-            continue
-        shown = orientations.of(frame)
-        if number not in numbers:
-            continue
-        picture = shown.apply(to_rgb(frame))
+    for number, picture in upright_pictures(path, frames, wanted, to_rgb, all_upright=all_upright):
         first = next(iter(pictures.values()), picture)
         if picture.shape != first.shape:
             upright = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
@@ -180,38 +172,59 @@ def _pictures(
     return pictures
 
 
-def _from_start(path: str, container, stream, last: int) -> Iterator[tuple[int, av.VideoFrame]]:
+def upright_pictures(
+    path: str,
+    frames: Iterator[tuple[int, av.VideoFrame]],
+    wanted: Sequence[int],
+    to_rgb: ToRGB,
+    *,
+    all_upright: bool = False,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(number, picture) of the wanted ones among numbered frames, upright, each in its own size."""
+    numbers, orientations = set(wanted), Orientations(path)
+    for number, frame in frames:
+        if number not in numbers and not all_upright:
+            orientations.pass_by(frame)
+            continue
+        shown = orientations.of(frame)
+        if number not in numbers:
+            continue
+        yield number, shown.apply(to_rgb(frame))
+
+
+def from_start(path: str, container, stream, last: int) -> Iterator[tuple[int, av.VideoFrame]]:
+    """(number, frame) of the frames up to ``last``, counted. Raises VideoError for a damaged one."""
     for number, frame in enumerate(itertools.islice(decode(container, stream), last + 1)):
         refuse_corrupt(path, frame, number)
         yield number, frame
 
 
-def _by_runs(
+def by_runs(
     container, stream, index: FrameIndex, runs: list[tuple[int | None, list[int]]], *, skip: bool
 ) -> Iterator[tuple[int, av.VideoFrame]]:
     """(number, frame) of at least the frames of ``runs`` (see ``FrameIndex.plan``), numbered by their times."""
     skip = skip and stream.codec_context.name in SKIPS_UNREFERENCED
     for place, (key, numbers) in enumerate(runs):
-        packets = _packets(container, stream, index, key, is_fresh=place == 0)
+        packets = packets_from(container, stream, index, key, is_fresh=place == 0)
         frames = _decode(packets, stream.codec_context, index, numbers, skip)
         previous = -1 if key is None else key - 1
         missing, count = set(numbers), 0
         for frame in frames:
             number = index.number_at(frame.pts)
             if number is None or (frame.is_corrupt and number >= (key or 0)):
-                raise _WrongIndex
+                raise WrongIndexError
             if key is not None and number < key:
                 continue  # shown before the key frame but stored after it, so it may need frames that were not decoded
             if number <= previous or (number != key and previous + 1 == key):
-                raise _WrongIndex
+                raise WrongIndexError
             if number == key and not (frame.key_frame and frame.pict_type == PictureType.I):
-                raise _WrongIndex  # the container marks a frame as key that is not one
+                raise WrongIndexError  # the container marks a frame as key that is not one
             previous = number
             missing.discard(number)
             count += 1
             yield number, frame
         if missing or not (skip or count == index.num_between(key, numbers)):
-            raise _WrongIndex  # frames of the index are missing
+            raise WrongIndexError  # frames of the index are missing
 
 
 def _decode(
@@ -227,11 +240,11 @@ def _decode(
         if place == last:
             break
     else:
-        raise _WrongIndex
+        raise WrongIndexError
     yield from context.decode(None)
 
 
-def _packets(
+def packets_from(
     container, stream, index: FrameIndex, key: int | None, *, is_fresh: bool
 ) -> Iterator[tuple[int, av.Packet]]:
     """(position in the index, packet) from the packet of key frame ``key`` on, or from an earlier key packet."""
@@ -247,8 +260,8 @@ def _packets(
         if place <= start:
             break
     else:
-        raise _SeekFailed
+        raise SeekFailedError
     for place, packet in enumerate(itertools.chain([packet], packets), place):  # noqa: B020
         if place == len(index.pts) or packet.pts != index.pts[place]:
-            raise _SeekFailed
+            raise SeekFailedError
         yield place, packet

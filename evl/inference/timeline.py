@@ -1,0 +1,194 @@
+"""Long videos → timelines: the scores of windows along the video, and the segments found in them.
+
+A timeline is read by the judging loop (``reading``), as all scores are: its stream has a sample for each window. The
+scores of a window are those of ``model.scores`` for the same frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from evl.data.dataset import spacing_of
+from evl.errors import VideoError, plural
+from evl.inference.reading import card_of, evaluating, evaluation_of, judging_precision, read, scores_of
+from evl.inference.segments import Segment, SegmentRules, find_segments
+from evl.models import Classifier
+from evl.runtime.distributed import World
+from evl.runtime.import_path import is_import_path
+from evl.streams.windows import FrameEncoder, WindowStream
+from evl.types import Sample
+from evl.video.decode.forward import OtherFramesError
+from evl.video.decode.index import FrameIndex, frame_index
+from evl.video.decode.missing import read_patiently
+from evl.video.decode.reader import find_part
+from evl.video.sampling import MICROSECONDS, microseconds
+from evl.video.windows import WindowPlan, Windows
+
+
+class Gap(NamedTuple):
+    """A stretch of a video, in seconds, of whose windows there are no scores, and the reason."""
+
+    start_seconds: float
+    end_seconds: float
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Timeline:
+    """What a model sees when, in one video.
+
+    Args:
+        path: the video.
+        times: (n) the middle of each window, in seconds from the file's first frame.
+        scores: (n,Y) softmax of each window, averaged over its crops; not smoothed.
+        frames: (n,T) the numbers of each window's frames in the file, from 0.
+        class_names: Y names.
+        segments: the labeled stretches of time that ``rules`` find in the scores, in the order of their starts.
+        rules: how the segments were found.
+        start_seconds, end_seconds: what the windows cover: the file, or the part of it that was read.
+        damaged: the stretches without scores.
+        protocol: how the windows were shown to the model, on one line.
+    """
+
+    path: str
+    times: np.ndarray
+    scores: np.ndarray
+    frames: np.ndarray
+    class_names: tuple[str, ...]
+    segments: tuple[Segment, ...] = ()
+    _: KW_ONLY
+    rules: SegmentRules = field(default_factory=SegmentRules)
+    start_seconds: float = 0.0
+    end_seconds: float = 0.0
+    damaged: tuple[Gap, ...] = ()
+    protocol: str = ""
+
+    def with_rules(self, rules: SegmentRules) -> Timeline:
+        """The same scores with the segments that ``rules`` find in them."""
+        ends = dict(start_seconds=self.start_seconds, end_seconds=self.end_seconds)
+        ends["gaps"] = [gap[:2] for gap in self.damaged]
+        found = find_segments(self.times, self.scores, self.class_names, rules, **ends)
+        return replace(self, segments=found, rules=rules)
+
+
+def plan_for(
+    model: Classifier,
+    *,
+    every_seconds: float | None = None,
+    every_frames: int | None = None,
+    window_seconds: float | None = None,
+) -> WindowPlan:
+    """The windows of the model's own frames (``evl.video.windows``). Raises ConfigError."""
+    return WindowPlan(spacing_of(card_of(model).config.clip), every_seconds, every_frames, window_seconds)
+
+
+def encoder_for(model: Classifier, num_crops: int | None = None) -> FrameEncoder:
+    """The model's encoder for single frames, with the model's own crops, or ``num_crops`` of them."""
+    crops = evaluation_of(model, num_crops=num_crops).num_crops
+    attention = "none"
+    if model.reads_query_key or is_import_path(card_of(model).config.model.decoder):
+        attention = "query_key"
+    elif model.reads_maps:
+        attention = "maps"
+    preprocessing = card_of(model).preprocessing
+    return FrameEncoder(model.require_backbone(), preprocessing, crops, judging_precision(model), attention)
+
+
+def timeline_of(
+    model: Classifier,
+    sample: Sample,
+    plan: WindowPlan,
+    rules: SegmentRules | None = None,
+    *,
+    num_crops: int | None = None,
+    batch_size: int | None = None,
+    progress: Callable[[int, int], None] = lambda count, total: None,
+) -> Timeline:
+    """The timeline of a video, or of the part of it that ``sample`` means.
+
+    ``batch_size``: windows at a time; None for the number of views in a batch of evaluation. ``progress(n, total)`` is
+    called with the number of newly finished windows. Raises VideoError if the video cannot be used, or if not one of
+    its windows can.
+    """
+    rules = rules or SegmentRules()
+    rules.thresholds(model.class_names)  # wrong rules are refused before hours of work
+    encoder = encoder_for(model, num_crops)
+    usual = evaluation_of(model, batch_size=batch_size)
+    size = batch_size or usual.batch_size * usual.num_clips
+    index = read_patiently(lambda: frame_index(sample.path))
+    for _ in range(2):
+        windows, part = windows_of(sample, index, plan)
+        stream = WindowStream(encoder, sample.path, index, windows)
+        count = _counting(progress, len(windows.frames))
+        try:
+            with evaluating([model]):
+                results = read(
+                    stream, [scores_of(model)], batch_size=size, world=World(0, 1, stream.device), progress=count
+                )
+            break
+        except OtherFramesError as error:
+            index = error.index
+    else:
+        raise AssertionError("a counted index is never wrong")
+    ((scores,), damaged) = results
+    if not scores:
+        raise VideoError(sample.name, next(iter(damaged.values())))
+    chosen = np.array(sorted(scores))
+    line = Timeline(
+        sample.path,
+        windows.times[chosen] / MICROSECONDS,
+        np.stack([scores[place] for place in chosen.tolist()]),
+        windows.frames[chosen],
+        tuple(model.class_names) or tuple(map(str, range(len(scores[int(chosen[0])])))),
+        start_seconds=part[0],
+        end_seconds=part[1],
+        damaged=_gaps(windows.times / MICROSECONDS, damaged, part),
+        protocol=_protocol(model, encoder, plan, len(chosen)),
+    )
+    return line.with_rules(rules)
+
+
+def windows_of(sample: Sample, index: FrameIndex, plan: WindowPlan) -> tuple[Windows, tuple[float, float]]:
+    """(the windows of a sample, with frame numbers and times of the whole file; where it starts and ends, in seconds).
+
+    Raises VideoError if the part that the sample means has no frame.
+    """
+    first, count = find_part(sample.path, index, sample.start_seconds, sample.end_seconds)
+    whole = microseconds(index.times_seconds)
+    times = whole[first : first + count]
+    windows = plan.windows(times - times[0])
+    usual = float(np.median(np.diff(whole))) if len(whole) > 1 else 0.0
+    part = float(times[0]) / MICROSECONDS, (float(times[-1]) + usual) / MICROSECONDS
+    return Windows(windows.frames + first, windows.times + times[0]), part
+
+
+def _counting(progress: Callable[[int, int], None], total: int) -> Callable[[int], None]:
+    return lambda count: progress(count, total)
+
+
+def _gaps(times: np.ndarray, damaged: dict[int, str], part: tuple[float, float]) -> tuple[Gap, ...]:
+    """Damaged windows that follow each other as stretches of time: each stands for half the way to its neighbors."""
+    borders = [part[0], *((times[:-1] + times[1:]) / 2).tolist(), part[1]]
+    gaps: list[Gap] = []
+    for place, reason in sorted(damaged.items()):
+        start, end = borders[place], borders[place + 1]
+        if gaps and gaps[-1].end_seconds == start:
+            gaps[-1] = gaps[-1]._replace(end_seconds=end)
+        else:
+            gaps.append(Gap(start, end, reason))
+    return tuple(gaps)
+
+
+def _protocol(model: Classifier, encoder: FrameEncoder, plan: WindowPlan, num_windows: int) -> str:
+    line = card_of(model).protocol(1, 1, encoder.num_crops, encoder.precision).rpartition(", ")[0]
+    length = f" of {plan.seconds:g} s" if plan.spacing.sampling == "segment" else ""
+    every = "sampled frame"
+    if plan.every_seconds is not None:
+        every = f"{plan.every_seconds:g} s"
+    elif plan.every_frames is not None:
+        every = plural(plan.every_frames, "frame")
+    return f"{line}, {plural(num_windows, 'window')}{length}, one every {every}"
