@@ -88,7 +88,7 @@ def samples(tmp_path):
     return [Sample(str(tmp_path / f"{name}.mp4"), "x") for name in (0, 1, 2, 3, "bad", "missing")]
 
 
-@pytest.mark.parametrize("sampling", ["dense", "segment"])
+@pytest.mark.parametrize("sampling", [pytest.param("dense", marks=pytest.mark.slow), "segment"])
 def test_workers_change_nothing(samples, sampling):
     clip = ClipConfig(sampling=sampling, num_frames=4, stride=3)
     transform = TrainingTransform(AugmentConfig(), PREPROCESSING)

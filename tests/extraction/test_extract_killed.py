@@ -25,6 +25,7 @@ def killed(config, folder: Path, *arguments) -> dict:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow  # tests/faults has moments of extract in the default tests
 def test_killed_at_every_step_of_writing_and_at_random(tiny_config, tmp_path, videos):
     found = killed(tiny_config, tmp_path, "moments", 3, 0)
     whole = files_of(tmp_path / "whole")
