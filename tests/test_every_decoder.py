@@ -239,6 +239,13 @@ def test_mirrored_labels_and_two_draws_of_a_video(form, videos, tmp_path, caplog
         extract(config, tmp_path / "store")
 
 
+def test_batches_of_one_clip_are_refused_where_they_teach_nothing(videos, tmp_path):
+    config = config_of("side", videos, batch_size=4, accumulation=4, steps=2)
+    with pytest.raises(ConfigError, match=r"gives batches of 1 clip; this decoder .* needs at least 2"):
+        train(config, tmp_path / "run")
+    train(replace(config, model={"side_readout": "query"}), tmp_path / "query")
+
+
 def test_the_side_networks_twin_reads_what_the_model_reads(runs):
     """The whole model, from pixels: start and taps are in their places."""
     model = evl.load(runs("side, from 0, layer norm"))

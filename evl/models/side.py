@@ -190,6 +190,7 @@ class SideDecoder(nn.Module):
         sizes = width, side_width, num_heads, round(side_width * mlp_ratio), norm, causal
         self.layers = nn.ModuleList(SideLayer(*sizes) for _ in range(num_layers))
         self.norm = BatchNorm(side_width) if readout == "mean" else None
+        self.least_clips = 2 if readout == "mean" else 1  # in training: the batch norm of one clip is a constant
         self.query_token = self.reader = None
         if readout == "query":
             self.query_token = nn.Parameter(torch.empty(1, side_width))

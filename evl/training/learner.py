@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from evl.config import RunConfig, TrainingConfig
+from evl.errors import ConfigError, plural
 from evl.models import Classifier
 from evl.runtime.distributed import World
 from evl.runtime.precision import resolve_precision
@@ -46,7 +47,7 @@ class Learner:
 
     ``taps``: the blocks whose features the stream gives, if they are more than the model's own. ``labels``: the class
     of each sample of the stream, if the learner learns other labels than the stream's. ``rank``: of this process,
-    because each process draws its own dropout.
+    because each process draws its own dropout. Raises ConfigError if the decoder needs more clips at a time.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Learner:
         labels: Sequence[int] | None = None,
         rank: int = 0,
     ):
+        _require_clips(model, config.training)
         self.name, self.config, self.model = name, config, model
         own = model.encoder.taps
         self.places = tuple((taps or own).index(block) for block in own)
@@ -196,6 +198,16 @@ class Learner:
             self.random.states = state["random"]
         self._since, self._seen = state["since"].to(self.device), state["seen"].to(self.device)
         self.curve, self.problem, self.seconds = state["curve"], state["problem"], state["seconds"]
+
+
+def _require_clips(model: Classifier, training: TrainingConfig) -> None:
+    """Raises ConfigError if the decoder learns nothing from as few clips at a time."""
+    size, least = training.batch_size // training.accumulation, getattr(model.decoder, "least_clips", 1)
+    if size < least:
+        raise ConfigError(
+            f"training.batch_size={training.batch_size} with training.accumulation={training.accumulation} gives "
+            f"batches of {plural(size, 'clip')}; this decoder compares the clips of a batch, and needs at least {least}"
+        )
 
 
 class RandomStream:
