@@ -243,6 +243,7 @@ def test_batches_of_one_clip_are_refused_where_they_teach_nothing(videos, tmp_pa
     config = config_of("side", videos, batch_size=4, accumulation=4, steps=2)
     with pytest.raises(ConfigError, match=r"gives batches of 1 clip; this decoder .* needs at least 2"):
         train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
     train(replace(config, model={"side_readout": "query"}), tmp_path / "query")
 
 

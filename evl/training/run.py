@@ -105,6 +105,7 @@ def train(
         streams = _open_streams(data, model, world)
         stream = streams.training()
         make_sampler(config.training, len(data.train), 0, world)
+        learners = Learners([Learner("the run", config, model, rank=world.rank)])
         world.only_main(lambda: _write_folder(folder, data, streams.features))
         if world.is_main:
             _announce(data, model, folder.path, world)
@@ -116,7 +117,6 @@ def train(
             folder, config, stream, world, damaged, resume=goes_on, moved=data.moved, progress=progress,
             judge=(lambda progress: judged(progress, quick=True)[0]) if data.val else None,
         )  # fmt: skip
-        learners = Learners([Learner("the run", config, model, rank=world.rank)])
         try:
             fit(stream, learners, config.training, world, keeper, progress=progress)
         except BaseException as problem:
