@@ -13,7 +13,7 @@ from evl.store.index import INDEX
 from evl.store.shards import ITEMS, shard_path
 from tests.mutations import at_most_one_sentence, bounded, change, torn
 from tests.store.helpers import describe, make_store
-from tests.store.test_hostile_store import index_with
+from tests.store.test_hostile_index import index_with
 
 pytestmark = pytest.mark.slow
 
