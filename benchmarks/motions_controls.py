@@ -26,22 +26,24 @@ from evl._version import __version__
 from evl.bench.measure import describe_machine
 from evl.config import replace
 from evl.demo.compare import Contender, train_contenders
-from evl.demo.results import ATTENTIVE, EVL, NO_TEMPORAL
-from evl.demo.run import DEFAULT, NUM_FRAMES, Data, Size, config_of, make_data
+from evl.demo.contenders import DEFAULT, NUM_FRAMES, Size, config_of
+from evl.demo.results import ATTENTIVE, EVL
+from evl.demo.run import Data, make_data
 from evl.evaluation import mean_interval
 from evl.runtime.text import table
 from evl.streams.memory import InMemory, extract, of_frames, threads
 
 RESULTS = Path(__file__).parent / "results"
 PARTS = ("temporal_conv", "temporal_position", "cross_frame")
+NONE = {part: False for part in PARTS}
 WHOLE = {
     "EVL": (EVL, {}),
-    "EVL, no temporal part": (NO_TEMPORAL, {}),
+    "EVL, no temporal part": (EVL, NONE),
     **{f"EVL, {part} alone": (EVL, {other: False for other in PARTS if other != part}) for part in PARTS},
     **{f"EVL without {part}": (EVL, {part: False}) for part in PARTS},
 }
 SHUFFLED = {"EVL, frames shuffled": (EVL, {}), "attentive probe, frames shuffled": (ATTENTIVE, {})}
-STILL = {"EVL, no temporal part, any frame": (NO_TEMPORAL, {}), "attentive probe, any frame": (ATTENTIVE, {})}
+STILL = {"EVL, no temporal part, any frame": (EVL, NONE), "attentive probe, any frame": (ATTENTIVE, {})}
 
 
 def main() -> None:
@@ -70,7 +72,7 @@ def quiet(description: str, total: int) -> Callable:
 def one_seed(data: Data, pool: Executor) -> dict[str, float]:
     """Control -> top-1 on motions."""
     rng = np.random.default_rng(data.seed)
-    backbone = data.backbone(EVL)
+    backbone, _ = data.backbone(EVL, ATTENTIVE)
     features = extract(backbone, data.clips, data.samples["motion"], pool)
     found = results(WHOLE, data, backbone, features, pool)
     tokens = [x.flatten(0, 1)[:, None] for x in features.tokens]

@@ -24,8 +24,9 @@ from evl.config import replace
 from evl.datasets.motions import make_motions
 from evl.decoders import with_start
 from evl.demo.compare import Contender, train_contenders
+from evl.demo.contenders import DEFAULT, Size
 from evl.demo.results import EVL
-from evl.demo.run import DEFAULT, Data, Size
+from evl.demo.run import Data
 from evl.streams.memory import extract, threads
 
 EVL_NAME = "EVL, two blocks"

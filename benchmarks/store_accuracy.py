@@ -26,8 +26,8 @@ from evl._version import __version__
 from evl.bench.measure import describe_machine
 from evl.data.loader import default_num_workers
 from evl.datasets.motions import make_motions
+from evl.demo.contenders import BATCH_SIZE, DEFAULT, config_of
 from evl.demo.results import EVL
-from evl.demo.run import BATCH_SIZE, DEFAULT, config_of
 from evl.evaluation import mean_interval, wilson_interval
 from evl.models.crossframe import packed_maps
 from evl.runtime.text import table

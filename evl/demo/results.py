@@ -13,11 +13,12 @@ from evl.types import Prediction
 TASKS = ("motion", "object")
 # what is compared, in the order of every table
 EVL = "EVL"
-NO_TEMPORAL = "EVL without local temporal module"
+SIDE = "side network"
+SIDE_CAUSAL = "side network, causal"
 ATTENTIVE = "attentive probe"
 LINEAR = "linear probe"
 UNTRAINED = "EVL, untrained backbone"
-VARIANTS = (EVL, NO_TEMPORAL, ATTENTIVE, LINEAR, UNTRAINED)
+VARIANTS = (EVL, SIDE, SIDE_CAUSAL, ATTENTIVE, LINEAR, UNTRAINED)
 ZERO_SHOT = "zero-shot, by class names"  # not trained at all
 ROWS = (*VARIANTS, ZERO_SHOT)
 

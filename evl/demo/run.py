@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import platform
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,18 +17,17 @@ from evl._version import __version__
 from evl.api.judging import predict
 from evl.backbones import FrozenBackbone, create_backbone
 from evl.backbones.embedded import unknown_words_on_one_line
-from evl.config import RunConfig, replace
+from evl.config import RunConfig
 from evl.data.loader import default_num_workers
 from evl.data.manifests.manifest import read_manifest
 from evl.datasets.motions import make_motions
 from evl.demo.compare import Contender, read_clips, result_of, save_run, train_contenders
+from evl.demo.contenders import BACKBONE, BATCH_SIZE, DEFAULT, FULL, NUM_FRAMES, TOGETHER, Size, blocks_of, config_of
 from evl.demo.folder import demo_folder
 from evl.demo.report.page import write_report
 from evl.demo.results import (
-    ATTENTIVE,
     EVL,
     LINEAR,
-    NO_TEMPORAL,
     ROWS,
     TASKS,
     UNTRAINED,
@@ -44,59 +41,11 @@ from evl.models import Classifier
 from evl.runtime.progress import Progress, Report, showing
 from evl.saving import load
 from evl.streams.memory import InMemory, extract, pooled, threads
+from evl.training.learners import with_taps
 from evl.types import Sample
 
-BACKBONE = "evl_clip_tiny"
-TAPS = "last 2"
-NUM_FRAMES = 8
-BATCH_SIZE = 16
 NUM_EXAMPLES = 8
-POINTS = 40  # of a curve
-# how each variant differs from EVL, by section of a config; chosen on objects that are not judged (docs/evidence.md)
-CHANGES: dict[str, dict[str, dict]] = {
-    EVL: {},
-    NO_TEMPORAL: {"model": {"temporal_conv": False, "temporal_position": False, "cross_frame": False}},
-    ATTENTIVE: {"model": {"decoder": "attentive", "probe_blocks": 1}},
-    LINEAR: {"model": {"decoder": "linear"}, "training": {"lr": 2e-2, "weight_decay": 0.0}},
-    UNTRAINED: {"backbone": {"pretrained": False}},
-    ZERO_SHOT: {"model": {"decoder": "zero_shot", "prompts": ["a {}", "a photo of a {}"]}},
-}
-LINEAR_STEPS = 5  # the linear probe takes this many times the steps of the others: its steps cost little
 Bar = Callable[[str, int], Callable[[int], None]]  # what is done, number of parts → called with how many are done
-
-
-@dataclass(frozen=True)
-class Size:
-    """The numbers of training videos, of test videos, of training steps, and of seeds (all is repeated per seed)."""
-
-    train: int = 2352
-    test: int = 560  # both multiples of 112, the pairs of motion and kind of object
-    steps: int = 800
-    seeds: int = 1
-
-
-DEFAULT = Size()
-FULL = Size(train=4032, test=1008, steps=1600, seeds=5)
-
-
-def config_of(variant: str, task: str, videos: Path, steps: int, seed: int) -> RunConfig:
-    """All settings of one variant on one task; ``videos``: the folder of the tasks' manifests."""
-    config = replace(
-        RunConfig(),
-        backbone={"name": BACKBONE},
-        data={"path": str(videos / f"{task}.csv")},
-        # heads 16 wide: with the encoder's two heads of 64, the query needs twice the steps to begin to learn
-        model={"taps": TAPS, "num_heads": 8, "mlp_dropout": 0.0, "head_dropout": 0.0},
-        clip={"sampling": "segment", "num_frames": NUM_FRAMES},
-        augment={"rand_augment": None, "crop_area": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip": 0.0},
-        training={
-            "steps": steps * (LINEAR_STEPS if variant == LINEAR else 1),
-            "log_every": math.ceil(steps * (LINEAR_STEPS if variant == LINEAR else 1) / POINTS),
-            "batch_size": BATCH_SIZE, "lr": 3e-3, "label_smoothing": 0.1, "seed": seed, "precision": "fp32",
-        },
-        evaluation={"num_clips": 1, "num_crops": 1},
-    )  # fmt: skip
-    return replace(config, **CHANGES[variant])
 
 
 def run_demo(
@@ -104,6 +53,7 @@ def run_demo(
     *,
     full: bool = False,
     seed: int = 0,
+    seeds: int | None = None,
     videos: int | None = None,
     steps: int | None = None,
     progress: bool | Report = True,
@@ -111,8 +61,9 @@ def run_demo(
     """Makes videos, trains, judges and predicts; all files are written below ``out/<date-time>``.
 
     Args:
-        full: more videos, more steps, five seeds: ``seed``, ``seed + 1``, …, each with its own videos.
+        full: more videos, more steps, five seeds.
         seed: decides videos, initial values and order; runs are saved for the first seed.
+        seeds: how many: ``seed``, ``seed + 1``, …, each with its own videos. None: those of the size.
         videos: how many to train on; a third as many are made to judge by. None: those of the size.
         steps: of training; None: those of the size.
         progress: as for ``evl.train``.
@@ -123,8 +74,8 @@ def run_demo(
     size = FULL if full else DEFAULT
     if videos is not None:
         size = dataclasses.replace(size, train=videos, test=max(1, videos // 3))
-    if steps is not None:
-        size = dataclasses.replace(size, steps=steps)
+    chosen = {name: value for name, value in {"steps": steps, "seeds": seeds}.items() if value is not None}
+    size = dataclasses.replace(size, **chosen)
     with showing(progress) as report, demo_folder(out) as folder:
         return _run(folder, size, seed, report)
 
@@ -191,12 +142,16 @@ class Data:
     def config(self, variant: str, task: str) -> RunConfig:
         return config_of(variant, task, self.videos, self.size.steps, self.seed)
 
-    def backbone(self, variant: str) -> FrozenBackbone:
-        return create_backbone(self.config(variant, "motion").backbone, TAPS)
+    def backbone(self, *variants: str) -> tuple[FrozenBackbone, frozenset[int]]:
+        """The encoder of these variants, with all blocks that they read, and the blocks whose maps they read."""
+        configs = [self.config(variant, "motion") for variant in variants]
+        backbone = create_backbone(configs[0].backbone, "all")
+        taps, mapped = blocks_of(configs, backbone.spec)
+        return with_taps(backbone, taps), mapped
 
     def decode(self, bar: Bar) -> None:
         samples, clip = self.samples["motion"], self.config(EVL, "motion").clip
-        preprocessing, workers = self.backbone(EVL).preprocessing, default_num_workers()
+        preprocessing, workers = self.backbone(EVL)[0].preprocessing, default_num_workers()
         advance = bar("decoding", len(samples))
         self.clips = read_clips(samples, clip, preprocessing, num_workers=workers, progress=advance)
 
@@ -221,9 +176,11 @@ def _compare(
 ) -> tuple[list[VariantResult], int]:
     """Trains and judges every variant on both tasks; returns the results and the bytes of the largest features."""
 
-    def features_of(backbone: FrozenBackbone, what: str) -> InMemory:
+    def features_of(variants: Sequence[str], what: str) -> InMemory:
+        backbone, mapped = data.backbone(*variants)
+        advance = bar(what, len(data.clips))
         with clock.part(what):
-            return extract(backbone, data.clips, data.samples["motion"], pool, progress=bar(what, len(data.clips)))
+            return extract(backbone, data.clips, data.samples["motion"], pool, mapped=mapped, progress=advance)
 
     def results(variants: Sequence[str], backbone: FrozenBackbone, features: InMemory) -> list[VariantResult]:
         contenders = data.contenders(variants, backbone, features.encoder.taps)
@@ -232,17 +189,16 @@ def _compare(
             train_contenders(contenders, features, data.train_rows, pool, advance)
             return [_judge(one, features, data, folder) for one in contenders]
 
-    backbone = data.backbone(EVL)
-    features = features_of(backbone, "features")
-    num_bytes = features.num_bytes
-    outcomes = results([EVL, NO_TEMPORAL, ATTENTIVE], backbone, features)
+    features = features_of(TOGETHER, "features")
+    backbone, num_bytes = features.encoder, features.num_bytes
+    outcomes = results(TOGETHER, backbone, features)
     with clock.part("training and judging"):
         untrained = data.contenders([ZERO_SHOT], backbone, backbone.taps)
         outcomes += [result_of(one, one.judge(features, data.test_rows), None) for one in untrained]
     outcomes += results([LINEAR], backbone, pooled(features, backbone.spec.num_prefix_tokens))
     del features  # frees their memory before the features of the untrained backbone are made
-    backbone = data.backbone(UNTRAINED)
-    outcomes += results([UNTRAINED], backbone, features_of(backbone, "features, untrained backbone"))
+    features = features_of([UNTRAINED], "features, untrained backbone")
+    outcomes += results([UNTRAINED], features.encoder, features)
     return outcomes, num_bytes
 
 
@@ -297,7 +253,7 @@ def _settings(size: Size, seed: int, num_bytes: int) -> dict[str, str]:
         "videos": f"{size.train} to train on, {size.test} to judge by: other objects, drawn by another artist",
         "seeds": ", ".join(str(seed + number) for number in range(size.seeds)),
         "clips": f"{NUM_FRAMES} frames, from the middles of equal parts of a video; one view",
-        "backbone": f"{BACKBONE}, frozen, {TAPS} blocks",
+        "backbone": f"{BACKBONE}, frozen",
         "training": f"{size.steps} steps of {BATCH_SIZE} clips",
         "features": f"{num_bytes / 1e9:.2f} GB in memory, 16 bits a number",
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",

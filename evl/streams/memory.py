@@ -7,7 +7,7 @@ have no parameters (docs/method.md section 4). Maps need less memory than query 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -106,18 +106,21 @@ def extract(
     pool: Executor,
     *,
     dtype: torch.dtype = torch.float16,
+    mapped: Collection[int] | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> InMemory:
     """Computes the features of clips (n,T,3,H,W) with a frozen backbone, and keeps them in ``dtype``.
 
-    The threads of ``pool`` take a few clips at a time; ``progress(n)`` is called with the number of finished clips.
+    ``mapped``: the blocks whose neighbor maps are kept, because a decoder reads them; None: all tapped blocks. The
+    threads of ``pool`` take a few clips at a time; ``progress(n)`` is called with the number of finished clips.
     Raises RunError if features are too large for the dtype.
     """
     spec = backbone.spec
     (h, w), (n, t) = spec.grid, clips.shape[:2]
     tokens = [torch.empty(n, t, spec.num_tokens, spec.width, dtype=dtype) for _ in backbone.taps]
     # what enters block 1 (tap 0) has no attention
-    maps = [torch.empty(n, t, h, w, h, 2, w, dtype=dtype) if block else None for block in backbone.taps]
+    kept = [block > 0 and (mapped is None or block in mapped) for block in backbone.taps]
+    maps = [torch.empty(n, t, h, w, h, 2, w, dtype=dtype) if keep else None for keep in kept]
 
     def fill(part: slice) -> int:
         for block, one in enumerate(backbone(clips[part].float())):

@@ -259,11 +259,12 @@ def test_demo_reaches_its_promise(tmp_path):
     (folder,) = tmp_path.iterdir()
     top1 = {
         name: json.loads((folder / f"{name}-motion/metrics.json").read_text())["top1"]
-        for name in ("evl", "evl-without-local-temporal-module", "linear-probe", "evl-untrained-backbone")
+        for name in ("evl", "side-network", "linear-probe", "evl-untrained-backbone")
     }
+    assert top1.pop("side-network") > 5 + top1["evl"]
     assert top1.pop("evl") > 10 + max(top1.values())
     assert (folder / "report.html").stat().st_size > 100_000
-    assert "attentive probe" in done.stdout
+    assert "the best for motion is the side network" in one_line(done.stdout)
 
 
 def test_scores_are_shown_even_if_they_cannot_be_written(run, finished_run, tmp_path):

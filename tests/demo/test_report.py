@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from evl.demo.report.page import write_report
-from evl.demo.results import ATTENTIVE, EVL, LINEAR, NO_TEMPORAL, TASKS, UNTRAINED, VARIANTS
+from evl.demo.report.words import PARTS
+from evl.demo.results import EVL, SIDE, TASKS, VARIANTS
 from evl.evaluation import wilson_interval
 from tests.demo.fake import ACCURACY, CATEGORIES, MOTIONS, fake_result
 
@@ -118,7 +119,7 @@ def test_every_number_of_the_table_is_the_results(tmp_path, num_seeds):
     page = page_of(tmp_path, result)
     values, intervals, counts = page.text("span", "value"), page.text("span", "interval"), page.text("td", "count")
     bars = page.all("svg", "bar")
-    assert len(values) == len(intervals) == len(bars) == len(counts) == 10
+    assert len(values) == len(intervals) == len(bars) == len(counts) == 2 * len(VARIANTS)
     cells = iter(zip(values, intervals, bars, strict=True))
     for number, variant in enumerate(VARIANTS):
         for task in TASKS:
@@ -137,7 +138,7 @@ def test_every_number_of_the_table_is_the_results(tmp_path, num_seeds):
         seconds = sum(one.seconds for one in result.outcomes if one.variant == variant)
         minutes = re.fullmatch(r"(?:(\d+) min )?([\d.]+) s", counts[2 * number + 1])
         assert abs(60 * int(minutes[1] or 0) + float(minutes[2]) - seconds) <= 0.5
-    assert len(page.all("circle", "seed")) == (30 if num_seeds == 3 else 0)
+    assert len(page.all("circle", "seed")) == (2 * 3 * len(VARIANTS) if num_seeds == 3 else 0)
     names = page.text("th")
     assert [name for name in names if name in VARIANTS] == list(VARIANTS)
 
@@ -146,8 +147,8 @@ def test_bars_and_whiskers_are_as_long_as_their_numbers(page):
     fills = [float(one[1]["width"].rstrip("%")) for one in page.all("rect", "fill") if one[1]["height"] == "10"]
     assert [f"{width:.1f}\u00a0%" for width in fills] == page.text("span", "value")
     whiskers = [one[1] for one in page.all("line", "whisker") if one[1]["y1"] == one[1]["y2"]]
-    limits = [f"{float(one['x1'][:-1]):.1f}–{float(one['x2'][:-1]):.1f}" for one in whiskers]
-    assert limits == page.text("span", "interval")
+    limits = [float(limit) for text in page.text("span", "interval") for limit in text.split("–")]
+    assert [float(one[x][:-1]) for one in whiskers for x in ("x1", "x2")] == pytest.approx(limits, abs=0.06)
 
 
 def test_examples_are_moving_pictures_with_their_scores(page, result):
@@ -171,9 +172,9 @@ def test_examples_are_moving_pictures_with_their_scores(page, result):
 
 def test_confusion_matrices_are_the_counts(page, result):
     tables = [one for one in page.all("figure", "confusion")]
-    assert len(tables) == 3
+    assert len(tables) == 4
     cells = iter(page.text("td", "right") + page.text("td", "wrong"))  # ordered by kind: compared as such
-    wanted = [result.of(EVL, "motion")[0], result.of(NO_TEMPORAL, "motion")[0], result.of(EVL, "object")[0]]
+    wanted = [result.of(variant, task)[0] for task in TASKS for variant in (SIDE, EVL)]
     counts = [one.evaluation.metrics.confusion for one in wanted]
     diagonal = [str(n or "") for one in counts for n in one.diagonal()]
     rest = [str(n or "") for one in counts for n in one[~np.eye(len(one), dtype=bool)]]
@@ -186,7 +187,7 @@ def test_curves_go_through_every_point(page, result):
     lines = page.all("polyline")
     assert len(lines) == 4 * len(VARIANTS)
     first = [tuple(map(float, pair.split(","))) for pair in lines[len(VARIANTS) - 1][1]["points"].split()]
-    curve = result.of(EVL, "motion")[0].curve  # drawn last, on top of the others
+    curve = result.of(EVL, "motion")[0].curve  # the first variant is drawn last, on top of the others
     assert len(first) == len(curve)
     heights = np.array([y for _, y in first])
     slope, offset = np.polyfit([loss for _, loss, _ in curve], heights, 1)
@@ -226,29 +227,37 @@ def claim(accuracy, tmp_path):
     return lead.replace("\u00a0", " ")
 
 
-def test_the_headline_follows_from_the_numbers(tmp_path):
-    won = claim((0.9, 0.4, 0.5, 0.3, 0.1), tmp_path)
-    assert re.search(r"14 motions in 9\d\.\d % \(95 % interval", won)
-    assert "clearly more than EVL without its local temporal module (4" in won
-    assert "less" not in won
-    assert "too close" not in won
-    lost = claim((0.3, 0.6, 0.9, 0.31, 0.1), tmp_path)
-    assert re.search(r"clearly less than EVL without .* \(6.*and the attentive probe \([89].* reached", lost)
-    assert "clearly more than EVL on the untrained encoder" in lost
-    assert re.search(r"too close to the linear probe \(3.* to tell which is better", lost)
-    guessed = claim((0.0, 0.0, 0.0, 0.0, 0.0), tmp_path)
+def test_the_headline_tells_the_best_for_motion(tmp_path):
+    won = claim((0.6, 0.9, 0.7, 0.5, 0.3, 0.1), tmp_path)
+    assert re.search(
+        r"best for motion is the side network\. It names the right one of 14 motions in 9\d\.\d % \(95", won
+    )
+    assert re.search(
+        r"clearly more than EVL \(\d.*, the causal side network \(\d.*the linear .* reached\. For the kind", won
+    )
+    assert re.search(r"kind of object, the highest is .* with 6\d\.\d %, .*too close to", won)
+    close = claim((0.9, 0.91, 0.3, 0.31, 0.3, 0.1), tmp_path)
+    assert re.search(r"the highest score for motion is that of (EVL|the side network)\. It", close)
+    assert re.search(r"clearly more than the causal.* reached and too close to (EVL|the side network) \(9", close)
+    guessed = claim((0.0,) * 6, tmp_path)
     assert "not told apart from guessing" in guessed
-    assert "clearly" not in guessed
+    assert "clearly" not in guessed.split("For the kind")[0]
+
+
+def test_the_best_for_motion_is_bold(page, result):
+    (row,) = page.all("tr", "best")
+    assert row[2].startswith(SIDE)
+    assert max(VARIANTS, key=lambda one: result.of(one, "motion")[0].evaluation.metrics.top1) == SIDE
 
 
 def test_differences_carry_their_sign(tmp_path):
-    result = fake_result(accuracy={**ACCURACY, "motion": (0.3, 0.6, 0.3, 0.1, 0.1)}, num_examples=0)
+    result = fake_result(accuracy={**ACCURACY, "motion": (0.3, 0.6, 0.3, 0.5, 0.1, 0.1)}, num_examples=0)
     page = page_of(tmp_path, result)
     text = next(one[2] for one in page.all("table", "worth"))
     top1 = {variant: result.of(variant, "motion")[0].evaluation.metrics.top1 for variant in VARIANTS}
-    for variant in (NO_TEMPORAL, ATTENTIVE, LINEAR, UNTRAINED):
-        points = top1[EVL] - top1[variant]
-        assert ("−" if points < 0 else "+") + f"{abs(points):.1f}intervals" in text
+    for part, one, other in PARTS:
+        points = top1[one] - top1[other]
+        assert f"{part}{'−' if points < 0 else '+'}{abs(points):.1f}intervals" in text
     assert "−" in text
     assert "+" in text
 
@@ -259,7 +268,7 @@ def test_parts_that_are_not_there_are_left_out(tmp_path):
     object.__setattr__(result, "settings", {})
     object.__setattr__(result, "seconds", {})
     page = page_of(tmp_path, result)
-    assert "Nothing else was trained" in page.text("p", "lead")[0]
+    assert "Nothing else was trained." in page.text("p", "lead")[0]
     assert len(page.all("figure", "confusion")) == 1
     assert not page.all("img")
     assert not page.all("table", "worth")

@@ -16,7 +16,8 @@ from evl.cli.main import main
 from evl.config import RunConfig
 from evl.demo import run
 from evl.demo.compare import read_clips
-from evl.demo.results import EVL, LINEAR, NO_TEMPORAL, ROWS, UNTRAINED, ZERO_SHOT
+from evl.demo.contenders import Size, config_of
+from evl.demo.results import EVL, LINEAR, ROWS, SIDE, SIDE_CAUSAL, UNTRAINED, ZERO_SHOT
 from evl.errors import RunError
 from evl.types import Sample
 from tests.demo.fake import fake_result
@@ -28,11 +29,11 @@ def demo(tmp_path_factory):
     """(what was printed, the folder, the messages) of 'evl demo --full', which is tiny here."""
     folder, out, messages = tmp_path_factory.mktemp("demo"), StringIO(), []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "FULL", run.Size(train=28, test=14, steps=3, seeds=2))
+        patch.setattr(run, "FULL", Size(train=28, test=14, steps=3, seeds=5))
         patch.setattr(run, "default_num_workers", lambda: 0)  # processes take seconds to start
         patch.setattr(logging.getLogger("evl"), "filters", [lambda record: messages.append(record.getMessage()) or 1])
         with redirect_stdout(out), pytest.raises(SystemExit) as stop:
-            main(["demo", "--full", "--seed", "3", "--out", str(folder)])
+            main(["demo", "--full", "--seed", "3", "--seeds", "2", "--out", str(folder)])
     assert not stop.value.code
     (folder,) = folder.iterdir()
     return out.getvalue(), folder, messages
@@ -52,7 +53,7 @@ def test_its_table_has_every_variant_and_chance(demo):
         for cell in rows[variant][:2]:
             assert re.fullmatch(r"\d+\.\d\s%  \(\d+\.\d–\d+\.\d\)", cell), cell
     count = {variant: int(rows[variant][2].replace(",", "")) for variant in ROWS}
-    assert count[EVL] == count[UNTRAINED] > count[NO_TEMPORAL] > count[LINEAR] > count[ZERO_SHOT] == 0
+    assert count[EVL] == count[UNTRAINED] > count[SIDE] == count[SIDE_CAUSAL] > count[LINEAR] > count[ZERO_SHOT] == 0
     width = evl.load(demo[1] / "evl-motion").backbone.spec.width
     assert count[LINEAR] == 2 * width + 14 * (width + 1)
     assert "t-intervals over 2 seeds" in demo[0]
@@ -74,7 +75,10 @@ def test_the_printed_command_predicts_what_was_printed(demo, capsys):
     assert 100 * max(found["scores"].values()) == pytest.approx(float(score), abs=0.06)
 
 
-@pytest.mark.parametrize(("name", "task"), [("evl-motion", "motion"), ("evl-untrained-backbone-object", "object")])
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [("evl-motion", "motion"), ("side-network-causal-motion", "motion"), ("evl-untrained-backbone-object", "object")],
+)
 def test_a_saved_run_judges_as_was_judged_in_memory(demo, name, task, capsys, tmp_path):
     folder = demo[1] / name
     where = ("--data", demo[1] / "motions" / f"{task}.csv", "--out", tmp_path, "--workers", 0)
@@ -99,7 +103,7 @@ def test_runs_say_how_they_were_trained(demo):
         assert [line["step"] for line in lines] == [*range(1, steps + 1), steps]
         assert "final" in lines[-1]
         assert len((folder / "train.csv").read_text().splitlines()) == 29
-    assert len(list(demo[1].glob("*/model.safetensors"))) == 10  # of the first seed
+    assert len(list(demo[1].glob("*/model.safetensors"))) == 12  # of the first seed
     assert (demo[1] / "motions-seed-4" / "motion.csv").is_file()
 
 
@@ -129,7 +133,7 @@ def test_a_folder_that_cannot_be_made_is_told(capsys, tmp_path):
 
 def test_a_video_that_cannot_be_read_ends_it(tmp_path):
     (tmp_path / "text.mp4").write_text("hello")
-    config = run.config_of(EVL, "motion", tmp_path, 1, 0)
+    config = config_of(EVL, "motion", tmp_path, 1, 0)
     preprocessing = evl.types.Preprocessing((8, 8), (0.5,) * 3, (0.25,) * 3)
     with pytest.raises(RunError, match=r"text\.mp4: a video of the demo cannot be read"):
         read_clips([Sample(str(tmp_path / "text.mp4"))], config.clip, preprocessing, num_workers=0)
@@ -137,7 +141,7 @@ def test_a_video_that_cannot_be_read_ends_it(tmp_path):
 
 def test_examples_are_pixels_as_the_encoder_got_them(demo):
     folder = demo[1]
-    data = run.Data(folder / "motions", run.Size(train=28, test=14, steps=3), 3)
+    data = run.Data(folder / "motions", Size(train=28, test=14, steps=3), 3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "default_num_workers", lambda: 0)
         data.decode(lambda description, total: lambda done, note="": None)

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from evl._version import __version__
 from evl.demo.report import pictures, words
 from evl.demo.report.words import score_of
-from evl.demo.results import EVL, NO_TEMPORAL, ROWS, TASKS, VARIANTS, ZERO_SHOT, DemoResult, Example
+from evl.demo.results import EVL, ROWS, SIDE, TASKS, VARIANTS, ZERO_SHOT, DemoResult, Example
 from evl.runtime.files import write_file
 from evl.runtime.text import render
 from evl.types import Prediction
@@ -27,7 +27,7 @@ LEFT, RIGHT, TOP, FLOOR = 38, 386, 12, 200  # sides of the area with curves, in 
 
 def write_report(path: str | Path, result: DemoResult) -> None:
     """``report.html``: self-contained, needs no script and no network. Raises SaveError where writing is refused."""
-    found = [(part, [words.difference(result, other, task) for task in TASKS]) for part, other in words.PARTS]
+    found = [(part, [words.difference(result, *pair, task) for task in TASKS]) for part, *pair in words.PARTS]
     judged = [(task, result.of(EVL, task)[0].evaluation) for task in TASKS if result.of(EVL, task)]
     saved = [(f"{one.variant}, {one.task}", one.folder) for one in result.outcomes if one.folder is not None]
     prediction = replace(result.prediction, class_names=result.class_names)
@@ -59,11 +59,13 @@ def write_report(path: str | Path, result: DemoResult) -> None:
 
 
 def _rows(result: DemoResult) -> Iterator[dict]:
+    best = words.best_for(result, "motion")
     for variant, color in COLORS.items():
         if outcomes := [one for one in result.outcomes if one.variant == variant]:
             yield {
                 "variant": variant,
                 "color": color,
+                "is_best": variant == best,
                 "scores": {task: score_of(result.of(variant, task)) for task in TASKS},
                 "trainable": outcomes[0].trainable,
                 "time": words.duration(sum(one.seconds for one in outcomes)),
@@ -86,9 +88,9 @@ def _example(example: Example) -> dict:
 
 
 def _confusions(result: DemoResult) -> Iterator[dict]:
-    for task, variants in (("motion", (EVL, NO_TEMPORAL)), ("object", (EVL,))):
+    for task in TASKS:
         matrices, class_names = [], ()
-        for variant in variants:
+        for variant in (SIDE, EVL):
             if outcomes := result.of(variant, task):
                 counts = sum(one.evaluation.metrics.confusion for one in outcomes)
                 class_names = outcomes[0].evaluation.class_names
@@ -103,7 +105,7 @@ def _confusions(result: DemoResult) -> Iterator[dict]:
 def _curves(result: DemoResult) -> Iterator[dict]:
     """Figures of training loss and training accuracy over the share of the steps, which differ in number."""
     for task in TASKS:
-        trained = [one for variant in VARIANTS[::-1] for one in result.of(variant, task) if one.curve]  # EVL on top
+        trained = [one for variant in VARIANTS[::-1] for one in result.of(variant, task) if one.curve]
         for what, column, top in (("loss", 1, None), ("accuracy in %", 2, 100)) if trained else ():
             values = [point[column] for one in trained for point in one.curve]
             top = top or max(filter(math.isfinite, values), default=1) or 1

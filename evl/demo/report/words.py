@@ -7,20 +7,34 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evl.demo.results import ATTENTIVE, EVL, LINEAR, NO_TEMPORAL, UNTRAINED, VARIANTS, DemoResult, VariantResult
+from evl.demo.results import (
+    ATTENTIVE,
+    EVL,
+    LINEAR,
+    SIDE,
+    SIDE_CAUSAL,
+    UNTRAINED,
+    VARIANTS,
+    DemoResult,
+    VariantResult,
+)
 from evl.evaluation import mean_interval
 
 NAMES = {  # inside a sentence
-    NO_TEMPORAL: "EVL without its local temporal module",
+    EVL: "EVL",
+    SIDE: "the side network",
+    SIDE_CAUSAL: "the causal side network",
     ATTENTIVE: "the attentive probe",
     LINEAR: "the linear probe",
     UNTRAINED: "EVL on the untrained encoder",
 }
 PARTS = (  # what a difference of two variants stands for
-    ("the local temporal module", NO_TEMPORAL),
-    ("what the encoder learned from stills", UNTRAINED),
-    ("EVL’s decoder rather than an attentive probe", ATTENTIVE),
-    ("EVL’s decoder rather than a linear probe", LINEAR),
+    ("the side network rather than EVL’s decoder", SIDE, EVL),
+    ("the side network rather than an attentive probe", SIDE, ATTENTIVE),
+    ("that the side network reads frames ahead", SIDE, SIDE_CAUSAL),
+    ("EVL’s decoder rather than an attentive probe", EVL, ATTENTIVE),
+    ("EVL’s decoder rather than a linear probe", EVL, LINEAR),
+    ("what the encoder learned from stills, for EVL", EVL, UNTRAINED),
 )
 
 
@@ -30,45 +44,64 @@ def scores_of(result: DemoResult, task: str, variants: Sequence[str] = VARIANTS)
     return {variant: score for variant, score in scores.items() if score is not None}
 
 
-def headline(result: DemoResult) -> tuple[str, str, str]:
-    """Three sentences: what EVL reached on motions, how that compares with the others, and on which videos."""
-    scores = scores_of(result, "motion")
-    evaluation, evl, chance = result.of(EVL, "motion")[0].evaluation, scores[EVL], result.chance["motion"]
-    seeds = f", mean of {len(evl.each)} seeds" if len(evl.each) > 1 else ""
-    num_videos = f"{len(evl.each)} × " * bool(seeds) + f"{evaluation.metrics.num_videos:,}"
-    guessing = "where guessing gives" if evl.low > chance else "not told apart from guessing, which gives"
+def best_for(result: DemoResult, task: str) -> str | None:
+    """The variant with the highest score on a task; None if none was judged on it."""
+    scores = scores_of(result, task)
+    return max(scores, key=lambda variant: scores[variant].value) if scores else None
+
+
+def headline(result: DemoResult) -> list[str]:
+    """Sentences: which is best for motion, how the others compare, which is best for objects, and on which videos."""
+    best, scores = best_for(result, "motion"), scores_of(result, "motion")
+    evaluation, chance = result.of(best, "motion")[0].evaluation, result.chance["motion"]
+    num_seeds = len(scores[best].each)
+    seeds = f", mean of {num_seeds} seeds" if num_seeds > 1 else ""
+    num_videos = f"{num_seeds} × " * bool(seeds) + f"{evaluation.metrics.num_videos:,}"
+    guessing = "where guessing gives" if scores[best].low > chance else "not told apart from guessing, which gives"
+    title = "the best for motion is" if not _level(best, scores) else "the highest score for motion is that of"
     first = (
-        f"On {num_videos} test videos, EVL’s decoder on a frozen image encoder names the right one of "
-        f"{len(evaluation.class_names)} motions in {evl.percent} (95\u00a0% interval {evl.interval}{seeds}), "
-        f"{guessing} {chance:.1f}\u00a0%."
+        f"On {num_videos} test videos, {title} {NAMES[best]}. It names the right one of "
+        f"{len(evaluation.class_names)} motions in {scores[best].percent} (95\u00a0% interval "
+        f"{scores[best].interval}{seeds}), {guessing} {chance:.1f}\u00a0%."
     )
-    clauses = []
-    for kind, phrase in (
-        ("ahead", "clearly more than {} reached"),
-        ("level", "too close to {} to tell which is better"),
-        ("behind", "clearly less than {} reached"),
-    ):
-        others = [f"{name} ({scores[key].percent})" for key, name in NAMES.items()
-                  if key in scores and relation(evl, scores[key]) == kind]  # fmt: skip
-        if others:
-            clauses.append(phrase.format(listed(others)))
-    second = f"That is {listed(clauses)}." if clauses else "Nothing else was trained to compare it with."
-    third = (
+    sentences = [first, f"That is {_compared(best, scores)}." if len(scores) > 1 else "Nothing else was trained."]
+    if (best := best_for(result, "object")) is not None:
+        scores = scores_of(result, "object")
+        compared = f", {_compared(best, scores)}" if len(scores) > 1 else ""
+        sentences.append(f"For the kind of object, the highest is {NAMES[best]} with {scores[best].percent}{compared}.")
+    sentences.append(
         "No decoder was trained on the objects of the test videos, and neither decoders nor encoder on their artist."
     )
-    return first, second, third
+    return sentences
 
 
-def difference(result: DemoResult, other: str, task: str) -> tuple[str, str, str] | None:
-    """(EVL minus another variant in points, whether their intervals are apart, class of the style sheet for that).
+def _level(best: str, scores: dict[str, Score]) -> list[str]:
+    """The other variants whose intervals overlap with that of the best."""
+    return [one for one in scores if one != best and relation(scores[best], scores[one]) == "level"]
+
+
+def _compared(best: str, scores: dict[str, Score]) -> str:
+    """How the best score compares with the others, in clauses."""
+    level = _level(best, scores)
+    said = {one: f"{NAMES[one]} ({scores[one].percent})" for one in scores if one != best}
+    clauses = []
+    if behind := [text for one, text in said.items() if one not in level]:
+        clauses.append(f"clearly more than {listed(behind)} reached")
+    if level:
+        clauses.append(f"too close to {listed([said[one] for one in level])} to tell which is better")
+    return listed(clauses)
+
+
+def difference(result: DemoResult, one: str, other: str, task: str) -> tuple[str, str, str] | None:
+    """(``one`` minus ``other`` in points, whether their intervals are apart, class of the style sheet for that).
 
     None if one of the two was not judged.
     """
     scores = scores_of(result, task)
-    if EVL not in scores or other not in scores:
+    if one not in scores or other not in scores:
         return None
-    points = scores[EVL].value - scores[other].value
-    sure = relation(scores[EVL], scores[other]) != "level"
+    points = scores[one].value - scores[other].value
+    sure = relation(scores[one], scores[other]) != "level"
     return f"{points:+.1f}".replace("-", "−"), *(
         ("intervals apart", "sure") if sure else ("intervals overlap", "unsure")
     )
