@@ -33,6 +33,7 @@ _HOMES = {
     "estimate_extraction": "evl.api.stores",
     "estimate_training": "evl.api.training",
     "evaluate": "evl.api.judging",
+    "evaluate_timelines": "evl.api.timeline_judging",
     "explain": "evl.inference",
     "export": "evl.api.models",
     "extract": "evl.api.stores",
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from evl.api.judging import evaluate, predict
     from evl.api.models import export, import_release
     from evl.api.stores import estimate_extraction, extract, open_store
+    from evl.api.timeline_judging import evaluate_timelines
     from evl.api.timelines import timeline, timelines
     from evl.api.training import estimate_training, few_shot, sweep, train
     from evl.api.vectors import embed, embed_videos

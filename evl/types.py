@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+BACKGROUND = "background"  # the label of time in which nothing happens that has another label
+
+
 @dataclass(frozen=True)
 class Sample:
     """One row of a manifest: a video, or the part of a video between two times.

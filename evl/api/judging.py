@@ -77,7 +77,7 @@ def evaluate(
     fails; ConfigError for a metric that cannot be imported.
     """
     refuse_unknown(sizes)
-    run = _run_of(model)
+    run = run_of(model)
     wanted = device or (str(device_of(model)) if isinstance(model, VideoClassifier) else None)
     out = None if out is None else expand_home(Path(out))
     with join_world(wanted) as world, showing(progress) as report, ExitStack() as held:
@@ -94,9 +94,9 @@ def evaluate(
             split = _stored_split(store, split)
             samples = store.splits[split].samples
         else:
-            samples = _samples(run, data, split, root=root, layout=layout, split_number=split_number)
+            samples = judged_samples(run, data, split, root=root, layout=layout, split_number=split_number)
         if data is not None and world.is_main:
-            _warn_if_trained_on(trained_on, samples)
+            warn_if_trained_on(trained_on, samples)
         count = counting(report, "evaluating", len(range(world.rank, len(samples), world.size)))
         how = dict(batch_size=batch_size, world=world, progress=count, trained_on=trained_on, metrics=metrics)
         if store is not None:
@@ -148,16 +148,16 @@ def predict(
         return predict_videos(model, samples, num_workers=workers_for(len(samples), num_workers), progress=count, **how)
 
 
-def _run_of(model: VideoClassifier | AnyPath) -> RunFolder | None:
+def run_of(model: VideoClassifier | AnyPath) -> RunFolder | None:
     """The folder that a model was trained in, as far as it is known."""
     if not isinstance(model, VideoClassifier):
         return RunFolder(model)
     return None if model.folder is None else RunFolder(model.folder)
 
 
-def _samples(run: RunFolder | None, data, split: str | None, **options) -> tuple[Sample, ...]:
+def judged_samples(run: RunFolder | None, data, split: str | None, **options) -> tuple[Sample, ...]:
     if data is None:
-        return _own_samples(run, split or "val", options["root"])
+        return own_samples(run, split or "val", options["root"])
     if not isinstance(data, str | os.PathLike | Manifest):
         return labeled_videos_at(data)
     manifest = data if isinstance(data, Manifest) else read_manifest(data, **options)
@@ -180,7 +180,7 @@ def choose_split(manifest: Manifest, split: str | None) -> str:
     return split or next(name for name in ("test", "val", "all", "train") if name in manifest.splits)
 
 
-def _own_samples(run: RunFolder | None, split: str, root: AnyPath | None) -> tuple[Sample, ...]:
+def own_samples(run: RunFolder | None, split: str, root: AnyPath | None) -> tuple[Sample, ...]:
     """A split of the run itself, where its videos lie now."""
     if run is None:
         raise ConfigError("this model is of no run, so it has no videos of its own: give `data`")
@@ -207,7 +207,7 @@ def _stored_split(store: FeatureStore, split: str | None) -> str:
     return chosen
 
 
-def _warn_if_trained_on(trained_on: Sequence[Sample], samples: Sequence[Sample]) -> None:
+def warn_if_trained_on(trained_on: Sequence[Sample], samples: Sequence[Sample]) -> None:
     trained = {os.path.realpath(sample.path) for sample in trained_on}
     if seen := sum(isinstance(one, Sample) and os.path.realpath(one.path) in trained for one in samples):
         log.warning("%d of these %d videos were trained on: no score of unseen videos", seen, len(samples))

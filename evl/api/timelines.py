@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,14 +12,16 @@ from typing import Any
 from evl.api.models import open_model, refuse_unknown
 from evl.data.manifests.manifest import AnyPath, Videos, is_one_video, videos_at
 from evl.errors import ConfigError, VideoError
-from evl.inference.segments import SegmentRules, Threshold
-from evl.inference.timeline import Timeline, plan_for, timeline_of
-from evl.inference.timeline_files import SCORES, SEGMENTS, read_timeline, write_scores, write_segments
+from evl.inference.segments import Threshold
+from evl.inference.timeline import Timeline, plan_for, rules_of, timeline_of
+from evl.inference.timeline_files import SCORES, SEGMENTS, names_of, read_timeline, write_scores, write_segments
 from evl.runtime.files import expand_home
 from evl.runtime.out_folder import build_folder, hold_lock, lock_beside
 from evl.runtime.progress import Progress, Report, showing
 from evl.saving import VideoClassifier
 from evl.types import Sample
+
+log = logging.getLogger("evl")
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,8 @@ def timelines(
         every_seconds, every_frames: the step from window to window; None: a window starts at each sampled frame.
         window_seconds: for models that take one frame from each segment: the length of a window; None: 4.
         on, off, smooth, merge_seconds, min_seconds: how segments are found, see
-            ``evl.inference.segments.SegmentRules``.
+            ``evl.inference.segments.SegmentRules``. None: as the model says, if thresholds were chosen for it
+            (``evl.evaluate_timelines``), else the usual ones.
         num_crops: crops of each frame; None: the model's own.
         batch_size: windows at a time; None: as many as views in a batch of evaluation.
         scores: in place of videos, files ``scores.parquet`` of earlier timelines: nothing is computed, only the
@@ -107,7 +111,9 @@ def timelines(
     model = open_model(model, device, sizes)
     plan = plan_for(model, every_seconds=every_seconds, every_frames=every_frames, window_seconds=window_seconds)
     how = dict(num_crops=num_crops, batch_size=batch_size)
-    rules = SegmentRules(**given)
+    rules = rules_of(model, given)
+    if model.card.segment_rules is not None and on is None:
+        log.info("thresholds of segments are those of the model, chosen on %s", model.card.rules_chosen_on)
 
     def found(report: Report) -> Timelines:
         lines, failed = [], {}
@@ -132,7 +138,7 @@ def _written(find: Callable[[], Timelines], out: AnyPath | None) -> Timelines:
         result = find()
         if len(result.timelines) + len(result.failed) > 1:
             write_segments(folder / SEGMENTS, result.timelines)
-            folders = [folder / name for name in _names(result.timelines)]
+            folders = [folder / name for name in names_of(result.timelines)]
         else:
             folders = [folder] * len(result.timelines)
         for own, line in zip(folders, result.timelines, strict=True):
@@ -140,19 +146,6 @@ def _written(find: Callable[[], Timelines], out: AnyPath | None) -> Timelines:
             write_segments(own / SEGMENTS, [line])
             write_scores(own / SCORES, line)
     return result
-
-
-def _names(lines: Sequence[Timeline]) -> list[str]:
-    """A name for the folder of each timeline: that of its file, with a number where several would be the same."""
-    names: list[str] = []
-    for line in lines:
-        stem = os.path.basename(os.path.splitext(os.path.abspath(line.path))[0]) or "video"
-        name, number = stem, 1
-        while name.casefold() in map(str.casefold, names):
-            number += 1
-            name = f"{stem}-{number}"
-        names.append(name)
-    return names
 
 
 def _phase(sample: Sample, place: int, count: int) -> str:

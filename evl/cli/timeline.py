@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from evl.cli import options as opt
+from evl.cli import timeline_options as line
 
 NAME = "timeline"
 
@@ -21,36 +22,19 @@ def command(
             "manifests (.csv, .parquet, .txt), whose rows may be parts of files; with --from nothing.",
         ),
     ] = None,
-    earlier: Annotated[
-        list[Path],
-        typer.Option(
-            "--from", metavar="SCORES", help="scores.parquet of an earlier timeline: only find segments anew."
-        ),
-    ] = [],  # noqa: B006  (typer copies it)
+    earlier: line.Earlier = [],  # noqa: B006  (typer copies it)
     out: Annotated[
         Path | None,
         typer.Option(help="New folder for segments.csv and scores.parquet; of several videos, a folder for each."),
     ] = None,
-    every_seconds: Annotated[
-        float | None, typer.Option("--every", help="Seconds from window to window; default: one per sampled frame.")
-    ] = None,
-    every_frames: Annotated[int | None, typer.Option(min=1, help="The same in frames of the video.")] = None,
-    window_seconds: Annotated[
-        float | None, typer.Option(help="Length of a window, for models with segment sampling; default: 4.")
-    ] = None,
-    on: Annotated[
-        list[str], typer.Option(metavar="[CLASS=]SCORE", help="A segment has a window of this score; default: 0.5.")
-    ] = [],  # noqa: B006
-    off: Annotated[
-        list[str], typer.Option(metavar="[CLASS=]SCORE", help="It ends below this score; default: 0.6 of --on.")
-    ] = [],  # noqa: B006
-    smooth: Annotated[
-        int | None, typer.Option(min=1, help="Scores are means of so many windows (an odd number); default: 1.")
-    ] = None,
-    merge_seconds: Annotated[
-        float | None, typer.Option(min=0, help="Join segments of a class with a gap of at most so long; default: 0.")
-    ] = None,
-    min_seconds: Annotated[float | None, typer.Option(min=0, help="Leave out shorter segments; default: 0.")] = None,
+    every_seconds: line.EverySeconds = None,
+    every_frames: line.EveryFrames = None,
+    window_seconds: line.WindowSeconds = None,
+    on: line.On = [],  # noqa: B006
+    off: line.Off = [],  # noqa: B006
+    smooth: line.Smooth = None,
+    merge_seconds: line.MergeSeconds = None,
+    min_seconds: line.MinSeconds = None,
     json: opt.Json = False,
     crops: opt.Crops = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Windows at a time; fewer need less memory.")] = None,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
+import numpy as np
 
 from evl.errors import SaveError
 from evl.evaluation.evaluate import Evaluation
@@ -61,18 +63,24 @@ def write_evaluation(
     files |= {folder / METRICS_FILE: json_bytes(content, indent=2), folder / "confusion.csv": table_text(rows)}
     write_together(files)
     if picture:  # last, because a picture may fail
+        metrics = evaluation.metrics
+        title = f"top-1 {metrics.top1:.1f} %  ·  chance {metrics.chance:.1f} %"
         with drawing(folder / "confusion.png"):
-            _draw_confusion(folder / "confusion.png", evaluation)
+            draw_confusion(folder / "confusion.png", metrics.confusion, names, title, evaluation.protocol)
 
 
-def _draw_confusion(path: Path, evaluation: Evaluation) -> None:
-    """The picture; beside it ``confusion_names.txt``, only where class names are numbers in it."""
+def draw_confusion(
+    path: Path, counts: np.ndarray, class_names: Sequence[str], title: str, caption: str, *, unit: str = "videos"
+) -> None:
+    """The picture of ``counts[label, prediction]``; beside it ``confusion_names.txt``, only where class names are
+    numbers in it. ``unit``: what is counted."""
     from matplotlib.figure import Figure  # without pyplot: no global state, no display
 
-    counts, caption = evaluation.metrics.confusion, evaluation.protocol
     named, numbered = len(counts) <= 40, path.with_name(f"{path.stem}_names.txt")
-    names = lettering(evaluation.class_names if named else ())
-    shares = counts / counts.sum(1, keepdims=True).clip(1)
+    names = lettering(class_names if named else ())
+    totals = counts.sum(1, keepdims=True)
+    shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
+    digits = 0 if np.issubdtype(counts.dtype, np.integer) else 1
     side, margin = min(16, 3 + 0.35 * len(counts)), names.width_inches
     figure = Figure(figsize=(side + 1 + margin, side + margin), layout="constrained")
     axes = figure.subplots()
@@ -84,13 +92,10 @@ def _draw_confusion(path: Path, evaluation: Evaluation) -> None:
         for y, row in enumerate(counts):
             for z, count in enumerate(row):
                 if count:
-                    axes.text(
-                        z, y, str(count), ha="center", va="center", color="white" if shares[y, z] > 0.5 else "black"
-                    )
+                    color = "white" if shares[y, z] > 0.5 else "black"
+                    axes.text(z, y, f"{count:.{digits}f}", ha="center", va="center", color=color)
     axes.set(xlabel="prediction", ylabel="label")
-    figure.colorbar(image, label="share of the label's videos", shrink=0.8)
-    metrics = evaluation.metrics
-    title = f"top-1 {metrics.top1:.1f} %  ·  chance {metrics.chance:.1f} %"
+    figure.colorbar(image, label=f"share of the label's {unit}", shrink=0.8)
     if names.legend:
         caption += f"\n# and a number: a name that no font here can show, listed in {numbered.name}"
     save_picture(path, figure, title=title, caption=caption, dpi=100)

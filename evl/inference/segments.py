@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 
 import numpy as np
 
 from evl.errors import ConfigError, nearest
+from evl.types import BACKGROUND
 
 Threshold = float | Mapping[str, float]
 USUAL_ON = 0.5
@@ -65,6 +66,38 @@ class SegmentRules:
                 raise ConfigError(f"`off={low:g}` is above `on={high:g}` (class {name}): expected at most as much")
         return on, off
 
+    def changed(self, given: Mapping[str, object]) -> SegmentRules:
+        """The rules with the fields ``given`` in place of their own. A new ``on`` comes with a new ``off``; thresholds
+        of some classes leave those of the others as they are."""
+        given, on = dict(given), given.get("on")
+        if isinstance(on, Mapping) and isinstance(self.on, Mapping):
+            given["on"] = {**self.on, **on}
+            if given.get("off") is None and isinstance(self.off, Mapping):
+                given["off"] = {name: level for name, level in self.off.items() if name not in on}
+        elif on is not None:
+            given = {"off": None, **given}
+        return replace(self, **given)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, object]) -> SegmentRules:
+        """Rules from a file. Raises ConfigError for what are none."""
+        names = [one.name for one in fields(cls)]
+        try:
+            if unknown := set(content) - set(names):
+                raise ConfigError(f"rules of segments: {min(unknown)!r:.60} is none of {', '.join(names)}")
+            return cls(**content)
+        except (TypeError, AttributeError) as error:
+            raise ConfigError(f"rules of segments: {error}") from None
+
+    def only(self, class_names: Sequence[str]) -> SegmentRules:
+        """The rules without the thresholds of other classes."""
+        thresholds = {
+            name: {label: level for label, level in value.items() if label in class_names}
+            for name in ("on", "off")
+            if isinstance(value := getattr(self, name), Mapping)
+        }
+        return replace(self, **thresholds)
+
 
 def _of_classes(name: str, given: Threshold | None, class_names: Sequence[str], usual: np.ndarray) -> np.ndarray:
     if given is None:
@@ -94,7 +127,7 @@ def find_segments(
     ``times`` (n): the middle of each window in seconds, rising. ``scores`` (n,Y). A window stands for the time up to
     half-way to its neighbors; the first one from ``start_seconds`` on, the last one until ``end_seconds`` (None: half a
     step beyond it). ``gaps``: (start, end) of stretches whose windows are missing, as damaged ones. They are no part of
-    a segment, unless ``merge_seconds`` joins what is before and after them.
+    a segment, unless ``merge_seconds`` joins what is before and after them. The class ``background`` has no segments.
     """
     times, scores = np.asarray(times, np.float64), np.asarray(scores, np.float64)
     if scores.shape != (len(times), len(class_names)):
@@ -103,15 +136,26 @@ def find_segments(
     if not len(times):
         return ()
     parts = _unbroken(times, gaps)
-    scores = np.concatenate([smoothed(scores[part], rules.smooth) for part in parts])
+    scores = smoothed_scores(times, scores, rules.smooth, gaps)
     starts, ends = _borders(times, start_seconds, end_seconds, gaps)
     found = []
     for y, label in enumerate(class_names):
+        if label == BACKGROUND:
+            continue
         for windows in _merged(_runs(scores[:, y], parts, on[y], off[y]), starts, ends, rules.merge_seconds):
             start, end = float(starts[windows[0]]), float(ends[windows[-1]])
             if end - start >= rules.min_seconds and end > start:
                 found.append((start, y, Segment(label, start, end, float(scores[windows, y].mean()))))
     return tuple(segment for _, _, segment in sorted(found, key=lambda one: one[:2]))
+
+
+def smoothed_scores(
+    times: np.ndarray, scores: np.ndarray, count: int, gaps: Sequence[tuple[float, float]] = ()
+) -> np.ndarray:
+    """``smoothed``, but no mean reaches over one of the ``gaps``."""
+    if count == 1 or not len(times):
+        return scores
+    return np.concatenate([smoothed(scores[part], count) for part in _unbroken(times, gaps)])
 
 
 def smoothed(scores: np.ndarray, count: int) -> np.ndarray:

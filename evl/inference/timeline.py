@@ -6,8 +6,9 @@ scores of a window are those of ``model.scores`` for the same frames.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -52,6 +53,7 @@ class Timeline:
         start_seconds, end_seconds: what the windows cover: the file, or the part of it that was read.
         damaged: the stretches without scores.
         protocol: how the windows were shown to the model, on one line.
+        ends: (n) the time of each window's last frame, in seconds: a live source has its scores then. None: not known.
     """
 
     path: str
@@ -66,6 +68,7 @@ class Timeline:
     end_seconds: float = 0.0
     damaged: tuple[Gap, ...] = ()
     protocol: str = ""
+    ends: np.ndarray | None = None
 
     def with_rules(self, rules: SegmentRules) -> Timeline:
         """The same scores with the segments that ``rules`` find in them."""
@@ -84,6 +87,14 @@ def plan_for(
 ) -> WindowPlan:
     """The windows of the model's own frames (``evl.video.windows``). Raises ConfigError."""
     return WindowPlan(spacing_of(card_of(model).config.clip), every_seconds, every_frames, window_seconds)
+
+
+def rules_of(model: Classifier, given: Mapping[str, object] = MappingProxyType({})) -> SegmentRules:
+    """The rules that are kept with the model (thresholds chosen on validation videos), or the usual ones, changed by
+    the fields ``given``."""
+    own = card_of(model).segment_rules
+    rules = SegmentRules() if own is None else SegmentRules.from_dict(own).only(model.class_names)
+    return rules.changed(given)
 
 
 def encoder_for(model: Classifier, num_crops: int | None = None) -> FrameEncoder:
@@ -148,6 +159,7 @@ def timeline_of(
         end_seconds=part[1],
         damaged=_gaps(windows.times / MICROSECONDS, damaged, part),
         protocol=_protocol(model, encoder, plan, len(chosen)),
+        ends=np.asarray(index.times_seconds, np.float64)[windows.frames[chosen, -1]] - float(index.times_seconds[0]),
     )
     return line.with_rules(rules)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,6 +23,7 @@ SCORES, SEGMENTS = "scores.parquet", "segments.csv"
 FORMAT_VERSION = 1
 _KEY = b"evl.timeline"  # of the metadata of the Parquet file
 _COLUMNS = ("time_seconds", "frames", "scores")
+_ENDS = "end_seconds"  # of windows, where they are known
 
 
 def write_segments(path: str | Path, timelines: Iterable[Timeline]) -> None:
@@ -62,7 +63,10 @@ def write_scores(path: str | Path, line: Timeline) -> None:
         _lists(line.frames, pa.int64()),
         _lists(line.scores, pa.float64()),
     ]
-    table = pa.table(columns, names=list(_COLUMNS)).replace_schema_metadata({_KEY: json.dumps(facts).encode()})
+    table = pa.table(columns, names=list(_COLUMNS))
+    if line.ends is not None:
+        table = table.append_column(_ENDS, pa.array(line.ends, pa.float64()))
+    table = table.replace_schema_metadata({_KEY: json.dumps(facts).encode()})
     with write_atomically(path) as file:
         pyarrow.parquet.write_table(table, file)
 
@@ -71,6 +75,19 @@ def _lists(values: np.ndarray, kind):
     import pyarrow as pa
 
     return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1), kind), values.shape[1])
+
+
+def names_of(lines: Sequence[Timeline]) -> list[str]:
+    """A name for the folder of each timeline: that of its file, with a number where several would be the same."""
+    names: list[str] = []
+    for line in lines:
+        stem = os.path.basename(os.path.splitext(os.path.abspath(line.path))[0]) or "video"
+        name, number = stem, 1
+        while name.casefold() in map(str.casefold, names):
+            number += 1
+            name = f"{stem}-{number}"
+        names.append(name)
+    return names
 
 
 def read_timeline(path: str | Path, changed: Mapping[str, Any] = MappingProxyType({})) -> Timeline:
@@ -103,6 +120,7 @@ def read_timeline(path: str | Path, changed: Mapping[str, Any] = MappingProxyTyp
             end_seconds=float(facts["end_seconds"]),
             damaged=tuple(Gap(float(start), float(end), str(reason)) for start, end, reason in facts["damaged"]),
             protocol=str(facts["protocol"]),
+            ends=_ends(table),
         )
         own = SegmentRules(**facts["rules"])
         line = line.with_rules(own)
@@ -110,9 +128,16 @@ def read_timeline(path: str | Path, changed: Mapping[str, Any] = MappingProxyTyp
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path}: is damaged ({one_line(error)}); make the timeline again") from None
-    if "on" in changed:
-        changed = {"off": None, **changed}
-    return line.with_rules(replace(own, **changed))
+    return line.with_rules(own.changed(changed))
+
+
+def _ends(table) -> np.ndarray | None:
+    if _ENDS not in table.column_names:
+        return None
+    ends = table.column(_ENDS).to_numpy().astype(np.float64)
+    if not np.isfinite(ends).all():
+        raise ValueError("its columns are not those of windows")
+    return ends
 
 
 def _columns(table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

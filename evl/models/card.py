@@ -34,6 +34,9 @@ class ModelCard:
     inside_hash: str | None = None  # of those; ``backbone_hash`` is of the weights before they were fitted to a size
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"  # of the weights, and of what loading gives
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of training, and of judging on the same kind of device
+    # how segments are found in timelines: fields of ``evl.inference.segments.SegmentRules``; None: its usual ones
+    segment_rules: dict[str, JsonValue] | None = None
+    rules_chosen_on: str | None = None  # the validation videos that thresholds were chosen on, in words
     # of this file and the weights beside it, which have it too
     pair_id: str | None = field(default=None, compare=False)
     format_version: int = FORMAT_VERSION

@@ -20,7 +20,8 @@ from torch import Tensor
 from evl.backbones import FrozenBackbone, Taps, create_backbone
 from evl.backbones.weights.files import refuse_many_tensors
 from evl.data.manifests.labels import clean_names
-from evl.errors import BackboneError, CheckpointError, one_line
+from evl.errors import BackboneError, CheckpointError, ConfigError, one_line
+from evl.inference.segments import SegmentRules
 from evl.models.card import FORMAT_VERSION, ModelCard
 from evl.models.registry import build_decoder, is_loadable, taps_of
 from evl.runtime.files import expand_home, strict_json
@@ -78,10 +79,18 @@ def what_cannot_be(card: ModelCard) -> list[str]:
         f"interpolation {pre.interpolation!r}": pre.interpolation not in ("bilinear", "bicubic"),
         f"mean {pre.mean}": not all(map(math.isfinite, pre.mean)),
         f"std {pre.std}": not all(math.isfinite(one) and one > 0 for one in pre.std),
+        "wrong rules of segments": not _are_rules(card.segment_rules),
         "a class name twice": len(set(names)) != len(names),
         "a class name that is no text": any("\ud800" <= sign <= "\udfff" for name in names for sign in name),
     }
     return [what for what, is_wrong in wrong.items() if is_wrong]
+
+
+def _are_rules(content: dict | None) -> bool:
+    try:
+        return content is None or bool(SegmentRules.from_dict(content))
+    except ConfigError:
+        return False
 
 
 def read_tensors(folder: Path, card: ModelCard) -> dict[str, Tensor]:

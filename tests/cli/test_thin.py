@@ -24,7 +24,7 @@ CALLS = {
     "extract": {"estimate_extraction", "extract", "verify_store"},
     "train": {"estimate_training", "few_shot", "train"},
     "sweep": {"sweep"},
-    "evaluate": {"evaluate"},
+    "evaluate": {"evaluate", "evaluate_timelines"},
     "predict": {"predict"},
     "timeline": {"timelines"},
     "embed": {"embed_videos"},
@@ -42,7 +42,7 @@ ARGUMENTS = {
     "zero_shot": "class_names", "earlier": "scores",
 }  # fmt: skip
 # what is no argument: of printing and exit codes, a function of its own (estimate), a method (neighbors)
-ELSEWHERE = {"context", "json", "top", "allow_damaged", "estimate", "neighbors"}
+ELSEWHERE = {"timeline", "context", "json", "top", "allow_damaged", "estimate", "neighbors"}
 
 
 def called(module):

@@ -1,0 +1,1 @@
+"""Timelines against labeled segments: what was found, and when."""
