@@ -55,6 +55,7 @@ _HOMES = {
     "timelines": "evl.api.timelines",
     "train": "evl.api.training",
     "verify_store": "evl.extraction.verify",
+    "write_timelines": "evl.api.timelines",
     "zero_shot": "evl.saving",
 }
 __all__ = ["__version__", *sorted(_HOMES)]
@@ -67,7 +68,7 @@ if TYPE_CHECKING:
     from evl.api.models import export, import_release
     from evl.api.stores import estimate_extraction, extract, open_store
     from evl.api.timeline_judging import evaluate_timelines
-    from evl.api.timelines import timeline, timelines
+    from evl.api.timelines import timeline, timelines, write_timelines
     from evl.api.training import estimate_training, few_shot, sweep, train
     from evl.api.vectors import embed, embed_videos
     from evl.backbones import create_backbone, list_backbones

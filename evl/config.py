@@ -189,8 +189,9 @@ class DataConfig:
     # auto: recognised by the annotation files; folder: a folder per class, whatever else lies there, with or without
     # folders of splits; classes: each folder is a class, even if it is called train
     layout: Literal[
-        "auto", "folder", "classes", "kinetics", "ssv2", "ssv1", "hmdb51", "ucf101", "diving48", "videofolder"
-    ] = "auto"
+        "auto", "folder", "classes", "kinetics", "ssv2", "ssv1", "hmdb51", "ucf101", "diving48", "thumos14",
+        "labelstudio", "activitynet", "boris", "elan", "videofolder"
+    ] = "auto"  # fmt: skip
     split_number: Annotated[int, Field(ge=1, le=3)] = 1  # which of the published splits of hmdb51 and ucf101
     val_path: FilePath | None = None  # None: the split in ``path``, else a seeded part of it
     # what a manifest's paths are relative to, or a layout's videos lie below; None: its folder

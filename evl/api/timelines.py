@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from evl.api.models import open_model, refuse_unknown
 from evl.data.manifests.manifest import AnyPath, Videos, is_one_video, videos_at
 from evl.errors import ConfigError, VideoError
+from evl.inference.formats import checked_formats, write_formats
 from evl.inference.segments import Threshold
 from evl.inference.timeline import Timeline, plan_for, rules_of, timeline_of
 from evl.inference.timeline_files import SCORES, SEGMENTS, names_of, read_timeline, write_scores, write_segments
@@ -70,6 +71,7 @@ def timelines(
     batch_size: int | None = None,
     scores: Sequence[AnyPath] = (),
     out: AnyPath | None = None,
+    formats: str | Sequence[str] = (),
     device: str | None = None,
     progress: bool | Report = True,
     **sizes: Any,
@@ -91,12 +93,15 @@ def timelines(
             segments are found anew, by the rules of then with what is given now.
         out: a new folder for ``segments.csv`` and ``scores.parquet``. Of several videos, each has a folder of its own,
             and a ``segments.csv`` above has the segments of all. None: nothing is written.
+        formats: also write the segments into ``out`` for other tools: names of ``evl.inference.formats.FORMATS``.
         progress: as for ``evl.train``.
         sizes: ``num_frames``, ``stride``, ``frames_per_second`` and ``image_size``, as for ``evl.load``.
 
     Raises ConfigError for arguments that do not go together, RunError if ``out`` is used or held.
     """
     refuse_unknown(sizes)
+    if checked_formats(formats) and out is None:
+        raise ConfigError("`formats` are written into a folder: give `out`")
     given = dict(on=on, off=off, smooth=smooth, merge_seconds=merge_seconds, min_seconds=min_seconds)
     given = {name: value for name, value in given.items() if value is not None}
     if scores:
@@ -104,7 +109,7 @@ def timelines(
         if model is not None or paths or any(value is not None for value in windows):
             raise ConfigError("`scores` take the place of a model, videos and their windows: leave out the others")
         files = [scores] if isinstance(scores, str | os.PathLike) else scores
-        return _written(lambda: Timelines(tuple(read_timeline(path, given) for path in files), {}), out)
+        return _written(lambda: Timelines(tuple(read_timeline(path, given) for path in files), {}), out, formats)
     if model is None:
         raise ConfigError("give a model and videos, or the `scores` of earlier timelines")
     samples = videos_at(paths)
@@ -126,10 +131,10 @@ def timelines(
         return Timelines(tuple(lines), failed)
 
     with showing(progress) as report:
-        return _written(lambda: found(report), out)
+        return _written(lambda: found(report), out, formats)
 
 
-def _written(find: Callable[[], Timelines], out: AnyPath | None) -> Timelines:
+def _written(find: Callable[[], Timelines], out: AnyPath | None, formats: str | Sequence[str]) -> Timelines:
     """What ``find`` returns, written to the folder ``out``, which is held meanwhile and appears whole."""
     if out is None:
         return find()
@@ -145,7 +150,24 @@ def _written(find: Callable[[], Timelines], out: AnyPath | None) -> Timelines:
             own.mkdir(exist_ok=True)
             write_segments(own / SEGMENTS, [line])
             write_scores(own / SCORES, line)
+        write_formats(folder, result.timelines, formats)
     return result
+
+
+def write_timelines(
+    lines: Timeline | Timelines | Iterable[Timeline], out: AnyPath, formats: str | Sequence[str]
+) -> None:
+    """Writes the segments of timelines for other tools into the folder ``out``; files of an earlier call are replaced.
+
+        line = evl.timeline("runs/mine", "match.mp4")
+        evl.write_timelines(line, "match", "webvtt, labelstudio")
+
+    ``formats``: some of ``webvtt``, ``srt``, ``activitynet``, ``labelstudio``, ``boris``, ``elan``. Raises ConfigError
+    for any other, SaveError if the system refuses.
+    """
+    if isinstance(lines, Timeline | Timelines):
+        lines = [lines] if isinstance(lines, Timeline) else lines.timelines
+    write_formats(expand_home(Path(out)), lines, formats)
 
 
 def _phase(sample: Sample, place: int, count: int) -> str:

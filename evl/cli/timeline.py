@@ -27,6 +27,14 @@ def command(
         Path | None,
         typer.Option(help="New folder for segments.csv and scores.parquet; of several videos, a folder for each."),
     ] = None,
+    formats: Annotated[
+        list[str],
+        typer.Option(
+            "--format",
+            metavar="NAMES",
+            help="Also write webvtt, srt, activitynet, labelstudio, boris, elan into --out.",
+        ),
+    ] = [],  # noqa: B006
     every_seconds: line.EverySeconds = None,
     every_frames: line.EveryFrames = None,
     window_seconds: line.WindowSeconds = None,
@@ -62,6 +70,7 @@ def command(
         videos,
         scores=earlier,
         out=out,
+        formats=formats,
         every_seconds=every_seconds,
         every_frames=every_frames,
         window_seconds=window_seconds,

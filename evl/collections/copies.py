@@ -13,7 +13,7 @@ from evl.data.manifests.manifest import find_videos, read_manifest
 from evl.errors import DataError
 from evl.runtime.files import expand_home
 
-LIST_SUFFIXES = frozenset(".csv .tsv .json .jsonl .txt .list .parquet .yaml .yml .xml .md".split())  # noqa: SIM905
+LIST_SUFFIXES = frozenset(".csv .tsv .json .jsonl .txt .list .parquet .yaml .yml .xml .md .eaf .boris".split())  # noqa: SIM905
 MAX_LIST_BYTES = 64 * 2**20  # a larger file is data, not a list
 
 

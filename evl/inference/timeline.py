@@ -51,6 +51,7 @@ class Timeline:
         segments: the labeled stretches of time that ``rules`` find in the scores, in the order of their starts.
         rules: how the segments were found.
         start_seconds, end_seconds: what the windows cover: the file, or the part of it that was read.
+        frames_per_second: the mean rate of the file; 0 if it is not known.
         damaged: the stretches without scores.
         protocol: how the windows were shown to the model, on one line.
         ends: (n) the time of each window's last frame, in seconds: a live source has its scores then. None: not known.
@@ -66,6 +67,7 @@ class Timeline:
     rules: SegmentRules = field(default_factory=SegmentRules)
     start_seconds: float = 0.0
     end_seconds: float = 0.0
+    frames_per_second: float = 0.0
     damaged: tuple[Gap, ...] = ()
     protocol: str = ""
     ends: np.ndarray | None = None
@@ -157,6 +159,7 @@ def timeline_of(
         tuple(model.class_names) or tuple(map(str, range(len(scores[int(chosen[0])])))),
         start_seconds=part[0],
         end_seconds=part[1],
+        frames_per_second=_mean_rate(index),
         damaged=_gaps(windows.times / MICROSECONDS, damaged, part),
         protocol=_protocol(model, encoder, plan, len(chosen)),
         ends=np.asarray(index.times_seconds, np.float64)[windows.frames[chosen, -1]] - float(index.times_seconds[0]),
@@ -176,6 +179,12 @@ def windows_of(sample: Sample, index: FrameIndex, plan: WindowPlan) -> tuple[Win
     usual = float(np.median(np.diff(whole))) if len(whole) > 1 else 0.0
     part = float(times[0]) / MICROSECONDS, (float(times[-1]) + usual) / MICROSECONDS
     return Windows(windows.frames + first, windows.times + times[0]), part
+
+
+def _mean_rate(index: FrameIndex) -> float:
+    times = index.times_seconds
+    length = float(times[-1] - times[0])
+    return round((len(times) - 1) / length, 6) if length > 0 else 0.0
 
 
 def _counting(progress: Callable[[int, int], None], total: int) -> Callable[[int], None]:

@@ -55,6 +55,7 @@ def write_scores(path: str | Path, line: Timeline) -> None:
         "rules": asdict(line.rules),
         "start_seconds": line.start_seconds,
         "end_seconds": line.end_seconds,
+        "frames_per_second": line.frames_per_second,
         "damaged": line.damaged,
         "protocol": line.protocol,
     }
@@ -118,6 +119,7 @@ def read_timeline(path: str | Path, changed: Mapping[str, Any] = MappingProxyTyp
             checked_class_names(facts["class_names"]),
             start_seconds=float(facts["start_seconds"]),
             end_seconds=float(facts["end_seconds"]),
+            frames_per_second=float(facts.get("frames_per_second", 0)),
             damaged=tuple(Gap(float(start), float(end), str(reason)) for start, end, reason in facts["damaged"]),
             protocol=str(facts["protocol"]),
             ends=_ends(table),

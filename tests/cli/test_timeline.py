@@ -42,6 +42,38 @@ def test_one_video(finished_run, film, tmp_path, capsys):
     assert (saved.class_names, saved.protocol) == (line.class_names, line.protocol)
 
 
+def test_formats_of_other_tools(finished_run, film, tmp_path, capsys):
+    """Predict, correct in another tool, train again: what --format writes is read as --data."""
+    out, again = tmp_path / "out", tmp_path / "again"
+    code, _, _ = run_command(
+        capsys, "timeline", finished_run, film, "--out", out, "--format", "webvtt,labelstudio", "--format", "ELAN"
+    )
+    assert code == 0
+    wanted = ["labelstudio.json", "labelstudio.xml", "night.eaf", "night.vtt", "scores.parquet", "segments.csv"]
+    assert sorted(path.name for path in out.iterdir()) == wanted
+    samples = evl.read_manifest(out / "segments.csv").samples
+    for name in ("labelstudio.json", "night.eaf"):
+        back = sorted(evl.read_manifest(out / name).samples, key=lambda one: one.start_seconds)
+        assert [(one.path, one.label) for one in back] == [(one.path, one.label) for one in samples]
+        for one, other in zip(back, samples, strict=True):
+            assert (one.start_seconds, one.end_seconds) == pytest.approx(
+                (other.start_seconds, other.end_seconds), abs=0.021
+            )
+    (task,) = json.loads((out / "labelstudio.json").read_text())
+    assert task["data"]["fps"] == 25
+    code, _, _ = run_command(
+        capsys, "timeline", "--from", out / "scores.parquet", "--out", again, "--format", "srt,boris"
+    )
+    assert code == 0
+    assert sorted(path.name for path in again.iterdir())[:2] == ["night.srt", "scores.parquet"]
+    project = json.loads((again / "timeline.boris").read_text())
+    assert project["observations"]["night"]["media_info"]["fps"] == {str(film): 25.0}
+    code, _, error = run_command(capsys, "timeline", finished_run, film, "--out", tmp_path / "no", "--format", "vtt")
+    assert code == 2
+    assert "the format 'vtt' is unknown; did you mean webvtt?" in error
+    assert not (tmp_path / "no").exists()
+
+
 def test_json_of_several_videos(finished_run, film, tmp_path, capsys):
     (tmp_path / "no.mp4").write_bytes(b"no video")
     (tmp_path / "night.mp4").write_bytes(film.read_bytes())

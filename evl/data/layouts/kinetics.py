@@ -10,6 +10,7 @@ from evl.errors import DataError
 
 LOOKED_FOR = "a .csv with the columns label,youtube_id,time_start,time_end,split"
 NUM_SPLITS = 1
+SUFFIXES = (".csv",)
 _COLUMNS = {"youtube_id", "time_start", "time_end"}
 
 

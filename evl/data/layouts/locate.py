@@ -113,10 +113,14 @@ class ByName:
                 if folder in names:
                     self._folders[folder].append(os.path.join(listing.path, folder))
 
+    def paths(self, name: str) -> list[str]:
+        """Returns the paths of all files of this name, or else of all folders."""
+        return self._files.get(name) or self._folders.get(name) or []
+
     def find(self, name: str, row: Row) -> str | None:
         """Returns the path of a video, or None. Files come before folders; of several files, the one whose folders have
         the names of its class and split comes first."""
-        paths = self._files.get(name) or self._folders.get(name) or [None]
+        paths = self.paths(name) or [None]
         if len(paths) == 1:
             return paths[0]
         likely = {_plain(row.label), _plain(row.split)}
