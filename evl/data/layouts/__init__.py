@@ -73,7 +73,7 @@ def _find_in_file(path: Path, layout: str, candidates: dict) -> FoundLayout | No
             for name, module in _LAYOUTS.items()
             if ".json" in getattr(module, "SUFFIXES", ())
         )
-        raise DataError(f"{path}: is JSON of no form that evl reads alone. It reads {known}")
+        raise DataError(f"{path}: looks like JSON, but of no form that evl reads alone: {known}")
     return None
 
 
