@@ -372,7 +372,7 @@ def test_many_wrong_segments_are_counted_and_the_first_listed(tmp_path):
         ('{"results": {"a": [], "a": []}, "segment": 0}', "a name appears twice in one object"),
         ('{"results": {"a": [], \n"segment": ', "line 2"),
         ('{"segment": 0, "results": ' + "[" * 200000, "nested too deeply"),
-        ('{"name": "not one of ours"}', "looks like JSON, but of no form that evl reads alone: labelstudio: a .json that"),
+        ('{"name": "not one of ours"}', "looks like JSON, but of no form that evl reads alone: labelstudio: a .json"),
         ("[1, 2]", "looks like JSON, but of no form that evl reads alone"),
     ],
 )
