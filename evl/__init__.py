@@ -55,6 +55,7 @@ _HOMES = {
     "timelines": "evl.api.timelines",
     "train": "evl.api.training",
     "verify_store": "evl.extraction.verify",
+    "watch": "evl.api.watching",
     "write_timelines": "evl.api.timelines",
     "zero_shot": "evl.saving",
 }
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from evl.api.timelines import timeline, timelines, write_timelines
     from evl.api.training import estimate_training, few_shot, sweep, train
     from evl.api.vectors import embed, embed_videos
+    from evl.api.watching import watch
     from evl.backbones import create_backbone, list_backbones
     from evl.config import RunConfig
     from evl.data.manifests.manifest import read_manifest

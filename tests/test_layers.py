@@ -18,6 +18,7 @@ LEVELS = [
     {"streams"},  # features from videos, disk or memory: the waist
     {"inference"},
     {"saving"},  # the one class of models, which also predicts
+    {"watching"},  # cameras and streams -> events
     {"evaluation"},
     {"training"},
     {"recipes"},

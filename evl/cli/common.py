@@ -71,10 +71,15 @@ def _place_of(name: str) -> str | None:
         return None
 
 
-def print_json(document) -> None:
-    """One JSON document on stdout and nothing else. Characters that would steer a terminal are in JSON's own codes."""
-    text = json.dumps(document, ensure_ascii=False, indent=2)
+def print_json(document, *, indent: int | None = 2) -> None:
+    """One JSON document on stdout and nothing else; without ``indent`` on one line, at once.
+
+    Characters that would steer a terminal are in JSON's own codes.
+    """
+    text = json.dumps(document, ensure_ascii=False, indent=indent)
     sys.stdout.write(STEERING.sub(lambda found: "\n" if found[0] == "\n" else f"\\u{ord(found[0]):04x}", text) + "\n")
+    if indent is None:
+        sys.stdout.flush()
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from evl.cli import (
     sweep,
     timeline,
     train,
+    watch,
 )
 from evl.cli.common import as_options, error, exit_code, fill_resume, spread_set, tell
 from evl.errors import EVLError
@@ -45,8 +46,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS = (
-    demo, check, prepare, extract, train, sweep, evaluate, predict, timeline, embed, export, import_release, backbones,
-    bench,
+    demo, check, prepare, extract, train, sweep, evaluate, predict, timeline, watch, embed, export, import_release,
+    backbones, bench,
 )  # fmt: skip
 
 

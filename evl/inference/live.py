@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,10 +18,13 @@ from evl.inference.reading import Reader, card_of, evaluating, read, scores_of
 from evl.inference.timeline import encoder_for
 from evl.models import Classifier
 from evl.runtime.distributed import World
-from evl.streams.windows import FrameEncoder, GivenWindows
+from evl.streams.windows import FRAMES_AT_ONCE, FrameEncoder, GivenWindows
 from evl.types import LayerFeatures
 from evl.video.live_windows import LiveWindow, LiveWindows
+from evl.video.sampling import MICROSECONDS
 from evl.video.windows import WindowPlan
+
+WINDOWS_AT_ONCE = 16  # windows that are read together, for memory
 
 
 class LiveScores(NamedTuple):
@@ -85,7 +90,7 @@ class Live:
                 raise ConfigError("with memory, every sampled frame gives scores: leave out the step between windows")
             self._reader, self._plan = _streaming_reader(model, self._encoder, memory), plan.of_single_frames()
         self._windows = LiveWindows(self._plan)
-        self.num_encoded = 0
+        self.keeps_state, self.num_encoded = memory is not None, 0
 
     def push(self, frame: np.ndarray | Tensor, time_seconds: float) -> np.ndarray | None:
         """Takes the next frame; returns the scores (Y) of the window that it completes, else None.
@@ -100,39 +105,125 @@ class Live:
     def push_all(self, frame: np.ndarray | Tensor, time_seconds: float) -> list[LiveScores]:
         """As ``push``, with the times and scores of all windows that the frame completes, oldest first."""
         picture = checked_frame(frame).copy()  # a camera may write the next frame into the same memory
-        return self._scores(self._windows.push(time_seconds, _Frame(picture)))
+        return self._scores(self.choose(lambda: picture, time_seconds))
 
     def finish(self) -> list[LiveScores]:
         """The scores of the last window of a source that has ended, in which the last frame repeats, as in a file.
 
         There are none if the last complete window reached the end.
         """
-        return self._scores(self._windows.finish())
+        return self._scores(self.last_windows())
+
+    def choose(self, picture: Callable[[], np.ndarray], time_seconds: float, left_out: int = 0) -> list[LiveWindow]:
+        """The first half of ``push``: returns the windows that the next frame completes, for ``score_windows``.
+
+        ``picture()`` is only called if the frame is part of a window. ``left_out``: see ``LiveWindows.push``.
+        """
+        return self._windows.push(time_seconds, _Frame(picture), left_out)
+
+    def last_windows(self) -> list[LiveWindow]:
+        """The first half of ``finish``."""
+        return self._windows.finish()
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """The time of the newest frame from the first one, by a clock that never falls or jumps; 0 before there is
+        one."""
+        return max(0, self._windows.clock.now) / MICROSECONDS
+
+    @property
+    def frame_seconds(self) -> float:
+        """How long a frame usually is; 0 if it is not known yet."""
+        return self._windows.clock.distance / MICROSECONDS
 
     def _scores(self, windows: Sequence[LiveWindow]) -> list[LiveScores]:
-        """The scores of complete windows. It encodes the frames that have been chosen since the last call."""
-        chosen = [frame for window in (*windows, *self._windows.open) for frame in window.frames]
-        with torch.no_grad():
-            for frame in {id(frame): frame for frame in chosen if frame.parts is None}.values():
-                frame.parts = self._encoder.encode([self._encoder.views(frame.picture)])
-                frame.picture = None
-                self.num_encoded += 1
-        found = []
-        for window in windows:
-            parts = [torch.cat(same) for same in zip(*(frame.parts for frame in window.frames), strict=True)]
-            stream = GivenWindows(self._encoder, parts, np.arange(len(window.frames))[None])
-            with evaluating([self.model]):
-                ((scores,), _) = read(stream, [self._reader], batch_size=1, world=World(0, 1, stream.device))
-            found.append(LiveScores(window.time_seconds, scores[0]))
-            self.time_seconds = window.time_seconds
-        return found
+        (scores,) = score_windows([(self, windows)])
+        return [LiveScores(one.time_seconds, own) for one, own in zip(windows, scores, strict=True)]
+
+
+@dataclass
+class Costs:
+    """Seconds of each part of the work on frames and windows."""
+
+    pictures: float = 0.0
+    encoder: float = 0.0
+    decoder: float = 0.0
+
+    @contextmanager
+    def of(self, part: str, device: torch.device) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        setattr(self, part, getattr(self, part) + time.perf_counter() - started)
+
+
+def score_windows(
+    found: Sequence[tuple[Live, Sequence[LiveWindow]]], costs: Costs | None = None
+) -> list[list[np.ndarray]]:
+    """The scores (Y) of the windows that ``Live.choose`` returned, of one or several sources of one model.
+
+    The frames of all sources that were chosen since the last call pass the encoder together, also those of windows that
+    are not complete yet. So do the windows of all sources pass the decoder.
+    """
+    if not found:
+        return []
+    costs = costs or Costs()
+    with torch.no_grad():
+        _encode(found, costs)
+    first, _ = found[0]
+    with costs.of("decoder", first._encoder.device), evaluating([first.model]):
+        if first.keeps_state:
+            scores = [[own for window in windows for own in _read(live, [window])] for live, windows in found]
+        else:
+            flat = [window for _, windows in found for window in windows]
+            parts = (flat[start : start + WINDOWS_AT_ONCE] for start in range(0, len(flat), WINDOWS_AT_ONCE))
+            rows = iter([own for part in parts for own in _read(first, part)])
+            scores = [[next(rows) for _ in windows] for _, windows in found]
+    for live, windows in found:
+        live.time_seconds = windows[-1].time_seconds if windows else live.time_seconds
+    return scores
+
+
+def _encode(found: Sequence[tuple[Live, Sequence[LiveWindow]]], costs: Costs) -> None:
+    """Encodes the frames that have been chosen since the last call."""
+    new: dict[int, tuple[Live, _Frame]] = {}
+    for live, windows in found:
+        for window in (*windows, *live._windows.open):
+            new |= {id(frame): (live, frame) for frame in window.frames if frame.parts is None}
+    waiting = list(new.values())
+    for start in range(0, len(waiting), FRAMES_AT_ONCE):
+        chunk = waiting[start : start + FRAMES_AT_ONCE]
+        encoder = chunk[0][0]._encoder
+        with costs.of("pictures", encoder.device):
+            views = [encoder.views(frame.picture()) for _, frame in chunk]
+        with costs.of("encoder", encoder.device):
+            parts = encoder.encode(views)
+        for place, (live, frame) in enumerate(chunk):
+            # a copy, so that a frame that is kept does not keep the others of its batch
+            frame.parts = [part[place : place + 1].clone() for part in parts] if len(chunk) > 1 else parts
+            frame.picture = None
+            live.num_encoded += 1
+
+
+def _read(live: Live, windows: Sequence[LiveWindow]) -> list[np.ndarray]:
+    """The scores of windows whose frames are encoded."""
+    if not windows:
+        return []
+    frames = {id(frame): frame for window in windows for frame in window.frames}
+    place_of = {key: place for place, key in enumerate(frames)}
+    places = np.array([[place_of[id(frame)] for frame in window.frames] for window in windows])
+    parts = [torch.cat(same) for same in zip(*(frame.parts for frame in frames.values()), strict=True)]
+    stream = GivenWindows(live._encoder, parts, places)
+    ((scores,), _) = read(stream, [live._reader], batch_size=len(windows), world=World(0, 1, stream.device))
+    return [scores[place] for place in range(len(windows))]
 
 
 class _Frame:
-    """A pushed frame: its picture until it is encoded, then its ``parts`` (``FrameEncoder``)."""
+    """A pushed frame: ``picture()`` (H,W,3) until it is encoded, then its ``parts`` (``FrameEncoder``)."""
 
-    def __init__(self, picture: np.ndarray):
-        self.picture: np.ndarray | None = picture
+    def __init__(self, picture: Callable[[], np.ndarray]):
+        self.picture: Callable[[], np.ndarray] | None = picture
         self.parts: list[Tensor] | None = None
 
 

@@ -45,6 +45,32 @@ def stopped_by_sigterm() -> Iterator[None]:
 
 
 @contextmanager
+def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Within the block, the first Ctrl-C or SIGTERM calls ``stop``; the next one does what it did before."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            if handler is not None:  # else it is not Python's, and cannot be put back
+                signal.signal(number, handler)
+
+    def once(number, frame) -> None:
+        restore()
+        stop()
+
+    for number, handler in before.items():
+        if handler is not None:
+            signal.signal(number, once)
+    try:
+        yield
+    finally:
+        restore()
+
+
+@contextmanager
 def stopped_later() -> Iterator[None]:
     """Ctrl-C and SIGTERM in this block count when it is done, for steps that must not be left half-way.
 

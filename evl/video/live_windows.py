@@ -64,12 +64,14 @@ class LiveClock:
 
 @dataclass
 class LiveWindow:
-    """``frames``: those of the window, so far. ``start``: its first moment. ``time_seconds``: its middle."""
+    """``frames``: those of the window, so far. ``start``: its first moment. ``time_seconds``: its middle, by the clock
+    of the source. ``middle``: the same in microseconds from the first frame, by a clock that never falls or jumps."""
 
     start: int
     frames: list[Any] = field(default_factory=list)
     times: list[int] = field(default_factory=list)
     time_seconds: float = 0.0
+    middle: int = 0
 
 
 class LiveWindows:
@@ -98,10 +100,13 @@ class LiveWindows:
         self._latest: tuple[Any, int] | None = None  # the frame before, and its time
         self._ended_at: int | None = None  # the start of the last window that was complete
 
-    def push(self, time_seconds: float, frame: Any) -> list[LiveWindow]:
-        """Takes the next frame; returns the windows that are complete with it, in order."""
+    def push(self, time_seconds: float, frame: Any, left_out: int = 0) -> list[LiveWindow]:
+        """Takes the next frame; returns the windows that are complete with it, in order.
+
+        ``left_out``: how many frames came before it that were not pushed; where frames are counted, they count.
+        """
         now = self.clock.tick(time_seconds)
-        self._count += 1
+        self._count += 1 + left_out
         place, near, reach = self._count, 0, 1
         if self.timed is not None:
             distance = self.clock.distance
@@ -154,6 +159,7 @@ class LiveWindows:
             if self.timed is not None:  # by moments, which rise also where a frame is shown for several of them
                 first = window.start
                 last = first + self.steps[-1] if end is None else end
-            window.time_seconds = self.clock.seconds((first + last) // 2)
+            window.middle = (first + last) // 2
+            window.time_seconds = self.clock.seconds(window.middle)
             done.append(window)
         return done

@@ -27,6 +27,7 @@ CALLS = {
     "evaluate": {"evaluate", "evaluate_timelines"},
     "predict": {"predict"},
     "timeline": {"timelines"},
+    "watch": {"watch"},
     "embed": {"embed_videos"},
     "export": {"export"},
     "import-release": {"import_release"},
@@ -42,7 +43,7 @@ ARGUMENTS = {
     "zero_shot": "class_names", "earlier": "scores",
 }  # fmt: skip
 # what is no argument: of printing and exit codes, a function of its own (estimate), a method (neighbors)
-ELSEWHERE = {"timeline", "context", "json", "top", "allow_damaged", "estimate", "neighbors"}
+ELSEWHERE = {"timeline", "context", "json", "top", "allow_damaged", "estimate", "neighbors", "stats"}
 
 
 def called(module):

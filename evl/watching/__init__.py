@@ -1,0 +1,1 @@
+"""Cameras, streams, pipes and folders → events."""
