@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -10,13 +11,15 @@ from evl.api.models import AnyPath, open_model, refuse_unknown
 from evl.errors import ConfigError
 from evl.inference.live import Live
 from evl.inference.reading import card_of
-from evl.inference.segments import SegmentRules, Threshold
+from evl.inference.segments import Threshold
+from evl.inference.timeline import rules_of
 from evl.saving import VideoClassifier
 from evl.watching.address import PIPE, parse_source
 from evl.watching.loop import Watch
 from evl.watching.opening import Settings
 from evl.watching.webhook import Webhook
 
+log = logging.getLogger("evl")
 Source = str | int | os.PathLike
 
 
@@ -71,7 +74,6 @@ def watch(
     """
     refuse_unknown(sizes)
     given = dict(on=on, off=off, smooth=smooth, merge_seconds=merge_seconds, min_seconds=min_seconds)
-    rules = SegmentRules(**{name: value for name, value in given.items() if value is not None})
     addresses = [parse_source(one, follow=follow) for one in _listed(sources)]
     for number, address in enumerate(addresses):
         if address.shown in [other.shown for other in addresses[:number]]:
@@ -83,13 +85,18 @@ def watch(
     model = open_model(model, device, sizes)
     if not model.class_names:
         raise ConfigError("this model has no class names; events need them")
-    rules.thresholds(model.class_names)
+    rules = rules_of(model, {name: value for name, value in given.items() if value is not None})
+    if model.card.segment_rules is not None and on is None:
+        log.info("thresholds of segments are those of the model, chosen on %s", model.card.rules_chosen_on)
     windows = dict(every_seconds=every_seconds, every_frames=every_frames, window_seconds=window_seconds)
 
     def make_live() -> Live:
         return Live(model, **windows, frames_per_second=stride_rate, num_crops=num_crops, memory=memory)
 
-    make_live()  # wrong arguments are refused before anything is opened
+    try:
+        make_live()  # wrong arguments are refused before anything is opened
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("`frames_per_second", "`stride_rate")) from None
     return Watch(
         addresses,
         make_live,

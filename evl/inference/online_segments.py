@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evl.inference.segments import Segment, SegmentRules
+from evl.types import BACKGROUND
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class SegmentTracker:
     def __init__(self, class_names: Sequence[str], rules: SegmentRules, *, start_seconds: float = 0.0):
         self.class_names, self.rules = tuple(class_names), rules
         self._on, self._off = rules.thresholds(self.class_names)
+        self._on[[name == BACKGROUND for name in self.class_names]] = np.inf  # as ``find_segments``
         self._half = rules.smooth // 2
         self._tracks: dict[int, _Track] = {}  # of classes with something open
         self.begin_part(start_seconds)

@@ -7,7 +7,7 @@ from evl.errors import ConfigError
 from evl.inference.online_segments import Begun, SegmentTracker
 from evl.inference.segments import Segment, SegmentRules, find_segments
 
-NAMES = ("run", "jump", "sit")
+NAMES = ("run", "jump", "background", "sit")
 
 
 def drawn(seed):
