@@ -44,11 +44,11 @@ def _table(watched, as_json: bool) -> Iterator[None]:
 
     def table() -> Table:
         made = Table("source", "state", "time", "class", "score", "frames", "left out")
-        for track, left_out in watched.states():
-            label, score = track.newest or ("", None)
+        for source, left_out in watched.states():
+            label, score = source.newest or ("", None)
             score = "" if score is None else f"{100 * score:.1f} %"
-            row = (cell(track.name), track.state, clock_time(track.seconds), cell(label), score)
-            made.add_row(*row, f"{track.frames:,}", f"{left_out:,}")
+            row = (cell(source.name), source.state, clock_time(source.seconds), cell(label), score)
+            made.add_row(*row, f"{source.frames:,}", f"{left_out:,}")
         return made
 
     with Live(get_renderable=table, console=output, refresh_per_second=4, redirect_stdout=False, redirect_stderr=True):

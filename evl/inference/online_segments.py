@@ -41,7 +41,7 @@ class SegmentTracker:
         self._on, self._off = rules.thresholds(self.class_names)
         self._on[[name == BACKGROUND for name in self.class_names]] = np.inf  # as ``find_segments``
         self._half = rules.smooth // 2
-        self._tracks: dict[int, _Track] = {}  # of classes with something open
+        self._classes: dict[int, _Class] = {}  # of classes with something open
         self.begin_part(start_seconds)
 
     def push(self, time: float, scores: np.ndarray) -> list[Begun | Segment]:
@@ -57,8 +57,8 @@ class SegmentTracker:
             found += self._step(place)
         self._recent.clear()
         self._count = 0
-        for track in self._tracks.values():
-            track.close(seconds, found)
+        for one in self._classes.values():
+            one.close(seconds, found)
         return found + self.pass_time(seconds)
 
     def begin_part(self, seconds: float) -> list[Begun | Segment]:
@@ -70,8 +70,8 @@ class SegmentTracker:
     def pass_time(self, seconds: float) -> list[Begun | Segment]:
         """Between two parts: no part begins before ``seconds``, so segments that have ended long before are final."""
         found: list[Begun | Segment] = []
-        for track in self._tracks.values():
-            track.release(seconds, found)
+        for one in self._classes.values():
+            one.release(seconds, found)
         return self._kept(found)
 
     def finish(self, seconds: float) -> list[Begun | Segment]:
@@ -88,14 +88,14 @@ class SegmentTracker:
             self._border = (self._before + time) / 2
         self._before = time
         found: list[Begun | Segment] = []
-        for y in sorted({*np.flatnonzero(scores >= self._off).tolist(), *self._tracks}):
-            if y not in self._tracks:
-                self._tracks[y] = _Track(self.class_names[y], self._on[y], self._off[y], self.rules)
-            self._tracks[y].step(float(scores[y]), self._border, time, found)
+        for y in sorted({*np.flatnonzero(scores >= self._off).tolist(), *self._classes}):
+            if y not in self._classes:
+                self._classes[y] = _Class(self.class_names[y], self._on[y], self._off[y], self.rules)
+            self._classes[y].step(float(scores[y]), self._border, time, found)
         return self._kept(found)
 
     def _kept(self, found: list[Begun | Segment]) -> list[Begun | Segment]:
-        self._tracks = {y: track for y, track in self._tracks.items() if track.run or track.held}
+        self._classes = {y: one for y, one in self._classes.items() if one.run or one.held}
         return found
 
 
@@ -111,7 +111,7 @@ class _Piece:
     is_told: bool = False
 
 
-class _Track:
+class _Class:
     """One class. ``run``: the windows of at least ``off`` until now. ``held``: what is closed and may still grow."""
 
     def __init__(self, label: str, on: float, off: float, rules: SegmentRules):

@@ -16,7 +16,7 @@ from evl.watching.feed import Feed
 from evl.watching.opening import Settings
 from evl.watching.room import Closed, Item, Opened, Said, Shown, WaitingRoom
 from evl.watching.stats import Delays, Totals
-from evl.watching.track import Track
+from evl.watching.watched import WatchedSource
 from evl.watching.webhook import Webhook
 
 WAKE = 0.2  # seconds
@@ -47,7 +47,7 @@ class Watch:
         retries: int | None = None,
         new_only: bool = False,
     ):
-        self._make = lambda name: Track(name, make_live, class_names, rules, scores=scores)
+        self._make = lambda name: WatchedSource(name, make_live, class_names, rules, scores=scores)
         self._room, self._webhook = WaitingRoom(), webhook
         self._costs, self._delays, self._totals = Costs(), Delays(), Totals(sources=len(addresses))
         self._feeds = [
@@ -57,7 +57,7 @@ class Watch:
             )
             for number, address in enumerate(addresses)
         ]  # fmt: skip
-        self.tracks = {number: self._make(address.shown) for number, address in enumerate(addresses)}
+        self.watched = {number: self._make(address.shown) for number, address in enumerate(addresses)}
         self._said: dict[tuple[int, str], tuple[float, int]] = {}
         self._over: set[int] = set()
         self._stops, self._is_closed, self._began = False, False, time.monotonic()
@@ -94,8 +94,8 @@ class Watch:
 
     def totals(self) -> Totals:
         found, counts = replace(self._totals), [feed.counts for feed in self._feeds]
-        for track in self.tracks.values():
-            _add(found, track)
+        for source in self.watched.values():
+            _add(found, source)
         if not self._is_closed:
             found.seconds = time.monotonic() - self._began
         found.frames, found.damaged = sum(one.frames for one in counts), sum(one.damaged for one in counts)
@@ -108,9 +108,9 @@ class Watch:
             found.webhook_sent, found.webhook_lost = self._webhook.sent, self._webhook.lost
         return found
 
-    def states(self) -> list[tuple[Track, int]]:
+    def states(self) -> list[tuple[WatchedSource, int]]:
         """What is watched now, and how many frames of it were left out, in the order of the sources."""
-        return [(self.tracks[number], feed.counts.left_out) for number, feed in enumerate(self._feeds)]
+        return [(self.watched[number], feed.counts.left_out) for number, feed in enumerate(self._feeds)]
 
     def _watch(self) -> Iterator[Event]:
         self._began = time.monotonic()
@@ -122,8 +122,8 @@ class Watch:
                 yield from map(self._told, self._messages(SAY_EVERY))
             self._close_feeds()
             wall = time.time()
-            for track in self.tracks.values():
-                yield from map(self._told, track.finish(wall))
+            for source in self.watched.values():
+                yield from map(self._told, source.finish(wall))
             yield from map(self._told, self._messages(0.0))
         finally:
             self._shut()
@@ -154,56 +154,56 @@ class Watch:
             yield from self._change(number, item)
         yield from self._score(frames)
         now, wall = time.monotonic(), time.time()
-        for track in self.tracks.values():
-            yield from track.pass_time(now, wall)
+        for source in self.watched.values():
+            yield from source.pass_time(now, wall)
 
     def _score(self, frames: Sequence[tuple[int, Shown]]) -> Iterator[Event]:
         """The events of frames of any sources, which pass the encoder together."""
         windows: dict[int, list[tuple[LiveWindow, float]]] = {}
         for number, shown in frames:
-            chosen = self.tracks[number].choose(shown)
+            chosen = self.watched[number].choose(shown)
             windows.setdefault(number, []).extend((window, shown.arrived) for window in chosen)
-        found = [(self.tracks[number].live, [window for window, _ in own]) for number, own in windows.items()]
+        found = [(self.watched[number].live, [window for window, _ in own]) for number, own in windows.items()]
         scores = score_windows(found, self._costs)
         now, wall = time.monotonic(), time.time()
         for (number, own), rows in zip(windows.items(), scores, strict=True):
-            track = self.tracks[number]
+            source = self.watched[number]
             for (window, arrived), row in zip(own, rows, strict=True):
                 self._delays.add(now - arrived)
-                yield from track.score([window], [row], wall - (now - track.arrived), now - arrived)
+                yield from source.score([window], [row], wall - (now - source.arrived), now - arrived)
 
     def _change(self, number: int, item: Opened | Closed | Said) -> Iterator[Event]:
-        wall, track = time.time(), self.tracks[number]
+        wall, source = time.time(), self.watched[number]
         if isinstance(item, Said):
             self._totals.failed += item.state == "failed"
-            event = track.say(item.state, item.text, wall)
+            event = source.say(item.state, item.text, wall)
             yield event if item.name is None else Event("state", item.name, 0.0, wall, state=item.state, text=item.text)
         elif isinstance(item, Opened):
-            if not item.resumes and track.frames:
-                track = self._next_file(number, item.name)
-            elif item.name != track.name:
-                track.name = item.name
+            if not item.resumes and source.frames:
+                source = self._next_file(number, item.name)
+            elif item.name != source.name:
+                source.name = item.name
             self._totals.files += not item.resumes
-            yield from track.open(item, wall)
-            yield track.say("connected", "is open again" if item.resumes else "is open", wall)
+            yield from source.open(item, wall)
+            yield source.say("connected", "is open again" if item.resumes else "is open", wall)
         else:
             yield from self._closed(number, item, wall)
 
-    def _next_file(self, number: int, name: str) -> Track:
-        _add(self._totals, self.tracks[number])
-        self.tracks[number] = track = self._make(name)
-        return track
+    def _next_file(self, number: int, name: str) -> WatchedSource:
+        _add(self._totals, self.watched[number])
+        self.watched[number] = source = self._make(name)
+        return source
 
     def _closed(self, number: int, item: Closed, wall: float) -> Iterator[Event]:
-        track = self.tracks[number]
-        if item.state == "ended" and track.live is not None and not self._stops:
-            (scores,) = score_windows([(track.live, windows := track.live.last_windows())], self._costs)
-            yield from track.score(windows, scores, wall, None)
-        is_open = track.live is not None
-        yield from track.break_off(wall) if item.state == "lost" else track.finish(wall)
+        source = self.watched[number]
+        if item.state == "ended" and source.live is not None and not self._stops:
+            (scores,) = score_windows([(source.live, windows := source.live.last_windows())], self._costs)
+            yield from source.score(windows, scores, wall, None)
+        is_open = source.live is not None
+        yield from source.break_off(wall) if item.state == "lost" else source.finish(wall)
         if is_open or item.text != "stopped":
-            yield track.say(item.state, item.text, wall)
-        track.state = item.state
+            yield source.say(item.state, item.text, wall)
+        source.state = item.state
         self._totals.failed += item.state == "failed"
         if item.is_last:
             self._over.add(number)
@@ -218,10 +218,10 @@ class Watch:
                     self._said[number, state] = now, count
                     more = plural(count - before, "frame" if state == "left out" else "packet")
                     why = "the model is too slow for all" if state == "left out" else "damaged ones are left out"
-                    yield self.tracks[number].say(state, f"{more} ({count:,} so far); {why}", wall)
+                    yield self.watched[number].say(state, f"{more} ({count:,} so far); {why}", wall)
 
 
-def _add(totals: Totals, track: Track) -> None:
-    totals.encoded += track.num_encoded
-    totals.windows += track.windows
-    totals.windows_left_out += track.windows_left_out
+def _add(totals: Totals, source: WatchedSource) -> None:
+    totals.encoded += source.num_encoded
+    totals.windows += source.windows
+    totals.windows_left_out += source.windows_left_out

@@ -62,7 +62,7 @@ def test_the_same_segments(seed):
     np.testing.assert_allclose([one.score for one in ended], [one.score for one in wanted], rtol=1e-12)
     begun = [(one.label, one.start_seconds) for one in found if isinstance(one, Begun)]
     assert sorted(begun) == sorted((one.label, one.start_seconds) for one in wanted)
-    assert not tracker._tracks
+    assert not tracker._classes
     for one in wanted:  # each begins before it ends
         kinds = [type(other) for other in found if (other.label, other.start_seconds) == (one.label, one.start_seconds)]
         assert kinds == [Begun, Segment]

@@ -10,7 +10,7 @@ from evl.video.live_windows import LiveWindows
 from evl.video.plans import Spacing
 from evl.video.windows import WindowPlan
 from evl.watching.room import Opened, Shown
-from evl.watching.track import Track
+from evl.watching.watched import WatchedSource
 
 NAMES = ("dark", "bright")
 PERIOD = 600.0  # seconds: dark for five minutes, then bright
@@ -37,9 +37,10 @@ class FreeLive:
 
 
 def a_day(hours, rate, *, break_every=None):
-    """(ends of segments, Track, blocks of memory after an hour and at the end) of so many hours, a wrap amid."""
-    track = Track("camera", FreeLive, NAMES, SegmentRules(on=0.6, off=0.4, smooth=3, min_seconds=30), scores=False)
-    track.open(Opened("camera", 0.0), 0.0)
+    """(ends of segments, source, blocks of memory after an hour and at the end) of so many hours, a wrap amid."""
+    rules = SegmentRules(on=0.6, off=0.4, smooth=3, min_seconds=30)
+    source = WatchedSource("camera", FreeLive, NAMES, rules, scores=False)
+    source.open(Opened("camera", 0.0), 0.0)
     start, ends, sizes = WRAP - hours * 1800, [], []
     for number in range(int(hours * 3600 * rate)):
         now = number / rate
@@ -47,16 +48,16 @@ def a_day(hours, rate, *, break_every=None):
         if number in (int(3600 * rate), int(hours * 3600 * rate) - 1):
             sizes.append(sys.getallocatedblocks())
         if break_every and number and number % int(break_every * rate) == 0:
-            ends += track.break_off(now)
-            ends += track.open(Opened("camera", now, resumes=True), now)
-        windows = track.choose(Shown(stamp, None, now))
-        bright = [float((track.offset + one.middle / 1e6) % PERIOD >= PERIOD / 2) for one in windows]
-        ends += track.score(windows, [np.array([1 - one, one]) for one in bright], now, 0.0)
-    ends = [event for event in [*ends, *track.finish(now)] if event.kind == "end"]
-    return ends, track, sizes
+            ends += source.break_off(now)
+            ends += source.open(Opened("camera", now, resumes=True), now)
+        windows = source.choose(Shown(stamp, None, now))
+        bright = [float((source.offset + one.middle / 1e6) % PERIOD >= PERIOD / 2) for one in windows]
+        ends += source.score(windows, [np.array([1 - one, one]) for one in bright], now, 0.0)
+    ends = [event for event in [*ends, *source.finish(now)] if event.kind == "end"]
+    return ends, source, sizes
 
 
-def check(ends, track, sizes, hours):
+def check(ends, source, sizes, hours):
     assert len(ends) == hours * 12
     assert [event.label for event in ends] == ["dark", "bright"] * (hours * 6)
     seconds = [event.seconds for event in ends]
@@ -64,18 +65,18 @@ def check(ends, track, sizes, hours):
     np.testing.assert_allclose([event.time for event in ends], seconds, atol=40)
     # what grows is the list of events in this test
     assert sizes[1] - sizes[0] < 25 * len(ends)
-    assert len(track.live.windows.open if track.live else ()) <= 4
-    assert len(track.tracker._tracks) == 0
+    assert len(source.live.windows.open if source.live else ()) <= 4
+    assert len(source.tracker._classes) == 0
 
 
 def test_24_hours_of_slow_frames():
-    ends, track, sizes = a_day(24, 0.2)
-    check(ends, track, sizes, 24)
+    ends, source, sizes = a_day(24, 0.2)
+    check(ends, source, sizes, 24)
 
 
 def test_with_breaks():
-    ends, track, sizes = a_day(6, 0.2, break_every=3000)
-    assert len(track.tracker._tracks) == 0
+    ends, source, sizes = a_day(6, 0.2, break_every=3000)
+    assert len(source.tracker._classes) == 0
     assert sizes[1] - sizes[0] < 25 * len(ends)
     seconds = [event.seconds for event in ends]
     assert seconds == sorted(seconds)
@@ -85,5 +86,5 @@ def test_with_breaks():
 @pytest.mark.slow
 def test_24_hours_of_a_camera():
     """2.2 million frames."""
-    ends, track, sizes = a_day(24, 25)
-    check(ends, track, sizes, 24)
+    ends, source, sizes = a_day(24, 25)
+    check(ends, source, sizes, 24)

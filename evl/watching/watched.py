@@ -17,7 +17,7 @@ from evl.watching.events import Event
 from evl.watching.room import Opened, Shown
 
 
-class Track:
+class WatchedSource:
     """``seconds`` count from the source's first frame, over breaks, in which they are those of this computer.
 
     ``make_live()``: a new ``Live``; after a break, windows begin anew, so that none has frames from before and after.
