@@ -16,14 +16,14 @@ from typing import Any
 from evl.data.layouts.base import Annotation, FoundLayout, csv_header
 from evl.data.layouts.segments.base import SegmentReader, Segments, expect, load_json, refuse_huge, start_of, text_of
 from evl.data.manifests.text_table import read_text, table_rows
-from evl.errors import DataError
+from evl.errors import DataError, one_line
 
 LOOKED_FOR = "a project of BORIS (.boris), or a table with its events (tabular or aggregated, as .csv or .tsv)"
 NUM_SPLITS = 1
 SUFFIXES = (".boris", ".csv", ".tsv")
 _ID, _BEHAVIOR, _SUBJECT = "Observation id", "Behavior", "Subject"
-_AGGREGATED = (_ID, _BEHAVIOR, "Start (s)", "Stop (s)")
-_TABULAR = ("Time", _BEHAVIOR)
+_AGGREGATED = (_BEHAVIOR, "Start (s)", "Stop (s)")
+_TABULAR = (_BEHAVIOR, "Time")
 _MEDIA = ("Media file name", "Media file path", "Media file")  # by version
 _POINTS = "point events, which have no length"
 _NO_MEDIA = "events of observations without video files"
@@ -187,8 +187,11 @@ def _read_table(reader: SegmentReader, file: Path) -> None:
     rows = [(number + before, row) for number, row in rows]
     about = dict(re.split("[,\t]", line.strip(), maxsplit=2)[:2] for line in lines[:before] if re.search("[,\t]", line))
     media = next((name for name in _MEDIA if name in columns), None)
-    if media is None:
-        raise DataError(f"{file}: no column {' or '.join(map(repr, _MEDIA))}; it has {', '.join(columns[:12])}")
+    if media is None or not any(set(wanted) <= set(columns) for wanted in (_AGGREGATED, _TABULAR)):
+        raise DataError(
+            f"{file}, line {before + 1}: expected the columns {', '.join(_TABULAR)} (or {', '.join(_AGGREGATED)}) and "
+            f"{_MEDIA[0]}; it has {one_line(', '.join(columns))}"
+        )
     pairs = _States(reader)
     clocks: dict[tuple, _Clock] = {}
     files = _files_by_observation(rows, media)

@@ -73,7 +73,8 @@ def _tasks(file: Path) -> list[tuple[str, dict]]:
     content = load_json(file)
     found = []
     for number, task in enumerate(content if isinstance(content, list) else [content], 1):
-        where = f"{file}, task {task.get('id', number) if isinstance(task, dict) else number!r:.20}"
+        name = task.get("id", number) if isinstance(task, dict) else number
+        where = f"{file}, task {name!r:.20}"
         found.append((where, expect(task, dict, where, "it")))
     return found
 

@@ -37,7 +37,7 @@ def locate_segments(read: Segments, root: Path, folder: Path) -> Manifest:
     for video, path in files.items():
         if path is None and (found := _by_name(places, video, names[video])) is not None:
             if (other := by_name.setdefault(found, video)) != video:
-                raise DataError(f"{other} and {video} would both be {found}; correct the paths in the annotations")
+                raise DataError(f"{other!r} and {video!r} would both be {found}; correct the paths in the annotations")
             files[video] = found
         elif path is None:
             files[video] = os.path.join(root, path_in(video))
