@@ -95,7 +95,7 @@ class SegmentReader:
         self._notices[f"{self.source}: {text}"] = None
 
     def finish(self) -> Segments:
-        """Returns all segments. Raises DataError if any is wrong."""
+        """Returns all segments. Raises DataError if any is wrong, or if only some are in a split."""
         if self._wrong:
             shown = "; ".join(self._wrong[:_NUM_SHOWN])
             more = f"; and {len(self._wrong) - _NUM_SHOWN} more" if len(self._wrong) > _NUM_SHOWN else ""
@@ -103,6 +103,9 @@ class SegmentReader:
                 f"{self.source}: {len(self._wrong)} of {plural(self._num_read, 'segment')} "
                 f"{'is' if len(self._wrong) == 1 else 'are'} wrong: {shown}{more}. Correct or remove them"
             )
+        unsplit = [row for row in self._rows if row.split == "all"]
+        if unsplit and len(unsplit) < len(self._rows):
+            raise DataError(f"{self.source}: some videos are in a split, but {unsplit[0].video!r:.60} is in none")
         rows = tuple(dict.fromkeys(self._rows))
         if len(rows) < len(self._rows):
             self.leave_out("segments that are listed twice", len(self._rows) - len(rows))
