@@ -19,6 +19,7 @@ from evl.models.decoder import DecoderLayer
 from evl.models.mlp import MLP, linear_like_input
 from evl.models.side_norm import BatchNorm, make_norm
 from evl.models.side_stream import Past, ReadSoFar, SideState, attend_more, keep_of, mean_more, query_result
+from evl.models.tap_reader import TapReader
 from evl.models.time_conv import AROUND, PAST, over_time
 from evl.runtime.cpu import Linear
 from evl.runtime.precision import without_autocast
@@ -38,18 +39,6 @@ def side_sizes(config: ModelConfig, spec: BackboneSpec) -> tuple[int, int]:
     if width % num_heads:
         raise ConfigError(f"model.side_width {width}: above 128, take a multiple of 64, such as {num_heads * 64}")
     return width, num_heads
-
-
-class TapReader(nn.Module):
-    """Linear(LayerNorm(Y)): tokens (B,T,L,D) of a tapped block -> (B,T,L,d)."""
-
-    def __init__(self, width: int, side_width: int):
-        super().__init__()
-        self.norm = nn.LayerNorm(width, eps=1e-5)
-        self.proj = Linear(width, side_width)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return linear_like_input(self.proj, _layer_norm(self.norm, tokens))
 
 
 class TimeMixer(nn.Module):
@@ -114,7 +103,7 @@ class SideLayer(nn.Module):
         """
         z = self.tap(tokens)
         num_prefix = z.shape[2] - s.shape[2]
-        s = 0.5 * s + 0.5 * z[:, :, num_prefix:]
+        s = torch.lerp(s, z[:, :, num_prefix:], 0.5)
         mixed, moved = self.time(s, None if past is None else past.moved)
         s = s + mixed
         shifted = rows = z[:, :, 0] if num_prefix else None  # the first prefix token
@@ -318,7 +307,3 @@ def _add_difference(kernel: Tensor) -> None:
     """
     sign = torch.empty(len(kernel), 1, 1, device=kernel.device).bernoulli_().mul_(2).sub_(1)
     kernel.mul_(0.1).add_(sign * kernel.new_tensor([-0.5, 0.0, 0.5]))
-
-
-def _layer_norm(module: nn.LayerNorm, x: Tensor) -> Tensor:
-    return F.layer_norm(x, module.normalized_shape, module.weight.to(x.dtype), module.bias.to(x.dtype), module.eps)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+CACHED_NUMBERS = 1 << 16  # of a part of a token map that is used several times on the CPU
 AROUND = (-1, 0, 1)  # the frame before, the frame itself, the frame after
 PAST = (-2, -1, 0)  # the frame itself and the two before it
 
@@ -76,5 +77,7 @@ def overlap(num_frames: int, offset: int) -> tuple[slice, slice]:
 
 
 def _cached_clips(tokens: Tensor) -> tuple[Tensor, ...]:
-    """Splits into single clips on the CPU: they stay in the cache, so several uses read memory only once."""
-    return tokens.split(1) if tokens.device.type == "cpu" and len(tokens) else (tokens,)
+    """Splits into single clips on the CPU, or some small ones: they stay in the cache, so memory is read only once."""
+    if tokens.device.type != "cpu" or not tokens.numel():
+        return (tokens,)
+    return tokens.split(max(1, CACHED_NUMBERS // tokens[0].numel()))

@@ -53,7 +53,7 @@ def takes_onednn(*tensors: Tensor) -> bool:
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
     """(M,K) · (K,N) -> (M,N); not differentiable where oneDNN computes it."""
-    return _product(a, b.mT) if takes_onednn(a, b) else a @ b
+    return _product(a, b.mT) if takes_onednn(a, b) and a.numel() else a @ b
 
 
 def bmm(a: Tensor, b: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from evl.bench.counts import total_macs
@@ -12,6 +13,7 @@ from evl.decoders import LOOKS_AHEAD
 from evl.models import SideDecoder
 from evl.models.side import shift_in_time
 from evl.models.side_norm import BatchNorm
+from evl.models.tap_reader import TapReader
 from evl.models.time_conv import AROUND, PAST, over_time
 from evl.types import BackboneSpec, LayerFeatures
 from tests.helpers import assert_close
@@ -172,6 +174,26 @@ def test_gradients_by_differences(norm):
         return torch.func.functional_call(decoder, own | dict(zip(names, given[len(tokens) :], strict=True)), (maps,))
 
     assert torch.autograd.gradcheck(function, (*tokens, *values))
+
+
+@pytest.mark.parametrize("offset", [0.0, 30.0])
+def test_a_tap_is_read_as_by_a_norm_and_a_linear_layer(offset):
+    """Also if all tokens have a mean and a channel that are far larger than the rest, as those of large encoders."""
+    torch.manual_seed(0)
+    reader, tokens = TapReader(48, 16), torch.randn(2, 3, 5, 48) + offset
+    tokens[..., 7] += 2 * offset
+    for parameter in reader.parameters():
+        nn.init.normal_(parameter)
+    direction = torch.randn(2, 3, 5, 16)
+    found = reader(tokens)
+    (found * direction).sum().backward()
+    plain = copy.deepcopy(reader).double()
+    plain.zero_grad()
+    wanted = plain.proj(plain.norm(tokens.double()))
+    (wanted * direction).sum().backward()
+    assert_close(found.double(), wanted)
+    for one, other in zip(reader.parameters(), plain.parameters(), strict=True):
+        assert_close(one.grad.double(), other.grad)
 
 
 @pytest.mark.parametrize("offsets", [AROUND, PAST])
