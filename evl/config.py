@@ -175,6 +175,7 @@ class AugmentConfig:
     # auto: 0.5, but 0 where class names tell directions; pairs: 0.5, exchanging the labels of left/right pairs
     flip: Probability | Literal["auto", "pairs"] = "auto"
     erasing: Probability = 0.0
+    jitter_seconds: Annotated[float, Field(ge=0, le=3600)] = 0.0  # by which a segment's ends move, in or out
 
     def __post_init__(self):
         _require(0 < self.crop_area[0] <= self.crop_area[1], "crop_area must be (low, high), 0 < low <= high")
@@ -194,17 +195,16 @@ class DataConfig:
     ] = "auto"  # fmt: skip
     split_number: Annotated[int, Field(ge=1, le=3)] = 1  # which of the published splits of hmdb51 and ucf101
     val_path: FilePath | None = None  # None: the split in ``path``, else a seeded part of it
-    # what a manifest's paths are relative to, or a layout's videos lie below; None: its folder
-    root: FilePath | None = None
+    root: FilePath | None = None  # where a manifest's paths start, or a layout's videos lie below; None: its folder
     class_names: FilePath | None = None  # a file with one class name a line, where labels are numbers
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    # what is never divided between training and validation, besides files: folder (the name of the folder a video lies
-    # in), or a regular expression with one group, searched in the video's name (with a slash in it: in its path below
-    # the data), such as "_(g[0-9]+)_"; None: the manifest's column group, if it has one
+    # what is never divided between training and validation, besides files: folder (that a video lies in), or a regular
+    # expression with one group, searched in a name (with a slash: in a path), such as "_(g[0-9]+)_"; None: column group
     group_by: str | None = None
+    background: Annotated[float, Field(gt=0, le=1000)] | None = None  # clips per segment (evl.data.untrimmed)
+    background_margin: Annotated[float, Field(ge=0)] = 0.5  # seconds between background and the nearest segment
     max_damaged_share: Probability = 0.1  # of the training videos; more stops the run
-    # a training video is decoded whole when it is first met, so that damage anywhere in it is found
-    verify: bool = True
+    verify: bool = True  # a training video is decoded whole when it is first met, which finds damage anywhere in it
     index: FilePath | None = None  # written by evl check --index: its files are known, and verified
     decoder: Literal["pyav", "torchcodec", "torchcodec-cuda"] = "pyav"  # torchcodec: an optional extra
     # pixels that are not square are made square first, so that shapes are those a viewer sees; saved with the model

@@ -125,7 +125,8 @@ class ClipDataset(Dataset):
         files, clip, seed = make_files(self.samples, self.config), self.config.clip, self.config.training.seed
         if split == "train":
             transform = TrainingTransform(self.config.augment, preprocessing, self.class_names)
-            square = dict(square_pixels=preprocessing.pixel_aspect)
+            jitter = self.config.augment.jitter_seconds
+            square = dict(square_pixels=preprocessing.pixel_aspect, jitter_seconds=jitter)
             self._items = TrainingClips(files, self.labels, clip, transform, seed, **square)
         else:
             self._items = EvaluationViews(files, self.labels, clip, preprocessing, num_clips=1, num_crops=1)

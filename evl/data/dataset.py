@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from evl.config import ClipConfig
 from evl.data.index_file import IndexFile
+from evl.data.untrimmed import jittered
 from evl.errors import VideoError
 from evl.types import Preprocessing, Sample
 from evl.video.augment import TrainingTransform
@@ -29,6 +30,8 @@ def spacing_of(clip: ClipConfig) -> Spacing:
     """The distances between the frames of a clip with these settings."""
     return Spacing(clip.num_frames, clip.stride, clip.frames_per_second, clip.sampling, clip.past_end)
 
+
+Part = tuple[float | None, float | None]  # start and end in seconds
 
 # the state of a file: not yet decoded whole, or what decoding it whole showed about its frame index
 UNSEEN, INDEX_IS_RIGHT, MUST_BE_COUNTED = range(3)
@@ -115,14 +118,17 @@ class Files:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def read(self, index: int, plan: Plan, *, square_pixels: bool) -> Clip:
+    def read(self, index: int, plan: Plan, *, square_pixels: bool, part: Part | None = None) -> Clip:
         """Reads the frames of sample number ``index`` that ``plan`` names (``read_clip``). Raises VideoError.
 
-        A video that is missing is asked for again, a few times.
+        ``part``: another start and end, in seconds, than the sample's. A video that is missing is asked for again, a
+        few times.
         """
-        return read_patiently(lambda: self._read(index, plan, square_pixels))
+        sample = self.samples[index]
+        part = (sample.start_seconds, sample.end_seconds) if part is None else part
+        return read_patiently(lambda: self._read(index, plan, square_pixels, part))
 
-    def _read(self, index: int, plan: Plan, square_pixels: bool) -> Clip:
+    def _read(self, index: int, plan: Plan, square_pixels: bool, part: Part) -> Clip:
         sample, seen = self.samples[index], int(self.seen[index])
         frame_index = self.index_file.find(sample.path) if self.index_file is not None else None
         if frame_index is None and seen == MUST_BE_COUNTED:
@@ -130,8 +136,8 @@ class Files:
         clip = read_clip(
             sample.path,
             plan,
-            start_seconds=sample.start_seconds,
-            end_seconds=sample.end_seconds,
+            start_seconds=part[0],
+            end_seconds=part[1],
             verify=self.verify and seen == UNSEEN and frame_index is None,
             index=frame_index,
             decoder=self.decoder,
@@ -183,12 +189,15 @@ class TrainingClips(_SampleDataset):
     seed: int
     _: KW_ONLY
     square_pixels: bool = False
+    jitter_seconds: float = 0.0  # of the ends of segments
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
         _, index = key
-        plan = RandomClip(spacing_of(self.clip), (self.seed, *key))
+        seed = (self.seed, *key)
+        plan = RandomClip(spacing_of(self.clip), seed)
+        part = jittered(self.samples[index], self.jitter_seconds, seed)
         try:
-            clip = self.files.read(index, plan, square_pixels=self.square_pixels)
+            clip = self.files.read(index, plan, square_pixels=self.square_pixels, part=part)
         except VideoError as error:
             return self.failed(key, error.reason)
         _, generator = plan.draw(clip.known)

@@ -19,8 +19,9 @@ from evl.data.manifests import Manifest, refuse_missing
 from evl.data.manifests.listing import still_missing
 from evl.data.manifests.manifest import read_class_names, read_manifest
 from evl.data.notices import manifest_notices, several_labels, split_notices
+from evl.data.untrimmed import extent_reader, with_background
 from evl.errors import ConfigError, DataError, RunError, plural
-from evl.types import Sample
+from evl.types import BACKGROUND, Sample
 from evl.video.decode.missing import NO_FILE as NO_FILE
 from evl.video.decode.missing import is_missing as is_missing
 
@@ -75,7 +76,11 @@ def find_splits(config: RunConfig, *, test: bool = True) -> DataSplits:
         splits["test"], test_missing = _present(manifest, "test", "test")
     for split, gone in (*val_missing.items(), *test_missing.items()):
         missing[split] = (*missing.get(split, ()), *gone)
-    return DataSplits(config, manifest.class_names, splits, missing)
+    class_names = manifest.class_names
+    if data.background is not None:
+        splits = with_background(splits, data, config.clip, extent_reader(data))
+        class_names = (*(name for name in class_names if name != BACKGROUND), BACKGROUND)
+    return DataSplits(config, class_names, splits, missing)
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:

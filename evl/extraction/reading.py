@@ -48,7 +48,8 @@ class ClipReader(Dataset):
         labels = [index_of[sample.label] for sample in files.samples]
         if self.is_training:
             clip = replace(config.clip, num_frames=description.num_frames(split))
-            pixels = dict(square_pixels=description.preprocessing.pixel_aspect)
+            square = description.preprocessing.pixel_aspect
+            pixels = dict(square_pixels=square, jitter_seconds=config.augment.jitter_seconds)
             transform = TrainingTransform(config.augment, description.preprocessing, description.class_names)
             self.dataset = TrainingClips(files, labels, clip, transform, config.training.seed, **pixels)
         else:

@@ -82,7 +82,8 @@ def training_clips(
     transform = TrainingTransform(config.augment, preprocessing, class_names)
     for line in mirrored_in_words(class_names) if config.augment.flip == "pairs" else ():
         log.info("%s", line)
-    files, pixels = make_files(samples, config), dict(square_pixels=preprocessing.pixel_aspect)
+    files = make_files(samples, config)
+    pixels = dict(square_pixels=preprocessing.pixel_aspect, jitter_seconds=config.augment.jitter_seconds)
     dataset = TrainingClips(files, labels, config.clip, transform, config.training.seed, **pixels)
     options = dict(precision=config.training.precision, num_workers=num_workers(config))
     return Live(backbone, dataset, collate_clips, preprocessing, **options, num_clips=config.evaluation.num_clips)

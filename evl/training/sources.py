@@ -127,7 +127,8 @@ def with_videos_of(data: DataConfig, config: RunConfig) -> RunConfig:
 
 
 # the settings that decide which videos there are
-_VIDEOS = ("path", "layout", "split_number", "val_path", "root", "class_names", "val_fraction", "group_by")
+_VIDEOS = ("path", "layout", "split_number", "val_path", "root", "class_names", "val_fraction", "group_by",
+           "background", "background_margin")  # fmt: skip
 
 
 def samples_of(store: FeatureStore) -> tuple[tuple[str, ...], tuple[Sample, ...], tuple[Sample, ...]]:
