@@ -166,7 +166,8 @@ class _Sprite:
 
 def _pan(count: int, rng: Generator) -> np.ndarray:
     """(F,2): the frame's corner in the background, in pixels; the background moves whatever the objects do."""
-    angle, speed = rng.uniform(0, 2 * np.pi), rng.uniform(0, 2.0)
+    fastest = min(2.0, (SIDE - SIZE - 24) / max(1, count - 1))  # so that a long video stays on the background
+    angle, speed = rng.uniform(0, 2 * np.pi), rng.uniform(0, fastest)
     way = np.linspace(-0.5, 0.5, count)[:, None] * (count - 1) * speed * np.array([np.cos(angle), np.sin(angle)])
     edge = 12 + (count - 1) * speed / 2
     return way + rng.uniform(edge, SIDE - SIZE - edge, 2)

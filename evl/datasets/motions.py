@@ -46,7 +46,7 @@ def make_motions(
     called with numbers of videos. Raises ConfigError for invalid counts, SaveError if the system cannot write.
     """
     folder = Path(folder)
-    _validate(counts, workers)
+    validate_counts(counts, workers)
     plans = {split: plan(split, counts[split], seed) for split in SPLITS if counts.get(split)}
     jobs = [
         (folder / "videos" / split, split, seed, first, pairs[first : first + CHUNK])
@@ -56,7 +56,7 @@ def make_motions(
     total, done = sum(map(len, plans.values())), 0
     for name in MANIFESTS:  # after an interruption, old manifests would name videos that do not exist any more
         (folder / name).unlink(missing_ok=True)
-    for made in _work(jobs, workers):
+    for made in made_in_processes(_make, jobs, workers):
         done += made
         progress(done, total)
     _write_manifests(folder, plans)
@@ -125,11 +125,12 @@ def _make(job: tuple[Path, str, int, int, list[tuple[str, str]]]) -> int:
     return len(pairs)
 
 
-def _work(jobs: list, workers: int) -> Iterator[int]:
+def made_in_processes(make: Callable, jobs: list, workers: int) -> Iterator[int]:
+    """Yields ``make(job)`` for all jobs, as they finish; a job begins with the folder of its videos."""
     if workers == 0:
-        yield from map(_make, jobs)
+        yield from map(make, jobs)
         return
-    with closing(each_in_process(_make, jobs, workers)) as work:
+    with closing(each_in_process(make, jobs, workers)) as work:
         for job, made in work:
             if isinstance(made, Crash):
                 raise RuntimeError(f"a process that made videos for {job[0]} ended with exit code {made.exit_code}")
@@ -153,7 +154,7 @@ def _write_manifests(folder: Path, plans: Mapping[str, list[tuple[str, str]]]) -
         write_manifest(folder / name, samples, [split for _, _, split in rows])
 
 
-def _validate(counts: Mapping[str, int], workers: int) -> None:
+def validate_counts(counts: Mapping[str, int], workers: int) -> None:
     for split, count in counts.items():
         if split not in SPLITS:
             raise ConfigError(f"split {split!r}: expected some of {', '.join(SPLITS)}")

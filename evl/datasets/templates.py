@@ -105,7 +105,7 @@ def draw_scene(template: str, reaches: Sequence[np.ndarray], rng: Generator) -> 
         tracks.append(Track(where[:, 0], where[:, 1], size, angle, opacity))
     behind = [*range(2, len(tracks))]
     order = (*behind, 0, 1) if rng.random() < 0.5 else (*behind, 1, 0)
-    return Scene(template, tuple(tracks), order, _shake(count, rng))
+    return Scene(template, tuple(tracks), order, draw_shake(count, rng))
 
 
 def num_objects(template: str, rng: Generator) -> int:
@@ -255,7 +255,7 @@ def _aside(places: Sequence[np.ndarray], room: float, rng: Generator) -> np.ndar
     return np.repeat(tries[away.argmax()][None], len(places[0]), 0)
 
 
-def _shake(count: int, rng: Generator) -> np.ndarray:
+def draw_shake(count: int, rng: Generator) -> np.ndarray:
     """(F,2): the movement of a trembling camera in pixels, of random strength and speed."""
     strength, memory = rng.uniform(0, 1.6), rng.uniform(0.3, 0.9)
     shake = rng.normal(0, 1, (count, 2))
