@@ -3,7 +3,7 @@
 python -m evl.datasets.untrimmed FOLDER
 
 FOLDER/segments.csv                 a manifest with a row for each motion: its label, start and end, and the split
-FOLDER/videos/SPLIT/000012.mp4      96 × 96 pixels, 12 frames per second, about half a minute
+FOLDER/videos/SPLIT/000012.mp4      96 × 96 pixels, 12 frames per second, about 45 seconds
 
 A video is a row of **shots** with a cut between them. In most shots the objects stand still, one motion of ``motions``
 happens, and they stand still again. In the others nothing happens. The camera trembles and wanders all the time. So
@@ -35,9 +35,7 @@ EVENTS = (
     "moving something down",
     "something coming closer",
     "something going away",
-    "something appearing",
-    "something disappearing",
-)
+)  # the motions of ``motions`` that last for a second or so and need one object
 NUM_EVENTS = (5, 9)  # the fewest and the most motions of a video
 PAUSE = (8, 30)  # frames before and after a motion: 0.7 to 2.5 s
 QUIET_SHARE = 0.3  # shots in which nothing happens, for each motion
