@@ -1,6 +1,6 @@
 """Makes the data set `motions, untrimmed`: longer H.264 videos in which motions happen now and then, at known times.
 
-python -m evl.datasets.untrimmed FOLDER
+python -m evl.datasets.untrimmed FOLDER [TRAIN VAL TEST SEED]
 
 FOLDER/segments.csv                 a manifest with a row for each motion: its label, start and end, and the split
 FOLDER/videos/SPLIT/000012.mp4      96 × 96 pixels, 12 frames per second, about 45 seconds
@@ -177,12 +177,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m evl.datasets.untrimmed", description=__doc__.partition("\n\n")[0])
     parser.add_argument("folder", type=Path)
     for split, count in COUNTS.items():
-        parser.add_argument(f"--{split}", type=int, default=count, help=f"videos of the split {split} ({count})")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=2)
+        parser.add_argument(split, type=int, nargs="?", default=count, help=f"videos of the split {split} ({count})")
+    parser.add_argument("seed", type=int, nargs="?", default=0, help="other videos for another number (0)")
     options = parser.parse_args()
     counts = {split: getattr(options, split) for split in COUNTS}
-    make_untrimmed(options.folder, counts, seed=options.seed, workers=options.workers)
+    make_untrimmed(options.folder, counts, seed=options.seed)
     print(f"{sum(counts.values())} videos, {options.folder / MANIFEST}")
 
 
