@@ -170,6 +170,11 @@ def test_boris_plays_files_one_after_another(tmp_path):
     source = {"source": "player #1:a.mp4;b.mp4|player #2:side.mp4", "lengths": "100.000;50.000|150.000"}
     write(tmp_path, "t.csv", tabular(*events, **source))
     assert segments(read_manifest(tmp_path / "t.csv"), tmp_path) == {"all": [("b.mp4", "walk", 10.0, 15.5)]}
+    events = (("", "walk", "", "START", 90, "a.mp4"), ("", "walk", "", "STOP", 115.5, "b.mp4"))
+    write(tmp_path, "t.csv", tabular(*events, **source))
+    assert segments(read_manifest(tmp_path / "t.csv"), tmp_path) == {
+        "all": [("a.mp4", "walk", 90.0, 100.0), ("b.mp4", "walk", 0.0, 15.5)]
+    }
     write(tmp_path, "t.csv", tabular(*events, **source | {"lengths": "NA;50|150"}))
     with pytest.raises(DataError, match="has 2 files, and their lengths are not all given"):
         read_manifest(tmp_path / "t.csv")
@@ -202,7 +207,7 @@ def test_boris_tables_of_old_versions(tmp_path):
         "all": [("video_test_25fps_360s.mp4", "s", 2.3, 6.75)]
     }
     write(tmp_path, "old.csv", text.replace("7.750", "2.750"))
-    with pytest.raises(DataError, match=r"old.csv.*row 9: the end, 1.75 s, is not after the start, 2.3 s"):
+    with pytest.raises(DataError, match=r"old.csv.*row 9: the end, 2.75 s, is not after the start, 3.3 s"):
         read_manifest(tmp_path / "old.csv")
 
 
@@ -217,12 +222,17 @@ def project(*events, files=("a.mp4",), length=100.0, **fields):
 
 def test_boris_project(tmp_path):
     make(tmp_path, "a.mp4")
-    content = project((1.5, "", "walk", "", ""), (2, "", "peck", "", "", 50), (3.25, "", "walk", "", "", 81))
+    content = project(  # not in the order of time, as after an import
+        (2, "", "peck", "", "", 50), (3.25, "", "walk", "", "", 81), (1.5, "", "walk", "", ""), (4, "b", "walk", ""),
+        (8, "", "walk", "", ""), (5, "b", "walk", ""), (6, "", "walk", "", ""),
+    )  # fmt: skip
     content["observations"]["live"] = {"type": "LIVE", "file": [], "events": [[1, "", "walk", "", ""]]}
     write(tmp_path, "p.boris", content)
     for path in (tmp_path, tmp_path / "p.boris"):
         manifest = read_manifest(path)
-        assert segments(manifest, tmp_path) == {"all": [("a.mp4", "walk", 1.5, 3.25)]}
+        assert segments(manifest, tmp_path) == {
+            "all": [("a.mp4", "walk", 1.5, 3.25), ("a.mp4", "walk", 4.0, 5.0), ("a.mp4", "walk", 6.0, 8.0)]
+        }
         text = " ".join(manifest.notices)
         assert "1: point events" in text
         assert "1: events of observations without video files" in text
@@ -233,7 +243,8 @@ def test_boris_project(tmp_path):
     [
         (project((1, "", "walk", "", "")), "observation 'o', event 1: the behavior 'walk' starts and never stops"),
         (project((1, "", "walk", "", ""), ("x", "", "walk", "", "")), "event 1: the end is .*expected a number"),
-        (project((1, "", "walk", "", ""), (-5, "", "walk", "", "")), "the end is -5.0, expected seconds, 0 or more"),
+        (project((1, "", "walk", "", ""), (-5, "", "walk", "", "")), "the start is -5.0, expected seconds, 0 or more"),
+        (project((1, "", "sleep", "")), "event 1: the project does not define the behavior 'sleep'"),
         (project((1, "")), r"event 1: it is \[1, ''\], expected \[time, subject, behavior"),
         (project((1, "", "walk", ""), files=()), "has events, and no video file of player 1"),
         (project((1, "", "walk", ""), files=("a.mp4", "b.mp4"), length=None), "has 2 files, and their lengths"),

@@ -70,15 +70,21 @@ class _Clock:
             raise DataError(f"{where}: it has {len(files)} files, and their lengths are not all given; expected each")
         self.starts = [0.0, *accumulate(known[:-1])] if len(files) > 1 else [0.0]
 
-    def place(self, start: Any, end: Any) -> tuple[str, Any, Any]:
-        """Returns (file, start in it, end in it). What is no number stays as it is, and is refused later."""
+    def places(self, start: Any, end: Any) -> list[tuple[str, Any, Any]]:
+        """Returns (file, start in it, end in it) of each part of a stretch of time: it may go on in the next file.
+
+        Times that are no numbers, or in the wrong order, stay as they are, and are refused later.
+        """
         start, end = (_number(time) for time in (start, end))
-        if isinstance(start, str) or isinstance(end, str):
-            return self.files[0], start, end
+        if not all(isinstance(time, float) and abs(time) < float("inf") for time in (start, end)) or end <= start:
+            return [(self.files[0], start, end)]
         start, end = start - self.offset, end - self.offset
-        number = max(index for index, begin in enumerate(self.starts) if index == 0 or begin <= start + 1e-9)
-        shift = self.starts[number]
-        return self.files[number], *(round(time - shift, 6) for time in (start, end))
+        parts = []
+        for file, begin, stop in zip(self.files, self.starts, [*self.starts[1:], float("inf")], strict=True):
+            low, high = max(start, begin) if begin else start, min(end, stop)
+            if high > low:
+                parts.append((file, round(low - begin, 6), round(high - begin, 6)))
+        return parts
 
 
 def _number(value: Any) -> float | str:
@@ -103,8 +109,8 @@ class _States:
             )
         elif key in self.open:
             begun, start = self.open.pop(key)
-            video, start, end = clock.place(start, time)
-            self.reader.add(begun, video, label, start, end)
+            for video, low, high in clock.places(start, time):
+                self.reader.add(begun, video, label, low, high)
         else:
             self.open[key] = (where, time)
 
@@ -130,14 +136,11 @@ def _read_project(reader: SegmentReader, file: Path) -> None:
             _read_events(reader, where, events, _project_clock(where, observation), states)
 
 
-def _state_behaviors(file: Path, behaviors: dict) -> set[str]:
-    """Returns the codes of behaviors that are state events."""
-    found = set()
+def _state_behaviors(file: Path, behaviors: dict) -> dict[str, bool]:
+    """Returns the code of each behavior → whether it is a state event."""
     for one in behaviors.values():
         expect(one, dict, f"{file}", "a behavior")
-        if "state" in str(one.get("type", "")).lower():
-            found.add(str(one.get("code")))
-    return found
+    return {str(one.get("code")): "state" in str(one.get("type", "")).lower() for one in behaviors.values()}
 
 
 def _project_clock(where: str, observation: dict) -> _Clock:
@@ -162,18 +165,31 @@ def _offset(where: str, value: Any) -> float:
     return number
 
 
-def _read_events(reader: SegmentReader, where: str, events: list, clock: _Clock, states: set[str]) -> None:
+def _read_events(reader: SegmentReader, where: str, events: list, clock: _Clock, states: dict[str, bool]) -> None:
     pairs = _States(reader)
+    good = []
     for number, event in enumerate(events, 1):
-        place = f"{where}, event {number}"
         if not isinstance(event, list) or len(event) < 3 or not isinstance(event[2], str):
-            reader.reject(place, f"it is {event!r:.60}, expected [time, subject, behavior, modifier, …]")
+            reader.reject(
+                f"{where}, event {number}", f"it is {event!r:.60}, expected [time, subject, behavior, modifier, …]"
+            )
         elif event[2] not in states:
+            reader.reject(f"{where}, event {number}", f"the project does not define the behavior {event[2]!r:.60}")
+        elif not states[event[2]]:
             reader.leave_out(_POINTS)
         else:
-            modifier = event[3] if len(event) > 3 else ""
-            pairs.event(place, (str(event[1]), str(modifier), event[2]), event[0], clock, event[2])
+            good.append((number, event))
+    for number, event in sorted(good, key=lambda one: _moment(one[1][0])):
+        modifier = event[3] if len(event) > 3 else ""
+        key = (str(event[1]), str(modifier), event[2])
+        pairs.event(f"{where}, event {number}", key, event[0], clock, event[2])
     pairs.finish()
+
+
+def _moment(time: Any) -> float:
+    """A time to sort by; what is no time comes last."""
+    number = _number(time)
+    return number if isinstance(number, float) and number == number else float("inf")
 
 
 def _read_table(reader: SegmentReader, file: Path) -> None:
@@ -233,8 +249,8 @@ def _read_row(reader: SegmentReader, pairs: _States, where: str, row: dict, cloc
     if "POINT" in status:
         reader.leave_out(_POINTS)
     elif "Start (s)" in row:
-        video, start, end = clock.place(row["Start (s)"], row.get("Stop (s)", ""))
-        reader.add(where, video, label, start, end)
+        for video, start, end in clock.places(row["Start (s)"], row.get("Stop (s)", "")):
+            reader.add(where, video, label, start, end)
     elif status not in ("START", "STOP"):
         reader.reject(where, f"the type of the event is {status!r:.40}, expected START, STOP or POINT")
     else:
