@@ -194,7 +194,8 @@ def _loader(dataset, batches, num_workers: int, device: torch.device, collate) -
     context = None
     if num_workers:
         context = multiprocessing.get_context("forkserver")  # a plain fork breaks the decoder's threads
-        context.set_forkserver_preload(["evl.data.dataset", "evl.video.augment"])
+        more = getattr(getattr(dataset.dataset, "transform", None), "imports", ())
+        context.set_forkserver_preload(["evl.data.dataset", "evl.video.augment", *more])
     return DataLoader(
         dataset,
         batch_sampler=batches,

@@ -45,6 +45,11 @@ class TrainingTransform:
         if config.rand_augment:
             self.rand_augment = RandAugment(config.rand_augment, preprocessing.mean)
 
+    @property
+    def imports(self) -> tuple[str, ...]:
+        """Modules of others that a process imports to call it."""
+        return () if self.rand_augment is None else ("timm.data.auto_augment",)
+
     def __call__(self, clip: Tensor, generator: np.random.Generator) -> Tensor:
         return self.labelled(clip, None, generator)[0]
 

@@ -17,7 +17,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from timm.data import auto_augment
 from torch import Tensor
 
 from evl.errors import ConfigError
@@ -39,6 +38,8 @@ class RandAugment:
             )
         fill = tuple(min(255, round(255 * channel)) for channel in mean)
         hparams = {"img_mean": fill, "interpolation": Image.Resampling.BICUBIC}
+        from timm.data import auto_augment  # seconds; a process that reads without RandAugment does not need it
+
         try:
             self.timm = auto_augment.rand_augment_transform(notation, hparams)
         except (AssertionError, ValueError, KeyError) as error:
@@ -97,9 +98,11 @@ def apply(calls: Sequence[Call], clip: Tensor, crop: Box) -> Tensor:
     frames = _part(clip.permute(0, 2, 3, 1), size, boxes[0]).contiguous()
     for (function, arguments, keywords), have, want in zip(calls, boxes[:-1], boxes[1:], strict=True):
         if _is_shift(function, keywords):
-            frames = shift(frames, have, want, size, *_SHIFTS[function](size, *arguments), keywords["fillcolor"])
+            frames = shift(
+                frames, have, want, size, *_SHIFTS[function.__name__](size, *arguments), keywords["fillcolor"]
+            )
             continue
-        if function is auto_augment.posterize and arguments[0] < 1:  # newer versions of Pillow refuse 0 bits
+        if function.__name__ == "posterize" and arguments[0] < 1:  # newer versions of Pillow refuse 0 bits
             frames = torch.zeros_like(frames)
             continue
         pictures = (Image.fromarray(frame) for frame in frames.numpy())
@@ -115,13 +118,13 @@ def _source(call: Call, want: Box, size: Box) -> Box:
     It is the whole picture if the part is unknown, or if a part would be rounded in another way (rotation).
     """
     function, arguments, keywords = call
-    if function in _EACH_PIXEL:
+    if function.__name__ in _EACH_PIXEL:
         return want
-    if function is auto_augment.sharpness:
+    if function.__name__ == "sharpness":
         return _within(Box(want.top - 2, want.left - 2, want.bottom + 2, want.right + 2), size)
     corners = [(x + 0.5, y + 0.5) for x in (want.left, want.right - 1) for y in (want.top, want.bottom - 1)]
     if _is_shift(function, keywords):
-        axis, slope, constant = _SHIFTS[function](size, *arguments)
+        axis, slope, constant = _SHIFTS[function.__name__](size, *arguments)
         if axis == 1:
             rows = [y + slope * x + constant for x, y in corners]
             return _within(Box(math.floor(min(rows)) - 3, want.left, math.ceil(max(rows)) + 3, want.right), size)
@@ -143,25 +146,18 @@ def _part(frames: Tensor, have: Box, want: Box) -> Tensor:
     return frames[:, want.top - have.top : want.bottom - have.top, want.left - have.left : want.right - have.left]
 
 
-# function -> (axis along which lines move, pixels more from line to line, pixels), for a picture of this size
+# name of timm's function -> (axis along which lines move, pixels more from line to line, pixels), for this picture size
 _SHIFTS = {
-    auto_augment.shear_x: lambda size, factor: (2, factor, 0.0),
-    auto_augment.shear_y: lambda size, factor: (1, factor, 0.0),
-    auto_augment.translate_x_rel: lambda size, share: (2, 0.0, share * size.right),
-    auto_augment.translate_y_rel: lambda size, share: (1, 0.0, share * size.bottom),
+    "shear_x": lambda size, factor: (2, factor, 0.0),
+    "shear_y": lambda size, factor: (1, factor, 0.0),
+    "translate_x_rel": lambda size, share: (2, 0.0, share * size.right),
+    "translate_y_rel": lambda size, share: (1, 0.0, share * size.bottom),
 }
-_EACH_PIXEL = {
-    auto_augment.invert,
-    auto_augment.posterize,
-    auto_augment.solarize,
-    auto_augment.solarize_add,
-    auto_augment.color,
-    auto_augment.brightness,
-}
+_EACH_PIXEL = {"invert", "posterize", "solarize", "solarize_add", "color", "brightness"}
 
 
 def _is_shift(function: Callable, keywords: dict) -> bool:
-    return function in _SHIFTS and keywords.get("resample") == Image.Resampling.BICUBIC
+    return function.__name__ in _SHIFTS and keywords.get("resample") == Image.Resampling.BICUBIC
 
 
 def shift(frames: Tensor, have, want, size, axis: int, slope: float, constant: float, fill: Sequence[int]) -> Tensor:
