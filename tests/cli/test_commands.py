@@ -72,6 +72,7 @@ def test_predict_table_and_failures(run, finished_run, videos, tmp_path):
     assert out.count(".mp4") >= 1
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_evaluate(run, finished_run, videos, tmp_path):
     code, out, err = run("evaluate", finished_run, "--data", videos, "--out", tmp_path / "judged", "--workers", 0)
     assert code == 0

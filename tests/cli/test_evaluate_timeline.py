@@ -35,6 +35,7 @@ def films(tmp_path_factory):
     return folder
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_files_and_numbers(finished_run, films, tmp_path, capsys):
     out = tmp_path / "out"
     command = ("evaluate", finished_run, "--timeline", "--data", films / "segments.csv", "--out", out)

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from PIL import Image
 
 from evl.cli.common import spread_set
 from tests.helpers import run_command
@@ -18,6 +19,7 @@ def store(tmp_path):
     return tmp_path / "store"
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_a_sweep_from_a_store(capsys, store, tmp_path):
     grid = ("--set", "training.lr=1e-3,1e30", "model.temporal_conv=true,false", *SMALL)
     code, out, err = run_command(capsys, "sweep", "--features", store, "--out", tmp_path / "out", *grid)
@@ -32,6 +34,8 @@ def test_a_sweep_from_a_store(capsys, store, tmp_path):
     assert [row[1] for row in rows] == ["1e-3", "1e-3", "1e30", "1e30"]
     assert [row[3] for row in rows][2:] == ["dropped", "dropped"]
     assert (tmp_path / "out/sweep.png").stat().st_size > 10_000
+    with Image.open(tmp_path / "out/sweep.png") as picture:
+        assert min(picture.size) > 300
     assert "best" in out.splitlines()[-1]
 
 

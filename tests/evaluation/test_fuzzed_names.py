@@ -15,7 +15,7 @@ from evl.types import Prediction
 from tests.mutations import TEXTS, at_most_one_sentence, bounded
 from tests.saving.test_saved import make
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread", "real_pictures")]
 SIGNS = [
     *"$_^{}\\%#&~`<>|\"'[]()*=+-@;:, .",
     "\x1b",

@@ -18,6 +18,7 @@ from evl.training.sweeps import plot as sweep_plot
 from evl.training.sweeps.results import LearnerResult, SweepResult
 from tests.helpers import metrics_of
 
+pytestmark = pytest.mark.usefixtures("real_pictures")
 DOOR = "开门"
 
 

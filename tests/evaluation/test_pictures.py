@@ -15,6 +15,7 @@ from evl.training.sweeps.plot import write_sweep
 from evl.training.sweeps.results import LearnerResult, SweepResult
 from tests.helpers import metrics_of
 
+pytestmark = pytest.mark.usefixtures("real_pictures")
 PROTOCOL = (
     "evl on vit_base_patch16_clip_quickgelu_224.openai, 8x16 frames, 3x1 views, 224x224, bf16, softmax averaged, "
     "120 videos, from a store (tokens, float16)"

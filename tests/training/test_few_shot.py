@@ -50,6 +50,7 @@ def test_draws_are_of_each_class_and_their_own():
     assert draw_videos(labels, 3, 2, seed=4, draw=0) != draw_videos(labels, 3, 2, seed=3, draw=0)
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_means_over_draws(config, store, tmp_path, monkeypatch):
     result = few_shot(config, tmp_path / "out", shots=(1, 3), draws=2, keep_runs=True)
     assert [(row.shots, row.num_videos, row.batch_size, row.steps) for row in result.rows] == [

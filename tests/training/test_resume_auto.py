@@ -138,13 +138,6 @@ def test_sweeps_and_few_shots_that_die_while_they_are_begun_are_begun_again(tiny
         folder.path.rmdir()
 
 
-@pytest.fixture
-def without_pictures(monkeypatch):
-    monkeypatch.setattr("evl.evaluation.report._draw_confusion", lambda *arguments: None)
-    monkeypatch.setattr("evl.training.sweeps.plot.draw", lambda *arguments: None)
-
-
-@pytest.mark.usefixtures("without_pictures")
 def test_a_sweep_goes_on_by_itself(tiny_config, tmp_path, capsys):
     from evl.cli.main import main
     from evl.training.sweeps.sweep import sweep

@@ -20,11 +20,9 @@ OWN = "tests.evaluation.own_metrics:"
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
-    """Metrics that count their calls begin anew, and nothing is drawn."""
+    """Metrics that count their calls begin anew."""
     for metric in (own_metrics.falling, own_metrics.later, own_metrics.breaks):
         monkeypatch.setattr(metric, "calls", 0, raising=False)
-    monkeypatch.setattr("evl.training.sweeps.plot.draw", lambda *_: None)
-    monkeypatch.setattr("evl.evaluation.report._draw_confusion", lambda *_: None)
 
 
 def by(config, name, **training):

@@ -70,13 +70,6 @@ def stored(config, store, folder):
     return sweep(on_store, GRID, folder / "stored")
 
 
-@pytest.fixture
-def without_pictures(monkeypatch):
-    """Drawing takes longer than all the rest."""
-    monkeypatch.setattr("evl.training.sweeps.plot.draw", lambda *_: None)
-    monkeypatch.setattr("evl.evaluation.report._draw_confusion", lambda *_: None)
-
-
 def by_number(result):
     return sorted(result.ranked, key=lambda learner: learner.number)
 
@@ -150,13 +143,9 @@ def test_what_is_written(live, folder):
     assert [int(row["learner"]) for row in rows] == [learner.number for learner in live.ranked]
     assert float(rows[0]["val_top1"]) == live.best.evaluation.metrics.top1
     assert rows[0]["training.lr"] == live.best.settings["training.lr"]
-    from PIL import Image
-
-    with Image.open(out / "sweep.png") as picture:
-        assert min(picture.size) > 300
+    assert (out / "sweep.png").is_file()
 
 
-@pytest.mark.usefixtures("without_pictures")
 def test_without_a_test_split_the_score_is_called_optimistic(videos, config, tmp_path):
     config = replace(config, data={"path": str(videos)})
     result = sweep(config, ["training.lr=1e-3,1e-4", "training.steps=2"], tmp_path / "out")
@@ -166,7 +155,6 @@ def test_without_a_test_split_the_score_is_called_optimistic(videos, config, tmp
     assert sweep(config, ["training.steps=2"], tmp_path / "one").verdict == "one learner: nothing was chosen"
 
 
-@pytest.mark.usefixtures("without_pictures")
 def test_decoders_of_any_kind_and_blocks_in_one_pass(config, tmp_path, monkeypatch):
     """Blocks are the union of what learners read; every video is looked at once a step for all of them."""
     from evl.backbones.timm_vit import TimmBackbone
@@ -186,7 +174,6 @@ def test_decoders_of_any_kind_and_blocks_in_one_pass(config, tmp_path, monkeypat
         }[learner.settings["model.taps"]]  # fmt: skip
 
 
-@pytest.mark.usefixtures("without_pictures")
 def test_seeds_are_of_initial_values_and_the_clips_are_shared(config, tmp_path):
     result = sweep(config, ["training.seed=1,2", "training.steps=1"], tmp_path / "out")
     assert result.config.training.seed == config.training.seed
@@ -195,7 +182,6 @@ def test_seeds_are_of_initial_values_and_the_clips_are_shared(config, tmp_path):
     assert json.loads((tmp_path / "out/sweep.json").read_text())["shared_seed"] == config.training.seed
 
 
-@pytest.mark.usefixtures("without_pictures")
 def test_heads_that_explode_are_dropped(config, tmp_path):
     result = sweep(config, ["training.lr=1e-3,1e30"], tmp_path / "out")
     assert [learner.problem is None for learner in result.ranked] == [True, False]
@@ -207,7 +193,6 @@ def test_heads_that_explode_are_dropped(config, tmp_path):
         sweep(config, ["training.lr=1e29,1e30"], tmp_path / "none")
 
 
-@pytest.mark.usefixtures("without_pictures")
 def test_learners_with_scores_that_are_not_finite_lose(config, store, tmp_path, monkeypatch, caplog):
     spoiled: set[float] = set()
 
@@ -233,7 +218,6 @@ def test_learners_with_scores_that_are_not_finite_lose(config, store, tmp_path, 
 
 
 @pytest.mark.parametrize(("moment", "said"), [(("training", 2), "at step 2"), (("evaluating", 3), "while judging")])
-@pytest.mark.usefixtures("without_pictures")
 def test_ctrl_c_saves_a_checkpoint_and_resume_goes_on(config, tmp_path, moment, said):
     """To the very weights and scores of a sweep that was not stopped."""
 
@@ -259,7 +243,6 @@ def test_ctrl_c_saves_a_checkpoint_and_resume_goes_on(config, tmp_path, moment, 
         sweep(None, (), tmp_path / "out", resume=True)
 
 
-@pytest.mark.usefixtures("without_pictures")
 def test_damaged_videos_are_listed(config, videos, tmp_path):
     shutil.copytree(videos, tmp_path / "v")
     (tmp_path / "v/bright/0 video.mp4").write_bytes(b"nothing")
