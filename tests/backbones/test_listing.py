@@ -98,6 +98,7 @@ def test_everything_is_listed_by_family_and_size_with_whole_names(capsys, monkey
     keys = [(ORDER.index(one.family), one.macs, one.name) for one in found]
     assert keys == sorted(keys)
     assert {one.family for one in found} == set(ORDER)
+    monkeypatch.setattr("evl.backbones.list_backbones", lambda word: found if word == "" else [])  # it takes a second
     for columns in (80, 149, 150, 200):
         monkeypatch.setattr(common.output, "_width", columns)
         code, out, _ = run_command(capsys, "backbones")

@@ -1,5 +1,6 @@
 """Counts against torch's own counter, and the command at its smallest size."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -142,32 +143,41 @@ def test_dry_size(capsys, tmp_path):
     assert result["ratios"]["twin_to_fast_forward_backward"] == pytest.approx(ratio)
 
 
-def test_without_the_twin(capsys):
+def test_without_the_twin_and_as_a_table_in_narrow_precision(capsys):
     code, stdout, _ = run_command(capsys, *DRY, "--no-twin", "--json")
     (result,) = json.loads(stdout)
     assert code == 0
     assert result["seconds"]["twin_forward"] is result["seconds"]["twin_forward_backward"] is None
     assert result["ratios"]["twin_to_fast_forward"] is result["ratios"]["fast_to_twin_peak_memory"] is None
     assert result["images_a_second"] == pytest.approx(2 * 3 / result["seconds"]["backbone"])
-    code, stdout, _ = run_command(capsys, *DRY, "--no-twin")
+    code, stdout, _ = run_command(capsys, *DRY, "--no-twin", "--precision", "bf16")
     assert code == 0
     assert "decoder forward + backward" in stdout
+    assert "training step" in stdout
+    assert "bf16" in stdout
 
 
-def test_measuring_needs_no_reader_of_videos_and_no_tables():
-    """On a bare machine with a new card there are few packages."""
+def test_measuring_needs_no_reader_of_videos_and_no_tables(monkeypatch):
+    """On a bare machine with a new card there are few packages. All of evl is imported anew, without them."""
+    for name in [name for name in sys.modules if name.split(".")[0] in ("evl", "av", "pyarrow")]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in ("av", "pyarrow"):
+        monkeypatch.setitem(sys.modules, name, None)
+    try:
+        for name in ("evl.bench", "evl.store.unpacker"):
+            assert importlib.import_module(name).__name__ == name
+        with pytest.raises(ImportError):
+            importlib.import_module("evl.video.decode.reader")
+    finally:
+        for name in [name for name in sys.modules if name.split(".")[0] == "evl"]:
+            del sys.modules[name]
+
+
+@pytest.mark.slow  # in the default tests all of evl is imported anew in the process of the tests
+def test_measuring_needs_no_reader_of_videos_in_a_process_of_its_own():
     blocked = "import sys; sys.modules.update(av=None, pyarrow=None); "
     done = subprocess.run([sys.executable, "-c", blocked + "import evl.bench, evl.store.unpacker"], check=False)
     assert done.returncode == 0
-
-
-def test_table_and_narrow_precision(capsys):
-    code, stdout, _ = run_command(
-        capsys, "bench", "--size", "dry", "--repeats", "1", "--device", "cpu", "--precision", "bf16"
-    )
-    assert code == 0
-    assert "training step" in stdout
-    assert "bf16" in stdout
 
 
 @pytest.mark.parametrize(

@@ -38,18 +38,20 @@ def run(capsys, monkeypatch):
     return call
 
 
-def run_alone(*arguments):
-    """The same by a process of its own, as a user would."""
+@pytest.mark.slow  # the default tests train it in the process of the tests
+def test_a_new_decoder_in_a_process_of_its_own(videos, tmp_path):
+    """As a user would: the module is found by PYTHONPATH alone."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(EXAMPLES), str(ROOT)]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-P", "-m", "evl", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    command = [sys.executable, "-P", "-m", "evl", "train", "--data", videos, "--out", tmp_path / "run", "--set", *SMALL]
+    command += ["model.decoder=new_decoder:GatedPool", "model.options={hidden: 5}"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
 
 
 def test_a_new_decoder(videos, tmp_path, monkeypatch, run):
     """Trained through the command line, saved, loaded in Python, used, and refused where it cannot be imported."""
     own = ("model.decoder=new_decoder:GatedPool", "model.options={hidden: 5}")
-    run_alone("train", "--data", videos, "--out", tmp_path / "run", "--set", *SMALL, *own)
+    run("train", "--data", videos, "--out", tmp_path / "run", "--set", *SMALL, *own)
     video = next((videos / "bright").iterdir())
     said = json.loads(run("predict", tmp_path / "run", video, "--json"))
     wrong = run("predict", tmp_path / "run", video, path=tmp_path, code=2)

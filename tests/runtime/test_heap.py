@@ -11,7 +11,7 @@ from evl.runtime.cpu import keep_freed_memory
 def new_pages():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(20):
-        torch.ones(20_000_000)  # 80 MB, more than glibc keeps by itself
+        torch.ones(10_000_000)  # 40 MB, more than glibc keeps by itself
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 given_back = new_pages()
 assert keep_freed_memory()

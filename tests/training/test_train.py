@@ -145,16 +145,17 @@ def assert_same_run(one, other, without_effect=()):
             assert_close(first[name], second[name], relative=1e-3, floor=2e-4)
 
 
-def torchrun(*commands):
-    """Runs commands of evl, one after the other, in two processes."""
+def in_two_processes(how, *commands):
+    """Runs commands of evl, one after the other, in two processes: forked ones, or those of torchrun."""
     arguments = json.dumps([list(map(str, command)) for command in commands])
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2") if how == "torchrun" else ()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command += ["-m", "tests.training.commands", arguments]
+    command = [sys.executable, *torchrun, "-m", "tests.training.commands", arguments]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
 
 
-def test_two_processes_equal_one(tiny_config, tmp_path, videos):
+@pytest.mark.parametrize("how", ["forked", pytest.param("torchrun", marks=pytest.mark.slow)])
+def test_two_processes_equal_one(tiny_config, tmp_path, videos, how):
     """Live and from a store, where broken videos are missing from the same batches."""
     config = replace(tiny_config, model={"mlp_dropout": 0, "head_dropout": 0}, training={"accumulation": 2})
     shutil.copytree(videos, tmp_path / "videos")
@@ -166,7 +167,8 @@ def test_two_processes_equal_one(tiny_config, tmp_path, videos):
     stored = replace(config, data={"path": None, "features": str(tmp_path / "store")})
     (tmp_path / "live.yaml").write_text(config.to_yaml())
     (tmp_path / "stored.yaml").write_text(stored.to_yaml())
-    done = torchrun(
+    done = in_two_processes(
+        how,
         ["train", "--config", tmp_path / "live.yaml", "--out", tmp_path / "two"],
         ["train", "--config", tmp_path / "stored.yaml", "--out", tmp_path / "two stored"],
         ["evaluate", tmp_path / "two", "--data", videos, "--json", "--out", tmp_path / "judged"],
