@@ -115,14 +115,19 @@ def main() -> None:
     usual = FULL if options.full else DEFAULT
     size = Size(options.videos or usual.train, usual.test, options.steps or usual.steps)
     contenders = {name: one for name, one in SETS[options.set]().items() if not options.only or name in options.only}
-    found: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    found: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    path = RESULTS / (re.sub("[^a-z0-9-]", "-", f"motions-{options.set}-{options.name}".lower()) + ".json")
+    if path.exists():  # other seeds or contenders of the same set
+        for task, names in json.loads(path.read_text(encoding="utf-8"))["top1"].items():
+            for name, seeds in names.items():
+                found[task][name].update(seeds)
     for seed in options.seeds:
         with tempfile.TemporaryDirectory() as folder, threads() as pool:
             data = data_of(options.keep or Path(folder), options.split, size, seed)
-            for task, name, top1 in one_seed(data, contenders, options.tasks, pool):
-                found[task][name][seed] = top1
+            for task, name, top1 in one_seed(data, contenders, options.tasks, pool, Path(folder)):
+                found[task][name][str(seed)] = top1
                 print(f"seed {seed}  {task}  {top1:5.1f}  {name}", flush=True)
-        write(options, size, found)
+        write(path, options, size, found)
 
 
 def data_of(folder: Path, split: str, size: Size, seed: int) -> Data:
@@ -139,19 +144,18 @@ def data_of(folder: Path, split: str, size: Size, seed: int) -> Data:
     return data
 
 
-def one_seed(data: Data, contenders: dict, tasks: list[str], pool: Executor):
+def one_seed(data: Data, contenders: dict, tasks: list[str], pool: Executor, scratch: Path):
     """Yields (task, contender, top-1)."""
-    features = features_of(data, [config_of(data, tasks[0], *one) for one in contenders.values()], pool)
-    backbone, data.clips = features.encoder, None
-    for task in tasks:
-        configs = {name: config_of(data, task, *changes) for name, changes in contenders.items()}
-        made = [
-            Contender(name, task, config, data.samples[task], backbone, len(data.train_rows), backbone.taps)
-            for name, config in configs.items()
-        ]
-        train_contenders(made, features.of(data.samples[task]), data.train_rows, pool, show)
-        for one in made:
-            yield task, one.variant, one.judge(features, data.test_rows).metrics.top1
+    features = features_of(data, [config_of(data, tasks[0], *one) for one in contenders.values()], pool, scratch)
+    backbone, data.clips, count = features.encoder, None, len(data.train_rows)
+    made = [
+        Contender(name, task, config_of(data, task, *one), data.samples[task], backbone, count, backbone.taps)
+        for task in tasks
+        for name, one in contenders.items()
+    ]
+    train_contenders(made, features, data.train_rows, pool, show)
+    for one in made:
+        yield one.task, one.variant, one.judge(features, data.test_rows).metrics.top1
 
 
 def show(step: int) -> None:
@@ -159,26 +163,27 @@ def show(step: int) -> None:
         print(f"step {step}", flush=True)
 
 
-def features_of(data: Data, configs: Sequence[RunConfig], pool: Executor) -> InMemory:
-    """The features that these decoders read."""
+def features_of(data: Data, configs: Sequence[RunConfig], pool: Executor, scratch: Path) -> InMemory:
+    """The features that these decoders read, in a file of ``scratch``, so that the system may take their memory."""
     backbone = create_backbone(configs[0].backbone, "all")
     taps, mapped = blocks_of(configs, backbone.spec)
-    backbone = with_taps(backbone, taps)
-    return extract(backbone, data.clips, data.samples["motion"], pool, mapped=mapped)
+    samples, file = data.samples["motion"], scratch / "features.pt"
+    features = extract(with_taps(backbone, taps), data.clips, samples, pool, mapped=mapped)
+    torch.save((features.tokens, features.maps), file)
+    return InMemory(*torch.load(file, mmap=True), features.encoder, samples, pool)
 
 
 def config_of(data: Data, task: str, model: dict, training: dict) -> RunConfig:
     return replace(data.config(EVL, task), model=model, training=training)
 
 
-def write(options: argparse.Namespace, size: Size, found: dict) -> None:
+def write(path: Path, options: argparse.Namespace, size: Size, found: dict) -> None:
     about = {
         "date": str(date.today()), "evl": __version__, **describe_machine(torch.device("cpu")), "set": options.set,
         "videos": f"{size.train} to train on, {size.test} of {options.split} to judge by", "steps": size.steps,
         "top1": found,
     }  # fmt: skip
-    name = re.sub("[^a-z0-9-]", "-", f"motions-{options.set}-{options.name}".lower())
-    (RESULTS / f"{name}.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
