@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where videos, store and runs are kept; default: a temporary one")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--clips", type=int, default=2, help="stored training clips of each segment")
     parser.add_argument("--decoders", nargs="*", default=["evl"], choices=DECODERS)
     for split, count in COUNTS.items():
         parser.add_argument(f"--{split}", type=int, default=count)
@@ -65,8 +66,10 @@ def main() -> None:
             make_untrimmed(folder / "videos", {split: getattr(options, split) for split in COUNTS})
         store = folder / "store"
         if not (store / "index.parquet").exists():
-            config = config_of(manifest, "evl", options.steps, 0)
-            evl.extract(out=store, config=config, clips_per_video=2, yes=True, progress=False)
+            rows = manifest.read_text().splitlines(keepends=True)
+            (manifest.with_name("learn.csv")).write_text("".join(row for row in rows if not row.endswith("test\n")))
+            config = config_of(manifest.with_name("learn.csv"), "evl", options.steps, 0)
+            evl.extract(out=store, config=config, clips_per_video=options.clips, yes=True, progress=False)
         found: dict[str, list[dict]] = {}
         for decoder in options.decoders:
             for seed in range(options.seeds):

@@ -188,7 +188,8 @@ class Score:
         text = self.metric.text(self.value, digits)
         if not interval or self.interval is None:
             return text
-        return f"{text} ({' to '.join(self.metric.text(end).removesuffix(' %') for end in self.interval)})"
+        ends = (self.metric.text(end).removesuffix(f" {self.metric.unit}") for end in self.interval)
+        return f"{text} ({' to '.join(ends)})"
 
 
 @dataclass(frozen=True)

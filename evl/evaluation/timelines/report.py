@@ -77,10 +77,13 @@ def _draw_tracks(path: Path, evaluation: TimelineEvaluation) -> None:
 
     judged = evaluation.judged
     videos, names = judged.videos[:MOST_TRACKS], lettering(judged.labels[:20])
-    color_of = {label: colormaps["tab20"](y % 20) for y, label in enumerate(judged.labels)}
-    legend_rows = (len(names.shown) + 2) // 3
-    figure = Figure(figsize=(10, 1.4 + 0.62 * len(videos) + 0.25 * legend_rows), layout="constrained")
-    all_axes = figure.subplots(len(videos), 1, squeeze=False)[:, 0]
+    colors = colormaps["tab10" if len(judged.labels) <= 10 else "tab20"]
+    color_of = {label: colors(y % colors.N) for y, label in enumerate(judged.labels)}
+    legend_height = 0.25 * ((len(names.shown) + 2) // 3)
+    figure = Figure(figsize=(10, 1.2 + 0.75 * len(videos) + legend_height), layout="constrained")
+    ratios = [0.75] * len(videos) + [legend_height]
+    *all_axes, below = figure.subplots(len(videos) + 1, 1, height_ratios=ratios)
+    below.axis("off")
     shown = set()
     for axes, video in zip(all_axes, videos, strict=True):
         for row, segments in ((1, video.joined), (0, video.track)):
@@ -100,8 +103,8 @@ def _draw_tracks(path: Path, evaluation: TimelineEvaluation) -> None:
         _patch(color_of[label], text) for label, text in zip(judged.labels, names.shown, strict=False) if label in shown
     ]
     if patches:
-        figure.legend(handles=patches, loc="outside upper center", ncols=3, frameon=False,
-                      prop={"family": names.options["fontfamily"], "size": 8})  # fmt: skip
+        below.legend(handles=patches, loc="center", ncols=3, frameon=False,
+                     prop={"family": names.options["fontfamily"], "size": 8})  # fmt: skip
     title = "  ·  ".join(evaluation.metrics.scores[name].metric.title + " " + evaluation.metrics.scores[name].text()
                          for name in ("map_30_70", "f1_50", "edit"))  # fmt: skip
     more = len(judged.videos) - len(videos)
