@@ -13,7 +13,7 @@ from evl.video.decode.forward import OtherFramesError, read_forward
 from evl.video.decode.index import FrameIndex, counted_index, frame_index
 from evl.video.decode.reader import read_frames
 from tests.helpers import number_of, numbered_frames
-from tests.makers import video
+from tests.makers import joined, video
 
 KINDS = {
     "mp4": dict(x264="keyint=10:bframes=2"),
@@ -81,6 +81,21 @@ def test_frames_that_refer_to_a_broken_packet_are_lost_too(tmp_path):
     lost = {number for number, picture in got.items() if isinstance(picture, str)}
     assert lost == {number for number in range(30, 40) if index.packets[number] >= 34}
     assert all(number_of(tensor(got[number])) == number for number in set(range(60)) - lost)
+
+
+def test_all_pictures_have_the_size_of_the_first(tmp_path):
+    """As in ``read_frames``, where the size changes in the middle of a file, or of a folder."""
+    path, folder = str(tmp_path / "a.h264"), tmp_path / "frames"
+    joined(tmp_path / "a.h264", [dict(count=10), dict(count=10, picture=(64, 112))])
+    folder.mkdir()
+    for number in range(4):
+        Image.fromarray(numbered_frames(4, *((48, 80), (64, 112))[number // 2])[number]).save(folder / f"{number}.png")
+    for source, count in ((path, 20), (str(folder), 4)):
+        got = dict(read_forward(source, frame_index(source), range(count)))
+        assert {picture.shape for picture in got.values()} == {(48, 80, 3)}
+        assert torch.equal(
+            torch.stack([tensor(picture) for picture in got.values()]), read_frames(source, range(count))
+        )
 
 
 def test_an_index_that_is_wrong_is_counted(tmp_path):

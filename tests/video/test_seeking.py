@@ -9,7 +9,8 @@ import torch
 
 from evl.errors import VideoError
 from evl.video.decode import reader
-from evl.video.decode.index import _num_shown, counted_index, frame_index
+from evl.video.decode.index import counted_index, frame_index
+from evl.video.decode.packets import num_shown
 from evl.video.decode.reader import read_clip, read_frames
 from evl.video.views import read_views
 from tests.helpers import Wanted, number_of, numbered_frames, write_video
@@ -162,12 +163,12 @@ def test_packets_tell_how_many_pictures_they_show():
         (superframe(hidden, hidden), 0),
         (superframe(shown, shown), None),
     ):
-        assert _num_shown("vp9", packet) == number
-    assert _num_shown("vp8", b"\x10") == 1
-    assert _num_shown("vp8", b"\x00") == 0
+        assert num_shown("vp9", packet) == number
+    assert num_shown("vp8", b"\x10") == 1
+    assert num_shown("vp8", b"\x00") == 0
     picture = b"\0\0\1\xb6" + bytes(range(20))
-    assert _num_shown("mpeg4", b"\0\0\1\xb3head" + picture) == 1
+    assert num_shown("mpeg4", b"\0\0\1\xb3head" + picture) == 1
     for packet in (picture + picture, picture[:8], b""):
-        assert _num_shown("mpeg4", packet) is None
+        assert num_shown("mpeg4", packet) is None
     with pytest.raises(ValueError, match="need not be read"):
-        _num_shown("h264", b"anything")
+        num_shown("h264", b"anything")

@@ -15,6 +15,7 @@ import av
 import torch
 
 from evl.errors import VideoError
+from evl.video.decode.decoders import MAX_PIXELS, decode_packet, decoder_of
 from evl.video.decode.missing import AWAY, os_reason, unreadable
 from evl.video.decode.truncation import refuse_truncated as refuse_cut_pieces
 
@@ -23,8 +24,14 @@ FORMATS = (
     "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,asf,flv,live_flv,ogg,gif,yuv4mpegpipe,m4v,h264,hevc,av1,obu,ivf,nut,"
     "mxf,dv,rm,wtv,swf,vc1,3gp,mp3,aac,wav,flac,ac3"
 )
-MAX_PIXELS = 2**25  # a little more than 8K, 7680 × 4320; files whose header claims more are refused
 MAX_SIDE = 2**14
+# what decoders report only if they are asked to; for other codecs this finds no more, or refuses sound files
+STRICT = {
+    "h264": {"err_detect": "aggressive"},  # bits that are left at the end of a slice (CAVLC)
+    "mjpeg": {"err_detect": "explode"},  # a picture of which only the upper part decodes
+    "mpeg1video": {"err_detect": "bitstream+buffer+explode"},
+    "mpeg2video": {"err_detect": "bitstream+buffer+explode"},
+}
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:/", re.IGNORECASE)  # one slash, because pathlib turns two into one
 COVERS = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
 ADDITIONS = av.stream.Disposition.still_image | av.stream.Disposition.dependent  # still pictures, layers on a stream
@@ -35,7 +42,8 @@ def open_video(path: str, *, one_thread: bool = False) -> Iterator[tuple[av.cont
     """Opens a plain file and yields its container and its video stream. Raises VideoError, also from within the block.
 
     The decoder uses one thread in a worker process, else as many as it chooses. ``one_thread`` makes it one everywhere:
-    with several threads, the decoder may not report an error in the last frames.
+    with several threads, the decoder may not report an error in the last frames. So it is for H.264 with B-frames:
+    there, with several threads, a frame can be returned before the decoder marks it as corrupt.
     """
     info = file_stat(path)
     if info.st_size == 0:
@@ -53,9 +61,10 @@ def open_video(path: str, *, one_thread: bool = False) -> Iterator[tuple[av.cont
                 raise VideoError(path, "is in a format that this build of FFmpeg cannot decode")
             if context.width * context.height > MAX_PIXELS or max(context.width, context.height) > MAX_SIDE:
                 raise VideoError(path, f"claims frames of {context.width}×{context.height} pixels")
-            context.options = {"max_pixels": str(MAX_PIXELS)}
+            context.options = {"max_pixels": str(MAX_PIXELS)} | STRICT.get(context.name, {})
             context.thread_type = "AUTO"
-            context.thread_count = 1 if one_thread else num_threads()
+            marks_late = context.name == "h264" and context.has_b_frames
+            context.thread_count = 1 if one_thread or marks_late else num_threads()
             yield container, stream
     except av.error.FFmpegError as error:
         # EIO may also be what libav makes of a broken file
@@ -139,9 +148,10 @@ def decode(
     on_packet: Callable[[av.Packet], None] = lambda packet: None,
 ) -> Iterator[av.VideoFrame]:
     """All frames of a stream; ``on_packet`` is called with every packet before its frames are yielded."""
+    decoder = decoder_of(container, stream)
     for packet in demux(container, stream):
         on_packet(packet)
-        yield from packet.decode()
+        yield from decode_packet(decoder, packet)
 
 
 def file_stat(path: str) -> os.stat_result:

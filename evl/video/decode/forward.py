@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+import av
 import numpy as np
 
 from evl.errors import VideoError
 from evl.video.decode.container import open_video
+from evl.video.decode.decoders import decode_packet, decoder_of
 from evl.video.decode.frame_folder import each_picture
 from evl.video.decode.index import FrameIndex, counted_index
 from evl.video.decode.missing import is_missing
+from evl.video.decode.packets import PacketOrder
 from evl.video.decode.reader import (
     SeekFailedError,
-    WrongIndexError,
     by_runs,
     from_start,
+    in_size,
     packets_from,
     upright_pictures,
 )
 from evl.video.decode.rgb import ToRGB, pixel_shape
+from evl.video.decode.trust import WrongIndexError
 
 Picture = np.ndarray | str  # (H,W,3) uint8, or the reason why there is none
 Run = tuple[int | None, Sequence[int]]  # the key frame to begin with (None: the first packet), the frames to read
@@ -38,7 +42,7 @@ class OtherFramesError(Exception):
 def read_forward(
     path: str, index: FrameIndex, wanted: Sequence[int], *, square_pixels: bool = False
 ) -> Iterator[tuple[int, Picture]]:
-    """Yields (number, picture) of the wanted frames, which rise: upright, each in its own size, one at a time.
+    """Yields (number, picture) of the wanted frames, which rise: upright, in the size of the first, one at a time.
 
     The pictures are those of ``read_frames``. The file is decoded from the key frame before the first wanted frame on,
     without further seeks. Where it is damaged, the frames from the first broken packet up to the next key frame have a
@@ -51,6 +55,16 @@ def read_forward(
         for number, picture in each_picture(path, wanted):
             yield number, picture.reason if isinstance(picture, VideoError) else picture
         return
+    shape = None
+    for number, picture in _forward(path, index, wanted, square_pixels):
+        if not isinstance(picture, str):
+            shape = shape or picture.shape
+            picture = in_size(picture, shape)
+        yield number, picture
+
+
+def _forward(path: str, index: FrameIndex, wanted: Sequence[int], square_pixels: bool) -> Iterator[tuple[int, Picture]]:
+    """As ``read_forward`` for a file, each picture in its own size."""
     if index.is_counted:  # the file was decoded whole when its frames were counted
         yield from _counted(path, wanted, square_pixels)
         return
@@ -118,19 +132,39 @@ def _first_broken(path: str, index: FrameIndex, key: int | None, end: int) -> in
     packet after them.
     """
     last = int(index.packets[key or 0 : end].max())
-    place = 0 if key is None else int(index.packets[key])
-    try:
-        with open_video(path, one_thread=True) as (container, stream):
-            for place, packet in packets_from(container, stream, index, key, is_fresh=True):
-                for frame in packet.decode():
-                    number = index.number_at(frame.pts)
-                    if frame.is_corrupt or number is None:
-                        return place if number is None else int(index.packets[number])
-                if place >= last:
-                    return last + 1
-    except (VideoError, SeekFailedError):
-        return place
-    return place
+    broken, awaited, place = {last + 1}, set(), 0 if key is None else int(index.packets[key])
+    with contextlib.suppress(VideoError, SeekFailedError), open_video(path, one_thread=True) as (container, stream):
+        order, decoder = PacketOrder(stream), decoder_of(container, stream)
+        for place, packet in packets_from(container, stream, index, key, is_fresh=True):
+            if place > last:
+                break
+            try:
+                if order.see(packet)[1]:
+                    raise av.error.InvalidDataError(0, "a picture is missing")
+                awaited |= {place} if index.numbers[place] >= (key or 0) else set()
+                _take(decode_packet(decoder, packet), index, key, awaited, broken)
+            except av.error.FFmpegError:
+                broken.add(place)
+                break
+        else:
+            broken.add(place + 1)
+        with contextlib.suppress(av.error.FFmpegError):
+            _take(decoder.decode(None), index, key, awaited, broken)
+    return min(broken | awaited)
+
+
+def _take(
+    frames: Iterable[av.VideoFrame], index: FrameIndex, key: int | None, awaited: set[int], broken: set[int]
+) -> None:
+    """Takes the places of frames off ``awaited``; those of corrupt frames go to ``broken``."""
+    for frame in frames:
+        number = index.number_at(frame.pts)
+        if number is None:
+            broken.add(min(awaited, default=0))
+        elif number >= (key or 0):
+            awaited.discard(int(index.packets[number]))
+            if frame.is_corrupt:
+                broken.add(int(index.packets[number]))
 
 
 def _damage(path: str) -> str:

@@ -83,12 +83,14 @@ def read_pictures(path: str | Path, numbers: Sequence[int]) -> dict[int, np.ndar
 
 
 def each_picture(path: str | Path, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray | VideoError]]:
-    """Yields (number, picture (H,W,3) in its own size, or the VideoError that names it), one at a time."""
-    files = _files(path)
+    """Yields (number, picture (H,W,3) in the size of the first, or the VideoError that names it), one at a time."""
+    files, shape = _files(path), None
     for number in numbers:
         try:
             _require_frames(path, files, number + 1)
-            yield number, _decode(path, files[number], None)
+            picture = _decode(path, files[number], shape)
+            shape = picture.shape
+            yield number, picture
         except VideoError as error:
             yield number, error
 

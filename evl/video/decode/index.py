@@ -20,16 +20,14 @@ import numpy as np
 from evl.errors import VideoError
 from evl.types import VideoInfo
 from evl.video.decode.clock import Clock, jumps_ahead, may_jump
-from evl.video.decode.container import decode, demux, file_stat, open_video, refuse_corrupt, refuse_truncated
+from evl.video.decode.container import demux, file_stat, open_video, refuse_corrupt, refuse_truncated
+from evl.video.decode.decoders import decode_packet, decoder_of
 from evl.video.decode.frame_folder import check_frames, probe_folder
 from evl.video.decode.orientation import Orientations
+from evl.video.decode.packets import READ_BYTES, PacketOrder, num_shown
 
 # codecs in which each packet is one picture with its own time, if hidden pictures are left out
 ONE_PACKET_ONE_PICTURE = frozenset("h264 hevc vp8 libvpx vp9 libvpx-vp9 av1 libdav1d mpeg4 mjpeg".split())  # noqa: SIM905
-# codecs whose packets may show no picture, or two, so their bytes must be read
-READ_BYTES = frozenset("vp8 libvpx vp9 libvpx-vp9 mpeg4".split())  # noqa: SIM905
-MPEG4_PICTURE = b"\0\0\1\xb6"  # start code of a picture
-MPEG4_LEAST_BYTES = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +81,13 @@ class FrameIndex:
         return shown[np.argsort(self.pts[shown])]
 
     @cached_property
+    def numbers(self) -> np.ndarray:
+        """For each packet, the number of its frame; -1 if it shows none."""
+        numbers = np.full(len(self.pts), -1)
+        numbers[self.packets] = np.arange(len(self.packets))
+        return numbers
+
+    @cached_property
     def _shown_pts(self) -> np.ndarray:
         return self.pts[self.packets]
 
@@ -102,13 +107,18 @@ class FrameIndex:
         """The numbers of the frames that decoding can start with, as the file marks them."""
         return np.flatnonzero(self.is_key[self.packets])
 
-    def num_between(self, key: int | None, numbers: list[int]) -> int:
-        """The number of frames from ``key`` on whose packets come no later than the last one of ``numbers``.
+    def lost(self, returned: list[int | None]) -> list[int]:
+        """The numbers of the frames that a decoder should have returned, and did not. ``returned``: their times.
 
-        ``key`` None means from the first packet.
+        A decoder may begin later than the file. It may also leave out all pictures that are shown before a key frame
+        but stored after it, as where a file was cut and joined.
         """
-        first, last = (0 if key is None else self.packets[key]), self.packets[numbers].max()
-        return int(((self.packets[key or 0 :] >= first) & (self.packets[key or 0 :] <= last)).sum())
+        arrived = np.isin(self.pts, [time for time in returned if time is not None])
+        group = np.cumsum(self.is_key) - 1
+        leads = self.is_shown & (self.pts < self.pts[self.is_key][group])
+        none_leads = leads & (np.bincount(group, leads & arrived)[group] == 0)
+        lost = (self.is_shown & ~arrived & ~none_leads)[self.packets]
+        return np.flatnonzero(lost & np.maximum.accumulate(arrived[self.packets])).tolist()
 
     def plan(self, wanted: list[int]) -> list[tuple[int | None, list[int]]]:
         """Splits sorted frame numbers where a seek saves work: [(key frame to seek to, frames to read from there)].
@@ -167,24 +177,38 @@ def probe(path: str | Path) -> VideoInfo:
 def _frame_index(path: str, size: int, mtime_ns: int) -> FrameIndex:
     with open_video(path) as (container, stream):
         refuse_truncated(path, stream)
-        index = _from_packets(container, stream)
+        rows = Rows(container, stream)
+        for packet in demux(container, stream):
+            rows.add(packet)
+            if not rows.are_trusted:
+                break
+        index = rows.index()
     return index or counted_index(path)
 
 
 @lru_cache(maxsize=4096)
 def _probe(path: str, size: int, mtime_ns: int) -> VideoInfo:
-    first, orientations = None, Orientations(path)
+    first, orientations, returned = None, Orientations(path), []
     with open_video(path, one_thread=True) as (container, stream):
         refuse_truncated(path, stream)
-        clock = Clock(container, stream)
-        for frame in decode(container, stream, clock.packet):
-            refuse_corrupt(path, frame, clock.num_frames)
-            shown = orientations.of(frame)
-            first = first or (frame.width, frame.height, shown)
-            clock.frame(frame.time)
-        codec = stream.codec_context.name
+        clock, rows, order = Clock(container, stream), Rows(container, stream), PacketOrder(stream)
+        decoder = decoder_of(container, stream)
+        for packet in demux(container, stream):
+            clock.packet(packet)
+            rows.add(packet)
+            if packet.size and order.see(packet)[1]:
+                raise VideoError(path, f"is damaged: pictures are missing near frame {clock.num_frames}")
+            for frame in decode_packet(decoder, packet):
+                refuse_corrupt(path, frame, clock.num_frames)
+                shown = orientations.of(frame)
+                first = first or (frame.width, frame.height, shown)
+                clock.frame(frame.time)
+                returned.append(frame.pts)
+        codec, index = stream.codec_context.name, rows.index()
     if first is None:
         raise VideoError(path, "has a video stream, but no frame of it can be decoded")
+    if index is not None and (lost := index.lost(returned)):
+        raise VideoError(path, f"is damaged: frame {lost[0]} cannot be decoded")
     times, jumps = clock.seconds()
     width, height, shown = first
     if shown.swaps_sides:
@@ -192,36 +216,45 @@ def _probe(path: str, size: int, mtime_ns: int) -> VideoInfo:
     return VideoInfo(path, times, width, height, codec, 90 * shown.quarter_turns, shown.is_mirrored, jumps)
 
 
-def _from_packets(container: av.container.InputContainer, stream: av.VideoStream) -> FrameIndex | None:
-    """The index from a stream's packets; None if they do not show all frames and their times.
+class Rows:
+    """What the packets of a stream say. Call ``add`` with each, then ``index``."""
 
-    The reasons are: times that are missing, equal or guessed; a clock that jumps; no key frame at the start, or
-    pictures that are shown before it.
-    """
-    codec = stream.codec_context.name
-    if codec not in ONE_PACKET_ONE_PICTURE:
-        return None
-    if container.format.name in ("avi", "asf") and codec != "mpeg4" and stream.codec_context.has_b_frames:
-        return None  # these containers hold one time per packet, so libav guesses when the picture is shown
-    rows = []
-    for packet in demux(container, stream):
-        if packet.size == 0:  # the end
-            continue
-        pictures = _num_shown(codec, bytes(packet)) if codec in READ_BYTES else 1
+    def __init__(self, container: av.container.InputContainer, stream: av.VideoStream):
+        self.stream, self.codec = stream, stream.codec_context.name
+        self.may_jump = may_jump(container)
+        # these containers hold one time per packet, so libav guesses when the picture is shown
+        is_guessed = (
+            container.format.name in ("avi", "asf") and self.codec != "mpeg4" and stream.codec_context.has_b_frames
+        )
+        self.are_trusted = self.codec in ONE_PACKET_ONE_PICTURE and not is_guessed
+        self._rows: list[tuple] = []
+
+    def add(self, packet: av.Packet) -> None:
+        if packet.size == 0 or not self.are_trusted:  # the end
+            return
+        pictures = num_shown(self.codec, bytes(packet)) if self.codec in READ_BYTES else 1
         if packet.pts is None or packet.is_corrupt or pictures is None:
+            self.are_trusted = False
+            return
+        self._rows.append((packet.pts, packet.dts, packet.is_keyframe, pictures > 0 and not packet.is_discard))
+
+    def index(self) -> FrameIndex | None:
+        """The index; None if the packets do not show all frames and their times.
+
+        The reasons are: times that are missing, equal or guessed; a clock that jumps; no key frame at the start, or
+        pictures that are shown before it.
+        """
+        if not self.are_trusted or not self._rows:
             return None
-        rows.append((packet.pts, packet.dts, packet.is_keyframe, pictures > 0 and not packet.is_discard))
-    if not rows:
-        return None
-    pts, dts, is_key, is_shown = map(list, zip(*rows, strict=True))
-    if _goes_back(pts, dts, is_shown):
-        return None
-    if may_jump(container) and jumps_ahead((np.sort(pts) * float(stream.time_base)).tolist()):
-        return None
-    # a seek uses decoding times; in Matroska, which has none, it uses the times at which key frames are shown
-    seek_to = pts if None in dts else dts
-    index = FrameIndex(*map(np.array, (pts, seek_to, is_key, is_shown)), stream.time_base, codec)
-    return index if index.is_plausible else None
+        pts, dts, is_key, is_shown = map(list, zip(*self._rows, strict=True))
+        if _goes_back(pts, dts, is_shown):
+            return None
+        if self.may_jump and jumps_ahead((np.sort(pts) * float(self.stream.time_base)).tolist()):
+            return None
+        # a seek uses decoding times; in Matroska, which has none, it uses the times at which key frames are shown
+        seek_to = pts if None in dts else dts
+        index = FrameIndex(*map(np.array, (pts, seek_to, is_key, is_shown)), self.stream.time_base, self.codec)
+        return index if index.is_plausible else None
 
 
 def _goes_back(pts: list[int], dts: list[int | None], is_shown: list[bool]) -> bool:
@@ -234,37 +267,3 @@ def _goes_back(pts: list[int], dts: list[int | None], is_shown: list[bool]) -> b
             if earlier and later and max(earlier) > min(later):
                 return True
     return False
-
-
-def _num_shown(codec: str, data: bytes) -> int | None:
-    """The number of pictures of a packet that are shown, 0 or 1; None if it is more or unknown."""
-    if codec in ("vp8", "libvpx"):
-        return data[0] >> 4 & 1  # RFC 6386, section 9.1
-    if codec in ("vp9", "libvpx-vp9"):
-        shown = sum(map(_vp9_shows, _vp9_frames(data)))
-        return shown if shown <= 1 else None
-    if codec == "mpeg4":
-        # "packed" files have two pictures in a packet, and then none; for a picture of a few bytes, the decoder may
-        # return no frame
-        is_one = data.count(MPEG4_PICTURE) == 1 and len(data) - data.rfind(MPEG4_PICTURE) >= MPEG4_LEAST_BYTES
-        return 1 if is_one else None
-    raise ValueError(f"packets of {codec} need not be read")
-
-
-def _vp9_frames(data: bytes) -> list[bytes]:
-    """The frames of a packet: one, or those of a superframe with an index at its end (VP9 specification, annex B)."""
-    marker = data[-1]
-    count, width = (marker & 7) + 1, (marker >> 3 & 3) + 1
-    index = data[-(2 + count * width) :]
-    if marker & 0xE0 != 0xC0 or len(index) != 2 + count * width or index[0] != marker:
-        return [data]
-    sizes = [int.from_bytes(index[1 + i * width : 1 + (i + 1) * width], "little") for i in range(count)]
-    starts = [sum(sizes[:i]) for i in range(count)]
-    return [data[start : start + size] for start, size in zip(starts, sizes, strict=True) if size]
-
-
-def _vp9_shows(frame: bytes) -> bool:
-    """Whether a frame, or an earlier one in its place, is shown (VP9 specification, 6.2)."""
-    bits = format(int.from_bytes(frame[:2].ljust(2, b"\0"), "big"), "016b")
-    at = 5 if bits[2:4] == "11" else 4  # a reserved bit in profile 3
-    return bits[at] == "1" or bits[at + 2] == "1"

@@ -16,16 +16,18 @@ from typing import NamedTuple
 import av
 import numpy as np
 import torch
-from av.video.frame import PictureType
 from torch import Tensor
 
 from evl.errors import VideoError
 from evl.video.decode import torchcodec
 from evl.video.decode.container import decode, demux, open_video, refuse_corrupt
+from evl.video.decode.decoders import decode_packet, decoder_of, marks_keys
 from evl.video.decode.frame_folder import check_frames, read_pictures
 from evl.video.decode.index import FrameIndex, counted_index, frame_index
 from evl.video.decode.orientation import Orientations
+from evl.video.decode.packets import PacketOrder
 from evl.video.decode.rgb import ToRGB, pixel_shape
+from evl.video.decode.trust import AwaitedFrames, WrongIndexError
 from evl.video.plans import Known, Numbered, Plan
 from evl.video.sampling import microseconds
 
@@ -40,10 +42,6 @@ class Clip(NamedTuple):
     frames: Tensor
     index: FrameIndex
     known: Known
-
-
-class WrongIndexError(Exception):
-    """Decoding returned other frames than the index has."""
 
 
 class SeekFailedError(Exception):
@@ -164,12 +162,16 @@ def _pictures(
     """
     pictures: dict[int, np.ndarray] = {}
     for number, picture in upright_pictures(path, frames, wanted, to_rgb, all_upright=all_upright):
-        first = next(iter(pictures.values()), picture)
-        if picture.shape != first.shape:
-            upright = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-            picture = upright.reformat(width=first.shape[1], height=first.shape[0]).to_ndarray(format="rgb24")
-        pictures[number] = picture
+        pictures[number] = in_size(picture, next(iter(pictures.values()), picture).shape)
     return pictures
+
+
+def in_size(picture: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The picture in the height and width of ``shape``: some files change their size in the middle."""
+    if picture.shape == shape:
+        return picture
+    upright = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+    return upright.reformat(width=shape[1], height=shape[0]).to_ndarray(format="rgb24")
 
 
 def upright_pictures(
@@ -202,46 +204,49 @@ def from_start(path: str, container, stream, last: int) -> Iterator[tuple[int, a
 def by_runs(
     container, stream, index: FrameIndex, runs: list[tuple[int | None, list[int]]], *, skip: bool
 ) -> Iterator[tuple[int, av.VideoFrame]]:
-    """(number, frame) of at least the frames of ``runs`` (see ``FrameIndex.plan``), numbered by their times."""
+    """(number, frame) of at least the frames of ``runs`` (see ``FrameIndex.plan``), numbered by their times.
+
+    A frame comes only when it can be trusted (``trust``). Raises WrongIndexError, also where the file is damaged.
+    """
     skip = skip and stream.codec_context.name in SKIPS_UNREFERENCED
+    order, decoder = PacketOrder(stream), decoder_of(container, stream)
     for place, (key, numbers) in enumerate(runs):
+        order.forget()
+        decoder.flush_buffers()
         packets = packets_from(container, stream, index, key, is_fresh=place == 0)
-        frames = _decode(packets, stream.codec_context, index, numbers, skip)
-        previous = -1 if key is None else key - 1
-        missing, count = set(numbers), 0
-        for frame in frames:
-            number = index.number_at(frame.pts)
-            if number is None or (frame.is_corrupt and number >= (key or 0)):
-                raise WrongIndexError
-            if key is not None and number < key:
-                continue  # shown before the key frame but stored after it, so it may need frames that were not decoded
-            if number <= previous or (number != key and previous + 1 == key):
-                raise WrongIndexError
-            if number == key and not (frame.key_frame and frame.pict_type == PictureType.I):
-                raise WrongIndexError  # the container marks a frame as key that is not one
-            previous = number
-            missing.discard(number)
-            count += 1
-            yield number, frame
-        if missing or not (skip or count == index.num_between(key, numbers)):
-            raise WrongIndexError  # frames of the index are missing
+        frames = AwaitedFrames(index, key, marks_keys=marks_keys(decoder))
+        yield from _by_run(packets, decoder, order, frames, numbers, skip)
 
 
-def _decode(
-    packets: Iterator[tuple[int, av.Packet]], context, index: FrameIndex, numbers: list[int], skip: bool
-) -> Iterator[av.VideoFrame]:
+def _by_run(
+    packets: Iterator[tuple[int, av.Packet]],
+    decoder: av.VideoCodecContext,
+    order: PacketOrder,
+    frames: AwaitedFrames,
+    numbers: list[int],
+    skip: bool,
+) -> Iterator[tuple[int, av.VideoFrame]]:
     """The frames that the decoder returns for the packets up to the last one of ``numbers``."""
-    needed = set(index.packets[numbers].tolist())
-    last = max(needed)
+    needed = set(frames.index.packets[numbers].tolist())
+    last, key = max(needed), None if frames.key is None else int(frames.index.packets[frames.key])
     for place, packet in packets:
+        is_referred, is_gap = order.see(packet)
+        if is_gap or (place == key and not order.is_key(packet)):
+            raise WrongIndexError
+        is_needed = not skip or place in needed or packet.is_keyframe
         if skip:
-            context.skip_frame = "DEFAULT" if place in needed or packet.is_keyframe else "NONREF"
-        yield from packet.decode()
+            decoder.skip_frame = "DEFAULT" if is_needed else "NONREF"
+        if is_needed or is_referred:
+            frames.sent(place)
+        for frame in decode_packet(decoder, packet):
+            yield from frames.returned(frame)
         if place == last:
             break
     else:
         raise WrongIndexError
-    yield from context.decode(None)
+    for frame in decoder.decode(None):
+        yield from frames.returned(frame)
+    yield from frames.end()
 
 
 def packets_from(
