@@ -53,11 +53,14 @@ def show_prepared(report, out: Path, settings: dict, as_json: bool) -> None:
 
 
 def _print(out: Path, report) -> None:
+    from evl.video.decode.missing import is_missing
+
     good = report.num_made + report.num_kept
     kept = f" ({report.num_kept} were there)" if report.num_kept else ""
     output.print(
         f"{plural(report.num_files, 'video')}: [green]{good} copied[/green]{kept}, "
-        f"[{'red' if report.damaged else 'green'}]{len(report.damaged)} damaged[/]",
+        f"[{'red' if report.damaged else 'green'}]{len(report.damaged) - report.num_away} damaged[/]"
+        + (f", [red]{report.num_away} missing[/]" if report.num_away else ""),
         highlight=False,
     )
     if good:
@@ -74,8 +77,11 @@ def _print(out: Path, report) -> None:
     if report.left_out:
         say(f"left out: {plural(len(report.left_out), 'other file')}, such as {report.left_out[0]}")
     for path, reason in report.damaged:
-        say(f"{path}: {reason}", label="damaged")
+        say(f"{path}: {reason}", label="missing" if is_missing(reason) else "damaged")
     if report.damaged:
         say(f"listed in {out / 'damaged.csv'}")
+    if report.num_away:
+        say(f"{plural(report.num_away, 'video')} of these could not be reached, not even after some pauses. The same "
+            "command asks again, and keeps what is done", style="yellow")  # fmt: skip
     if good:
         say(f"next: evl train --data {report.manifest or out} --out RUN")

@@ -41,19 +41,21 @@ def show_estimate(found, as_json: bool) -> None:
 
 
 def show_extraction(result, allow_damaged: bool, as_json: bool) -> None:
-    """Exit code 1 where videos are damaged, unless that is allowed."""
+    """Exit code 1 where videos are damaged, unless that is allowed, and where videos were away."""
     if is_main_process():
         if as_json:
             print_json(_document(result))
         else:
             _print(result)
-    if result.num_damaged and not allow_damaged:
+    if result.away or (result.num_damaged and not allow_damaged):
         raise typer.Exit(1)
 
 
 def _document(result) -> dict:
-    damaged = [{"split": split, "path": path, "problem": why} for split, group in result.damaged.items()
-               for path, why in group.items()]  # fmt: skip
+    damaged, away = (
+        [{"split": split, "path": path, "problem": why} for split in found for path, why in found[split].items()]
+        for found in (result.damaged, result.away)
+    )
     return {
         "store": str(result.folder),
         "complete": result.is_complete,
@@ -63,6 +65,7 @@ def _document(result) -> dict:
         "num_damaged": result.num_damaged,
         "damaged": damaged,
         "missing": [sample.path for sample in result.missing],
+        "away": away,
     }
 
 
@@ -73,8 +76,15 @@ def _print(result) -> None:
     for group in result.damaged.values():
         for path, why in group.items():
             say(f"{path}: {why}", label="damaged")
+    for group in result.away.values():
+        for path, why in group.items():
+            say(f"{path}: {why}", label="missing")
     speed = f", {result.num_clips / result.seconds:.1f} a second" if result.num_clips and result.seconds > 0 else ""
     say(f"{result.num_clips} clips were stored now{speed}; {in_bytes(result.num_bytes)} in {folder}")
+    if result.away:
+        count = plural(sum(map(len, result.away.values())), "video")
+        say(f"{count} could not be reached, not even after some pauses. The same command asks again, and keeps what "
+            "is done", style="yellow")  # fmt: skip
     if not result.is_complete:
         say("the store is not complete: other parts are still to be done")
         return

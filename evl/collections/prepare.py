@@ -32,6 +32,7 @@ from evl.runtime.out_folder import hold_lock
 from evl.runtime.parallel import Crash, each_in_process, time_limit
 from evl.runtime.progress import Progress, Report
 from evl.video.decode.frame_folder import frame_files
+from evl.video.decode.missing import is_missing, read_patiently
 
 SETTINGS, JOURNAL, DAMAGED, LOCK = "prepare.json", "prepare.jsonl", "damaged.csv", ".prepare.evl.lock"
 
@@ -67,6 +68,11 @@ class PrepareReport:
     left_out: tuple[str, ...] = field(default=())
     manifest: str | None = None
     loading: LoadingSpeed | None = None
+
+    @property
+    def num_away(self) -> int:
+        """How many of ``damaged`` are only away: the next call asks for them again."""
+        return sum(is_missing(reason) for _, reason in self.damaged)
 
 
 def prepare(
@@ -151,7 +157,7 @@ def _copy_in_process(item: tuple[Job, Path, CopySettings]) -> MadeCopy | str:
     try:
         stamp = _stamp(job.source)  # before reading, so that a source that changes meanwhile is copied again
         with time_limit(job.source):
-            copy = prepare_video(job.source, out / job.target, settings)
+            copy = read_patiently(lambda: prepare_video(job.source, out / job.target, settings))
         return MadeCopy(job.target, *stamp, os.path.getsize(out / job.target), copy.num_frames)
     except VideoError as error:
         return error.reason

@@ -10,7 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -35,9 +36,10 @@ from evl.runtime.progress import Progress, Report
 from evl.store.description import PROJECTIONS, SPLITS, ShardRange, StoreOptions, shard_ranges
 from evl.store.index import INDEX, write_index
 from evl.store.packing import Packed
-from evl.store.shards import missing_shards, open_shard
+from evl.store.shards import missing_shards, open_shard, shard_path
 from evl.store.writing import ShardItem, write_description, write_shard
 from evl.types import Sample
+from evl.video.decode.missing import is_missing
 
 DAMAGED, MISSING = "damaged.csv", "missing.csv"
 
@@ -54,6 +56,8 @@ class ExtractResult:
     # split -> path -> reason, for the whole store if it is complete, else for the videos that were read now
     damaged: dict[str, dict[str, str]]
     missing: tuple[Sample, ...]  # videos that are listed but do not exist
+    # the same for videos that were away when they were read: the next call reads their shards again
+    away: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
     def num_damaged(self) -> int:
@@ -76,6 +80,9 @@ def extract(
 ) -> ExtractResult:
     """Writes the features of all videos of ``config`` to the folder ``out``. An unfinished store there is continued.
 
+    Missing is not damaged: a video that is away even after some pauses is left out, and the next call with the same
+    arguments asks for it again. It makes only the shards with such videos anew.
+
     The arguments are those of ``evl.extract``. Under torchrun its processes share ``part``. No other process may work
     on the same part, or on parts of another count. The first process calls ``on_estimate``.
 
@@ -93,6 +100,7 @@ def extract(
         elif not yes:
             world.only_main(lambda: refuse_full_disk(work))
         world.only_main(lambda: begin(work))
+        forget_away(work)
         everything = [sample for samples in work.splits.values() for sample in samples]
         world.only_main(lambda: announce_material(everything, work.config))
         started = time.monotonic()
@@ -109,7 +117,8 @@ def extract(
     size = sum(path.stat().st_size for path in work.folder.rglob("[!.]*") if path.is_file())
     missing = tuple(sample for group in work.missing.values() for sample in group)
     seconds = time.monotonic() - started
-    return ExtractResult(work.folder, num_clips, size, seconds, is_complete, _by_name(work, damaged), missing)
+    broken, away = map(partial(_by_name, work), _parted(damaged))
+    return ExtractResult(work.folder, num_clips, size, seconds, is_complete, broken, missing, away)
 
 
 @contextmanager
@@ -132,21 +141,38 @@ def hold_part(folder: Path, part: tuple[int, int]) -> Iterator[None]:
 
 def begin(work: Extraction) -> None:
     """Writes the files beside the shards. Removes temporary files of a killed process, and the index if a shard is
-    missing."""
+    missing or to be made again."""
     folder = work.folder
     remove_abandoned(folder)
     write_description(folder, work.description)
     if work.description.options.form == "tokens" and not (folder / PROJECTIONS).exists():
         write_file(folder / PROJECTIONS, projections_of(work.backbone).to_bytes())
-    if missing_shards(folder, work.description):
-        for name in (INDEX, DAMAGED):  # the index first: a store without it counts as unfinished
+    away = _away_shards(work)
+    if away or missing_shards(folder, work.description):
+        # the index first: a store without it counts as unfinished
+        for name in (INDEX, DAMAGED, *([MISSING] if away else [])):
             remove_file(folder / name)
     if work.missing and not (folder / MISSING).exists():
         write_missing(folder / MISSING, work.missing)
 
 
+def forget_away(work: Extraction) -> None:
+    """Removes the shards of this process in which videos were away, so that they are made again."""
+    mine = {shard.number for shard in work.mine()}
+    for covers in _away_shards(work):
+        if covers.number in mine:
+            remove_file(shard_path(work.folder, covers.number))
+
+
+def _away_shards(work: Extraction) -> list[ShardRange]:
+    """The shards that were written while videos were away."""
+    unmade = set(missing_shards(work.folder, work.description))
+    made = [covers for covers in shard_ranges(work.description) if covers.number not in unmade]
+    return [covers for covers in made if any(is_missing(reason) for _, reason in _reasons(work, covers))]
+
+
 def finish(work: Extraction) -> None:
-    """Writes the index and the list of damaged videos, once all shards are there.
+    """Writes the index and the lists of damaged and missing videos, once all shards are there.
 
     Raises RunError if too many training videos are damaged.
     """
@@ -155,21 +181,42 @@ def finish(work: Extraction) -> None:
         return
     damaged = _damaged(work)
     _stop_if_too_many(work, damaged.get("train", {}))
-    if damaged and not (folder / DAMAGED).exists():
-        rows = [(name, split, why) for split, group in _by_name(work, damaged).items() for name, why in group.items()]
+    broken, away = _parted(damaged)
+    if broken and not (folder / DAMAGED).exists():
+        rows = [(name, split, why) for split, group in _by_name(work, broken).items() for name, why in group.items()]
         write_table(folder / DAMAGED, [("path", "split", "reason"), *rows])
+    if away:
+        gone = {split: tuple(work.splits[split][video] for video in group) for split, group in away.items()}
+        splits = [split for split in SPLITS if split in gone or split in work.missing]
+        write_missing(folder / MISSING, {s: (*work.missing.get(s, ()), *gone.get(s, ())) for s in splits})
     if not (folder / INDEX).exists():
         write_index(folder)
 
 
 def _damaged(work: Extraction) -> dict[str, dict[int, str]]:
-    """The damaged videos that the shards list: split -> video -> reason."""
+    """The videos that the shards list as unread: split -> video -> reason."""
     damaged: dict[str, dict[int, str]] = {}
     for covers in shard_ranges(work.description):
-        for item in open_shard(work.folder, work.description, covers).items:
-            if item.get("reason") is not None:
-                damaged.setdefault(covers.split, {}).setdefault(item["video"], item["reason"])
+        for video, reason in _reasons(work, covers):
+            damaged.setdefault(covers.split, {}).setdefault(video, reason)
     return damaged
+
+
+def _reasons(work: Extraction, covers: ShardRange) -> list[tuple[int, str]]:
+    """(video, reason) of the clips of a shard that could not be read."""
+    items = open_shard(work.folder, work.description, covers).items
+    return [(item["video"], item["reason"]) for item in items if item.get("reason") is not None]
+
+
+def _parted(
+    reasons: dict[str, dict[int, str]],
+) -> tuple[dict[str, dict[int, str]], dict[str, dict[int, str]]]:
+    """The damaged ones, and those that are only away."""
+    damaged, away = {}, {}
+    for split, group in reasons.items():
+        for video, why in group.items():
+            (away if is_missing(why) else damaged).setdefault(split, {})[video] = why
+    return damaged, away
 
 
 def _by_name(work: Extraction, damaged: dict[str, dict[int, str]]) -> dict[str, dict[str, str]]:
@@ -241,7 +288,8 @@ def _write_shards(work: Extraction, progress: Report) -> tuple[int, dict[str, di
                     if split == "train":
                         _stop_if_too_many(work, reasons)
                 done += len(clips.pairs) + len(clips.damaged)
-                note = f"damaged {count}" if (count := sum(map(len, damaged.values()))) else ""
+                counts = zip(("damaged", "missing"), _parted(damaged), strict=True)
+                note = ", ".join(f"{name} {sum(map(len, group.values()))}" for name, group in counts if group)
                 progress(Progress("extracting", done, total, note, before, "clips"))
             shard.write()
             stored += len(shard.num_valid)

@@ -1,22 +1,32 @@
 """Missing is not damaged: what is away is asked for again, everywhere; what is broken is not."""
 
 import errno
+import json
 import os
 import shutil
 import time
+from pathlib import Path
 
 import av
 import pytest
+import typer
 
 import evl
+import evl.extraction.work
+from evl.cli.show_stores import show_extraction
 from evl.collections.check import check_file
+from evl.collections.copies import Job
+from evl.collections.copy_video import CopySettings
+from evl.collections.prepare import _copy_in_process
+from evl.config import replace
 from evl.errors import DataError, VideoError
-from evl.extraction.extract import extract
+from evl.extraction.extract import ExtractResult, extract
 from evl.types import Sample
 from evl.video.decode import missing
 from evl.video.decode.missing import AWAY, NO_FILE, is_missing, os_reason, read_patiently, unreadable
 from evl.video.decode.reader import read_clip
 from evl.video.plans import Numbered
+from tests.extraction.test_extract_killed import files_of
 
 NUMBERS = [errno.ENOENT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.ENODEV]
 
@@ -111,6 +121,52 @@ def test_every_use_asks_again(finished_run, folder, away, number, pauses, tmp_pa
         )
         away(path, number, 3)
         assert extract(config, tmp_path / "store").num_damaged == 0
+
+
+def test_an_extraction_asks_anew_for_what_was_away(folder, away, tiny_config, tmp_path, monkeypatch, one_thread):
+    """Only the shards in which a video was away are made again; then the store is that of an undisturbed call."""
+    monkeypatch.setattr(evl.extraction.work, "clips_per_shard", lambda size, options: 4)
+    config = replace(tiny_config, data={"path": str(folder), "max_damaged_share": 0.3})
+    out, path = tmp_path / "store", folder / "dark/3 video.mp4"
+    away(path, errno.ESTALE, 10**6)
+    first = extract(config, out)
+    assert (first.is_complete, first.damaged) == (True, {})
+    assert [list(group.values()) for group in first.away.values()] == [["cannot be read (stale file handle)"]]
+    assert "3 video.mp4" in (out / "missing.csv").read_text()
+    assert not (out / "damaged.csv").exists()
+    before = {shard.name: shard.stat().st_mtime_ns for shard in (out / "shards").iterdir()}
+    away(path, errno.ESTALE, 0)
+    second = extract(config, out)
+    after = {shard.name: shard.stat().st_mtime_ns for shard in (out / "shards").iterdir()}
+    assert (second.is_complete, second.away) == (True, {})
+    assert sum(after[name] != time for name, time in before.items()) == 1 < len(before)
+    extract(config, tmp_path / "whole")
+    assert files_of(out) == files_of(tmp_path / "whole")
+
+
+def test_the_command_says_what_was_away(capsys):
+    """Exit code 1, each video with its reason, and what to do."""
+    away = {"train": {"a.mp4": "no such file"}}
+    for as_json in (False, True):
+        with pytest.raises(typer.Exit) as stop:
+            show_extraction(ExtractResult(Path("store"), 8, 1000, 1.0, True, {}, (), away), False, as_json)
+        assert stop.value.exit_code == 1
+        text = capsys.readouterr().out
+        if as_json:
+            assert json.loads(text)["away"] == [{"split": "train", "path": "a.mp4", "problem": "no such file"}]
+        else:
+            assert "missing: a.mp4: no such file" in text
+            assert "The same command asks again" in text
+
+
+def test_copies_are_made_of_videos_that_come_back(folder, away, tmp_path):
+    path = folder / "dark/3 video.mp4"
+    out, job = tmp_path / "out", Job(str(path), "dark/3 video.mp4")
+    away(path, errno.ESTALE, 10**6)
+    assert _copy_in_process((job, out, CopySettings())) == "cannot be read (stale file handle)"
+    away(path, errno.ESTALE, 3)  # one for the stamp
+    made = _copy_in_process((job, out, CopySettings()))
+    assert (made.num_frames, (out / job.target).exists()) == (12, True)
 
 
 def test_missing_videos_are_asked_for_once_more_at_the_end(finished_run, folder, away, monkeypatch):
