@@ -101,7 +101,7 @@ def timelines(
     """
     refuse_unknown(sizes)
     if checked_formats(formats) and out is None:
-        raise ConfigError("`formats` are written into a folder: give `out`")
+        raise ConfigError("with `formats`, give `out`: the folder to write them into")
     given = dict(on=on, off=off, smooth=smooth, merge_seconds=merge_seconds, min_seconds=min_seconds)
     given = {name: value for name, value in given.items() if value is not None}
     if scores:

@@ -94,7 +94,11 @@ def test_labelstudio(tmp_path):
     sound = {"id": "z", "type": "labels", "value": {"start": 0.5, "end": 1.75, "labels": ["loud"], "channel": 0}}
     whole = task(other, annotation(region(), region(51, 51, "jump"), choices, sound), skipped,
                  predictions=[{"result": [region(label="predicted")]}])  # fmt: skip
-    export = [whole, task(video="s3://bucket/second.mp4", predictions=[{"result": [region(label="predicted")]}])]
+    export = [
+        whole,
+        task(annotation()),
+        task(video="s3://bucket/second.mp4", predictions=[{"result": [region(label="predicted")]}]),
+    ]
     write(tmp_path, "project-1.json", export)
     make(tmp_path, "videos/match.mp4", "videos/second.mp4")
     manifest = read_manifest(tmp_path / "project-1.json")
@@ -104,7 +108,12 @@ def test_labelstudio(tmp_path):
                 ("videos/match.mp4", "loud", 0.5, 1.75)],
     }  # fmt: skip
     text = " ".join(manifest.notices)
-    for wanted in ("1: further annotations", "1: tasks without an annotation", "1: regions that are no labels"):
+    for wanted in (
+        "1: tasks without a segment",
+        "1: further annotations",
+        "1: tasks without an annotation",
+        "1: regions that are no labels",
+    ):
         assert wanted in text
     whole["annotations"][0]["ground_truth"] = True
     write(tmp_path, "project-1.json", export)
@@ -226,6 +235,7 @@ def test_boris_project(tmp_path):
         (2, "", "peck", "", "", 50), (3.25, "", "walk", "", "", 81), (1.5, "", "walk", "", ""), (4, "b", "walk", ""),
         (8, "", "walk", "", ""), (5, "b", "walk", ""), (6, "", "walk", "", ""),
     )  # fmt: skip
+    content["observations"]["empty"] = {"type": "MEDIA", "file": {"1": ["b.mp4"]}, "events": []}
     content["observations"]["live"] = {"type": "LIVE", "file": [], "events": [[1, "", "walk", "", ""]]}
     write(tmp_path, "p.boris", content)
     for path in (tmp_path, tmp_path / "p.boris"):
@@ -235,6 +245,7 @@ def test_boris_project(tmp_path):
         }
         text = " ".join(manifest.notices)
         assert "1: point events" in text
+        assert "1: observations without events" in text
         assert "1: events of observations without video files" in text
 
 
@@ -291,6 +302,11 @@ def test_elan(tmp_path):
     write(tmp_path, "one.eaf", eaf(rows))
     medium = 'MEDIA_URL="file:///gone/c.mp4" RELATIVE_MEDIA_URL="./films/c.mp4" MIME_TYPE="video/*" TIME_ORIGIN="500"'
     write(tmp_path, "two.eaf", eaf([(90000000, 90000001, "🏃")], medium=medium))
+    write(
+        tmp_path,
+        "three.eaf",
+        eaf([], medium=medium).replace('<TIER TIER_ID="words"', "<!-- ").replace("</TIER><L", "--><L"),
+    )
     manifest = read_manifest(tmp_path)
     assert manifest.layout == "elan"
     assert segments(manifest, tmp_path) == {
@@ -299,6 +315,7 @@ def test_elan(tmp_path):
     }  # fmt: skip
     text = " ".join(manifest.notices)
     assert "left out 1: annotations that are not aligned to time" in text
+    assert "left out 1: files without annotations" in text
     assert "left out 2: annotations of tiers that have a parent" in text
 
 

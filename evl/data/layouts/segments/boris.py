@@ -132,7 +132,9 @@ def _read_project(reader: SegmentReader, file: Path) -> None:
         if observation.get("type", "MEDIA") != "MEDIA":
             reader.leave_out(_NO_MEDIA, len(events))
             continue
-        if events:
+        if not events:
+            reader.leave_out("observations without events")
+        else:
             _read_events(reader, where, events, _project_clock(where, observation), states)
 
 

@@ -37,6 +37,8 @@ def _read_file(reader: SegmentReader, file: Path) -> None:
         raise DataError(f"{file}: begins with <{root.tag[:60]}>, expected ELAN's <ANNOTATION_DOCUMENT>")
     video, origin = _video(file, root)
     times = _time_slots(file, root)
+    if not any(tier.children for tier in root.all("TIER")):
+        reader.leave_out("files without annotations")
     for tier in root.all("TIER"):
         annotations = [one for annotation in tier.all("ANNOTATION") for one in annotation.children]
         aligned = [one for one in annotations if one.tag == "ALIGNABLE_ANNOTATION"]

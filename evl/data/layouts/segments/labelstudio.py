@@ -101,7 +101,10 @@ def _regions(reader: SegmentReader, where: str, task: dict, are_annotated: bool)
     chosen = max(annotations, key=lambda one: (bool(one.get("ground_truth")), str(one.get("updated_at", ""))))
     if len(annotations) > 1:
         reader.leave_out("further annotations of tasks that have several", len(annotations) - 1)
-    return expect(chosen.get("result") or [], list, where, "'result'")
+    regions = expect(chosen.get("result") or [], list, where, "'result'")
+    if not regions:
+        reader.leave_out("tasks without a segment")
+    return regions
 
 
 def _minimal_regions(data: dict) -> Iterator[dict]:
