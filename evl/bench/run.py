@@ -120,6 +120,8 @@ def run_bench(
     progress("backbone and training step")
     step, optimizer = _training_step(model, clips, labels, precision)
     seconds |= time_together({"backbone": backbone, "step": step}, device, repeats)
+    progress("one live frame and one window")
+    seconds |= time_together(_live(model, clips[:1], precision), device, repeats)
     optimizer.zero_grad(set_to_none=True)
     memory["step"] = peak_bytes(step, device)
 
@@ -140,6 +142,8 @@ def run_bench(
             "twin_forward": seconds.get("twin forward"),
             "twin_forward_backward": seconds.get("twin"),
             "training_step": seconds["step"],
+            "live_frame": seconds["live frame"],
+            "live_window": seconds["live window"],
         },
         "ratios": {
             "twin_to_fast_forward": _ratio(seconds.get("twin forward"), seconds["fast forward"]),
@@ -220,6 +224,23 @@ def _forward_backward(form: Callable[[], Tensor], decoder: nn.Module, direction:
         (form().float() * direction).sum().backward()
 
     return call
+
+
+def _live(model: Classifier, clip: Tensor, precision: str) -> dict[str, Callable[[], object]]:
+    """What a live source costs: a new sampled frame in the encoder, and a window of encoded frames in the decoder."""
+    with torch.no_grad(), autocast(precision, clip.device):
+        features = model.features(clip)
+
+    def frame() -> object:
+        with torch.no_grad(), autocast(precision, clip.device):
+            return model.features(clip[:, :1])
+
+    @torch.no_grad()
+    def window() -> Tensor:
+        model.eval()
+        return model.decoder(features)
+
+    return {"live frame": frame, "live window": window}
 
 
 def _training_step(model: Classifier, clips: Tensor, labels: Tensor, precision: str):

@@ -80,6 +80,8 @@ def print_bench(result: dict) -> None:
                   _times(1 / memory if memory else None))  # fmt: skip
     table.add_row("decoder ÷ backbone", f"{100 * ratios['decoder_to_backbone']:.1f} %")
     table.add_row("training step", _milliseconds(seconds["training_step"]))
+    table.add_row("live: a new frame in the backbone", _milliseconds(seconds["live_frame"]))
+    table.add_row("live: a window in the decoder", _milliseconds(seconds["live_window"]))
     table.add_row("clips a second", f"{result['clips_a_second']:.2f}")
     table.add_row("images a second, backbone alone", f"{result['images_a_second']:,.1f}")
     table.add_row("a step's peak memory beyond model and clips", _mebibytes(peak["training_step"]))

@@ -3,11 +3,11 @@
 import json
 import os
 import signal
-import threading
 
 import pytest
 
 import evl
+from evl.watching.folder import FolderScan
 from tests.cli.test_timeline import film as film  # a fixture
 from tests.helpers import run_command
 
@@ -40,12 +40,13 @@ def test_text_and_a_name_that_would_steer_the_terminal(finished_run, film, tmp_p
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_with_a_summary(finished_run, tmp_path, capsys, number):
-    timer = threading.Timer(1.5, os.kill, (os.getpid(), number))
+def test_a_signal_ends_it_with_a_summary(finished_run, tmp_path, capsys, monkeypatch, number):
+    signals = [number]  # one, when the folder is first looked into
+    monkeypatch.setattr(
+        FolderScan, "ready", lambda scan: [os.kill(os.getpid(), signals.pop()) for _ in signals[:1]][:0]
+    )
     before = signal.getsignal(signal.SIGTERM)
-    timer.start()
     code, text, message = run_command(capsys, "watch", finished_run, tmp_path, "--json")
-    timer.cancel()
     assert (code, text) == (0, "")
     assert "1 source" in message
     assert signal.getsignal(signal.SIGTERM) is before
