@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,17 +15,18 @@ from torch import Tensor
 
 from evl.data.dataset import spacing_of
 from evl.errors import ConfigError
-from evl.inference.reading import Reader, card_of, evaluating, read, scores_of
-from evl.inference.timeline import encoder_for
+from evl.inference.reading import Reader, card_of, evaluating, read
+from evl.inference.timeline import encoder_for, window_scores_of
 from evl.models import Classifier
+from evl.models.windows import WindowFeatures
 from evl.runtime.distributed import World
 from evl.streams.windows import FRAMES_AT_ONCE, FrameEncoder, GivenWindows
-from evl.types import LayerFeatures
 from evl.video.live_windows import LiveWindow, LiveWindows
 from evl.video.sampling import MICROSECONDS
 from evl.video.windows import WindowPlan
 
 WINDOWS_AT_ONCE = 16  # windows that are read together, for memory
+_numbers = itertools.count()
 
 
 class LiveScores(NamedTuple):
@@ -84,7 +86,7 @@ class Live:
         plan = WindowPlan(spacing, every_seconds, every_frames, window_seconds)
         self.model, self.time_seconds = model, None
         self._encoder = encoder_for(model, num_crops)
-        self._reader, self._plan = scores_of(model), plan
+        self._reader, self._plan = window_scores_of(model), plan
         if memory is not None:
             if every_seconds is not None or every_frames is not None:
                 raise ConfigError("with memory, every sampled frame gives scores: leave out the step between windows")
@@ -202,7 +204,7 @@ def _encode(found: Sequence[tuple[Live, Sequence[LiveWindow]]], costs: Costs) ->
         for place, (live, frame) in enumerate(chunk):
             # a copy, so that a frame that is kept does not keep the others of its batch
             frame.parts = [part[place : place + 1].clone() for part in parts] if len(chunk) > 1 else parts
-            frame.picture = None
+            frame.picture, frame.number = None, next(_numbers)
             live.num_encoded += 1
 
 
@@ -214,17 +216,20 @@ def _read(live: Live, windows: Sequence[LiveWindow]) -> list[np.ndarray]:
     place_of = {key: place for place, key in enumerate(frames)}
     places = np.array([[place_of[id(frame)] for frame in window.frames] for window in windows])
     parts = [torch.cat(same) for same in zip(*(frame.parts for frame in frames.values()), strict=True)]
-    stream = GivenWindows(live._encoder, parts, places)
+    numbers = np.array([frame.number for frame in frames.values()])
+    stream = GivenWindows(live._encoder, parts, numbers, places)
     ((scores,), _) = read(stream, [live._reader], batch_size=len(windows), world=World(0, 1, stream.device))
     return [scores[place] for place in range(len(windows))]
 
 
 class _Frame:
-    """A pushed frame: ``picture()`` (H,W,3) until it is encoded, then its ``parts`` (``FrameEncoder``)."""
+    """A pushed frame: ``picture()`` (H,W,3) until it is encoded, then its ``parts`` (``FrameEncoder``) and its number,
+    which no other frame of any source has."""
 
     def __init__(self, picture: Callable[[], np.ndarray]):
         self.picture: Callable[[], np.ndarray] | None = picture
         self.parts: list[Tensor] | None = None
+        self.number = 0
 
 
 def checked_frame(frame: np.ndarray | Tensor) -> np.ndarray:
@@ -251,9 +256,9 @@ def _streaming_reader(model: Classifier, encoder: FrameEncoder, memory: float) -
     with evaluating([model]):
         state = decoder.start_state(encoder.num_crops, memory=memory)
 
-    def step(features: Sequence[LayerFeatures]) -> Tensor:
+    def step(features: Sequence[WindowFeatures]) -> Tensor:
         nonlocal state
-        vectors, state = decoder.step(state, features)
+        vectors, state = decoder.step(state, [one.clips(False) for one in features])
         return model.head(vectors).double().softmax(-1)
 
     return Reader(step, model.encoder.taps)

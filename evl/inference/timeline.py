@@ -6,20 +6,24 @@ scores of a window are those of ``model.scores`` for the same frames.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from evl.data.dataset import spacing_of
 from evl.errors import VideoError, plural
-from evl.inference.reading import card_of, evaluating, evaluation_of, judging_precision, read, scores_of
+from evl.inference.reading import Reader, card_of, evaluating, evaluation_of, judging_precision, read, scores_of
 from evl.inference.segments import Segment, SegmentRules, find_segments
 from evl.models import Classifier
+from evl.models.windows import WindowDecoder, WindowFeatures
 from evl.runtime.distributed import World
 from evl.runtime.import_path import is_import_path
+from evl.streams.base import Features
 from evl.streams.windows import FrameEncoder, WindowStream
 from evl.types import Sample
 from evl.video.decode.forward import OtherFramesError
@@ -28,6 +32,8 @@ from evl.video.decode.missing import read_patiently
 from evl.video.decode.reader import find_part
 from evl.video.sampling import MICROSECONDS, microseconds
 from evl.video.windows import WindowPlan, Windows
+
+WINDOWS_AT_ONCE = {"cpu": 8, "cuda": 64}  # for decoders; fewer need less memory
 
 
 class Gap(NamedTuple):
@@ -102,13 +108,40 @@ def rules_of(model: Classifier, given: Mapping[str, object] = MappingProxyType({
 def encoder_for(model: Classifier, num_crops: int | None = None) -> FrameEncoder:
     """The model's encoder for single frames, with the model's own crops, or ``num_crops`` of them."""
     crops = evaluation_of(model, num_crops=num_crops).num_crops
-    attention = "none"
-    if model.reads_query_key or is_import_path(card_of(model).config.model.decoder):
-        attention = "query_key"
-    elif model.reads_maps:
-        attention = "maps"
+    attention = reads_attention(model)
     preprocessing = card_of(model).preprocessing
     return FrameEncoder(model.require_backbone(), preprocessing, crops, judging_precision(model), attention)
+
+
+def reads_attention(model: Classifier) -> bool:
+    """Whether the model reads the encoder's queries and keys, or maps of them. Decoders from outside may."""
+    return model.reads_query_key or model.reads_maps or is_import_path(card_of(model).config.model.decoder)
+
+
+def window_scores_of(model: Classifier) -> Reader:
+    """A reader as ``scores_of``, for windows that share frames: an EVL decoder computes once what they have in common.
+
+    It keeps that from batch to batch, so each video, or source, has a reader of its own.
+    """
+    attention, usual = reads_attention(model), scores_of(model)
+    shared = WindowDecoder(model.decoder) if WindowDecoder.can_read(model.decoder) else None
+
+    def some(features: Sequence[WindowFeatures]) -> Tensor:
+        if shared is None:
+            return usual.of([one.clips(attention) for one in features])
+        logits = model.head(shared(features))
+        if model.zero_shot is not None:
+            logits = model.zero_shot([one.clips(False) for one in features]) + logits
+        return logits.double().softmax(-1)
+
+    def scores(features: Features) -> Tensor:
+        if not isinstance(features[0], WindowFeatures):
+            return usual.of(features)
+        size = WINDOWS_AT_ONCE.get(features[0].tokens.device.type, 8)
+        parts = [slice(start, start + size) for start in range(0, len(features[0]), size)]
+        return torch.cat([some([one.windows(part) for one in features]) for part in parts])
+
+    return Reader(scores, usual.blocks)  # windows share neighbor maps as they share frames
 
 
 def timeline_of(
@@ -140,7 +173,7 @@ def timeline_of(
         try:
             with evaluating([model]):
                 results = read(
-                    stream, [scores_of(model)], batch_size=size, world=World(0, 1, stream.device), progress=count
+                    stream, [window_scores_of(model)], batch_size=size, world=World(0, 1, stream.device), progress=count
                 )
             break
         except OtherFramesError as error:

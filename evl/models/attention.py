@@ -159,7 +159,7 @@ class _PoolTokens(torch.autograd.Function):
         tokens, query, mean, inverse, scores, attention = ctx.saved_tensors
         with without_autocast(tokens.device):
             dtype, r = tokens.dtype, inverse[:, None]
-            read = _products(grad, tokens, mean)  # grad·x_s
+            read = vector_products(grad, tokens, mean)  # grad·x_s
             grad = grad.to(dtype)
             grad_attention = read * r
             grad_scores = attention * (grad_attention - (attention * grad_attention).sum(-1, keepdim=True))
@@ -187,11 +187,11 @@ def _pooled(tokens: Tensor, query: Tensor, eps: float) -> tuple[Tensor, ...]:
 
 def _attend(tokens: Tensor, query: Tensor, mean: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the scores r_s query_r·x_s and their softmax over s: (B,R,S) each, in float32 at least."""
-    scores = _products(query, tokens, mean) * inverse[:, None]
+    scores = vector_products(query, tokens, mean) * inverse[:, None]
     return scores, scores.softmax(-1)
 
 
-def _products(vectors: Tensor, tokens: Tensor, mean: Tensor) -> Tensor:
+def vector_products(vectors: Tensor, tokens: Tensor, mean: Tensor) -> Tensor:
     """Returns vector·x_s for vectors (B,R,D) and tokens (B,S,D): (B,R,S), in float32 at least.
 
     The vectors lose precision when they are cast to the dtype of the tokens. The loss along the direction 1 is added
@@ -207,6 +207,12 @@ def _products(vectors: Tensor, tokens: Tensor, mean: Tensor) -> Tensor:
 
 def token_statistics(tokens: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Returns mean and inverse deviation (var + eps)^−½ over D: (B,S,D) -> (B,S) each, in float32 at least."""
+    mean, variance = token_moments(tokens)
+    return mean, torch.rsqrt(variance + eps)
+
+
+def token_moments(tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns mean and variance over D: (B,S,D) -> (B,S) each, in float32 at least."""
     wide = _wide(tokens.dtype)
     if torch.compiler.is_compiling():  # one fused pass
         variance, mean = torch.var_mean(tokens.to(wide), -1, correction=0)
@@ -224,7 +230,7 @@ def token_statistics(tokens: Tensor, eps: float) -> tuple[Tensor, Tensor]:
             torch.mean(part, -1, out=its_mean)
             torch.linalg.vector_norm(part - its_mean[:, None], dim=-1, out=its_deviation)
         variance = deviation.square_() / tokens.shape[-1]
-    return mean, torch.rsqrt(variance + eps)
+    return mean, variance
 
 
 CPU_CACHE_BYTES = 1 << 20  # a part of this size stays in the cache of a core, so it is read from memory only once

@@ -175,11 +175,50 @@ def _fill_frame_by_frame(targets: list[Tensor], query: Tensor, key: Tensor, grid
                     target[:, clip, other, :, :, side].copy_(part[place])
 
 
+def maps_between(
+    query: Tensor, key: Tensor, looking: Sequence[int], seen: Sequence[int], grid: Grid, dtype: torch.dtype
+):
+    """Returns skewed maps S[looking→seen] of P pairs of frames, without autograd: (h,P,1,c,h,1,w+c−1) per block.
+
+    query, key (F,L,N,K): those of F frames. ``looking``, ``seen``: the numbers of the pairs' frames. The maps are those
+    of ``neighbor_maps`` for P clips of one frame with one neighbor.
+    """
+    h, w = grid
+    num_pairs, (num_tokens, n, k) = len(looking), query.shape[1:]
+    query, key = (x[:, num_tokens - h * w :].transpose(1, 2) for x in (query, key))  # (F,N,P,K)
+    maps = [query.new_zeros((h, num_pairs, 1, c, h, 1, w + c - 1), dtype=dtype) for c in block_sizes(w)]
+    targets = [_unskewed(one, w) for one in maps]
+    bytes_a_pair = n * (h * w) ** 2 * query.element_size()
+    is_alone = takes_onednn(query, key) and 4 * bytes_a_pair > SCORES_BYTES["cpu"]
+    size = 1 if is_alone else max(1, SCORES_BYTES.get(query.device.type, 64 << 20) // bytes_a_pair)
+    with without_gradients():
+        for start in range(0, num_pairs, size):
+            pairs = slice(start, min(num_pairs, start + size))
+            if is_alone:
+                scores = head_scores((query[looking[start]] * k**-0.5).transpose(0, 1), key[seen[start]])
+                mean = scores.softmax(-1).mean(1)[None, None]
+            else:
+                mean = _mean_attention(query[list(looking[pairs])][:, None], key[list(seen[pairs])][:, None])
+            mean = mean.unflatten(3, grid).unflatten(2, grid).permute(2, 0, 1, 3, 4, 5)  # (h,P,1,w,h,w)
+            for target, part in zip(targets, mean.split(block_sizes(w), 3), strict=True):
+                target[:, pairs, :, :, :, 0] = part
+    return maps
+
+
 def add_moved(tokens: Tensor, maps: list[Tensor], before: Tensor, after: Tensor, grid: Grid) -> None:
     """Adds out(t) of the equation above to the patch tokens of ``tokens`` (B,T,L,D, contiguous), in place."""
-    both = _side_by_side(before, after, grid).to(tokens.dtype)
+    _add_moved(tokens, maps, _side_by_side([before, after], grid), grid)
+
+
+def add_one_side(tokens: Tensor, maps: list[Tensor], table: Tensor, grid: Grid) -> None:
+    """Adds one of the two sums of out(t) to the patch tokens of ``tokens`` (P,1,L,D), by maps of ``maps_between``."""
+    _add_moved(tokens, maps, _side_by_side([table], grid), grid)
+
+
+def _add_moved(tokens: Tensor, maps: list[Tensor], tables: Tensor, grid: Grid) -> None:
+    tables = tables.to(tokens.dtype)
     for skewed, columns, patches in zip(maps, _blocks(grid[1]), _patches(tokens, grid), strict=True):
-        table = both[:, :, columns].contiguous()
+        table = tables[:, :, columns].contiguous()
         for i, rows in enumerate(skewed.flatten(1, 3).flatten(2)):  # (B·T·c, h·2·(w + c − 1))
             # ``patches[:, i] += …`` would also copy the sum to itself
             patches[:, i].add_(matmul(rows, _window(table, i)).view(len(patches), -1, tokens.shape[-1]))
@@ -187,7 +226,7 @@ def add_moved(tokens: Tensor, maps: list[Tensor], before: Tensor, after: Tensor,
 
 def with_moved(tokens: Tensor, maps: list[Tensor], before: Tensor, after: Tensor, grid: Grid) -> Tensor:
     """Returns the result of ``add_moved`` as a new tensor, which an exported program can record for any batch size."""
-    both = _side_by_side(before, after, grid).to(tokens.dtype)
+    both = _side_by_side([before, after], grid).to(tokens.dtype)
     blocks = []
     for skewed, columns in zip(maps, _blocks(grid[1]), strict=True):
         windows = torch.stack([_window(both[:, :, columns], i) for i in range(grid[0])])  # (h,h·2·(w + c − 1),D)
@@ -222,13 +261,13 @@ def _patches(tokens: Tensor, grid: Grid) -> tuple[Tensor, ...]:
     return patches.split(block_sizes(grid[1]), 2)
 
 
-def _side_by_side(before: Tensor, after: Tensor, grid: Grid) -> Tensor:
-    """Two tables ((2h−1)(2w−1), D) -> (2h−1, 2, 2w−1, D), counting p' − p instead of p − p'."""
+def _side_by_side(tables: Sequence[Tensor], grid: Grid) -> Tensor:
+    """S tables ((2h−1)(2w−1), D) -> (2h−1, S, 2w−1, D), counting p' − p instead of p − p'."""
     h, w = grid
-    return torch.stack([before, after]).view(2, 2 * h - 1, 2 * w - 1, -1).flip(1, 2).transpose(0, 1)
+    return torch.stack(tables).view(len(tables), 2 * h - 1, 2 * w - 1, -1).flip(1, 2).transpose(0, 1)
 
 
 def _window(table: Tensor, i: int) -> Tensor:
-    """Returns the part of a table block (2h−1, 2, ·, D) that queries of row i need: a view (h·2·(w + c − 1), D)."""
+    """Returns the part of a table block (2h−1, S, ·, D) that queries of row i need: a view (h·S·(w + c − 1), D)."""
     h = (len(table) + 1) // 2
     return table[h - 1 - i : 2 * h - 1 - i].flatten(0, 2)

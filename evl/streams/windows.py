@@ -6,20 +6,19 @@ of a batch need are kept, so memory does not depend on the length of the video.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from evl.backbones import FrozenBackbone
+from evl.models.windows import WindowFeatures
 from evl.runtime.cpu import return_freed_memory
-from evl.runtime.precision import autocast, without_autocast
+from evl.runtime.precision import autocast
 from evl.streams.base import Batch, Features, Views
-from evl.streams.window_maps import window_maps
-from evl.types import LayerFeatures, MappedFeatures, Preprocessing, Sample
+from evl.types import LayerFeatures, Preprocessing, Sample
 from evl.video.decode.forward import Picture, read_forward
 from evl.video.decode.index import FrameIndex
 from evl.video.transforms import evaluation_views
@@ -42,15 +41,14 @@ class FrameEncoder:
     """``encode(pictures)`` -> parts (F,C,…), what is kept of F pictures in C crops: features, or else pixels.
 
     ``gather`` makes the features of windows from them. ``is_shared`` is False for encoders whose frames attend to each
-    other: they see the pixels of each window anew. ``attention``: what features have besides tokens: query and key,
-    neighbor maps in their place, or nothing.
+    other: they see the pixels of each window anew. ``attention``: whether features have query and key besides tokens.
     """
 
     backbone: FrozenBackbone
     preprocessing: Preprocessing
     num_crops: int
     precision: str
-    attention: Literal["query_key", "maps", "none"] = "query_key"
+    attention: bool = True
 
     @property
     def is_shared(self) -> bool:
@@ -70,29 +68,24 @@ class FrameEncoder:
         if not self.is_shared:
             return [pixels]
         features = self._run(pixels.flatten(0, 1)[:, None])  # clips of one frame
-        if self.attention == "none":
+        if not self.attention:
             features = [LayerFeatures(one.tokens, *[one.query[..., :0, :]] * 2) for one in features]
         return [part[:, 0].unflatten(0, pixels.shape[:2]) for one in features for part in one]
 
-    def gather(self, parts: Sequence[Tensor], places: np.ndarray) -> Features:
-        """Features (B·C,T,…) of windows whose frames are at ``places`` (B,T) of the ``parts``; their crops follow each
-        other."""
-        chosen = torch.from_numpy(places).to(parts[0].device)
+    def gather(self, parts: Sequence[Tensor], numbers: np.ndarray, places: np.ndarray) -> Features:
+        """Features of windows whose frames are at ``places`` (B,T) of the ``parts``; their crops follow each other.
 
-        def clips(part: Tensor) -> Tensor:  # (F,C,…) -> (B,T,C,…) -> (B·C,T,…)
-            return part[chosen].transpose(1, 2).flatten(0, 1)
-
+        ``numbers`` (F): those of the frames in ``parts``. The features are WindowFeatures, with a number for each crop
+        of a frame; or LayerFeatures (B·C,T,…) if the encoder sees each window anew.
+        """
         if not self.is_shared:
-            return self._run(clips(parts[0]))
-        return [self._layer(clips, parts[place : place + 3], places) for place in range(0, len(parts), 3)]
-
-    def _layer(self, clips: Callable[[Tensor], Tensor], parts: Sequence[Tensor], places: np.ndarray):
-        tokens, query, key = parts
-        if self.attention != "maps" or not query.shape[-2]:  # what enters block 1 has no attention
-            return LayerFeatures(*map(clips, parts))
-        with torch.no_grad(), without_autocast(self.device):
-            maps = window_maps(query, key, places, self.backbone.spec.grid, tokens.dtype)
-        return MappedFeatures(clips(tokens), maps)
+            chosen = torch.from_numpy(places).to(parts[0].device)
+            return self._run(parts[0][chosen].transpose(1, 2).flatten(0, 1))  # (B,T,C,…) -> (B·C,T,…)
+        crops = np.arange(self.num_crops)
+        numbers = (numbers[:, None] * self.num_crops + crops).ravel()
+        places = (places[:, None] * self.num_crops + crops[:, None]).reshape(-1, places.shape[1])
+        parts = [part.flatten(0, 1) for part in parts]
+        return [WindowFeatures(*parts[place : place + 3], numbers, places) for place in range(0, len(parts), 3)]
 
     def _run(self, clips: Tensor) -> list[LayerFeatures]:
         with torch.no_grad(), autocast(self.precision, self.device):
@@ -207,20 +200,21 @@ class KeptFrames:
 
     def features(self, frames: np.ndarray) -> Features:
         """The features of windows with these frames (B,T)."""
-        return self.encoder.gather(self.parts, np.searchsorted(self.numbers, frames))
+        return self.encoder.gather(self.parts, self.numbers, np.searchsorted(self.numbers, frames))
 
 
 class GivenWindows:
     """A stream of windows whose frames are encoded already; its keys are their numbers.
 
-    ``parts``: what is kept of the frames (``FrameEncoder``). ``places`` (n,T): the frames of each window among them.
+    ``parts``: what is kept of the frames (``FrameEncoder``), and ``numbers`` (F) theirs. ``places`` (n,T): the
+    frames of each window among them.
     """
 
     advice = "the frames are encoded already"
     waited_seconds = 0.0
 
-    def __init__(self, encoder: FrameEncoder, parts: Sequence[Tensor], places: np.ndarray):
-        self.frame_encoder, self.parts, self.places = encoder, parts, places
+    def __init__(self, encoder: FrameEncoder, parts: Sequence[Tensor], numbers: np.ndarray, places: np.ndarray):
+        self.frame_encoder, self.parts, self.numbers, self.places = encoder, parts, numbers, places
         self.encoder, self.device, self.precision = encoder.backbone, encoder.device, encoder.precision
         self.views = Views(1, encoder.num_crops, encoder.precision)
         self.samples = (Sample("these frames"),) * len(places)
@@ -230,6 +224,6 @@ class GivenWindows:
 
     def read(self, batches: Iterable[Sequence[int]]) -> Iterator[Batch]:
         for batch in batches:
-            features = self.frame_encoder.gather(self.parts, self.places[list(batch)])
+            features = self.frame_encoder.gather(self.parts, self.numbers, self.places[list(batch)])
             labels = torch.full((len(batch),), -1, device=self.device)
             yield Batch(features, labels, tuple(batch), {}, (self.frame_encoder.num_crops,) * len(batch))
