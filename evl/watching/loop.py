@@ -20,6 +20,7 @@ from evl.watching.watched import WatchedSource
 from evl.watching.webhook import Webhook
 
 WAKE = 0.2  # seconds
+LAST_SECONDS = 1.0  # for threads to end
 SAY_EVERY = 10.0  # seconds between two messages of one kind about one source
 
 
@@ -132,9 +133,10 @@ class Watch:
         for feed in self._feeds:
             feed.stop.set()
         self._room.close()
+        until = time.monotonic() + LAST_SECONDS  # of all together: what hangs in a source does not see ``stop``
         for feed in self._feeds:
             if feed.is_alive():
-                feed.join(0.5)
+                feed.join(max(0.0, until - time.monotonic()))
 
     def _told(self, event: Event) -> Event:
         if event.kind in ("begin", "end"):
