@@ -210,4 +210,7 @@ def _stored_split(store: FeatureStore, split: str | None) -> str:
 def warn_if_trained_on(trained_on: Sequence[Sample], samples: Sequence[Sample]) -> None:
     trained = {os.path.realpath(sample.path) for sample in trained_on}
     if seen := sum(isinstance(one, Sample) and os.path.realpath(one.path) in trained for one in samples):
-        log.warning("%d of these %d videos were trained on: no score of unseen videos", seen, len(samples))
+        which = f"{seen} of these {len(samples)} videos were"
+        if seen == len(samples):
+            which = "this video was" if seen == 1 else f"all these {seen} videos were"
+        log.warning("%s trained on: no score of unseen videos", which)

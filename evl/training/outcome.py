@@ -25,6 +25,7 @@ _WORDS = {
     "not_learned": "nothing was learned",
     "partly_learned": "learned in part",
     "learned": "learned",
+    "too_few": "not shown (so few validation videos cannot tell this score from chance)",
     "not_judged": "not judged (there are no validation videos)",
 }
 
@@ -33,7 +34,8 @@ _WORDS = {
 class Outcome:
     """The outcome of a training. Scores are top-1 in percent."""
 
-    kind: Literal["memorized", "not_learned", "partly_learned", "learned", "not_judged"]  # what was learned
+    # what was learned
+    kind: Literal["memorized", "not_learned", "partly_learned", "learned", "too_few", "not_judged"]
     chance: float  # Metrics.chance of the validation videos; of the training videos if there are none
     train_top1: float  # of augmented training clips, over the last tenth of the steps
     train_loss: float  # of the same clips
@@ -102,14 +104,17 @@ def _kind(train: float, metrics: Metrics) -> str:
     """``train``: ``_lift`` of the training score.
 
     A low validation score counts as memorizing only if its interval is below the training score. With few videos, a
-    low score can be chance.
+    low score can be chance. For the same reason a high score shows nothing if chance is within its interval.
     """
     val, val_at_most = (_lift(top1, metrics.chance) for top1 in (metrics.top1, metrics.top1_interval[1]))
     if max(train, val) < LITTLE:
         return "not_learned"
     if val < MUCH * train and val_at_most < train:
         return "memorized"
-    return "learned" if val >= MUCH else "partly_learned"
+    if val < MUCH:
+        return "partly_learned"
+    is_chance = metrics.top1_interval[0] <= metrics.chance < 100  # within the interval; with one class it always is
+    return "too_few" if is_chance else "learned"
 
 
 def _advice(kind: str, config: RunConfig, num_videos: int, stored_clips: int | None, is_swept: bool) -> tuple[str, ...]:
@@ -131,5 +136,6 @@ def _advice(kind: str, config: RunConfig, num_videos: int, stored_clips: int | N
         "memorized": (larger, clips, "more videos", sweep, segment, frames),
         "not_learned": ("evl check (are the labels right?)", longer, larger, sweep, segment, frames),
         "partly_learned": (longer, larger, segment, frames, sweep),
+        "too_few": ("more validation videos",),
     }
     return tuple(text for text in by_kind[kind] if text is not None)

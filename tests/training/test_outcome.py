@@ -48,6 +48,8 @@ def outcome(top1, judged, *, loss=0.1, classes=4, **settings):
         ("learned", 50.0, metrics(58, 15, 15, 15, 15)),  # augmentation makes training clips the harder ones
         ("not_learned", 26.0, metrics(54, 54, 2, 2, 2)),  # 90 %, by one class that nearly all are of
         ("learned", 100.0, metrics(60, 60)),  # a single class
+        ("too_few", 98.0, metrics(2, 1, 1)),  # two of two: the interval begins at 34 %, below chance (50 %)
+        ("learned", 98.0, metrics(6, 3, 3)),
         ("not_judged", 98.0, None),
         ("not_judged", 98.0, metrics_of(np.zeros((4, 4), int))),
     ],
