@@ -23,6 +23,7 @@ from evl.training.few_shots.few_shot import few_shot
 from evl.training.sweeps.sweep import sweep
 from tests.conftest import TINY
 from tests.helpers import assert_close, run_command
+from tests.saving.test_hub import catch_pushes
 from tests.training.helpers import with_broken_in_training
 from tests.training.test_train import assert_same_run, torchrun, weights
 
@@ -75,6 +76,14 @@ def stores(videos, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def store_of_8_bits(videos, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("small") / "store"
+    config = replace(config_of("side", videos), model={"taps": [0, 1, 2, 3, 4, 5]})
+    extract(config, folder, StoreOptions(form="maps", dtype="int8"))
+    return folder
+
+
 def clips_of(model, count=2):
     return torch.randn(count, 3, 3, *model.encoder.spec.image_size)
 
@@ -121,6 +130,15 @@ def test_exported(form, runs, tmp_path, capsys):
 
 
 @every_form
+def test_pushed_to_the_hub(form, runs, monkeypatch, tmp_path):
+    model = evl.load(runs(form))
+    catch_pushes(monkeypatch, tmp_path / "pushed")
+    model.push_to_hub("someone/doors")
+    clips = clips_of(model)
+    assert torch.equal(evl.VideoClassifier.from_pretrained(tmp_path / "pushed")(clips), model(clips))
+
+
+@every_form
 def test_explained_or_refused(form, runs):
     model = evl.load(runs(form))
     clips = clips_of(model)
@@ -160,6 +178,21 @@ def test_on_a_store_as_on_videos(form, kind, stores, videos, tmp_path):
     live = evl.evaluate(evl.load(tmp_path / "run"), evl.read_manifest(tmp_path / "run/val.csv").samples)
     assert_close(scores(stored), scores(result.evaluation))
     assert_close(scores(live), scores(stored), relative=1e-4)
+
+
+@every_form
+def test_judged_on_a_store_of_8_bits(form, runs, store_of_8_bits):
+    """Every tapped map loses a little, so scores do, too."""
+    run, store = runs(form), FeatureStore(store_of_8_bits)
+    with torch.inference_mode():
+        model = load_for_store(run, store)
+        (stored,) = evaluate_views([model], views_of_store(model, store))
+    live = evl.evaluate(evl.load(run), evl.read_manifest(run / "val.csv").samples)
+    found = {prediction.path: prediction.scores for prediction in stored.predictions}
+    wanted = scores(live)
+    got = torch.tensor([found[prediction.path] for prediction in live.predictions])
+    assert not torch.equal(got, wanted)
+    assert_close(got, wanted, relative=0.05)
 
 
 @pytest.mark.parametrize("source", ["videos", "tokens", "maps"])

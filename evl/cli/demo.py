@@ -17,7 +17,7 @@ def command(
     out: Annotated[Path, typer.Option(help="Where videos, runs and the report go, in a folder of their own.")] = Path(
         "demo"
     ),
-    full: Annotated[bool, typer.Option("--full", help="More videos, more steps, five seeds: half an hour.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="More videos, more steps, five seeds: an hour.")] = False,
     seed: Annotated[int, typer.Option(min=0, max=2**31, help="Decides videos, initial values and order.")] = 0,
     seeds: Annotated[
         int | None, typer.Option(min=1, max=100, help="How many seeds, counted from --seed: all is repeated with each.")
@@ -30,7 +30,9 @@ def command(
     """Make videos of things that move, train decoders of several kinds on one frozen image model, and compare: in
     minutes, without downloads."""
     from evl.demo.run import run_demo
+    from evl.runtime.cpu import keep_freed_memory
 
+    keep_freed_memory()
     print_result(run_demo(out, full=full, seed=seed, seeds=seeds, videos=videos, steps=steps))
 
 

@@ -30,27 +30,42 @@ CHANGES: dict[str, dict[str, dict]] = {
     ZERO_SHOT: {"model": {"decoder": "zero_shot", "prompts": ["a {}", "a photo of a {}"]}},
 }
 LINEAR_STEPS = 5  # the linear probe takes this many times the steps of the others: its steps cost little
-# variants on the same features, which train side by side; the most expensive first, so that no core waits at the end
-TOGETHER = (SIDE, SIDE_CAUSAL, EVL, ATTENTIVE)
+SIDES = (SIDE, SIDE_CAUSAL)
+TOGETHER = (SIDES, (EVL, ATTENTIVE))  # variants on the same features; those of a group train side by side
 
 
 @dataclass(frozen=True)
 class Size:
-    """The numbers of training videos, of test videos, of training steps, and of seeds (all is repeated per seed)."""
+    """The numbers of training videos, of test videos, of training steps, and of seeds (all is repeated per seed).
+
+    ``side_steps``: how many of the steps side networks take, as a share, because each costs three of EVL's. ``causal``:
+    whether the causal side network is trained, too.
+    """
 
     train: int = 2352
     test: int = 560  # both multiples of 112, the pairs of motion and kind of object
     steps: int = 800
     seeds: int = 1
+    side_steps: float = 1.0
+    causal: bool = True
+
+    def steps_of(self, variant: str) -> int:
+        if variant in SIDES:
+            return max(1, round(self.side_steps * self.steps))
+        return self.steps * (LINEAR_STEPS if variant == LINEAR else 1)
+
+    def chosen(self, variants: Iterable[str]) -> list[str]:
+        """Those of the variants that are trained."""
+        return [one for one in variants if self.causal or one != SIDE_CAUSAL]
 
 
-DEFAULT = Size()
+# in three minutes there is no time for the causal network, which is for streams, nor for all steps of the other one
+DEFAULT = Size(side_steps=0.5, causal=False)
 FULL = Size(train=4032, test=1008, steps=1600, seeds=5)
 
 
 def config_of(variant: str, task: str, videos: Path, steps: int, seed: int) -> RunConfig:
     """All settings of one variant on one task; ``videos``: the folder of the tasks' manifests."""
-    steps *= LINEAR_STEPS if variant == LINEAR else 1
     config = replace(
         RunConfig(),
         backbone={"name": BACKBONE},

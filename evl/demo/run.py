@@ -29,6 +29,7 @@ from evl.demo.results import (
     EVL,
     LINEAR,
     ROWS,
+    SIDE,
     TASKS,
     UNTRAINED,
     ZERO_SHOT,
@@ -140,7 +141,7 @@ class Data:
         self.clips: Tensor | None = None
 
     def config(self, variant: str, task: str) -> RunConfig:
-        return config_of(variant, task, self.videos, self.size.steps, self.seed)
+        return config_of(variant, task, self.videos, self.size.steps_of(variant), self.seed)
 
     def backbone(self, *variants: str) -> tuple[FrozenBackbone, frozenset[int]]:
         """The encoder of these variants, with all blocks that they read, and the blocks whose maps they read."""
@@ -189,9 +190,10 @@ def _compare(
             train_contenders(contenders, features, data.train_rows, pool, advance)
             return [_judge(one, features, data, folder) for one in contenders]
 
-    features = features_of(TOGETHER, "features")
+    groups = [data.size.chosen(group) for group in TOGETHER]
+    features = features_of([variant for group in groups for variant in group], "features")
     backbone, num_bytes = features.encoder, features.num_bytes
-    outcomes = results(TOGETHER, backbone, features)
+    outcomes = [one for group in groups for one in results(group, backbone, features)]
     with clock.part("training and judging"):
         untrained = data.contenders([ZERO_SHOT], backbone, backbone.taps)
         outcomes += [result_of(one, one.judge(features, data.test_rows), None) for one in untrained]
@@ -254,7 +256,8 @@ def _settings(size: Size, seed: int, num_bytes: int) -> dict[str, str]:
         "seeds": ", ".join(str(seed + number) for number in range(size.seeds)),
         "clips": f"{NUM_FRAMES} frames, from the middles of equal parts of a video; one view",
         "backbone": f"{BACKBONE}, frozen",
-        "training": f"{size.steps} steps of {BATCH_SIZE} clips",
+        "training": f"{size.steps} steps of {BATCH_SIZE} clips; side networks {size.steps_of(SIDE)}, the linear probe "
+        f"{size.steps_of(LINEAR)}",
         "features": f"{num_bytes / 1e9:.2f} GB in memory, 16 bits a number",
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         "versions": f"evl {__version__}, torch {torch.__version__}, Python {platform.python_version()}",

@@ -16,7 +16,7 @@ from evl.cli.main import main
 from evl.config import RunConfig
 from evl.demo import run
 from evl.demo.compare import read_clips
-from evl.demo.contenders import Size, config_of
+from evl.demo.contenders import DEFAULT, FULL, Size, config_of
 from evl.demo.results import EVL, LINEAR, ROWS, SIDE, SIDE_CAUSAL, UNTRAINED, ZERO_SHOT
 from evl.errors import RunError
 from evl.types import Sample
@@ -112,6 +112,13 @@ def test_its_report_shows_what_was_judged_first(demo):
     assert page.count('<li class="example"') == 8
     for word in (*ROWS, "t-interval over 2 seeds", "28 to train on, 14 to judge by"):
         assert word in page
+
+
+def test_three_minutes_train_less_than_the_full_demo():
+    assert (DEFAULT.steps_of(SIDE), DEFAULT.steps_of(EVL), DEFAULT.steps_of(LINEAR)) == (400, 800, 4000)
+    assert DEFAULT.chosen((SIDE, SIDE_CAUSAL, EVL)) == [SIDE, EVL]
+    assert FULL.steps_of(SIDE) == FULL.steps_of(EVL) == 1600
+    assert FULL.chosen((SIDE, SIDE_CAUSAL)) == [SIDE, SIDE_CAUSAL]
 
 
 def test_one_seed_has_intervals_over_videos(capsys):

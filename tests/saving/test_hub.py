@@ -78,8 +78,8 @@ def test_paths_that_are_no_hub_ids(hub, path):
     assert not is_hub_id(path)
 
 
-@pytest.mark.parametrize("with_backbone", [False, True])
-def test_pushing(hub, monkeypatch, tmp_path, with_backbone):
+def catch_pushes(monkeypatch, folder):
+    """Makes pushes to the Hub copy their files to ``folder``; what was asked for will be in the dict returned."""
     sent = {}
 
     class Api:
@@ -91,10 +91,16 @@ def test_pushing(hub, monkeypatch, tmp_path, with_backbone):
             return type("Repo", (), {"repo_id": repo_id})()
 
         def upload_folder(self, *, repo_id, folder_path, **options):
-            shutil.copytree(folder_path, tmp_path / "pushed")
+            shutil.copytree(folder_path, folder)
             return f"hub:{repo_id}"
 
     monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", Api)
+    return sent
+
+
+@pytest.mark.parametrize("with_backbone", [False, True])
+def test_pushing(hub, monkeypatch, tmp_path, with_backbone):
+    sent = catch_pushes(monkeypatch, tmp_path / "pushed")
     model = make()
     assert model.push_to_hub("someone/doors", with_backbone=with_backbone, private=True) == "hub:someone/doors"
     assert sent["repo"] == ("someone/doors", True)

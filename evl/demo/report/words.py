@@ -65,10 +65,13 @@ def headline(result: DemoResult) -> list[str]:
         f"{scores[best].interval}{seeds}), {guessing} {chance:.1f}\u00a0%."
     )
     sentences = [first, f"That is {_compared(best, scores)}." if len(scores) > 1 else "Nothing else was trained."]
-    if (best := best_for(result, "object")) is not None:
-        scores = scores_of(result, "object")
-        compared = f", {_compared(best, scores)}" if len(scores) > 1 else ""
-        sentences.append(f"For the kind of object, the highest is {NAMES[best]} with {scores[best].percent}{compared}.")
+    if scores := scores_of(result, "object"):
+        other = best_for(result, "object")
+        shown = {one: scores[one] for one in scores if one in (other, best, *_level(other, scores))}
+        compared = f", {_compared(other, shown)}" if len(shown) > 1 else ""
+        sentences.append(
+            f"For the kind of object, the highest is {NAMES[other]} with {scores[other].percent}{compared}."
+        )
     sentences.append(
         "No decoder was trained on the objects of the test videos, and neither decoders nor encoder on their artist."
     )
