@@ -9,9 +9,10 @@ import torch
 import evl
 from evl.config import RunConfig, replace
 from evl.data.manifests.manifest import read_manifest
-from evl.errors import ConfigError, RunError
+from evl.errors import ConfigError, NotFiniteError, RunError
 from evl.evaluation import evaluate_views, load_for_store, mean_interval, views_of_store
 from evl.extraction.extract import extract
+from evl.runtime.distributed import World
 from evl.store.description import StoreOptions
 from evl.store.store import FeatureStore
 from evl.training import train
@@ -178,3 +179,13 @@ def test_intervals_that_mean_little_say_so(config, tmp_path):
     written = json.loads((tmp_path / "shots.json").read_text())
     assert written["interval"] == usual.what_the_interval_is
     assert [row["low"] is None for row in written["shots"]] == [False, True]
+
+
+def test_scores_that_are_not_finite_name_the_draw():
+    def judge(models, progress):
+        raise NotFiniteError("a.mp4: what the model makes of it is not finite", (1,))
+
+    runs = object.__new__(module._Runs)
+    runs.world, runs.train, runs.judge = World(0, 1, torch.device("cpu")), lambda *arguments: None, judge
+    with pytest.raises(RunError, match=r"4 videos per class, draw 2: the scores .* not finite; lower training.lr"):
+        runs.row(4, 3, lambda report: None, (0, 1), None)

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from evl.config import RunConfig
 from evl.config import replace as replace_settings
 from evl.data.manifests.manifest import write_manifest
-from evl.errors import ConfigError, RunError
+from evl.errors import ConfigError, NotFiniteError, RunError
 from evl.evaluation import Evaluation, encoder_for, mean_interval, write_evaluation
 from evl.evaluation.evaluate import labels_of, selecting_metric
 from evl.evaluation.metrics import find_metrics
@@ -173,7 +173,14 @@ class _Runs:
             note = _Note(progress, before, count * len(mine), f"{shots} videos per class, draw {draw + 1}")
             models.append(self.train(shots, draw, note))
             seconds.append(time.perf_counter() - started)
-        evaluations = self.judge(models, progress) if models else []
+        try:
+            evaluations = self.judge(models, progress) if models else []
+        except NotFiniteError as error:
+            names = ", ".join(str(mine[number] + 1) for number in error.models)
+            raise RunError(
+                f"{shots} videos per class, draw {names}: the scores of the trained model are not finite; lower "
+                "training.lr, and begin in another `out`"
+            ) from None
         for draw, model, evaluation in zip(mine, models, evaluations, strict=True) if kept is not None else ():
             with build_folder(kept / f"{shots:02d}_shots_draw_{draw + 1}", replace=True) as own:
                 self.keep(own, shots, draw, model, evaluation)
