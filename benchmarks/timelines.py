@@ -50,7 +50,9 @@ def config_of(manifest: Path, decoder: str, steps: int, seed: int) -> RunConfig:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--folder", type=Path, help="where videos, store and runs are kept; default: a temporary one")
+    parser.add_argument(
+        "--folder", type=Path, help="where videos, store and runs are kept, and found again; default: a temporary one"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--clips", type=int, default=2, help="stored training clips of each segment")
@@ -85,8 +87,10 @@ def one_run(folder: Path, manifest: Path, store: Path, decoder: str, steps: int,
     config = replace(config_of(manifest, decoder, steps, seed), data={"path": None, "features": str(store)})
     if not (run / "model.json").exists():
         evl.train(config, run, progress=False)
-    chosen = evl.evaluate_timelines(run, manifest, choose_thresholds=True, out=run / "timeline", progress=False)
+    if not (run / "timeline/metrics.json").exists():
+        evl.evaluate_timelines(run, manifest, choose_thresholds=True, out=run / "timeline", progress=False)
     lines = sorted((run / "timeline/scores").glob("*.parquet"))
+    chosen = evl.evaluate_timelines(None, manifest, scores=lines, progress=False)
     usual = evl.evaluate_timelines(None, manifest, scores=lines, on=0.5, off=0.3, progress=False)
     many = evl.evaluate_timelines(None, manifest, scores=lines, on=0.1, off=0.05, progress=False)
     names = ("thresholds from val", "on 0.5, off 0.3", "on 0.1, off 0.05")
