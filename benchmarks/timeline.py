@@ -137,13 +137,13 @@ def window_sample(path: str, number: int, num_frames: int) -> Sample:
     return Sample(path, None, first / RATE, (first + (num_frames - 1) * STRIDE + 0.5) / RATE)
 
 
-def made_film(path: Path, num_frames: int) -> str:
+def made_film(path: Path, num_frames: int, rate: int = RATE) -> str:
     """Writes frames of moving noise, 320×240, in H.264."""
     import av
 
     noise = np.random.default_rng(0).integers(0, 255, (60, 100, 3), dtype=np.uint8)
     with av.open(str(path), "w") as file:
-        stream = file.add_stream("libx264", rate=RATE, options={"preset": "superfast", "threads": "1"})
+        stream = file.add_stream("libx264", rate=rate, options={"preset": "superfast", "threads": "1"})
         stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
         for number in range(num_frames):
             shifted = np.roll(noise, (number // 3, number), (0, 1))[:, :80].repeat(4, 0).repeat(4, 1)

@@ -5,37 +5,26 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from evl.api.models import open_model, refuse_unknown
+from evl.api.timeline_folder import Timelines, run_names, written
 from evl.data.manifests.manifest import AnyPath, Videos, is_one_video, videos_at
 from evl.errors import ConfigError, VideoError
 from evl.inference.formats import checked_formats, write_formats
+from evl.inference.overlay import write_overlay
 from evl.inference.segments import Threshold
-from evl.inference.timeline import Timeline, plan_for, rules_of, timeline_of
-from evl.inference.timeline_files import SCORES, SEGMENTS, names_of, read_timeline, write_scores, write_segments
+from evl.inference.timeline import Timeline, plan_for, rules_of, shared_encoder, timelines_of
+from evl.inference.timeline_files import read_timeline
 from evl.runtime.files import expand_home
-from evl.runtime.out_folder import build_folder, hold_lock, lock_beside
 from evl.runtime.progress import Progress, Report, showing
 from evl.saving import VideoClassifier
 from evl.types import Sample
+from evl.video.windows import WindowPlan
 
 log = logging.getLogger("evl")
-
-
-@dataclass(frozen=True)
-class Timelines:
-    """``timelines`` of the videos that could be read, in order. ``failed``: the name of each other video → reason."""
-
-    timelines: tuple[Timeline, ...]
-    failed: dict[str, str]
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether all videos were read, and no stretch of any was damaged."""
-        return not self.failed and not any(line.damaged for line in self.timelines)
 
 
 def timeline(model: VideoClassifier | AnyPath, path: AnyPath | Sample, **options: Any) -> Timeline:
@@ -47,6 +36,8 @@ def timeline(model: VideoClassifier | AnyPath, path: AnyPath | Sample, **options
     ``path``: a video, or a sample, which may be a part of one. ``options``: those of ``evl.timelines``, but for
     ``progress``, which is off by default. Raises VideoError if the video cannot be used.
     """
+    if isinstance(model, list | tuple):
+        raise ConfigError("expected one model; evl.timelines takes several")
     if not is_one_video(path):
         raise ConfigError(f"{path!r:.60}: expected one video; evl.timelines takes several")
     found = timelines(model, path, **{"progress": False} | options)
@@ -56,7 +47,7 @@ def timeline(model: VideoClassifier | AnyPath, path: AnyPath | Sample, **options
 
 
 def timelines(
-    model: VideoClassifier | AnyPath | None,
+    model: VideoClassifier | AnyPath | Sequence[VideoClassifier | AnyPath] | None,
     paths: Videos = (),
     *,
     every_seconds: float | None = None,
@@ -72,6 +63,8 @@ def timelines(
     scores: Sequence[AnyPath] = (),
     out: AnyPath | None = None,
     formats: str | Sequence[str] = (),
+    page: bool = False,
+    overlay: AnyPath | None = None,
     device: str | None = None,
     progress: bool | Report = True,
     **sizes: Any,
@@ -79,8 +72,9 @@ def timelines(
     """The timelines of several videos; those that cannot be used are in ``.failed``.
 
     Args:
-        model: a model, or the folder of a run (or owner/name on the hub), which ``evl.load`` loads; None with
-            ``scores``.
+        model: a model, or the folder of a run (or owner/name on the hub), which ``evl.load`` loads; or a list of
+            several with the same encoder, preprocessing and sampling, for which each frame is encoded once; None with
+            ``scores``. Each video then has a timeline of each model, whose ``run`` is its folder's name.
         paths: files, folders and manifests (a row may be a part of a file), and samples.
         every_seconds, every_frames: the step from window to window; None: a window starts at each sampled frame.
         window_seconds: for models that take one frame from each segment: the length of a window; None: 4.
@@ -93,15 +87,18 @@ def timelines(
             segments are found anew, by the rules of then with what is given now.
         out: a new folder for ``segments.csv`` and ``scores.parquet``. Of several videos, each has a folder of its own,
             and a ``segments.csv`` above has the segments of all. None: nothing is written.
+            It appears whole, at the end. A call that was killed goes on where it was when the same call is made again.
         formats: also write the segments into ``out`` for other tools: names of ``evl.inference.formats.FORMATS``.
+        page: also write ``timeline.html`` for each timeline: the video, a lane for each class, curves of scores.
+        overlay: a new MP4 of the video with bars of labels and scores, and its sound; for one timeline.
         progress: as for ``evl.train``.
         sizes: ``num_frames``, ``stride``, ``frames_per_second`` and ``image_size``, as for ``evl.load``.
 
     Raises ConfigError for arguments that do not go together, RunError if ``out`` is used or held.
     """
     refuse_unknown(sizes)
-    if checked_formats(formats) and out is None:
-        raise ConfigError("with `formats`, give `out`: the folder to write them into")
+    if (checked_formats(formats) or page) and out is None:
+        raise ConfigError("with `formats` or `page`, give `out`: the folder to write them into")
     given = dict(on=on, off=off, smooth=smooth, merge_seconds=merge_seconds, min_seconds=min_seconds)
     given = {name: value for name, value in given.items() if value is not None}
     if scores:
@@ -109,49 +106,62 @@ def timelines(
         if model is not None or paths or any(value is not None for value in windows):
             raise ConfigError("`scores` take the place of a model, videos and their windows: leave out the others")
         files = [scores] if isinstance(scores, str | os.PathLike) else scores
-        return _written(lambda: Timelines(tuple(read_timeline(path, given) for path in files), {}), out, formats)
+        with showing(progress) as report:
+            result = written(
+                lambda work: Timelines(tuple(read_timeline(path, given) for path in files), {}), out, formats, page
+            )
+            _write_overlay(result, overlay, report)
+        return result
     if model is None:
         raise ConfigError("give a model and videos, or the `scores` of earlier timelines")
     samples = videos_at(paths)
-    model = open_model(model, device, sizes)
-    plan = plan_for(model, every_seconds=every_seconds, every_frames=every_frames, window_seconds=window_seconds)
+    models = [open_model(one, device, sizes) for one in (model if isinstance(model, list | tuple) else [model])]
+    if overlay is not None and len(samples) * len(models) > 1:
+        raise ConfigError("`overlay` is one file: give one model and one video")
+    steps = dict(every_seconds=every_seconds, every_frames=every_frames, window_seconds=window_seconds)
+    plan = _shared_plan(models, steps, num_crops)
     how = dict(num_crops=num_crops, batch_size=batch_size)
-    rules = rules_of(model, given)
-    if model.card.segment_rules is not None and on is None:
-        log.info("thresholds of segments are those of the model, chosen on %s", model.card.rules_chosen_on)
+    rules = [rules_of(one, given) for one in models]
+    for one in models:
+        if one.card.segment_rules is not None and on is None:
+            log.info("thresholds of segments are those of the model, chosen on %s", one.card.rules_chosen_on)
+    names = run_names(models) if len(models) > 1 else [""]
 
-    def found(report: Report) -> Timelines:
+    def found(report: Report, work: Path | None) -> Timelines:
         lines, failed = [], {}
         for place, sample in enumerate(samples):
             count = _counting(report, _phase(sample, place, len(samples)))
             try:
-                lines.append(timeline_of(model, sample, plan, rules, **how, progress=count))
+                own = timelines_of(models, sample, plan, rules, **how, progress=count, work=work)
+                lines += [replace(line, run=name) for line, name in zip(own, names, strict=True)]
             except VideoError as error:
                 failed[sample.name] = error.reason
         return Timelines(tuple(lines), failed)
 
     with showing(progress) as report:
-        return _written(lambda: found(report), out, formats)
-
-
-def _written(find: Callable[[], Timelines], out: AnyPath | None, formats: str | Sequence[str]) -> Timelines:
-    """What ``find`` returns, written to the folder ``out``, which is held meanwhile and appears whole."""
-    if out is None:
-        return find()
-    out = expand_home(Path(out))
-    with hold_lock(lock_beside(out), out), build_folder(out) as folder:
-        result = find()
-        if len(result.timelines) + len(result.failed) > 1:
-            write_segments(folder / SEGMENTS, result.timelines)
-            folders = [folder / name for name in names_of(result.timelines)]
-        else:
-            folders = [folder] * len(result.timelines)
-        for own, line in zip(folders, result.timelines, strict=True):
-            own.mkdir(exist_ok=True)
-            write_segments(own / SEGMENTS, [line])
-            write_scores(own / SCORES, line)
-        write_formats(folder, result.timelines, formats)
+        result = written(lambda work: found(report, work), out, formats, page)
+        _write_overlay(result, overlay, report)
     return result
+
+
+def _shared_plan(models: Sequence[VideoClassifier], steps: dict[str, Any], num_crops: int | None) -> WindowPlan:
+    """The windows of all models. Raises ConfigError for models that cannot share the frames."""
+    if not models:
+        raise ConfigError("expected at least one model")
+    plan, *others = (plan_for(one, **steps) for one in models)
+    if any(other != plan for other in others):
+        raise ConfigError("the models sample other frames (num_frames, stride or rate), so run each alone")
+    shared_encoder(models, num_crops)
+    return plan
+
+
+def _write_overlay(result: Timelines, path: AnyPath | None, report: Report) -> None:
+    """Raises ConfigError for more timelines than one, VideoError if the video cannot be written."""
+    if path is None or not result.timelines:
+        return
+    if len(result.timelines) > 1:
+        raise ConfigError("`overlay` is one file: give one timeline")
+    write_overlay(expand_home(Path(path)), result.timelines[0], _counting(report, "overlay", "frames"))
 
 
 def write_timelines(
@@ -175,12 +185,12 @@ def _phase(sample: Sample, place: int, count: int) -> str:
     return name if count == 1 else f"{name} ({place + 1} of {count})"
 
 
-def _counting(report: Report, phase: str) -> Callable[[int, int], None]:
+def _counting(report: Report, phase: str, unit: str = "windows") -> Callable[[int, int], None]:
     done = 0
 
     def count(more: int, total: int) -> None:
         nonlocal done
         done += more
-        report(Progress(phase, done, total, unit="windows"))
+        report(Progress(phase, done, total, unit=unit))
 
     return count

@@ -45,6 +45,7 @@ def _document(result) -> dict:
     videos = [
         {
             "path": line.path,
+            **({"run": line.run} if line.run else {}),
             "start_seconds": round(line.start_seconds, 6),
             "end_seconds": round(line.end_seconds, 6),
             "num_windows": len(line.times),
@@ -73,14 +74,14 @@ def _print(result, out: Path | None) -> None:
     table = Table("video", "from", "to", "class", "score")
     for line in result.timelines:
         for place, one in enumerate(line.segments):
-            video = cell(line.path if place == 0 else "")
+            video = cell(_title(line) if place == 0 else "")
             times = (clock_time(one.start_seconds), clock_time(one.end_seconds))
             table.add_row(video, *times, cell(one.label), f"{100 * one.score:.1f} %")
     if table.row_count:
         output.print(table)
     for line in result.timelines:
         found = plural(len(line.segments), "segment") if line.segments else "no segment"
-        say(f"{line.path}: {found} in {plural(len(line.times), 'window')} ({line.protocol})")
+        say(f"{_title(line)}: {found} in {plural(len(line.times), 'window')} ({line.protocol})")
         for gap in line.damaged:
             times = f"{clock_time(gap.start_seconds)} to {clock_time(gap.end_seconds)}"
             tell(f"{line.path}: no scores from {times}: {gap.reason}", label="damaged")
@@ -88,6 +89,10 @@ def _print(result, out: Path | None) -> None:
         tell(f"{path}: {reason}", label="failed")
     if out is not None and result.timelines:
         say(f"written to {out}")
+
+
+def _title(line) -> str:
+    return f"{line.path} ({line.run})" if line.run else line.path
 
 
 def clock_time(seconds: float) -> str:

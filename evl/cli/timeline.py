@@ -17,9 +17,9 @@ def command(
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[RUN] VIDEO",
-            help="A run or saved model (a folder, or owner/name on the hub), then videos, folders of them, or "
-            "manifests (.csv, .parquet, .txt), whose rows may be parts of files; with --from nothing.",
+            metavar="[RUN…] VIDEO",
+            help="A run or saved model (a folder, or owner/name on the hub), or several with one encoder; then videos, "
+            "folders of them, or manifests, whose rows may be parts of files; with --from nothing.",
         ),
     ] = None,
     earlier: line.Earlier = [],  # noqa: B006  (typer copies it)
@@ -35,6 +35,8 @@ def command(
             help="Also write webvtt, srt, activitynet, labelstudio, boris, elan into --out.",
         ),
     ] = [],  # noqa: B006
+    page: line.Page = False,
+    overlay: line.Overlay = None,
     every_seconds: line.EverySeconds = None,
     every_frames: line.EveryFrames = None,
     window_seconds: line.WindowSeconds = None,
@@ -56,21 +58,24 @@ def command(
 
     evl timeline runs/mine match.mp4 --out match    ·    evl timeline --from match/scores.parquet --on 0.7 --out again
 
-    Each sampled frame is read once, and memory does not depend on the length. segments.csv is a manifest: corrected, it
-    is training data. Videos that cannot be used, and damaged stretches, are listed and make the exit code 1.
+    Each sampled frame is read once, and memory does not depend on the length. A command that was killed goes on where
+    it was when it is given again with the same --out. segments.csv is a manifest: corrected, it is training data.
+    Videos that cannot be used, and damaged stretches, are listed and make the exit code 1.
     """
     from evl.api.timelines import timelines
     from evl.cli.show_timelines import show_timelines, thresholds
 
-    run, *videos = paths or [None]
+    runs, videos = line.runs_and_videos(paths or [])
     if not earlier and not videos:
         raise typer.BadParameter("expected the folder of a run and a video, or --from scores.parquet")
     result = timelines(
-        run,
+        runs if len(runs) > 1 else runs[0] if runs else None,
         videos,
         scores=earlier,
         out=out,
         formats=formats,
+        page=page,
+        overlay=overlay,
         every_seconds=every_seconds,
         every_frames=every_frames,
         window_seconds=window_seconds,

@@ -86,7 +86,7 @@ class Live:
         plan = WindowPlan(spacing, every_seconds, every_frames, window_seconds)
         self.model, self.time_seconds = model, None
         self._encoder = encoder_for(model, num_crops)
-        self._reader, self._plan = window_scores_of(model), plan
+        self._reader, self._plan = window_scores_of(model, WINDOWS_AT_ONCE), plan
         if memory is not None:
             if every_seconds is not None or every_frames is not None:
                 raise ConfigError("with memory, every sampled frame gives scores: leave out the step between windows")

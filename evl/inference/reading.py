@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from dataclasses import replace as with_fields
 
 import numpy as np
 import torch
@@ -43,12 +44,15 @@ def read(
     batch_size: int,
     world: World,
     progress: Callable[[int], None] = lambda count: None,
+    skip: int = 0,
+    after: Callable[[Batch, list[list[np.ndarray]]], None] = lambda batch, means: None,
 ) -> tuple[list[dict[int, np.ndarray]], dict[int, str]]:
     """Reads all samples; returns one dict per reader, and the damaged samples.
 
     Each reader's dict maps the index of a sample to the mean over its views, in double; the last dict maps the index
     of a damaged sample to the reason. Process r reads the samples r, r + size, …, and all processes return all results.
-    ``progress(n)`` is called with the number of newly finished videos.
+    ``progress(n)`` is called with the number of newly finished videos. The first ``skip`` batches are not read.
+    ``after`` is called after each batch, with the batch without its features and the means of each reader.
 
     Raises NotFiniteError, after everything is read, for results that are not finite.
     """
@@ -58,16 +62,19 @@ def read(
     places = [[taps.index(block) for block in reader.blocks or taps] for reader in readers]
     mapped = {place for reader, own in zip(readers, places, strict=True) if reader.reads_maps for place in own}
     mapped -= {place for reader, own in zip(readers, places, strict=True) if reader.reads_query_key for place in own}
-    for batch, is_first in _asked_again(stream, _share_of(world, len(stream.samples), batch_size), damaged):
+    batches = _share_of(world, len(stream.samples), batch_size)[skip:]
+    for batch, is_first in _asked_again(stream, batches, damaged):
+        found: list[list[np.ndarray]] = [[] for _ in readers]
         if batch.features is not None:
             features = batch.features
             if len(readers) > 1:
                 features = share_maps(features, mapped, stream.encoder.spec.grid)
-            for reader, own, result in zip(readers, places, results, strict=True):
+            for reader, own, result, means in zip(readers, places, results, found, strict=True):
                 values = reader.of([features[place] for place in own])
-                means = [views.mean(0).cpu().numpy() for views in values.double().split(list(batch.num_views))]
+                means += [views.mean(0).cpu().numpy() for views in values.double().split(list(batch.num_views))]
                 result.update(zip(batch.indices, means, strict=True))
             del features
+        after(with_fields(batch, features=None), found)
         progress(len(batch.indices) + len(batch.damaged) if is_first else 0)
     for other_results, other_damaged in world.gather((results, damaged)):
         for result, other in zip(results, other_results, strict=True):

@@ -6,8 +6,10 @@ scores of a window are those of ``model.scores`` for the same frames.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -16,9 +18,10 @@ import torch
 from torch import Tensor
 
 from evl.data.dataset import spacing_of
-from evl.errors import VideoError, plural
+from evl.errors import ConfigError, VideoError, plural
 from evl.inference.reading import Reader, card_of, evaluating, evaluation_of, judging_precision, read, scores_of
 from evl.inference.segments import Segment, SegmentRules, find_segments
+from evl.inference.timeline_journal import Journal
 from evl.models import Classifier
 from evl.models.windows import WindowDecoder, WindowFeatures
 from evl.runtime.distributed import World
@@ -33,6 +36,7 @@ from evl.video.decode.reader import find_part
 from evl.video.sampling import MICROSECONDS, microseconds
 from evl.video.windows import WindowPlan, Windows
 
+log = logging.getLogger("evl")
 WINDOWS_AT_ONCE = {"cpu": 8, "cuda": 64}  # for decoders; fewer need less memory
 
 
@@ -61,6 +65,7 @@ class Timeline:
         damaged: the stretches without scores.
         protocol: how the windows were shown to the model, on one line.
         ends: (n) the time of each window's last frame, in seconds: a live source has its scores then. None: not known.
+        run: the folder of the model, where several models made timelines together.
     """
 
     path: str
@@ -77,6 +82,7 @@ class Timeline:
     damaged: tuple[Gap, ...] = ()
     protocol: str = ""
     ends: np.ndarray | None = None
+    run: str = ""
 
     def with_rules(self, rules: SegmentRules) -> Timeline:
         """The same scores with the segments that ``rules`` find in them."""
@@ -107,10 +113,38 @@ def rules_of(model: Classifier, given: Mapping[str, object] = MappingProxyType({
 
 def encoder_for(model: Classifier, num_crops: int | None = None) -> FrameEncoder:
     """The model's encoder for single frames, with the model's own crops, or ``num_crops`` of them."""
-    crops = evaluation_of(model, num_crops=num_crops).num_crops
-    attention = reads_attention(model)
-    preprocessing = card_of(model).preprocessing
-    return FrameEncoder(model.require_backbone(), preprocessing, crops, judging_precision(model), attention)
+    return shared_encoder([model], num_crops)
+
+
+def shared_encoder(models: Sequence[Classifier], num_crops: int | None = None) -> FrameEncoder:
+    """The encoder of several models for single frames. Raises ConfigError for models that cannot share one.
+
+    It is that of the model whose tapped blocks include those of all others.
+    """
+    facts = [
+        (
+            model.require_backbone().weights_hash,
+            card_of(model).preprocessing,
+            evaluation_of(model, num_crops=num_crops).num_crops,
+            judging_precision(model),
+        )
+        for model in models
+    ]
+    names = ("encoder", "preprocessing", "number of crops", "precision")
+    for other in facts[1:]:
+        if unlike := [name for name, one, own in zip(names, other, facts[0], strict=True) if one != own]:
+            raise ConfigError(
+                f"the models differ in {' and '.join(unlike)}, so they cannot share frames; run each alone"
+            )
+    taps = {block for model in models for block in model.encoder.taps}
+    owner = next((model for model in models if set(model.encoder.taps) == taps), None)
+    if owner is None:
+        raise ConfigError(
+            "each of these models reads blocks of the encoder that the others do not; run each alone, or add one that "
+            "reads all of them"
+        )
+    attention = any(map(reads_attention, models))
+    return FrameEncoder(owner.require_backbone(), facts[0][1], facts[0][2], facts[0][3], attention)
 
 
 def reads_attention(model: Classifier) -> bool:
@@ -118,10 +152,11 @@ def reads_attention(model: Classifier) -> bool:
     return model.reads_query_key or model.reads_maps or is_import_path(card_of(model).config.model.decoder)
 
 
-def window_scores_of(model: Classifier) -> Reader:
+def window_scores_of(model: Classifier, at_once: int | None = None) -> Reader:
     """A reader as ``scores_of``, for windows that share frames: an EVL decoder computes once what they have in common.
 
-    It keeps that from batch to batch, so each video, or source, has a reader of its own.
+    It keeps that from batch to batch, for the windows that follow. ``at_once``: how many windows the decoder reads
+    together; None: ``WINDOWS_AT_ONCE`` of the device.
     """
     attention, usual = reads_attention(model), scores_of(model)
     shared = WindowDecoder(model.decoder) if WindowDecoder.can_read(model.decoder) else None
@@ -137,7 +172,7 @@ def window_scores_of(model: Classifier) -> Reader:
     def scores(features: Features) -> Tensor:
         if not isinstance(features[0], WindowFeatures):
             return usual.of(features)
-        size = WINDOWS_AT_ONCE.get(features[0].tokens.device.type, 8)
+        size = at_once or WINDOWS_AT_ONCE.get(features[0].tokens.device.type, 8)
         parts = [slice(start, start + size) for start in range(0, len(features[0]), size)]
         return torch.cat([some([one.windows(part) for one in features]) for part in parts])
 
@@ -145,59 +180,98 @@ def window_scores_of(model: Classifier) -> Reader:
 
 
 def timeline_of(
-    model: Classifier,
+    model: Classifier, sample: Sample, plan: WindowPlan, rules: SegmentRules | None = None, **how
+) -> Timeline:
+    """The timeline of one model: ``timelines_of`` with its options."""
+    return timelines_of([model], sample, plan, None if rules is None else [rules], **how)[0]
+
+
+def timelines_of(
+    models: Sequence[Classifier],
     sample: Sample,
     plan: WindowPlan,
-    rules: SegmentRules | None = None,
+    rules: Sequence[SegmentRules] | None = None,
     *,
     num_crops: int | None = None,
     batch_size: int | None = None,
     progress: Callable[[int, int], None] = lambda count, total: None,
-) -> Timeline:
-    """The timeline of a video, or of the part of it that ``sample`` means.
+    work: Path | None = None,
+) -> list[Timeline]:
+    """The timelines of a video, or of the part of it that ``sample`` means: one for each model, in one pass.
 
-    ``batch_size``: windows at a time; None for the number of views in a batch of evaluation. ``progress(n, total)`` is
-    called with the number of newly finished windows. Raises VideoError if the video cannot be used, or if not one of
-    its windows can.
+    The models share their encoder (``shared_encoder``). ``batch_size``: windows at a time; None for the number of views
+    in a batch of evaluation. ``progress(n, total)`` is called with the number of newly finished windows. ``work``: a
+    folder for what is done so far; the same call goes on with it, with the same results. Raises VideoError if the video
+    cannot be used, or if not one of its windows can.
     """
-    rules = rules or SegmentRules()
-    rules.thresholds(model.class_names)  # wrong rules are refused before hours of work
-    encoder = encoder_for(model, num_crops)
-    usual = evaluation_of(model, batch_size=batch_size)
+    rules = rules or [SegmentRules()] * len(models)
+    for own, model in zip(rules, models, strict=True):
+        own.thresholds(model.class_names)  # wrong rules are refused before hours of work
+    encoder = shared_encoder(models, num_crops)
+    usual = evaluation_of(models[0], batch_size=batch_size)
     size = batch_size or usual.batch_size * usual.num_clips
     index = read_patiently(lambda: frame_index(sample.path))
     for _ in range(2):
         windows, part = windows_of(sample, index, plan)
         stream = WindowStream(encoder, sample.path, index, windows)
-        count = _counting(progress, len(windows.frames))
         try:
-            with evaluating([model]):
-                results = read(
-                    stream, [window_scores_of(model)], batch_size=size, world=World(0, 1, stream.device), progress=count
-                )
+            results, damaged = _read(models, stream, size, progress, work)
             break
         except OtherFramesError as error:
             index = error.index
     else:
         raise AssertionError("a counted index is never wrong")
-    ((scores,), damaged) = results
-    if not scores:
+    if not results[0]:
         raise VideoError(sample.name, next(iter(damaged.values())))
-    chosen = np.array(sorted(scores))
-    line = Timeline(
-        sample.path,
-        windows.times[chosen] / MICROSECONDS,
-        np.stack([scores[place] for place in chosen.tolist()]),
-        windows.frames[chosen],
-        tuple(model.class_names) or tuple(map(str, range(len(scores[int(chosen[0])])))),
-        start_seconds=part[0],
-        end_seconds=part[1],
-        frames_per_second=_mean_rate(index),
-        damaged=_gaps(windows.times / MICROSECONDS, damaged, part),
-        protocol=_protocol(model, encoder, plan, len(chosen)),
-        ends=np.asarray(index.times_seconds, np.float64)[windows.frames[chosen, -1]] - float(index.times_seconds[0]),
-    )
-    return line.with_rules(rules)
+    chosen = np.array(sorted(results[0]))
+    ends = np.asarray(index.times_seconds, np.float64)[windows.frames[chosen, -1]] - float(index.times_seconds[0])
+    lines = []
+    for model, own, scores in zip(models, rules, results, strict=True):
+        line = Timeline(
+            sample.path,
+            windows.times[chosen] / MICROSECONDS,
+            np.stack([scores[place] for place in chosen.tolist()]),
+            windows.frames[chosen],
+            tuple(model.class_names) or tuple(map(str, range(len(scores[int(chosen[0])])))),
+            start_seconds=part[0],
+            end_seconds=part[1],
+            frames_per_second=_mean_rate(index),
+            damaged=_gaps(windows.times / MICROSECONDS, damaged, part),
+            protocol=_protocol(model, encoder, plan, len(chosen)),
+            ends=ends,
+        )
+        lines.append(line.with_rules(own))
+    return lines
+
+
+def _read(
+    models: Sequence[Classifier],
+    stream: WindowStream,
+    size: int,
+    progress: Callable[[int, int], None],
+    work: Path | None,
+) -> tuple[list[dict[int, np.ndarray]], dict[int, str]]:
+    """(for each model the scores of the windows that could be read, reasons for the others); kept in ``work``."""
+    total = len(stream.samples)
+    journal = None if work is None else Journal(work, models, stream, size)
+    known, reasons, num_done = ([{} for _ in models], {}, 0) if journal is None else journal.read()
+    if num_done:
+        log.info("%s: goes on after %d of %d windows", stream.path, min(num_done * size, total), total)
+    again = 0 if journal is None else journal.first_batch(num_done)
+    if again:
+        progress(min(again * size, total), total)
+    keep = {} if journal is None else {"after": journal.add}
+    with evaluating(models):
+        results, damaged = read(
+            stream,
+            [window_scores_of(model) for model in models],
+            batch_size=size,
+            world=World(0, 1, stream.device),
+            progress=lambda count: progress(count, total),
+            skip=again,
+            **keep,
+        )
+    return [own | before for own, before in zip(results, known, strict=True)], dict(sorted((damaged | reasons).items()))
 
 
 def windows_of(sample: Sample, index: FrameIndex, plan: WindowPlan) -> tuple[Windows, tuple[float, float]]:
@@ -218,10 +292,6 @@ def _mean_rate(index: FrameIndex) -> float:
     times = index.times_seconds
     length = float(times[-1] - times[0])
     return round((len(times) - 1) / length, 6) if length > 0 else 0.0
-
-
-def _counting(progress: Callable[[int, int], None], total: int) -> Callable[[int], None]:
-    return lambda count: progress(count, total)
 
 
 def _gaps(times: np.ndarray, damaged: dict[int, str], part: tuple[float, float]) -> tuple[Gap, ...]:

@@ -80,9 +80,13 @@ def _lists(values: np.ndarray, kind):
 
 def names_of(lines: Sequence[Timeline]) -> list[str]:
     """A name for the folder of each timeline: that of its file, with a number where several would be the same."""
+    return unique_names([os.path.basename(os.path.splitext(os.path.abspath(one.path))[0]) or "video" for one in lines])
+
+
+def unique_names(stems: Iterable[str]) -> list[str]:
+    """The names, with a number where several would be the same."""
     names: list[str] = []
-    for line in lines:
-        stem = os.path.basename(os.path.splitext(os.path.abspath(line.path))[0]) or "video"
+    for stem in stems:
         name, number = stem, 1
         while name.casefold() in map(str.casefold, names):
             number += 1

@@ -130,6 +130,8 @@ class WindowStream:
 
     def read(self, batches: Iterable[Sequence[int]]) -> Iterator[Batch]:
         batches = [np.asarray(batch, np.int64) for batch in batches]
+        if not batches:
+            return
         wanted = np.unique(np.concatenate([self.windows.frames[batch].ravel() for batch in batches]))
         square = self.frame_encoder.preprocessing.pixel_aspect
         pictures = read_forward(self.path, self.index, wanted.tolist(), square_pixels=square)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import tracemalloc
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,9 @@ from evl.video.decode.index import frame_index
 from evl.video.decode.reader import read_clip
 from evl.video.plans import Numbered
 from evl.video.transforms import evaluation_views
+from tests.boxes import rewrite_boxes
 from tests.helpers import write_video
+from tests.makers import turned
 
 NAMES = ("run", "jump", "sit")
 TINY = {"backbone": {"image_size": 32}, "clip": {"num_frames": 4, "stride": 3}, "evaluation": {"batch_size": 5}}
@@ -294,6 +297,18 @@ def test_late_starts_and_variable_rates(tmp_path, kind, how):
     assert line.start_seconds == 0  # of the first frame, as in manifests
     assert (np.diff(line.times) > 0).all()
     assert line.times[-1] < line.end_seconds
+    assert_same(model, line)
+
+
+@pytest.mark.parametrize("rate", [Fraction(30000, 1001), 7])
+def test_turned_files_and_odd_rates(tmp_path, rate):
+    noise = np.random.default_rng(0).integers(0, 255, (24, 32, 48, 3), dtype=np.uint8)
+    path = write_video(tmp_path / "a.mp4", noise, rate=rate)
+    path.write_bytes(rewrite_boxes(path.read_bytes(), turned(90)))
+    model = untrained(clip={"frames_per_second": 5.0, "stride": None})
+    line = evl.timeline(model, path)
+    assert read_clip(path, Numbered(str(path), (0,))).frames.shape[2:] == (48, 32)
+    assert line.frames[0].tolist() == [0, *(round(t * float(rate) / 5) for t in (1, 2, 3))]
     assert_same(model, line)
 
 

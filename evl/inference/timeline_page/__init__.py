@@ -1,0 +1,1 @@
+"""``timeline.html``: a timeline as a page that needs no network."""
