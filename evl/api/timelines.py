@@ -106,6 +106,7 @@ def timelines(
         if model is not None or paths or any(value is not None for value in windows):
             raise ConfigError("`scores` take the place of a model, videos and their windows: leave out the others")
         files = [scores] if isinstance(scores, str | os.PathLike) else scores
+        _refuse_overlay(overlay, len(files))
         with showing(progress) as report:
             result = written(
                 lambda work: Timelines(tuple(read_timeline(path, given) for path in files), {}), out, formats, page
@@ -116,8 +117,7 @@ def timelines(
         raise ConfigError("give a model and videos, or the `scores` of earlier timelines")
     samples = videos_at(paths)
     models = [open_model(one, device, sizes) for one in (model if isinstance(model, list | tuple) else [model])]
-    if overlay is not None and len(samples) * len(models) > 1:
-        raise ConfigError("`overlay` is one file: give one model and one video")
+    _refuse_overlay(overlay, len(samples) * len(models))
     steps = dict(every_seconds=every_seconds, every_frames=every_frames, window_seconds=window_seconds)
     plan = _shared_plan(models, steps, num_crops)
     how = dict(num_crops=num_crops, batch_size=batch_size)
@@ -156,12 +156,19 @@ def _shared_plan(models: Sequence[VideoClassifier], steps: dict[str, Any], num_c
 
 
 def _write_overlay(result: Timelines, path: AnyPath | None, report: Report) -> None:
-    """Raises ConfigError for more timelines than one, VideoError if the video cannot be written."""
-    if path is None or not result.timelines:
+    """Raises VideoError if the video cannot be read again or encoded."""
+    if path is not None and result.timelines:
+        write_overlay(expand_home(Path(path)), result.timelines[0], _counting(report, "overlay", "frames"))
+
+
+def _refuse_overlay(path: AnyPath | None, num_timelines: int) -> None:
+    """Raises ConfigError for more timelines than one, and for a file that exists, which may be the video itself."""
+    if path is None:
         return
-    if len(result.timelines) > 1:
-        raise ConfigError("`overlay` is one file: give one timeline")
-    write_overlay(expand_home(Path(path)), result.timelines[0], _counting(report, "overlay", "frames"))
+    if num_timelines > 1:
+        raise ConfigError("`overlay` is one file: give one model and one video")
+    if expand_home(Path(path)).exists():
+        raise ConfigError(f"{path} exists already; choose another name for `overlay`")
 
 
 def write_timelines(

@@ -43,6 +43,8 @@ def test_models_that_cannot_share_frames(film):  # noqa: F811
     ):
         with pytest.raises(ConfigError, match=reason):
             evl.timelines([usual, other], film, progress=False)
+    with pytest.raises(ConfigError, match="exists already"):
+        evl.timelines(usual, film, overlay=film, progress=False)
     with pytest.raises(ConfigError, match=r"evl\.timelines"):
         evl.timeline([usual, usual], film)
 
