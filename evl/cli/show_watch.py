@@ -74,7 +74,7 @@ def _summary(totals) -> None:
     lost = [
         plural(totals.frames_left_out, "frame") + " left out" if totals.frames_left_out else "",
         plural(totals.breaks, "break") if totals.breaks else "",
-        f"{plural(totals.failed, 'source or file')} failed" if totals.failed else "",
+        f"{totals.failed:,} of sources and files failed" if totals.failed else "",
         f"{plural(totals.webhook_lost, 'event')} did not reach the webhook" if totals.webhook_lost else "",
     ]
     text = (
