@@ -37,6 +37,7 @@ from evl.streams.memory import InMemory, extract, threads
 from evl.training.learners import with_taps
 
 SIDE = {"decoder": "side", "taps": "all", "side_width": 32}
+PLAIN = {"warmup_steps": 0, "clip_grad_norm": None}
 CALM = {"warmup_steps": 50, "clip_grad_norm": 1.0}
 DECAY = {"weight_decay": 0.15}
 EVL_ALL = {"taps": "all"}
@@ -49,17 +50,19 @@ def tuning() -> dict[str, tuple[dict, dict]]:
     found = {}
     for name, model in models.items():
         for rate in rates.get(name, (1e-3, 3e-3)):
-            for how, calm in (("", {}), (", calm", CALM)):
+            for how, calm in (("", PLAIN), (", calm", CALM)):
                 found[f"{name}, lr {rate:g}{how}"] = (model, {"lr": rate, **calm})
     found["side, lr 0.003, calm, decay 0.15"] = (SIDE, {"lr": 3e-3, **CALM, **DECAY})
-    found["side, lr 0.003, decay 0.15"] = (SIDE, {"lr": 3e-3, **DECAY})
+    found["side, lr 0.003, decay 0.15"] = (SIDE, {"lr": 3e-3, **PLAIN, **DECAY})
     found["EVL, lr 0.003, calm, decay 0.15"] = ({}, {"lr": 3e-3, **CALM, **DECAY})
     return found
 
 
 def norms() -> dict[str, tuple[dict, dict]]:
-    found = {f"side, {norm}": (SIDE | {"side_norm": norm}, DECAY) for norm in ("channel", "batch")}
-    return {"EVL": ({}, {}), **found}
+    found = {
+        f"side, {norm}": (SIDE | {"side_norm": norm}, {"lr": 3e-3, **PLAIN, **DECAY}) for norm in ("channel", "batch")
+    }
+    return {"EVL": ({}, PLAIN), **found}
 
 
 def best() -> dict[str, tuple[dict, dict]]:
@@ -76,7 +79,7 @@ def best() -> dict[str, tuple[dict, dict]]:
 
 def trial(kind: str = "TrialSide", **options) -> tuple[dict, dict]:
     model = {"decoder": f"side_trials:{kind}", "taps": list(range(6)), "head_dropout": 0.0, "options": options}
-    return model, DECAY
+    return model, {"lr": 3e-3, **PLAIN, **DECAY}
 
 
 def parts() -> dict[str, tuple[dict, dict]]:
@@ -88,7 +91,7 @@ def parts() -> dict[str, tuple[dict, dict]]:
         "with self-similarity of block 2": trial(similarity=2),
         "with EVL's cross-frame attention": trial("CrossedTrialSide"),
     }
-    return {"side": (SIDE, DECAY), "side, as a trial": trial(), **without, **added}
+    return {"side": (SIDE, {"lr": 3e-3, **PLAIN, **DECAY}), "side, as a trial": trial(), **without, **added}
 
 
 SETS: dict[str, Callable[[], dict[str, tuple[dict, dict]]]] = {

@@ -25,7 +25,7 @@ from tests.conftest import TINY
 from tests.helpers import assert_close, run_command
 from tests.saving.test_hub import catch_pushes
 from tests.training.helpers import with_broken_in_training
-from tests.training.test_train import assert_same_run, torchrun, weights
+from tests.training.test_train import assert_same_run, in_two_processes, weights
 
 # the trained decoders, and the forms of the side network that do something of their own
 FORMS = {name: {"decoder": name} for name, entry in DECODERS.items() if entry.path is not None} | {
@@ -239,7 +239,7 @@ def test_two_processes_equal_one(form, videos, tmp_path):
     config = with_broken_in_training(replace(config, model=model, data={"max_damaged_share": 0.5}))
     train(config, tmp_path / "one")
     (tmp_path / "config.yaml").write_text(config.to_yaml())
-    done = torchrun(["train", "--config", tmp_path / "config.yaml", "--out", tmp_path / "two"])
+    done = in_two_processes("forked", ["train", "--config", tmp_path / "config.yaml", "--out", tmp_path / "two"])
     assert done.returncode == 0, done.stderr[-3000:]
     # the side network's norms take away what these add in the last layer
     without_effect = ("qkv_proj.bias", "1.attention.out_proj.bias", "1.mlp.fc2.bias", "decoder.norm.running_mean")

@@ -17,6 +17,14 @@ def write(root, name, content):
     (root / name).write_text(content if isinstance(content, str) else json.dumps(content))
 
 
+def segments(manifest, root):
+    """split → [(path below root, label, start, end)]"""
+    return {
+        split: [(one.path.removeprefix(f"{root}/"), one.label, one.start_seconds, one.end_seconds) for one in samples]
+        for split, samples in manifest.splits.items()
+    }
+
+
 def found(manifest, root):
     """split → [(path below root, label)] of the videos that are there."""
     return {

@@ -53,7 +53,7 @@ def test_unknown_formats():
     assert checked_formats("webvtt, ELAN,webvtt") == ("webvtt", "elan")
     with pytest.raises(ConfigError, match="'vtt' is unknown; did you mean webvtt"):
         checked_formats(["srt,vtt"])
-    with pytest.raises(ConfigError, match="with `formats`, give `out`"):
+    with pytest.raises(ConfigError, match="with `formats` or `page`, give `out`"):
         evl.timelines(None, scores=["scores.parquet"], formats="srt")
 
 

@@ -305,7 +305,7 @@ def test_turned_files_and_odd_rates(tmp_path, rate):
     noise = np.random.default_rng(0).integers(0, 255, (24, 32, 48, 3), dtype=np.uint8)
     path = write_video(tmp_path / "a.mp4", noise, rate=rate)
     path.write_bytes(rewrite_boxes(path.read_bytes(), turned(90)))
-    model = untrained(clip={"frames_per_second": 5.0, "stride": None})
+    model = untrained(clip={"frames_per_second": 5.0})
     line = evl.timeline(model, path)
     assert read_clip(path, Numbered(str(path), (0,))).frames.shape[2:] == (48, 32)
     assert line.frames[0].tolist() == [0, *(round(t * float(rate) / 5) for t in (1, 2, 3))]
