@@ -6,7 +6,7 @@ All on frozen features of the embedded encoder, 8 frames, 400 steps of 16 clips 
 - motion, object: 224 videos of `motions`, judged on its val.
 
 PICTURES: folders with the photographs, such as those of the packages scikit-image, scikit-learn and matplotlib.
-docs/side.md and docs/decisions.md say what came out.
+docs/decisions.md says what it is for.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from evl.types import Sample
 
 TRAIN = ("astronaut", "brick", "camera", "chelsea", "china", "coffee", "coins", "grass", "motorcycle_left", "ihc")
 TEST = ("flower", "grace_hopper", "gravel", "hubble_deep_field", "motorcycle_right", "retina", "rocket")
+TASKS = ("camera", "left, right", "motion", "object")
 CAMERA = ("left", "right", "up", "down", "in", "out", "clockwise", "counterclockwise")
 NUM_FRAMES, SIZE, STEPS, FEW = 8, 64, 400, 224
 MODELS = {
@@ -56,6 +57,7 @@ def main() -> None:
     parser.add_argument("pictures", type=Path, nargs="+")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rates", type=float, nargs="+", default=[4e-4, 1.5e-3, 3e-3])
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     parser.add_argument("--keep", type=Path, help="a folder for the videos of motions, which the next run finds there")
     parser.add_argument("--name", default=f"{date.today()}")
     options = parser.parse_args()
@@ -83,9 +85,12 @@ def tasks(options: argparse.Namespace, folder: Path, seed: int):
         labels = [name for name in classes for _ in range(per_class)]
         judged = [name for name in classes for _ in range(160 // len(classes))]
         clips = [clip_of(train, name, rng) for name in labels] + [clip_of(test, name, rng) for name in judged]
+        if task not in options.tasks:
+            continue
         yield task, (torch.stack(clips) - mean) / std, [Sample("", label=name) for name in labels + judged], len(labels)
-    data = data_of(folder, "val", Size(FEW, 560, STEPS), seed)
-    for task in ("motion", "object"):
+    left = [task for task in TASKS[2:] if task in options.tasks]
+    data = data_of(folder, "val", Size(FEW, 560, STEPS), seed) if left else None
+    for task in left:
         yield task, data.clips.float(), data.samples[task], len(data.train_rows)
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.text import Text
 
-from evl.errors import ConfigError
+from evl.errors import ConfigError, EVLError
 from evl.runtime.progress import console
 from evl.runtime.text import STEERING, visible
 
@@ -37,6 +37,9 @@ def tell(text: str, *, label: str = "", color: str = "red", style: str = "") -> 
 
 
 def error(problem: BaseException | str) -> None:
+    """An error of the system is told without its number, such as "[Errno 28]"."""
+    if isinstance(problem, OSError) and not isinstance(problem, EVLError) and problem.strerror:
+        problem = f"{problem.filename or 'cannot read or write'}: {problem.strerror.lower()}"
     say(str(problem), label="error", color="bold red", to=console, keep="\n")
 
 

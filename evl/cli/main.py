@@ -103,13 +103,6 @@ for module in COMMANDS:
     app.command(module.NAME)(_telling(module.NAME, module.command))
 
 
-def _sentence(problem: EVLError | OSError) -> object:
-    """What to print; an error of the system is without its number, such as "[Errno 28]"."""
-    if isinstance(problem, EVLError) or not problem.strerror:
-        return problem
-    return f"{problem.filename or 'cannot read or write'}: {problem.strerror.lower()}"
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Runs a command line and exits: 0 if all was done, 1 if not, 2 for wrong usage or settings, 130 for Ctrl-C or
     SIGTERM."""
@@ -123,5 +116,5 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stderr.close()
         sys.exit(1)
     except (EVLError, OSError) as problem:
-        error(_sentence(problem))
+        error(problem)
         sys.exit(exit_code(problem))

@@ -6,8 +6,9 @@ import random
 
 import pytest
 
+from tests.data.test_boris import project, tabular
 from tests.data.test_fuzzed_manifest import answers
-from tests.data.test_segment_layouts import annotation, detections, eaf, project, region, row, tabular, task
+from tests.data.test_segment_layouts import annotation, detections, eaf, region, row, task
 from tests.mutations import change, torn
 
 WALK = [
