@@ -62,7 +62,7 @@ class Size:
         return [one for one in variants if self.causal or one != SIDE_CAUSAL]
 
 
-# in three minutes there is no time for the causal network, which is for streams, nor for all steps of the other one
+# in a few minutes there is no time for the causal network, which is for streams, nor for all steps of the other one
 DEFAULT = Size(side_steps=0.5, causal=False)
 FULL = Size(train=4032, test=1008, steps=1600, seeds=5)
 
