@@ -79,7 +79,7 @@ def tasks(options: argparse.Namespace, folder: Path, seed: int):
     """Yields (task, clips (n,T,3,H,W), samples, how many of them are to train on)."""
     rng = np.random.default_rng(seed)
     train, test = ([picture(options.pictures, name) for name in names] for names in (TRAIN, TEST))
-    preprocessing = create_backbone(config_of(EVL, "motion", folder, STEPS, seed).backbone).preprocessing
+    preprocessing = create_backbone(config_of(EVL, "motion", folder, STEPS, seed).backbone, "all").preprocessing
     mean, std = (torch.tensor(x)[:, None, None] for x in (preprocessing.mean, preprocessing.std))
     for task, classes, per_class in (("camera", CAMERA, 24), ("left, right", CAMERA[:2], 30)):
         labels = [name for name in classes for _ in range(per_class)]

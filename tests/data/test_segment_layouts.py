@@ -295,9 +295,9 @@ def test_a_layout_that_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("text", "path"),
     [
-        ("file:///home/me/a%20b.mp4", "/home/me/a b.mp4"),
-        ("/data/local-files/?d=home/me/a%20b.mp4", "/home/me/a b.mp4"),
-        ("/data/local-files/?d=/home/me/a.mp4", "/home/me/a.mp4"),
+        ("file:///films/me/a%20b.mp4", "/films/me/a b.mp4"),
+        ("/data/local-files/?d=films/me/a%20b.mp4", "/films/me/a b.mp4"),
+        ("/data/local-files/?d=/films/me/a.mp4", "/films/me/a.mp4"),
         ("https://example.org/x/a%20b.mp4?token=1", "a b.mp4"),
         ("s3://bucket/x/a.mp4", "a.mp4"),
         (r"C:\films\a.mp4", r"C:\films\a.mp4"),
