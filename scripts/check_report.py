@@ -78,6 +78,13 @@ class Browser:
                     raise RuntimeError(f"{method}: {answer['error']['message']}")
                 return answer["result"]
 
+    def value(self, expression: str):
+        """What JavaScript finds in the page, once a promise is kept. Raises RuntimeError for an exception there."""
+        answer = self.ask("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        if "exceptionDetails" in answer:
+            raise RuntimeError(answer["exceptionDetails"]["text"])
+        return answer["result"].get("value")
+
     def wait_for(self, method: str) -> None:
         while not any(event["method"] == method for event in self.events):
             self._next()
@@ -116,25 +123,33 @@ def complaints(report: Path, chromium: str, screenshots: Path | None) -> list[st
     return found
 
 
-def _look(browser: Browser, report: Path, width: int, scheme: str, screenshots: Path | None) -> list[str]:
+def open_page(browser: Browser, page: Path, width: int, scheme: str) -> dict:
+    """Opens a page in a new tab, whose session the browser then speaks to; what MEASURE finds in it."""
     browser.session, browser.events = None, []
-    target = browser.ask("Target.createTarget", url="about:blank")["targetId"]
-    browser.session = browser.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+    browser.target = browser.ask("Target.createTarget", url="about:blank")["targetId"]
+    browser.session = browser.ask("Target.attachToTarget", targetId=browser.target, flatten=True)["sessionId"]
     for domain in ("Page", "Network", "Log", "Runtime"):
         browser.ask(f"{domain}.enable")
     browser.ask("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
     browser.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-    browser.ask("Page.navigate", url=report.resolve().as_uri())
+    browser.ask("Page.navigate", url=page.resolve().as_uri())
     browser.wait_for("Page.loadEventFired")
-    page = browser.ask("Runtime.evaluate", expression=MEASURE, awaitPromise=True, returnByValue=True)["result"]["value"]
+    return browser.value(MEASURE)
+
+
+def picture_of(browser: Browser, width: int, height: int) -> bytes:
+    """A screenshot as PNG."""
+    clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+    return base64.b64decode(browser.ask("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)["data"])
+
+
+def _look(browser: Browser, report: Path, width: int, scheme: str, screenshots: Path | None) -> list[str]:
+    page = open_page(browser, report, width, scheme)
     if screenshots:
-        clip = {"x": 0, "y": 0, "width": width, "height": page["height"], "scale": 1}
-        shot = browser.ask("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
         screenshots.mkdir(parents=True, exist_ok=True)
-        (screenshots / f"{report.stem}_{width}_{scheme}.png").write_bytes(base64.b64decode(shot["data"]))
-    found = [f"reaches out sideways: {one}" for one in page["out"]]
-    if page["scroll"] > width:
-        found.append(f"is {page['scroll']} px wide")
+        shot = picture_of(browser, width, page["height"])
+        (screenshots / f"{report.stem}_{width}_{scheme}.png").write_bytes(shot)
+    found = too_wide(page)
     found += [f"a picture does not load: {alt}" for alt in page["broken"]]
     for event in browser.events:
         what = event.get("params", {})
@@ -149,17 +164,24 @@ def _look(browser: Browser, report: Path, width: int, scheme: str, screenshots: 
         elif event["method"] == "Log.entryAdded":
             found.append(f"log: {what['entry']['text']}")
     browser.session = None
-    browser.ask("Target.closeTarget", targetId=target)
+    browser.ask("Target.closeTarget", targetId=browser.target)
     return found
+
+
+def too_wide(page: dict) -> list[str]:
+    found = [f"reaches out sideways: {one}" for one in page["out"]]
+    return found + ([f"is {page['scroll']} px wide"] if page["scroll"] > page["width"] else [])
+
+
+def find_chromium() -> str | None:
+    return next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("report", type=Path)
     parser.add_argument("--screenshots", type=Path, metavar="FOLDER")
-    parser.add_argument(
-        "--chromium", default=next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
-    )
+    parser.add_argument("--chromium", default=find_chromium())
     arguments = parser.parse_args()
     if arguments.chromium is None:
         parser.error("no chromium or google-chrome found; name one with --chromium")
