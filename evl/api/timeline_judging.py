@@ -12,6 +12,7 @@ from typing import Any
 
 from evl.api.judging import choose_split, judged_samples, run_of, warn_if_trained_on
 from evl.api.models import open_model
+from evl.api.timeline_folder import Timelines
 from evl.api.timelines import timelines
 from evl.data.manifests import Manifest
 from evl.data.manifests.manifest import AnyPath, read_manifest
@@ -21,9 +22,11 @@ from evl.evaluation.timelines.evaluate import TimelineEvaluation, evaluate_lines
 from evl.evaluation.timelines.report import write_timeline_evaluation
 from evl.evaluation.timelines.thresholds import choose_thresholds as chosen_thresholds
 from evl.evaluation.timelines.truth import by_video, check_labels
+from evl.inference.reading import device_of
 from evl.inference.segments import Threshold
 from evl.inference.timeline import Timeline, rules_of
 from evl.inference.timeline_files import read_timeline
+from evl.runtime.distributed import World, join_world
 from evl.runtime.files import expand_home
 from evl.runtime.progress import Report
 from evl.saving import VideoClassifier, save_model
@@ -78,25 +81,27 @@ def evaluate_timelines(
         device: None: the model's own, for a run CUDA if there is one.
         progress: as for ``evl.train``.
 
-    Raises DataError where labels are no classes of the model, no video could be read, or there are no validation videos
-    to choose by; ConfigError for arguments that do not go together, RunError if ``out`` is held.
+    Under torchrun all processes share the videos and get the whole result. Raises DataError where labels are no classes
+    of the model, no video could be read, or there are no validation videos to choose by; ConfigError for arguments that
+    do not go together, RunError if ``out`` is held.
     """
     out = None if out is None else expand_home(Path(out))
     if model is None and not scores:
         raise ConfigError("give a model, or the `scores` of earlier timelines")
     if choose_thresholds and (model is None or any(value is not None for value in sizes.values())):
         raise ConfigError("`choose_thresholds` keeps thresholds with a model as it was trained: give its folder alone")
-    with ExitStack() as held:
-        held.enter_context(held_for_scores(out))
-        run = None if model is None else run_of(model)
-        model = None if model is None else open_model(model, device, sizes)
+    run = None if model is None else run_of(model)
+    with join_world(_device_for(model, device)) as world, ExitStack() as held:
+        world.only_main(lambda: held.enter_context(held_for_scores(out)))
+        model = None if model is None else open_model(model, str(world.device), sizes)
         given = dict(on=on, off=off, smooth=smooth, merge_seconds=merge_seconds, min_seconds=min_seconds)
         given = {name: value for name, value in given.items() if value is not None}
         windows = dict(every_seconds=every_seconds, every_frames=every_frames, window_seconds=window_seconds)
-        lines = _Lines(model, scores, given, windows | dict(num_crops=num_crops, batch_size=batch_size), progress)
+        windows |= dict(num_crops=num_crops, batch_size=batch_size)
+        lines = _Lines(model, scores, given, windows, progress, world)
         videos = _Videos.of(run, data, root)
         samples, judged = videos.samples(split)
-        if model is not None and data is not None:
+        if model is not None and data is not None and world.is_main:
             warn_if_trained_on(run.samples("train") if run is not None and run.exists else (), samples)
         note = ""
         if choose_thresholds:
@@ -104,9 +109,15 @@ def evaluate_timelines(
         rows = lines.rows_of(samples)
         found, failed = lines.of(rows)
         result = evaluate_lines(found, _in_order(rows, found), failed=failed, note=note)
-        if out is not None:
+        if out is not None and world.is_main:
             write_timeline_evaluation(out, result)
     return result
+
+
+def _device_for(model: VideoClassifier | AnyPath | None, device: str | None) -> str | None:
+    if model is None:
+        return "cpu"  # scores are judged
+    return device or (str(device_of(model)) if isinstance(model, VideoClassifier) else None)
 
 
 @dataclass(frozen=True)
@@ -148,6 +159,7 @@ class _Lines:
     rules: Mapping[str, Any]
     windows: Mapping[str, Any]
     progress: bool | Report
+    world: World
 
     def rows_of(self, samples: Sequence[Sample]) -> Rows:
         if self.model is not None:
@@ -157,10 +169,10 @@ class _Lines:
     def of(self, rows: Rows) -> tuple[tuple[Timeline, ...], dict[str, str]]:
         """(the timelines of the videos that could be read, path → reason for the others)."""
         if not self.scores:
-            result = timelines(
-                self.model, [Sample(path) for path in rows], **self.rules, **self.windows, progress=self.progress
-            )
-            return result.timelines, result.failed
+            shares = self.world.from_each(lambda: self._share(list(rows)[self.world.rank :: self.world.size]))
+            found = {os.path.abspath(line.path): line for share in shares for line in share.timelines}
+            failed = {path: reason for share in shares for path, reason in share.failed.items()}
+            return tuple(found[path] for path in rows if path in found), failed
         if any(value is not None for value in self.windows.values()):
             raise ConfigError("`scores` have their windows already: leave out how these are made")
         files = [self.scores] if isinstance(self.scores, str | os.PathLike) else self.scores
@@ -174,6 +186,11 @@ class _Lines:
                     raise DataError(f"{line.path}: these scores are of other classes than the model's")
         missing = {path: "there are no scores of it" for path in rows if path not in lines}
         return tuple(lines[path] for path in rows if path in lines), missing
+
+    def _share(self, paths: Sequence[str]) -> Timelines:
+        """The timelines of some videos, which one process makes."""
+        how = dict(self.rules) | dict(self.windows) | {"progress": self.progress}
+        return timelines(self.model, list(map(Sample, paths)), **how) if paths else Timelines((), {})
 
 
 def _in_order(rows: Rows, lines: Sequence[Timeline]) -> Rows:
@@ -196,7 +213,7 @@ def _choose(model: VideoClassifier, run: RunFolder | None, lines: _Lines, videos
         )
     folder = model.folder if run is None else run.path
     if folder is not None and Path(folder).is_dir():
-        save_model(model, folder)
+        lines.world.only_main(lambda: save_model(model, folder))
         log.info("thresholds of %d classes are kept in %s", len(chosen.scores), folder)
     for name in ("on", "off"):
         lines.rules.pop(name, None)

@@ -8,10 +8,20 @@ import typer
 
 from evl.cli.common import output, print_json, say, tell
 from evl.cli.show_timelines import clock_time
+from evl.runtime.progress import is_main_process
 
 
 def show_timeline_evaluation(result, out: Path | None, as_json: bool) -> None:
-    """Scores with their intervals and protocol, and the hardest classes. Exit code 1 where videos are damaged."""
+    """Scores with their intervals and protocol, and the hardest classes. Exit code 1 where videos are damaged.
+
+    Of several processes the first prints it."""
+    if is_main_process():
+        _show(result, out, as_json)
+    if not result.is_whole:
+        raise typer.Exit(1)
+
+
+def _show(result, out: Path | None, as_json: bool) -> None:
     damaged = {
         path: [{"start_seconds": gap.start_seconds, "end_seconds": gap.end_seconds, "error": gap.reason}
                for gap in gaps] for path, gaps in result.damaged.items()
@@ -28,8 +38,6 @@ def show_timeline_evaluation(result, out: Path | None, as_json: bool) -> None:
         for gap in gaps:
             times = f"{clock_time(gap.start_seconds)} to {clock_time(gap.end_seconds)}"
             tell(f"{path}: no scores from {times}: {gap.reason}", label="damaged")
-    if not result.is_whole:
-        raise typer.Exit(1)
 
 
 def _print(result, out: Path | None) -> None:

@@ -47,18 +47,21 @@ class World:
         if self.size > 1:
             dist.barrier()
 
+    def from_each(self, action: Callable[[], T]) -> list[T]:
+        """What ``action`` returns in each process, ordered by rank; all get it. An EVLError in any is raised on all."""
+        result, problem = None, None
+        try:
+            result = action()
+        except EVLError as error:
+            problem = error
+        found = self.gather((result, problem))
+        for problem in (problem for _, problem in found if problem is not None):
+            raise problem
+        return [result for result, _ in found]
+
     def from_main(self, action: Callable[[], T]) -> T:
         """Runs ``action`` on the first process; all get its result. An EVLError there is raised on all."""
-        result, problem = None, None
-        if self.is_main:
-            try:
-                result = action()
-            except EVLError as error:
-                problem = error
-        result, problem = self.gather((result, problem))[0]
-        if problem is not None:
-            raise problem
-        return result
+        return self.from_each(action if self.is_main else lambda: None)[0]
 
     def only_main(self, action: Callable[[], object]) -> None:
         """Runs ``action`` on the first process. An EVLError there is raised on all, so that no process waits for it."""

@@ -5,11 +5,15 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
 import evl
+from evl.api.timeline_judging import _Lines
 from evl.errors import CheckpointError, ConfigError, DataError
 from evl.evaluation.timelines.thresholds import choose_thresholds
+from evl.evaluation.timelines.truth import by_video
 from evl.inference.segments import SegmentRules
+from evl.runtime.distributed import World
 from evl.types import Sample
 from tests.helpers import run_command, write_video
 
@@ -139,6 +143,19 @@ def test_what_the_choice_is(finished_run, films):
     assert len(set(best.values())) > 1
     assert chosen.scores["bright"] == pytest.approx(max(best.values()))
     assert best[chosen.rules.on["bright"]] == pytest.approx(max(best.values()))
+
+
+def test_processes_share_the_videos(finished_run, films, monkeypatch):
+    """Each makes its own timelines; tests/training/test_train.py has two real processes."""
+    monkeypatch.setattr(World, "gather", lambda self, value: [value])
+    rows = by_video(evl.read_manifest(films / "segments.csv").samples)
+    names = []
+    for rank in range(2):
+        world = World(rank, 2, torch.device("cpu"))
+        lines, failed = _Lines(evl.load(finished_run, device="cpu"), (), {}, {}, False, world).of(rows)
+        names.append([line.path.rpartition("/")[2] for line in lines])
+        assert not failed
+    assert names == [["one.mp4", "two.mp4"], ["three.mp4"]] or names == [["one.mp4", "three.mp4"], ["two.mp4"]]
 
 
 def test_thresholds_are_not_chosen_on_test_videos(finished_run, films, tmp_path):

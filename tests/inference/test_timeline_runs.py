@@ -1,6 +1,11 @@
 """Several models in one pass, and timelines that go on after they were killed."""
 
 import json
+import re
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -9,6 +14,7 @@ import evl
 from evl.errors import ConfigError
 from evl.inference.timeline import plan_for, timelines_of
 from evl.types import Sample
+from tests.helpers import write_video
 from tests.inference.test_timeline import film, untrained  # noqa: F401  (a fixture)
 
 
@@ -114,3 +120,36 @@ def test_a_killed_call_leaves_what_is_done_beside_its_folder(film, tmp_path):  #
     evl.timelines(model, film, out=out, batch_size=5, progress=reports.append)
     assert reports[0].step in (0, 5)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.slow
+def test_a_command_that_is_killed_again_and_again(finished_run, tmp_path):
+    """kill -9 in the middle of the file, three times; then the command ends as if nothing had been."""
+    noise = np.random.default_rng(0).integers(0, 255, (150, 5, 7, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
+    path = write_video(tmp_path / "film.mp4", noise)
+    (tmp_path / "made").mkdir()
+
+    def command(out):
+        options = ("--every-frames", "1", "--batch-size", "4", "--format", "webvtt", "--device", "cpu")
+        return [sys.executable, "-m", "evl", "timeline", finished_run, path, "--out", tmp_path / "made" / out, *options]
+
+    def lines_of(out):
+        return sum(one.read_bytes().count(b"\n") for one in (tmp_path / "made").glob(f".{out}.evl.work/*.jsonl"))
+
+    whole = subprocess.run(command("whole"), capture_output=True, text=True, check=True)
+    kills = []
+    for moment in (1, 10, 25):
+        process = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and lines_of("killed") < moment:
+            time.sleep(0.005)
+        process.kill()
+        kills.append((process.wait(), lines_of("killed")))
+    assert [code for code, _ in kills] == [-signal.SIGKILL] * 3
+    assert [lines < 37 for _, lines in kills] == [True] * 3, kills
+    again = subprocess.run(command("killed"), capture_output=True, text=True, check=True)
+    assert re.search(r"goes on after \d+ of 146 windows", " ".join(again.stderr.split()))
+    assert again.stdout.replace("made/killed", "made/whole") == whole.stdout
+    files = {one.name: one.read_bytes() for one in (tmp_path / "made/whole").iterdir()}
+    assert len(files) == 3
+    assert {one.name: one.read_bytes() for one in (tmp_path / "made/killed").iterdir()} == files
+    assert sorted(one.name for one in (tmp_path / "made").iterdir()) == ["killed", "whole"]

@@ -154,6 +154,13 @@ def in_two_processes(how, *commands):
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
 
 
+def labeled_segments(videos, folder):
+    """A manifest of three videos, of which one process judges two."""
+    rows = [f"{videos}/{name}/{i} video.mp4,{name},0,0.3" for i, name in enumerate(("dark", "bright", "dark"))]
+    (folder / "segments.csv").write_text("\n".join(["path,label,start_seconds,end_seconds", *rows]))
+    return folder / "segments.csv"
+
+
 @pytest.mark.parametrize("how", ["forked", pytest.param("torchrun", marks=pytest.mark.slow)])
 def test_two_processes_equal_one(tiny_config, tmp_path, videos, how):
     """Live and from a store, where broken videos are missing from the same batches."""
@@ -171,9 +178,15 @@ def test_two_processes_equal_one(tiny_config, tmp_path, videos, how):
         how,
         ["train", "--config", tmp_path / "live.yaml", "--out", tmp_path / "two"],
         ["train", "--config", tmp_path / "stored.yaml", "--out", tmp_path / "two stored"],
+        ["evaluate", tmp_path / "two", "--timeline", "--data", labeled_segments(videos, tmp_path)],
         ["evaluate", tmp_path / "two", "--data", videos, "--json", "--out", tmp_path / "judged"],
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("edit score") == 1
+    evl.evaluate_timelines(tmp_path / "two", tmp_path / "segments.csv", out=tmp_path / "lines", progress=False)
+    for name in ("metrics.json", "videos.csv", "segments.csv"):
+        found, wanted = ((folder / name).read_text() for folder in (tmp_path / "two/timeline", tmp_path / "lines"))
+        assert found == wanted
     found = evl.read_predictions(tmp_path / "one").paths
     assert len(set(found)) == len(found)
     for run in (tmp_path / "two", tmp_path / "two stored"):
