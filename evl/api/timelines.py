@@ -119,8 +119,8 @@ def timelines(
     models = [open_model(one, device, sizes) for one in (model if isinstance(model, list | tuple) else [model])]
     _refuse_overlay(overlay, len(samples) * len(models))
     steps = dict(every_seconds=every_seconds, every_frames=every_frames, window_seconds=window_seconds)
-    plan = _shared_plan(models, steps, num_crops)
-    how = dict(num_crops=num_crops, batch_size=batch_size)
+    plan = _shared_plan(models, steps)
+    how = dict(encoder=shared_encoder(models, num_crops), batch_size=batch_size)
     rules = [rules_of(one, given) for one in models]
     for one in models:
         if one.card.segment_rules is not None and on is None:
@@ -144,14 +144,13 @@ def timelines(
     return result
 
 
-def _shared_plan(models: Sequence[VideoClassifier], steps: dict[str, Any], num_crops: int | None) -> WindowPlan:
+def _shared_plan(models: Sequence[VideoClassifier], steps: dict[str, Any]) -> WindowPlan:
     """The windows of all models. Raises ConfigError for models that cannot share the frames."""
     if not models:
         raise ConfigError("expected at least one model")
     plan, *others = (plan_for(one, **steps) for one in models)
     if any(other != plan for other in others):
         raise ConfigError("the models sample other frames (num_frames, stride or rate), so run each alone")
-    shared_encoder(models, num_crops)
     return plan
 
 

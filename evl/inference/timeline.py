@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evl.backbones import FrozenBackbone, create_backbone
 from evl.data.dataset import spacing_of
 from evl.errors import ConfigError, VideoError, plural
 from evl.inference.reading import Reader, card_of, evaluating, evaluation_of, judging_precision, read, scores_of
@@ -119,7 +120,7 @@ def encoder_for(model: Classifier, num_crops: int | None = None) -> FrameEncoder
 def shared_encoder(models: Sequence[Classifier], num_crops: int | None = None) -> FrameEncoder:
     """The encoder of several models for single frames. Raises ConfigError for models that cannot share one.
 
-    It is that of the model whose tapped blocks include those of all others.
+    It is that of the model whose tapped blocks include those of all others, or a copy that is tapped at all of them.
     """
     facts = [
         (
@@ -136,15 +137,19 @@ def shared_encoder(models: Sequence[Classifier], num_crops: int | None = None) -
             raise ConfigError(
                 f"the models differ in {' and '.join(unlike)}, so they cannot share frames; run each alone"
             )
-    taps = {block for model in models for block in model.encoder.taps}
-    owner = next((model for model in models if set(model.encoder.taps) == taps), None)
-    if owner is None:
-        raise ConfigError(
-            "each of these models reads blocks of the encoder that the others do not; run each alone, or add one that "
-            "reads all of them"
-        )
+    taps = sorted({block for model in models for block in model.encoder.taps})
+    owner = next((model for model in models if list(model.encoder.taps) == taps), None)
+    backbone = _tapped_at(taps, models[0]) if owner is None else owner.require_backbone()
     attention = any(map(reads_attention, models))
-    return FrameEncoder(owner.require_backbone(), facts[0][1], facts[0][2], facts[0][3], attention)
+    return FrameEncoder(backbone, facts[0][1], facts[0][2], facts[0][3], attention)
+
+
+def _tapped_at(taps: Sequence[int], model: Classifier) -> FrozenBackbone:
+    """A copy of the model's encoder that is tapped at these blocks."""
+    own = model.require_backbone()
+    made = create_backbone(card_of(model).config.backbone, taps, state=own.state_dict())
+    made._hash, made.frames_at_once = own.weights_hash, own.frames_at_once
+    return made.to(next(own.parameters()))
 
 
 def reads_attention(model: Classifier) -> bool:
@@ -192,22 +197,22 @@ def timelines_of(
     plan: WindowPlan,
     rules: Sequence[SegmentRules] | None = None,
     *,
-    num_crops: int | None = None,
+    encoder: FrameEncoder | None = None,
     batch_size: int | None = None,
     progress: Callable[[int, int], None] = lambda count, total: None,
     work: Path | None = None,
 ) -> list[Timeline]:
     """The timelines of a video, or of the part of it that ``sample`` means: one for each model, in one pass.
 
-    The models share their encoder (``shared_encoder``). ``batch_size``: windows at a time; None for the number of views
-    in a batch of evaluation. ``progress(n, total)`` is called with the number of newly finished windows. ``work``: a
-    folder for what is done so far; the same call goes on with it, with the same results. Raises VideoError if the video
-    cannot be used, or if not one of its windows can.
+    ``encoder``: None for ``shared_encoder`` of the models. ``batch_size``: windows at a time; None for the number of
+    views in a batch of evaluation. ``progress(n, total)`` is called with the number of newly finished windows.
+    ``work``: a folder for what is done so far; the same call goes on with it, with the same results. Raises VideoError
+    if the video cannot be used, or if not one of its windows can.
     """
     rules = rules or [SegmentRules()] * len(models)
     for own, model in zip(rules, models, strict=True):
         own.thresholds(model.class_names)  # wrong rules are refused before hours of work
-    encoder = shared_encoder(models, num_crops)
+    encoder = encoder or shared_encoder(models)
     usual = evaluation_of(models[0], batch_size=batch_size)
     size = batch_size or usual.batch_size * usual.num_clips
     index = read_patiently(lambda: frame_index(sample.path))

@@ -40,6 +40,20 @@ def test_models_with_one_encoder(film, encoded, tmp_path):  # noqa: F811
     assert (tmp_path / "out/model-3/segments.csv").is_file()
 
 
+@pytest.mark.parametrize("size", [32, 48])
+def test_models_of_different_blocks(film, encoded, size):  # noqa: F811
+    """No model reads all blocks: the encoder is tapped at all that some model reads, and runs once."""
+    taps, own = [[3, 5], [2, 3], [0, 4]], {"backbone": {"image_size": size}}
+    models = [
+        untrained({"taps": some} | ({"decoder": "side", "side_width": 16} if 0 in some else {}), **own) for some in taps
+    ]
+    found = evl.timelines(models, film, progress=False)
+    assert sum(encoded) == 21
+    for model, line, some in zip(models, found.timelines, taps, strict=True):
+        np.testing.assert_allclose(line.scores, evl.timeline(model, film).scores, atol=1e-6)
+        assert list(model.backbone.taps) == some
+
+
 def test_models_that_cannot_share_frames(film):  # noqa: F811
     usual = untrained()
     for other, reason in (
