@@ -48,6 +48,7 @@ class Feed(threading.Thread):
         self.number, self.address, self.room, self.settings = number, address, room, settings
         self.is_paced, self.retries, self.new_only = is_paced, retries, new_only
         self.stop, self.counts = threading.Event(), Counts()
+        self._size: tuple[int, int] | None = None  # of the newest frame
 
     def run(self) -> None:
         try:
@@ -88,17 +89,17 @@ class Feed(threading.Thread):
     def _read_once(self, address: Address, *, resumes: bool = False) -> tuple[str, str]:
         """(lost, ended or failed; the reason)."""
         cpu = time.thread_time()
-        is_first, size = True, (0, 0)
+        is_first, self._size = True, self._size if resumes else None
         try:
             with open_source(address, self.settings, self.stop, lambda text: self._put(Said("silent", text))) as source:
                 for one in pictures(source, address.shown, self.settings, self._damaged, self.stop):
                     arrived = time.monotonic()
                     if is_first:
                         self._put(Opened(address.shown, arrived, resumes))
-                    elif one.size != size:
-                        text = f"the picture changes from {size[1]}×{size[0]} to {one.size[1]}×{one.size[0]}"
-                        self._put(Said("changed", text))
-                    is_first, size = False, one.size
+                    if self._size not in (None, one.size):
+                        before, after = (f"{width}×{height}" for height, width in (self._size, one.size))
+                        self._put(Said("changed", f"the picture changes from {before} to {after}"))
+                    is_first, self._size = False, one.size
                     self.counts.frames += 1
                     self._put(Shown(one.time_seconds, one.rgb, arrived))
                 if source.was_replaced():

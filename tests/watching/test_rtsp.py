@@ -61,7 +61,7 @@ def test_a_camera_that_dies_stalls_and_comes_back(watched, served):
     events = events_of(watch, until=act, seconds=90)
     assert step == "goes on"
     said = [state for n, state in enumerate(states(events)) if n == 0 or state != states(events)[n - 1]]
-    assert said == ["connected", "lost", "connected", "lost", "connected"]
+    assert said == ["connected", "lost", "connected", "changed", "lost", "connected"]
     assert any(event.text.startswith("no data for 2 s") for event in events if event.state == "lost")
     begun = [event.label for event in events if event.kind == "begin"]
     assert begun == ["dark", "bright"] * 3

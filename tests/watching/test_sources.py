@@ -124,8 +124,8 @@ def test_udp_that_stalls_and_changes(watched):
     events = events_of(watch, until=lambda event: event.label == "bright")
     kinds = states(events)
     assert kinds[0] == "connected"
-    assert kinds[-1] == "connected"
-    assert set(kinds[1:-1]) == {"lost"}
+    assert kinds[-2:] == ["connected", "changed"]
+    assert set(kinds[1:-2]) == {"lost"}
     assert [event.label for event in events if event.kind == "begin"] == ["dark", "bright"]
 
 
@@ -261,10 +261,12 @@ def test_a_slow_model_leaves_out_frames(watched, monkeypatch):
 
 
 def test_segments_are_held_over_a_short_break(watched):
-    part = stream([BRIGHT] * 20)
-    with http_server(part, part) as (url, _):
+    parts = stream([BRIGHT] * 20), stream([BRIGHT] * 20, size=(96, 128))
+    with http_server(*parts) as (url, _):
         events = events_of(watched([url], retries=0, rules=SegmentRules(on=0.6, off=0.5, merge_seconds=100)))
     assert [event.kind for event in events if event.kind != "state"] == ["begin", "end"]
+    assert states(events)[:4] == ["connected", "lost", "connected", "changed"]
+    assert "the picture changes from 64×48 to 128×96" in [event.text for event in events]
 
 
 def test_stopping_ends_what_is_open(watched):
