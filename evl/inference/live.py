@@ -97,9 +97,9 @@ class Live:
     def push(self, frame: np.ndarray | Tensor, time_seconds: float) -> np.ndarray | None:
         """Takes the next frame; returns the scores (Y) of the window that it completes, else None.
 
-        ``frame``: (H,W,3) uint8 in RGB, an array or a tensor. ``time_seconds``: when it was shown, by any clock. If a
-        frame completes several windows, as after a pause, these are the scores of the newest; ``push_all`` has all.
-        Raises ConfigError for a frame of another shape or type.
+        ``frame``: (H,W,3) uint8 in RGB, upright, of square pixels; an array or a tensor. ``time_seconds``: when it was
+        shown, by any clock. If a frame completes several windows, as after a pause, these are the scores of the newest;
+        ``push_all`` has all. Raises ConfigError for a frame of another shape or type.
         """
         found = self.push_all(frame, time_seconds)
         return found[-1].scores if found else None

@@ -82,6 +82,7 @@ def test_times_cut_a_file(tmp_path):
     assert frame_range(path, None, None) == (0, 50)
     assert frame_range(path, 1.0, 2.0) == (10, 10)
     assert frame_range(path, 4.5, None) == (45, 5)
+    assert frame_range(path, 3 * 0.1, 7 * 0.1) == (3, 4)  # 0.30000000000000004 and 0.7000000000000001
     with pytest.raises(VideoError, match="no frame between 7 and 9 s"):
         frame_range(path, 7, 9)
 

@@ -102,14 +102,14 @@ def read_clip(
 
 
 def find_part(path: str, index: FrameIndex, start_seconds: float | None, end_seconds: float | None) -> tuple[int, int]:
-    """(first frame, number of frames) of the part [start, end), in seconds from the file's first frame.
+    """(first frame, number of frames) of the part [start, end): seconds from the file's first frame, to a microsecond.
 
     Raises VideoError if the part has no frame.
     """
     if start_seconds is None and end_seconds is None:
         return 0, index.num_frames
     times = np.round(index.times_seconds - index.times_seconds[0], 6)
-    start, end = start_seconds or 0.0, np.inf if end_seconds is None else end_seconds
+    start, end = np.round([start_seconds or 0.0, np.inf if end_seconds is None else end_seconds], 6)
     inside = np.flatnonzero((times >= start) & (times < end))
     if len(inside) == 0:
         raise VideoError(path, f"has no frame between {start:g} and {end:g} s (its last one is at {times[-1]:.2f} s)")
