@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from motions_controls import RESULTS
-from motions_decoders import CALM, EVL_ALL, SIDE, data_of
+from motions_decoders import CALM, EVL_ALL, PLAIN, SIDE, data_of
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
@@ -43,12 +43,17 @@ TEST = ("flower", "grace_hopper", "gravel", "hubble_deep_field", "motorcycle_rig
 TASKS = ("camera", "left, right", "motion", "object")
 CAMERA = ("left", "right", "up", "down", "in", "out", "clockwise", "counterclockwise")
 NUM_FRAMES, SIZE, STEPS, FEW = 8, 64, 400, 224
-MODELS = {
-    "EVL": {},
-    "EVL, five blocks": EVL_ALL,
-    "side": SIDE,
-    ATTENTIVE: CHANGES[ATTENTIVE]["model"],
-    LINEAR: CHANGES[LINEAR]["model"],
+EVL_USUAL = {"taps": "last 4", "num_heads": None, "mlp_dropout": 0.5, "head_dropout": 0.5}  # of evl train
+# contender -> (changes of the model's settings, of the training's)
+CONTENDERS = {
+    "EVL, defaults until November 2026": (EVL_USUAL, {"lr": 4e-4, **PLAIN}),
+    **{f"EVL, default dropout, lr {rate:g}": (EVL_USUAL, {"lr": rate}) for rate in (4e-4, 1e-3, 3e-3)},
+    **{f"EVL, five blocks, lr {rate:g}": (EVL_ALL, {"lr": rate}) for rate in (1e-3, 3e-3)},
+    **{f"side, d=32, lr {rate:g}": (SIDE, {"lr": rate}) for rate in (4e-4, 1e-3, 3e-3)},
+    "side, default width, lr 0.001": (SIDE | {"side_width": None}, {"lr": 1e-3}),
+    **{f"{ATTENTIVE}, one block, lr {rate:g}": (CHANGES[ATTENTIVE]["model"], {"lr": rate}) for rate in (1e-3, 3e-3)},
+    f"{LINEAR}, lr 0.001": (CHANGES[LINEAR]["model"], {"lr": 1e-3}),
+    f"{LINEAR}, lr 0.02": (CHANGES[LINEAR]["model"], CHANGES[LINEAR]["training"]),
 }
 
 
@@ -56,7 +61,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("pictures", type=Path, nargs="+")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rates", type=float, nargs="+", default=[4e-4, 1.5e-3, 3e-3])
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     parser.add_argument("--keep", type=Path, help="a folder for the videos of motions, which the next run finds there")
     parser.add_argument("--name", default=f"{date.today()}")
@@ -65,7 +69,7 @@ def main() -> None:
     for seed in options.seeds:
         with tempfile.TemporaryDirectory() as folder, threads() as pool:
             for task, clips, samples, count in tasks(options, options.keep or Path(folder), seed):
-                for name, top1 in train_and_judge(task, clips, samples, count, options.rates, seed, pool):
+                for name, top1 in train_and_judge(task, clips, samples, count, seed, pool):
                     found[task][name][seed] = top1
                     print(f"seed {seed}  {task}  {top1:5.1f}  {name}", flush=True)
         about = {
@@ -139,13 +143,12 @@ def clip_of(pictures: list[Tensor], name: str, rng: np.random.Generator) -> Tens
     return clip * rng.uniform(0.7, 1.1)
 
 
-def train_and_judge(task: str, clips: Tensor, samples, count: int, rates: list[float], seed: int, pool):
+def train_and_judge(task: str, clips: Tensor, samples, count: int, seed: int, pool):
     """Yields (contender, top-1)."""
     config = replace(config_of(EVL, "motion", Path("."), STEPS, seed), training=CALM)
-    contenders: dict[str, RunConfig] = {}
-    for name, model in MODELS.items():
-        for rate in rates:
-            contenders[f"{name}, lr {rate:g}"] = replace(config, model=model, training={"lr": rate})
+    contenders: dict[str, RunConfig] = {
+        name: replace(config, model=model, training=training) for name, (model, training) in CONTENDERS.items()
+    }
     backbone = create_backbone(config.backbone, "all")
     taps, mapped = blocks_of(contenders.values(), backbone.spec)
     features = extract(with_taps(backbone, taps), clips, samples, pool, mapped=mapped)
@@ -153,7 +156,8 @@ def train_and_judge(task: str, clips: Tensor, samples, count: int, rates: list[f
         Contender(name, task, one, samples, features.encoder, count, features.encoder.taps)
         for name, one in contenders.items()
     ]
-    train_contenders(made, features, range(count), pool)
+    for some, how in ((False, pool), (True, None)):  # those with dropout one after another
+        train_contenders([one for one in made if one.has_dropout == some], features, range(count), how)
     for one in made:
         yield one.variant, one.judge(features, range(count, len(samples))).metrics.top1
 

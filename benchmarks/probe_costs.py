@@ -36,7 +36,7 @@ COUNTED = {"evl": decoder_macs, "attentive": probe_macs}
 def cost_table(backbone_name: str, num_frames: int) -> list[str]:
     """Returns a Markdown table, line by line: parameters and forward multiply-adds per clip of the decoders."""
     decoders = {
-        "EVL, 4 layers": ModelConfig(),
+        "EVL, 4 layers": ModelConfig("evl"),
         "linear": ModelConfig(decoder="linear"),
         "attentive, 1 block": ModelConfig(decoder="attentive", probe_blocks=1),
         "attentive, 4 blocks": ModelConfig(decoder="attentive", probe_blocks=4),

@@ -87,6 +87,7 @@ DECODERS = {
     ),
     "zero_shot": DecoderEntry("zero-shot", "class names alone, untrained,", None),
 }
+USUAL = ("side", "evl")  # a config that names no decoder has the first of these that has all of its settings
 START = "start and "  # in front of taps: also what enters the first tapped block
 LOOKS_AHEAD = ("clip", "channel")  # norms of the side network by which a frame depends on frames after it
 # settings that are refused with another decoder wherever they differ from their default
@@ -105,6 +106,11 @@ def with_start(taps: str | Sequence[int]) -> str | tuple[int, ...]:
 def starts_with(name: str | None) -> dict[str, object]:
     """Returns the settings of all decoders whose default is another with this one; {} for one that is not known."""
     return dict(find_decoder(name).starts_with) if name is not None and is_decoder(name) else {}
+
+
+def decoder_with(settings: Sequence[str]) -> str:
+    """Returns the decoder of a config that names none, but chooses these settings of the model: one of ``USUAL``."""
+    return next((name for name in USUAL if foreign_setting(name, settings) is None), USUAL[0])
 
 
 def impossible(name: str, taps: str | Sequence[int], *, causal: bool, side_norm: str | None) -> str | None:
@@ -140,7 +146,7 @@ def find_decoder(name: str) -> DecoderEntry:
     raise ValueError(f"expected {known}, or the import path of your own, such as my_module:MyDecoder")
 
 
-def foreign_setting(decoder: str, names: list[str]) -> str | None:
+def foreign_setting(decoder: str, names: Sequence[str]) -> str | None:
     """Returns an error message for the first setting in ``names`` that ``decoder`` lacks; None if it has them all."""
     own = find_decoder(decoder)
     for name in names:

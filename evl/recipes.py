@@ -42,7 +42,7 @@ def released(backbone: str, num_frames: int, stride: int, *, num_clips: int, num
     """Returns the released recipe for a backbone, a clip, and the views of evaluation."""
     return RunConfig(
         backbone=BackboneConfig(backbone),
-        model=ModelConfig(taps="last 4", mlp_dropout=0.5, head_dropout=0.5, query_init="zero"),
+        model=ModelConfig("evl", taps="last 4", mlp_dropout=0.5, head_dropout=0.5, query_init="zero"),
         clip=ClipConfig(
             "dense", num_frames, stride, past_end="last_sampled_frame", interpolation="bilinear", antialias=False
         ),
@@ -54,6 +54,7 @@ def released(backbone: str, num_frames: int, stride: int, *, num_clips: int, num
             lr=4e-4,
             weight_decay=0.05,
             warmup_steps=0,
+            clip_grad_norm=None,
             precision="fp16",
             eval_every=5_000,
             save_every=1_000,
@@ -83,6 +84,7 @@ def _side(
             warmup_steps=round(4 * epoch),
             batch_size=256,
             repeated_augmentation=2,
+            clip_grad_norm=None,
             lr=lr,
             weight_decay=0.15,
             label_smoothing=0.1,

@@ -43,7 +43,7 @@ def real_pictures(monkeypatch):
 
 TINY = {
     "backbone": {"image_size": 32},
-    "model": {"taps": "last 2", "mlp_dropout": 0.1, "head_dropout": 0.1},
+    "model": {"decoder": "evl", "taps": "last 2", "mlp_dropout": 0.1, "head_dropout": 0.1},
     "clip": {"num_frames": 3, "stride": 2},
     "augment": {"rand_augment": None},
     "data": {"num_workers": 0, "val_fraction": 0.34},

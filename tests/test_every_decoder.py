@@ -139,17 +139,13 @@ def test_pushed_to_the_hub(form, runs, monkeypatch, tmp_path):
 
 
 @every_form
-def test_explained_or_refused(form, runs):
+def test_explained(form, runs):
     model = evl.load(runs(form))
     clips = clips_of(model)
-    if form in ("evl", "attentive", "side, last 2, causal, query"):
-        explanation = evl.explain(model, clips)
-        total = explanation.attention.sum((2, 3, 4)) + explanation.prefix_share
-        assert_close(total, torch.ones_like(total))
-        assert_close(explanation.logits, model(clips))
-    else:
-        with pytest.raises(ConfigError, match=r"no attention to show; .*with side if model\.side_readout=query"):
-            evl.explain(model, clips)
+    explanation = evl.explain(model, clips)
+    total = explanation.attention.sum((2, 3, 4)) + explanation.prefix_share
+    assert_close(total, torch.ones_like(total))
+    assert_close(explanation.logits, model(clips))
 
 
 @every_form

@@ -9,6 +9,7 @@ LEVELS = [
     {"errors", "_version"},
     {"types", "runtime"},
     {"decoders"},
+    {"sections"},
     {"config"},
     {"video", "backbones", "models"},
     {"data"},  # lists of videos stand on video

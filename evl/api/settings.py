@@ -11,12 +11,12 @@ from typing import Any
 
 from evl.backbones import parse_backbone
 from evl.backbones.embedded import EMBEDDED
-from evl.config import BackboneConfig, RunConfig, replace
+from evl.config import BackboneConfig, ModelConfig, RunConfig, replace
 from evl.errors import ConfigError, nearest
 from evl.recipes import get_recipe
 from evl.runtime.files import expand_home
 from evl.saving import find_model, read_card, weights_file
-from evl.store.description import DESCRIPTION
+from evl.store.description import DESCRIPTION, StoreDescription
 from evl.store.store import FeatureStore
 
 log = logging.getLogger("evl")
@@ -80,7 +80,7 @@ def _start(recipe: str | None, config: Any, init: str | Path | None, features: s
     """A recipe, a config, or the defaults; where neither is given, the settings of a store and of a model instead."""
     start, is_said = _recipe_or_config(recipe, config), bool(recipe or config)
     if features is not None and not is_said:
-        start = FeatureStore(features).description.config
+        start = _start_of_store(FeatureStore(features).description)
     if init is not None:
         folder = find_model(init)
         card = read_card(folder)
@@ -90,6 +90,14 @@ def _start(recipe: str | None, config: Any, init: str | Path | None, features: s
             start = replace(card.config.without_training(), backbone={"weights": weights_file(folder, card)})
         start = replace(start, training={"init": str(folder.absolute())})
     return start if features is None else replace(start, data={"features": features})
+
+
+def _start_of_store(description: StoreDescription) -> RunConfig:
+    """The defaults, with what a store decides. A store of neighbor maps may lack what the usual decoder reads."""
+    config = description.config
+    if description.options.form == "maps":
+        return config
+    return replace(config, model={"decoder": ModelConfig().decoder, "taps": config.model.taps})
 
 
 def _recipe_or_config(recipe: str | None, config: RunConfig | str | Path | None) -> RunConfig:

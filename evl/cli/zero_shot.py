@@ -24,9 +24,9 @@ def refuse_mixed(is_zero_shot: bool, of_zero_shot: tuple, of_a_run: tuple) -> No
 def zero_shot_model(class_names, backbone: str | None, weights, prompts, num_frames: int | None, device: str | None):
     """The untrained classifier, on its device."""
     from evl.backbones.embedded import EMBEDDED
-    from evl.config import PROMPTS
     from evl.runtime.distributed import pick_device
     from evl.saving import zero_shot
+    from evl.sections import PROMPTS
 
     if backbone is None:
         if weights is not None:

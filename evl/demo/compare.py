@@ -93,8 +93,6 @@ class Contender:
         torch.manual_seed(config.training.seed)
         own = with_taps(backbone, taps_of(config.model))
         self.model: Classifier = build_classifier(config, names, backbone=own)
-        dropout = setting_of(config.model, "mlp_dropout") or config.model.head_dropout
-        assert not dropout, "threads share torch's random numbers"
         labels = [names.index(sample.label) for sample in samples[:num_training]]
         self.learner = (
             Learner(f"{variant} on {task}", config, self.model, taps, labels=labels) if self.trainable else None
@@ -108,6 +106,10 @@ class Contender:
     @property
     def seconds(self) -> float:
         return self._judging_seconds + (self.learner.seconds if self.learner is not None else 0.0)
+
+    @property
+    def has_dropout(self) -> bool:
+        return bool(setting_of(self.config.model, "mlp_dropout") or self.config.model.head_dropout)
 
     def judge(self, features: InMemory, rows: Sequence[int]) -> Evaluation:
         """Judges the clips ``rows`` by their features, one view each."""
@@ -123,10 +125,14 @@ def train_contenders(
     contenders: Sequence[Contender],
     features: InMemory,
     rows: Sequence[int],
-    pool: Executor,
+    pool: Executor | None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> None:
-    """Trains all contenders on the clips ``rows``, on the same batches, for the steps of the first one's config."""
+    """Trains all contenders on the clips ``rows``, on the same batches, for the steps of the first one's config.
+
+    ``pool``: trains them side by side; None, as dropout needs it: one after another.
+    """
+    assert pool is None or not any(one.has_dropout for one in contenders), "threads share torch's random numbers"
     learners = Learners([one.learner for one in contenders], together=1, pool=pool)
 
     def report(reached: Progress) -> None:

@@ -74,13 +74,11 @@ def config_of(variant: str, task: str, videos: Path, steps: int, seed: int) -> R
         backbone={"name": BACKBONE},
         data={"path": str(videos / f"{task}.csv")},
         # heads 16 wide: with the encoder's two heads of 64, the query needs twice the steps to begin to learn
-        model={"taps": "last 2", "num_heads": 8, "mlp_dropout": 0.0, "head_dropout": 0.0},
+        model={"decoder": "evl", "taps": "last 2", "num_heads": 8, "mlp_dropout": 0.0, "head_dropout": 0.0},
         clip={"sampling": "segment", "num_frames": NUM_FRAMES},
         augment={"rand_augment": None, "crop_area": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip": 0.0},
         training={
             "steps": steps, "log_every": math.ceil(steps / POINTS), "batch_size": BATCH_SIZE, "lr": 3e-3,
-            # a sixteenth of the steps; without both, EVL and the attentive probe are 5 to 8 points worse (docs/side.md)
-            "warmup_steps": steps // 16, "clip_grad_norm": 1.0,
             "label_smoothing": 0.1, "seed": seed, "precision": "fp32",
         },
         evaluation={"num_clips": 1, "num_crops": 1},

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from evl.config import ModelConfig
 from evl.models.attention import CrossAttention, attention_sizes
 from evl.models.mlp import MLP, linear_like_input
+from evl.models.patch_mean import PatchMean
 from evl.runtime.cpu import Linear
 from evl.runtime.precision import without_autocast
 from evl.types import BackboneSpec, LayerFeatures
@@ -29,6 +30,7 @@ class MeanPool(nn.Module):
         super().__init__()
         self.width = width
         self.num_prefix_tokens = num_prefix_tokens
+        self.mean = PatchMean()
 
     @classmethod
     def from_config(cls, config: ModelConfig, spec: BackboneSpec, num_frames: int, num_layers: int) -> MeanPool:
@@ -36,8 +38,7 @@ class MeanPool(nn.Module):
         return cls(spec.width, spec.num_prefix_tokens)
 
     def forward(self, features: Sequence[LayerFeatures]) -> Tensor:
-        tokens = features[-1].tokens[:, :, self.num_prefix_tokens :]
-        return tokens.mean(dim=(1, 2), dtype=torch.promote_types(tokens.dtype, torch.float32))
+        return self.mean(features[-1].tokens[:, :, self.num_prefix_tokens :])
 
 
 class AttentiveProbe(nn.Module):

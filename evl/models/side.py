@@ -17,6 +17,7 @@ from evl.decoders import LOOKS_AHEAD, usual_side_norm
 from evl.errors import ConfigError
 from evl.models.decoder import DecoderLayer
 from evl.models.mlp import MLP, linear_like_input
+from evl.models.patch_mean import PatchMean
 from evl.models.side_norm import BatchNorm, make_norm
 from evl.models.side_stream import Past, ReadSoFar, SideState, attend_more, keep_of, mean_more, query_result
 from evl.models.tap_reader import TapReader
@@ -178,7 +179,7 @@ class SideDecoder(nn.Module):
         self.position = nn.Parameter(torch.empty(grid[0] * grid[1], side_width))  # E
         sizes = width, side_width, num_heads, round(side_width * mlp_ratio), norm, causal
         self.layers = nn.ModuleList(SideLayer(*sizes) for _ in range(num_layers))
-        self.norm = BatchNorm(side_width) if readout == "mean" else None
+        self.mean, self.norm = (PatchMean(), BatchNorm(side_width)) if readout == "mean" else (None, None)
         self.least_clips = 2 if readout == "mean" else 1  # in training: the batch norm of one clip is a constant
         self.query_token = self.reader = None
         if readout == "query":
@@ -230,7 +231,7 @@ class SideDecoder(nn.Module):
         with without_autocast(features[0].tokens.device):
             s, _ = self.run_layers([one.tokens for one in features])
             if self.reader is None:
-                return self.norm(s.mean((1, 2), dtype=torch.promote_types(s.dtype, torch.float32)))
+                return self.norm(self.mean(s))
             query = self.query_token.expand(s.shape[0], -1, -1)  # ``len`` would fix the batch of an exported program
             return self.reader(query, LayerFeatures(s, None, None)).squeeze(1)
 

@@ -131,6 +131,7 @@ def _card(
     config = RunConfig(
         backbone=backbone,
         model=ModelConfig(
+            "evl",
             taps=f"last {len(model.decoder.layers)}",
             num_heads=qkv_width // HEAD_WIDTH,
             qkv_width=qkv_width,

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from evl.backbones import parse_backbone
 from evl.backbones.text.tower import whole_clip_files
-from evl.config import PROMPTS, BackboneConfig, RunConfig
+from evl.config import BackboneConfig, RunConfig
 from evl.config import replace as change
 from evl.data.manifests.labels import clean_names
 from evl.errors import ConfigError, MissingWeightsError
 from evl.saving.classifier import VideoClassifier, build_classifier
+from evl.sections import PROMPTS
 
 
 def zero_shot(

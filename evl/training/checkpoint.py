@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 from typing import IO, Annotated, Any
@@ -18,11 +19,13 @@ from evl.runtime.files import write_atomically
 from evl.training.learner import Learner
 from evl.training.learners import Learners
 
+log = logging.getLogger("evl")
+
 
 def save_checkpoint(folder: Path, step: int, learners: Learners, *, keep_last: int, **more) -> Path:
     """Writes ``step_0000100.pt`` with the state of every learner and ``more``, and returns its path.
 
-    Then all but the last ``keep_last`` checkpoints are removed. Raises SaveError if the file cannot be written; then
+    Then ``remove_old`` is called. Raises SaveError if the file cannot be written; then
     the older ones remain.
     """
     path = folder / _name(step)
@@ -40,9 +43,17 @@ def save_checkpoint(folder: Path, step: int, learners: Learners, *, keep_last: i
             raise watched.problem or SaveError(
                 f"{path} could not be written ({error}); older checkpoints are unchanged"
             ) from error
-    for old in list_checkpoints(folder)[:-keep_last]:
-        old.unlink(missing_ok=True)
+    remove_old(folder, keep_last)
     return path
+
+
+def remove_old(folder: Path, keep_last: int) -> None:
+    """Removes all but the last ``keep_last`` checkpoints. One that cannot be removed is a warning."""
+    for old in list_checkpoints(folder)[:-keep_last]:
+        try:
+            old.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("%s is an old checkpoint, but could not be removed (%s)", old, error.strerror or error)
 
 
 def _name(step: int) -> str:

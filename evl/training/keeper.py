@@ -16,7 +16,7 @@ from evl.runtime.out_folder import build_folder
 from evl.runtime.progress import Progress, Report
 from evl.saving import save_model
 from evl.streams import Stream
-from evl.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from evl.training.checkpoint import list_checkpoints, load_checkpoint, remove_old, save_checkpoint
 from evl.training.curves import Curves
 from evl.training.learners import Learners
 from evl.training.loop import Interrupted, Keeper, Speed
@@ -61,7 +61,7 @@ class RunKeeper(Keeper):
         self._back: set[str] = set()  # missing videos that were read again, since the lists were last exchanged
         self._away_since: float | None = None  # since when too many are missing
         self._pause = FIRST_PAUSE_SECONDS
-        self.moved, self.keep_last = moved or {}, keep_last
+        self.moved, self.keep_last = moved or {}, keep_last or config.training.keep_last
         self.where = f": see {folder.path / 'damaged.csv'}"
 
     def resume(self, learners: Learners) -> int:
@@ -76,6 +76,7 @@ class RunKeeper(Keeper):
             self.damaged.update(before)
         if self.world.is_main:
             self.folder.forget_after(first)
+            remove_old(self.folder.checkpoints, self.keep_last)  # a run may have died before it did this
             if self.log_curve:
                 self._curves = self._new_curves(purge_step=first + 1)
             log.info("resuming at step %d of %d", first, self.config.training.steps)
@@ -175,9 +176,8 @@ class RunKeeper(Keeper):
         if len(learners.all) == 1 and not learners.all[0].is_finite():
             raise RunError(f"weights are not finite after step {done}, not saved; lower training.lr")
         if self.world.is_main:
-            keep_last = self.keep_last or self.config.training.keep_last
             more = dict(best=self.best, selected=self.selected, damaged=self.damaged)
-            save_checkpoint(self.folder.checkpoints, done, learners, keep_last=keep_last, **more)
+            save_checkpoint(self.folder.checkpoints, done, learners, keep_last=self.keep_last, **more)
 
     def _gather_damage(self) -> None:
         everyone = self.world.gather((dict(self.damaged), set(self._back)))

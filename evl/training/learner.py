@@ -21,11 +21,11 @@ from evl.streams import Batch, Features
 def learning_rate(step: int, config: TrainingConfig) -> float:
     """The learning rate of step 0, 1, …
 
-    It rises linearly over ``warmup_steps``, then falls as half a cosine that would reach 0 at step ``steps``.
+    It rises linearly over the steps of warm-up, then falls as half a cosine that would reach 0 at step ``steps``.
     """
-    if step < config.warmup_steps:
-        return config.lr * (step + 1) / config.warmup_steps
-    done = (step - config.warmup_steps) / (config.steps - config.warmup_steps)
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    done = (step - config.warmup) / (config.steps - config.warmup)
     return config.lr * 0.5 * (1 + math.cos(math.pi * done))
 
 

@@ -28,6 +28,7 @@ from evl.data.splits import (
     stop_if_too_many,
     with_absolute_paths,
 )
+from evl.decoders import find_decoder
 from evl.errors import ConfigError, DataError, RunError, StoreError
 from evl.evaluation import Evaluation, write_evaluation
 from evl.evaluation.evaluate import selecting_metric
@@ -298,7 +299,7 @@ def with_steps(config: RunConfig, num_samples: int) -> RunConfig:
         return config
     training = config.training
     epochs = math.ceil(30 * num_samples * training.repeated_augmentation / training.batch_size)
-    return replace_settings(config, training={"steps": max(200, config.training.warmup_steps + 1, epochs)})
+    return replace_settings(config, training={"steps": max(200, training.warmup + 1, epochs)})
 
 
 def _as_begun(asked: RunConfig, before: RunConfig, num_samples: int) -> RunConfig:
@@ -330,9 +331,9 @@ def _resumed(stored: RunConfig, changed: RunConfig) -> RunConfig:
 def _announce(data: _RunData, model: Classifier, folder: Path, world: World) -> None:
     count = sum(parameter.numel() for parameter in model.trainable_parameters())
     log.info(
-        "%s, %d classes, %s, %s trainable parameters, %s%s",
-        data.config.backbone.name, len(model.class_names), describe_split(data.train, data.val), f"{count:,}",
-        world.device, f" × {world.size}" if world.size > 1 else "",
+        "%s with %s, %d classes, %s, %s trainable parameters, %s%s",
+        data.config.backbone.name, find_decoder(data.config.model.decoder).phrase, len(model.class_names),
+        describe_split(data.train, data.val), f"{count:,}", world.device, f" × {world.size}" if world.size > 1 else "",
     )  # fmt: skip
     if untrained := sorted(set(model.class_names) - {sample.label for sample in data.train}):
         log.warning("no training video has the class %s: it cannot be learned", ", ".join(map(repr, untrained[:5])))

@@ -18,8 +18,9 @@ import evl
 from evl.backbones import create_backbone
 from evl.backbones.text.addresses import TEXT_TOWERS
 from evl.backbones.text.tower import open_shared_space
-from evl.config import PROMPTS, BackboneConfig
+from evl.config import BackboneConfig
 from evl.errors import BackboneError, ConfigError
+from evl.sections import PROMPTS
 from tests import towers
 from tests.helpers import assert_close
 

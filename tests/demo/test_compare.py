@@ -29,6 +29,7 @@ CONFIG = replace(
         "label_smoothing": 0.1,
         "weight_decay": 0.3,
         "warmup_steps": 1,
+        "clip_grad_norm": None,
         "log_every": 1,
     },
     evaluation={"num_clips": 1},
@@ -133,4 +134,4 @@ def test_a_loss_that_is_no_number_ends_it(setting, one_thread):
 
 def test_dropout_is_not_for_threads(setting):
     with pytest.raises(AssertionError, match="random numbers"):
-        contender(setting, model={"head_dropout": 0.1})
+        trained(setting, {"model": {"head_dropout": 0.1}})

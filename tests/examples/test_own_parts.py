@@ -73,7 +73,7 @@ def test_a_new_decoder(videos, tmp_path, monkeypatch, run):
 def test_a_new_encoder(videos, tmp_path, monkeypatch, run):
     """A video encoder with a token map of every two frames: trained, saved, loaded, judged, explained."""
     settings = [one for one in SMALL if not one.startswith(("clip.num_frames", "backbone"))]
-    own = ("backbone.name=new_encoder:TubeletEncoder", "clip.num_frames=6")
+    own = ("backbone.name=new_encoder:TubeletEncoder", "clip.num_frames=6", "model.decoder=evl")
     run("train", "--data", videos, "--out", tmp_path / "run", "--set", *settings, *own)
     video = next((videos / "bright").iterdir())
     scores = json.loads(run("predict", tmp_path / "run", video, "--json"))

@@ -165,7 +165,7 @@ class Trials:
         found = tree_of(self.work)
         if "Traceback" in ended.text or ended.code not in (0, 1):
             self._note(where, f"exit code {ended.code}", ended.text)
-        elif ended.code and reason not in " ".join(ended.text.split()):
+        elif ended.code and reason.lower() not in " ".join(ended.text.split()).lower():
             self._note(where, "its message does not say why", ended.text)
         elif ended.code == 0 and not may_leave and (wrong := differences(found, self.expected)):
             self._note(where, f"it exits with 0, but {wrong}", ended.text)

@@ -50,7 +50,7 @@ def test_what_is_not_finite_is_an_error(videos):
 def make(**model):
     torch.manual_seed(3)
     clip, evaluation = {"num_frames": 2, "stride": 4}, {"num_clips": 2, "num_crops": 3}
-    config = replace(RunConfig(), model={"taps": "last 2", **model}, clip=clip, evaluation=evaluation)
+    config = replace(RunConfig(), model={"decoder": "evl", "taps": "last 2", **model}, clip=clip, evaluation=evaluation)
     return build_classifier(config, ["cat", "dog"]).eval()
 
 

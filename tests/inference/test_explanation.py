@@ -11,7 +11,6 @@ from evl.bench.twin import plain_attention, plain_mlp, plain_temporal
 from evl.config import RunConfig, replace
 from evl.errors import ConfigError
 from evl.inference import explain
-from evl.models.attention import CrossAttention
 from evl.saving import build_classifier
 from tests.helpers import assert_close
 
@@ -21,7 +20,7 @@ def make(model=(), *, image_size=24, num_frames=3):
     seed = random.randrange(1 << 30)
     print("seed", seed)  # pytest shows it when a test fails
     torch.manual_seed(seed)
-    settings = {"taps": "last 2", "mlp_dropout": 0.5, "head_dropout": 0.5}
+    settings = {"decoder": "evl", "taps": "last 2", "mlp_dropout": 0.5, "head_dropout": 0.5}
     config = replace(
         RunConfig(),
         backbone={"image_size": image_size},
@@ -148,8 +147,30 @@ def test_a_compiled_model_is_explained_too(one_thread):
     assert torch.equal(got.logits, wanted.logits)
 
 
-def test_readers_without_attention_are_refused(one_thread):
+@pytest.mark.parametrize("decoder", ["linear", "side"])
+def test_of_a_mean_it_is_what_raises_the_highest_logit(one_thread, decoder):
+    model = make({"decoder": decoder}).double()
+    clips = torch.randn(2, 3, 3, 24, 24, dtype=torch.float64)
+    got = explain(model, clips)
+    assert got.attention.shape == (1, 2, 3, 3, 3)
+    assert not any(module._forward_hooks for module in model.decoder.modules())
+    assert not got.logits.requires_grad
+    assert not got.prefix_share.any()
+    with torch.no_grad():
+        features = model.features(clips)
+        assert_close(model.classify(features), got.logits)
+        maps = [one.tokens for one in features]
+        s = maps[-1][:, :, 1:] if decoder == "linear" else model.decoder.run_layers(maps)[0]
+    weights = torch.full(s.shape[:3], 1 / 27, dtype=s.dtype, requires_grad=True)  # of each patch in the mean
+    mean = (weights[..., None] * s).sum((1, 2))
+    model.head(mean if decoder == "linear" else model.decoder.norm(mean)).amax(-1).sum().backward()
+    wanted = weights.grad.clamp(min=0)
+    assert_close(got.attention[0].flatten(-2), wanted / wanted.sum((1, 2), keepdim=True))
+    assert 0.2 < (got.attention > 0).double().mean() < 0.8
+
+
+def test_a_read_out_that_is_not_evls_is_refused(one_thread):
     model = make({"decoder": "linear"})
-    assert not any(isinstance(module, CrossAttention) for module in model.decoder.modules())
-    with pytest.raises(ConfigError, match=r"MeanPool.*no attention.*evl or attentive"):
+    model.decoder.mean = nn.Identity()
+    with pytest.raises(ConfigError, match=r"MeanPool.*no attention.*no mean"):
         evl.explain(model, torch.randn(1, 3, 3, 24, 24))

@@ -59,7 +59,7 @@ DECODERS = {
 
 def untrained(model=None, **sections):
     """A model whose scores differ from frame to frame."""
-    config = replace(replace(RunConfig(), **TINY), model={"taps": "last 2", **(model or {})})
+    config = replace(replace(RunConfig(), **TINY), model={"decoder": "evl", "taps": "last 2", **(model or {})})
     made = build_classifier(replace(config, **sections), NAMES, seed=0).eval()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

@@ -37,7 +37,9 @@ DECODERS = {
 def make(settings):
     torch.manual_seed(3)
     clip = {"num_frames": 3, "stride": 1}
-    config = replace(RunConfig(), backbone={"image_size": 32}, model={"taps": "last 2", **settings}, clip=clip)
+    config = replace(
+        RunConfig(), backbone={"image_size": 32}, model={"decoder": "evl", "taps": "last 2", **settings}, clip=clip
+    )
     model = build_classifier(config, ["cat", "dog", "fish"])
     with torch.no_grad():  # tables and kernels that start at 0 would export nothing that counts
         for name, parameter in model.named_parameters():

@@ -106,7 +106,7 @@ def test_the_list_agrees_with_the_config():
     # the rest is the head's, or says what is read
     assert own - set(OWN_SETTINGS) == {"decoder", "taps", "head_dropout", "zero_shot_start", "prompts"}
     assert taps_of(ModelConfig(decoder="linear", taps=(2, 3))) == (3,)
-    assert taps_of(ModelConfig(taps=(2, 3))) == (2, 3)
+    assert taps_of(ModelConfig("evl", taps=(2, 3))) == (2, 3)
     assert not reads_maps(ModelConfig(cross_frame=False))
     assert architecture_of(ModelConfig(decoder="attentive"), SPEC) == {
         "decoder": "attentive", "qkv_width": 8, "num_heads": 2, "mlp_ratio": 4.0, "probe_blocks": 4,

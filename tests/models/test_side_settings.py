@@ -10,6 +10,19 @@ from tests.models.test_side import B16, SIZES, make
 
 
 class TestSettings:
+    def test_the_default_is_side_unless_only_evl_has_a_setting(self):
+        assert ModelConfig().decoder == RunConfig().model.decoder == "side"
+        only_evl = {"cross_frame": False}
+        for config in (
+            ModelConfig(**only_evl), replace(RunConfig(), model=only_evl).model,
+            replace(RunConfig(), model={"taps": "last 2", **only_evl}).model,
+            RunConfig.from_dict({"model": only_evl}).model,
+            replace(replace(RunConfig(), model={"taps": "last 2"}), model=only_evl).model,
+        ):  # fmt: skip
+            assert (config.decoder, config.head_dropout) == ("evl", 0.5)
+        with pytest.raises(ConfigError, match="cross_frame is the EVL decoder's"):
+            replace(replace(RunConfig(), model={"side_width": 32}), model=only_evl)
+
     def test_taps(self):
         side = {"model": {"decoder": "side"}}
         config = replace(RunConfig(), **side).model
@@ -18,7 +31,7 @@ class TestSettings:
         assert taps_of(ModelConfig(decoder="side", taps=(4, 6))) == (3, 4, 6)
         assert taps_of(ModelConfig(decoder="side", taps=(0, 4, 6))) == (0, 4, 6)
         back = replace(replace(RunConfig(), **side), model={"decoder": "evl"}).model
-        assert back == ModelConfig()
+        assert back == ModelConfig("evl")
         chosen = replace(RunConfig(), model={"taps": "last 2", "head_dropout": 0.1})
         assert replace(chosen, **side).model.taps == "last 2"
         assert replace(chosen, **side).model.head_dropout == 0.1
@@ -26,10 +39,13 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("model", "sentence"),
         [
-            ({"taps": [0, 3]}, "taps has 0, which is what enters block 1; the EVL decoder reads the output of blocks"),
+            (
+                {"decoder": "evl", "taps": [0, 3]},
+                "taps has 0, which is what enters block 1; the EVL decoder reads the output of blocks",
+            ),
             ({"decoder": "side", "taps": [0]}, "taps has no block, only 0"),
             ({"decoder": "side", "causal": True, "side_norm": "clip"}, "causal needs a norm that reads no frame ahead"),
-            ({"causal": True}, "causal is the side network's; set decoder=side with it"),
+            ({"decoder": "evl", "causal": True}, "causal is the side network's; set decoder=side with it"),
             ({"decoder": "side", "temporal_conv": False}, "temporal_conv is the EVL decoder's"),
             ({"decoder": "side", "side_norm": "group"}, "side_norm"),
         ],

@@ -59,6 +59,8 @@ def test_training_equals_the_release(accumulation):
         lr=facts["lr"],
         precision="fp32",
         weight_decay=facts["weight_decay"],
+        warmup_steps=0,
+        clip_grad_norm=None,
         accumulation=accumulation,
     )
     learner = learner_of(model, config)
@@ -189,7 +191,9 @@ def test_every_form_of_decoder_goes_out(case):
 
 def test_what_the_release_has_no_form_for():
     def model(**settings):
-        return build_classifier(replace(RunConfig(), model={"taps": "last 2", **settings}), ("a", "b"))
+        return build_classifier(
+            replace(RunConfig(), model={"decoder": "evl", "taps": "last 2", **settings}), ("a", "b")
+        )
 
     save = release_state
     assert len(save(model())) == 49 + 2

@@ -21,7 +21,7 @@ from tests.backbones.families import tiny
 from tests.helpers import assert_close
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-CONFIG = replace(RunConfig(), clip={"num_frames": 3}, model={"taps": "last 2"})
+CONFIG = replace(RunConfig(), clip={"num_frames": 3}, model={"decoder": "evl", "taps": "last 2"})
 
 
 def described(backbone, config=CONFIG, **options):
@@ -189,7 +189,7 @@ def test_what_it_cannot_do_is_refused(tmp_path):
         ({"decoder": "zero_shot"}, "decoder=zero_shot"),
         ({"zero_shot_start": True}, "zero_shot_start"),
     ):
-        config = replace(RunConfig(), model={"taps": (4,), **model})
+        config = replace(RunConfig(), model={"decoder": "evl", "taps": (4,), **model})
         with pytest.raises(ConfigError, match=rf"{said}.*a store of features does not hold"):
             build_classifier(config, ["a", "b"], backbone=deepest)
     for projections, form in ((None, "tokens"), (projections_of(backbone), "maps")):

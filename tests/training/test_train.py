@@ -289,7 +289,10 @@ def test_resuming_without_a_checkpoint_starts_again(tiny_config, tmp_path):
     for checkpoint in list_checkpoints(tmp_path / "run/checkpoints"):
         checkpoint.unlink()
     train(None, tmp_path / "run", resume=True)
+    kept = list_checkpoints(tmp_path / "run/checkpoints")
+    shutil.copy(kept[-1], kept[0].with_name("step_0000001.pt"))  # as if the run had died before it removed this one
     train(None, tmp_path / "run", resume=True)  # finished: nothing is logged twice
+    assert list_checkpoints(tmp_path / "run/checkpoints") == kept
     after = lines(tmp_path / "run")
     assert [x["step"] for x in after] == [x["step"] for x in before]
 
