@@ -127,8 +127,10 @@ def _survive(guarded: _Guarded, running: Iterator, batches, num_workers: int, de
         except RuntimeError as error:
             if not str(error).startswith("DataLoader worker (pid"):  # an exception inside a living worker
                 raise
-        guarded.refuse_if_not_begun(running)
-        blamed = guarded.blame_dead_workers()
+            guarded.refuse_if_not_begun(running)
+            blamed = guarded.blame_dead_workers()
+        finally:
+            _end_workers(running)  # also so that they cannot write into the memory of new ones
         unexplained += not blamed
         if unexplained > MAX_TRIES:
             raise RunError(
@@ -137,11 +139,16 @@ def _survive(guarded: _Guarded, running: Iterator, batches, num_workers: int, de
             )
         where = f" at {', '.join(blamed)}" if blamed else ""
         log.warning("a worker process that reads videos died%s; new workers go on", where)
-        running = None  # ends the other workers, so that they cannot write into the memory of the new ones
         guarded.reading.fill_(-1)
         guarded.pids.fill_(0)
         rest = itertools.islice(batches, done, None)
         running = _start(_loader(guarded, rest, num_workers, device, collate))
+
+
+def _end_workers(running: Iterator) -> None:
+    """Ends the workers of a loader's iterator now. Where an exception keeps it, the garbage collector would do it, and
+    wait 10 seconds for workers that nobody tells to end: it closes their queues first."""
+    running._shutdown_workers()  # torch has no public way
 
 
 class _Guarded(Dataset):
@@ -169,7 +176,7 @@ class _Guarded(Dataset):
         began = set(self.pids.tolist())
         for process in getattr(running, "_workers", ()):  # torch has no public way to their exit codes
             if process.pid not in began and (process.exitcode or 0) > 0:  # negative: killed, for example out of memory
-                raise not_begun()
+                raise not_begun() from None
 
     def blame_dead_workers(self) -> list[str]:
         """Counts one failed try for each sample that a dead worker was reading, and returns the paths."""

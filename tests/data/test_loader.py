@@ -1,5 +1,6 @@
 """Batches in order, whatever happens to the processes that read them."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -74,6 +75,7 @@ def test_the_dead_are_blamed_once():
 def test_errors_of_the_program_are_not_swallowed(num_workers):
     with pytest.raises(RuntimeError, match="a mistake of ours"):
         read(Broken(3), [[0], [1]], num_workers=num_workers)
+    assert not multiprocessing.active_children()  # what waits for garbage collection would wait for 10 seconds there
 
 
 class Dying(Numbers):
