@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import typer
@@ -80,7 +79,9 @@ def show_sweep(result, out: Path, as_json: bool) -> None:
 
 def show_finished_sweep(out: Path, as_json: bool) -> None:
     if as_json:
-        print_json(json.loads((out / "sweep.json").read_text(encoding="utf-8")))
+        from evl.training.sweeps.plot import read_sweep
+
+        print_json(read_sweep(out))
     else:
         say(f"all of it is in {out}; next: evl predict {out / 'best'} VIDEO")
 

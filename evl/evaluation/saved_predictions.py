@@ -7,7 +7,6 @@ schema's metadata has the key ``evl``: JSON with ``class_names`` and ``protocol`
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -19,7 +18,7 @@ import numpy as np
 
 from evl.errors import DataError, one_line
 from evl.evaluation.metrics import Judged
-from evl.runtime.files import expand_home, strict_json, write_file
+from evl.runtime.files import are_torn, expand_home, pair_id, strict_json, write_file
 from evl.types import Prediction
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def predictions_bytes(evaluation: Evaluation) -> tuple[bytes, str]:
     }
     told = {"class_names": names, "protocol": evaluation.protocol}
     rows = [(one.path, one.start_seconds, one.end_seconds, one.label) for one in found]
-    own_id = hashlib.sha256(json.dumps([told, rows]).encode() + scores.tobytes()).hexdigest()[:16]
+    own_id = pair_id(json.dumps([told, rows]).encode(), scores.tobytes())
     text = json.dumps(told | {"id": own_id}, ensure_ascii=False)
     table, file = pa.table(columns).replace_schema_metadata({"evl": text}), io.BytesIO()
     parquet.write_table(
@@ -125,7 +124,7 @@ def _refuse_other_metrics(path: Path, own_id: object) -> None:
         beside = json.loads(path.with_name(METRICS_FILE).read_bytes())["predictions_id"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return  # there is none, or it has no id
-    if path.name == PREDICTIONS and own_id is not None and beside != own_id:
+    if path.name == PREDICTIONS and are_torn(own_id, beside):
         raise DataError(
             f"{path} and {METRICS_FILE} are not of the same evaluation, which was perhaps stopped while it wrote them; "
             "run evl evaluate again"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
+import hashlib
 import io
 import json
 import os
@@ -159,6 +160,20 @@ def write_together(contents: Mapping[Path, str | bytes]) -> None:
                 raise SaveError(
                     f"{path} could not be written ({error.strerror or error}); its old content is unchanged"
                 ) from error
+
+
+def pair_id(*parts: bytes) -> str:
+    """The id that all files of a pair carry: a hash of their content without it."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()[:16]
+
+
+def are_torn(*ids: object) -> bool:
+    """Whether the ids of files that belong together differ. A file without an id (None) says nothing."""
+    known = [own for own in ids if own is not None]
+    return any(own != known[0] for own in known)
 
 
 def table_text(rows: Iterable[Sequence]) -> str:

@@ -24,7 +24,7 @@ from evl.errors import BackboneError, CheckpointError, ConfigError, one_line
 from evl.inference.segments import SegmentRules
 from evl.models.card import FORMAT_VERSION, ModelCard
 from evl.models.registry import build_decoder, is_loadable, taps_of
-from evl.runtime.files import expand_home, strict_json
+from evl.runtime.files import are_torn, expand_home, strict_json
 from evl.runtime.import_path import is_import_path, refuse_code_inside
 from evl.types import BackboneSpec, EncoderFacts
 
@@ -100,7 +100,7 @@ def read_tensors(folder: Path, card: ModelCard) -> dict[str, Tensor]:
     try:
         refuse_many_tensors(path)
         with safetensors.safe_open(path, "pt") as file:
-            pair_id = (file.metadata() or {}).get(PAIR)
+            own_id = (file.metadata() or {}).get(PAIR)
         state = safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path}: missing or damaged ({one_line(error)})") from None
@@ -108,7 +108,7 @@ def read_tensors(folder: Path, card: ModelCard) -> dict[str, Tensor]:
         if not is_loadable(value) or not value.isfinite().all():
             what = "numbers that are not finite" if value.is_floating_point() else f"numbers of {value.dtype}"
             raise CheckpointError(f"{path}: {name} holds {what}")
-    if None not in (pair_id, card.pair_id) and pair_id != card.pair_id:
+    if are_torn(own_id, card.pair_id):
         raise CheckpointError(
             f"{path} and {CARD} are not of the same model: perhaps a process was stopped while it saved one over the "
             "other; save the model again, or go on with its run by `resume=True`"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -24,7 +23,7 @@ from evl.models import Classifier, ClassifierHead
 from evl.models.card import ModelCard
 from evl.models.registry import architecture_of, is_loadable, setting_of, taps_of
 from evl.models.resize import resized_state
-from evl.runtime.files import expand_home, json_bytes, write_together
+from evl.runtime.files import expand_home, json_bytes, pair_id, write_together
 from evl.saving.folder import (
     CARD,
     PAIR,
@@ -99,9 +98,7 @@ def save_model(
     tensors |= {f"backbone.{name}": _narrowest(value).contiguous() for name, value in state.items()}
     weights = safetensors.torch.save(tensors)
     content = TypeAdapter(ModelCard).dump_python(card, mode="json")
-    digest = hashlib.sha256(json_bytes(content | {"pair_id": None}))
-    digest.update(weights)
-    content["pair_id"] = digest.hexdigest()[:16]
+    content["pair_id"] = pair_id(json_bytes(content | {"pair_id": None}), weights)
     weights = with_metadata(weights, {"format": "pt", PAIR: content["pair_id"]})
     write_together({folder / WEIGHTS: weights, folder / CARD: json_bytes(content, indent=2)})
 

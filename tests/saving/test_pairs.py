@@ -16,12 +16,15 @@ from safetensors import safe_open
 import evl
 from evl.config import RunConfig
 from evl.config import replace as replace_settings
-from evl.errors import CheckpointError, DataError, SaveError
-from evl.evaluation import write_evaluation
+from evl.errors import CheckpointError, DataError, RunError, SaveError
+from evl.evaluation import Evaluation, write_evaluation
 from evl.inference.embedding import Embeddings, write_embeddings
 from evl.runtime.files import write_together
 from evl.saving import build_classifier, save_model
+from evl.training.sweeps.plot import read_sweep, write_sweep
+from evl.training.sweeps.results import LearnerResult, SweepResult
 from evl.types import Prediction, Sample
+from tests.helpers import metrics_of
 
 
 class Dead(BaseException):
@@ -171,6 +174,36 @@ def test_vectors_that_are_not_there_or_damaged(tmp_path):
             (tmp_path / name).write_bytes(content)
             with pytest.raises(DataError, match="damaged, or no vectors"):
                 evl.read_embeddings(tmp_path / name)
+
+
+def test_a_sweep_and_its_table(tmp_path, dies_at):
+    def result(value):
+        metrics = metrics_of(np.array([[3, 1], [1, value]]))
+        judged = Evaluation(metrics, (), {}, "none", ("cat", "dog"))
+        learner = LearnerResult(0, {"training.lr": "1"}, 10, ((1, 1e-3, 2.0, 50.0),), judged, None)
+        return SweepResult(tmp_path, RunConfig(), (learner,))
+
+    write_sweep(tmp_path, result(3))
+    first = read_sweep(tmp_path)
+    rows = list(csv.DictReader((tmp_path / "sweep.csv").open()))
+    assert [row["sweep_id"] for row in rows] == [first["sweep_id"]]
+    dies_at(0)
+    with pytest.raises(Dead):
+        write_sweep(tmp_path, result(5))
+    assert read_sweep(tmp_path) == first
+    dies_at(1 + 1)  # the picture, then the table
+    with pytest.raises(Dead):
+        write_sweep(tmp_path, result(5))
+    with pytest.raises(RunError, match=r"sweep\.csv and sweep\.json are not of the same sweep.*run the sweep again"):
+        read_sweep(tmp_path)
+    dies_at(9)
+    write_sweep(tmp_path, result(5))
+    assert read_sweep(tmp_path)["sweep_id"] != first["sweep_id"]
+    write_sweep(tmp_path, result(3))
+    assert read_sweep(tmp_path) == first  # of equal tables, each is that of the other
+    (tmp_path / "sweep.json").write_text("{")
+    with pytest.raises(RunError, match=r"sweep\.json or sweep\.csv cannot be read"):
+        read_sweep(tmp_path)
 
 
 def test_predictions_and_metrics(tmp_path, dies_at, finished_run, videos):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import math
 import textwrap
 from pathlib import Path
 
+from evl.errors import RunError, one_line
 from evl.evaluation.picture import draw_chance, drawing, lettered, save_picture
-from evl.runtime.files import json_bytes, table_text, write_together
+from evl.runtime.files import are_torn, json_bytes, strict_json, table_text, write_together
 from evl.training.run_folder import RunFolder
 from evl.training.sweeps.results import SweepResult
 
+SWEEP, TABLE, ID = "sweep.json", "sweep.csv", "sweep_id"
 CHOSEN, OTHERS, MEAN = "#d1495b", "#30638e", "#9aa5b1"
 MAX_PANELS = 5  # panels of settings; more would be too small to read
 
@@ -19,12 +23,29 @@ def write_sweep(out: Path, result: SweepResult) -> None:
     """Writes ``sweep.json``, ``sweep.csv``, ``sweep.png``, and ``damaged.csv`` if videos are damaged."""
     if result.damaged:
         RunFolder(out).write_damaged(result.damaged)
-    names = list(result.rows[0])
+    names, rows = list(result.rows[0]), [list(row.values()) for row in result.rows]
     with drawing(out / "sweep.png"):
         draw(out / "sweep.png", result)
-    table = table_text([names, *([row[name] for name in names] for row in result.rows)])
+    table = table_text([[*names, ID], *([*row, result.sweep_id] for row in rows)])
     # ``sweep.json`` is last: a sweep with this file is finished
-    write_together({out / "sweep.csv": table, out / "sweep.json": json_bytes(result.to_dict(), indent=2)})
+    write_together({out / TABLE: table, out / SWEEP: json_bytes(result.to_dict(), indent=2)})
+
+
+def read_sweep(out: Path) -> dict:
+    """The content of ``sweep.json``. Raises RunError if it is damaged, or if ``sweep.csv`` is of another sweep."""
+    try:
+        told = strict_json((out / SWEEP).read_text(encoding="utf-8"))
+        own_id, ids = told.get(ID), []
+        with contextlib.suppress(FileNotFoundError), open(out / TABLE, encoding="utf-8", newline="") as file:
+            ids = [row.get(ID) for row in csv.DictReader(file)]
+    except (OSError, ValueError, AttributeError, RecursionError, csv.Error) as error:
+        raise RunError(f"{out}: {SWEEP} or {TABLE} cannot be read ({one_line(error)})") from None
+    if are_torn(own_id, *ids):
+        raise RunError(
+            f"{out}: {TABLE} and {SWEEP} are not of the same sweep; perhaps one was copied from elsewhere; run the "
+            "sweep again with another `out`"
+        )
+    return told
 
 
 def draw(path: Path, result: SweepResult) -> None:

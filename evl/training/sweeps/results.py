@@ -12,6 +12,7 @@ from evl._version import __version__
 from evl.config import RunConfig
 from evl.errors import DataError
 from evl.evaluation import Evaluation, Score, write_evaluation
+from evl.runtime.files import json_bytes, pair_id
 from evl.saving import save_model
 from evl.store.description import StoreDescription
 from evl.training.learner import Learner
@@ -99,6 +100,11 @@ class SweepResult:
         return [learner.row(self.best.scores().keys()) for learner in self.ranked]
 
     @property
+    def sweep_id(self) -> str:
+        """The id of the pair of ``sweep.json`` and ``sweep.csv``."""
+        return pair_id(json_bytes(self.rows))
+
+    @property
     def as_good(self) -> int | None:
         """The number of learners whose interval overlaps with that of the chosen one, itself included.
 
@@ -128,6 +134,7 @@ class SweepResult:
         best = self.best
         return {
             "evl": __version__,
+            "sweep_id": self.sweep_id,
             "chosen": best.number,
             "chosen_settings": best.settings,
             "chosen_by": f"val {_by(self.config, self.title)}; {best.evaluation.protocol}",
