@@ -34,6 +34,7 @@ from evl.errors import EVLError
 from evl.runtime.files import expand_home
 from evl.runtime.parallel import end_workers, stopped_by_sigterm
 from evl.runtime.progress import start_logging
+from evl.runtime.text import written_at_the_end
 
 log = logging.getLogger("evl")
 app = typer.Typer(
@@ -104,10 +105,9 @@ for module in COMMANDS:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs a command line and exits: 0 if all was done, 1 if not, 2 for wrong usage or settings, 130 for Ctrl-C or
-    SIGTERM."""
+    """Runs a command line and exits: 0 all is done, 1 not, 2 wrong usage or settings, 130 Ctrl-C or SIGTERM."""
     try:
-        with stopped_by_sigterm():
+        with stopped_by_sigterm(), written_at_the_end():
             app(fill_resume(spread_set(sys.argv[1:] if arguments is None else arguments)))
     except UnicodeEncodeError as problem:
         error(f"a name cannot be printed here ({problem.reason}); set PYTHONIOENCODING=utf-8")

@@ -1,10 +1,12 @@
-"""Text from outside, as it may be shown in a terminal; HTML and Markdown pages from jinja2 templates."""
+"""Text from outside, as it may be shown in a terminal; HTML and Markdown pages from jinja2 templates; stdout."""
 
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.text import Text
@@ -77,3 +79,19 @@ def clean_label(text: str) -> str:
     if not text.isascii():
         return _EDGES.sub("", unicodedata.normalize("NFC", text))
     return text.strip()
+
+
+@contextmanager
+def written_at_the_end() -> Iterator[None]:
+    """What is still in memory of stdout is written when the block ends. Raises OSError if the system refuses, such as
+    for a full disk; Python would see it after the exit code."""
+    try:
+        yield
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError as problem:
+            problem.filename = "stdout cannot be written"
+            with suppress(OSError):
+                sys.stdout.close()  # else Python tries it again
+            raise

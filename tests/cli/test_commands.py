@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from functools import partial
@@ -40,6 +41,19 @@ def test_help_teaches(run):
         code, text, _ = run(command, "--help")
         assert code == 0
         assert "Usage" in text
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has none")
+@pytest.mark.parametrize("arguments", [("--version",), ("backbones", "tiny"), ("backbones", "tiny", "--json")])
+def test_a_full_disk_behind_stdout(run, monkeypatch, arguments):
+    """Also where so little is printed that Python would write it only after the exit code."""
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        code, _, err = run(*arguments)
+        monkeypatch.undo()
+        assert full.closed  # so that Python does not try it again
+    assert code == 1
+    assert re.fullmatch(r"error: (stdout cannot be written|cannot read or write): no space left on device\n", err)
 
 
 def test_predict_json_is_one_document(run, finished_run, videos):
