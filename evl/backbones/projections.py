@@ -26,13 +26,14 @@ from torch import Tensor, nn
 
 from evl.backbones.timm_vit import TimmBackbone
 from evl.errors import BackboneError, StoreError
+from evl.runtime.checksums import checksum
 from evl.runtime.cpu import linear
 from evl.runtime.files import require_plain_file
 from evl.types import BackboneSpec
 
 _checked = dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 _Count = Annotated[int, Field(gt=0, lt=2**20)]
-_KEY = "blocks"  # the only metadata key: the order of several keys, and so the bytes of the file, would vary
+_KEY = "evl"  # the only metadata key: the order of several keys, and so the bytes of the file, would vary
 
 
 @_checked
@@ -60,6 +61,14 @@ class BlockOptions:
     key_norm: NormOptions
     rotation: Literal["none", "neighbors", "halves"] = "none"
     num_unrotated: Annotated[int, Field(ge=0, lt=2**20)] = 0
+
+
+@_checked
+class _Told:
+    """The metadata of a file: the options of each block, and the checksum of each tensor."""
+
+    blocks: dict[int, BlockOptions]
+    checksums: dict[str, int]
 
 
 class _Norm(nn.Module):
@@ -143,13 +152,14 @@ class Projections(nn.Module):
         return Projections({number: self.parts[str(number)] for number in blocks})
 
     def to_bytes(self) -> bytes:
-        """Returns a safetensors file with ``NUMBER.weight``, … and the options as JSON in its metadata.
+        """Returns a safetensors file with ``NUMBER.weight``, …; the options and checksums are JSON in its metadata.
 
         Equal projections give equal bytes.
         """
         tensors = {name.removeprefix("parts."): value.cpu().contiguous() for name, value in self.state_dict().items()}
-        all_options = {number: _OPTIONS.dump_python(part.options, mode="json") for number, part in self.parts.items()}
-        return safetensors.torch.save(tensors, {_KEY: json.dumps(all_options, sort_keys=True)})
+        options = {int(number): part.options for number, part in self.parts.items()}
+        told = _Told(options, {name: checksum(value) for name, value in tensors.items()})
+        return safetensors.torch.save(tensors, {_KEY: json.dumps(_TOLD.dump_python(told, mode="json"), sort_keys=True)})
 
     @classmethod
     def load(cls, path: str | Path, spec: BackboneSpec) -> Projections:
@@ -157,23 +167,26 @@ class Projections(nn.Module):
         try:
             require_plain_file(path)
             with safe_open(path, "pt") as file:
-                all_options = _ALL_OPTIONS.validate_json((file.metadata() or {}).get(_KEY, ""))
+                told = _TOLD.validate_json((file.metadata() or {}).get(_KEY, ""))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
         except (OSError, SafetensorError, ValidationError) as error:
             reason = str(error).splitlines()[0]
-            raise StoreError(f"{path}: not a file of projections, or a damaged one ({reason})") from None
+            raise StoreError(f"{path}: not a file of projections, or a damaged one ({reason}); {_TO_MEND}") from None
         blocks = {}
-        for number, options in all_options.items():
+        for number, options in told.blocks.items():
             own = {k.removeprefix(f"{number}."): v for k, v in tensors.items() if k.startswith(f"{number}.")}
             if wrong := _find_misfit(options, own, spec):
                 raise StoreError(f"{path}: block {number} {wrong}; extract the store again")
             blocks[number] = BlockProjection(options, own)
         if not blocks or not set(blocks) <= set(range(1, spec.depth + 1)):
             raise StoreError(f"{path}: has projections of blocks {sorted(blocks)}; {spec.name} has 1 to {spec.depth}")
+        for name, value in tensors.items():
+            if checksum(value) != told.checksums.get(name):
+                raise StoreError(f"{path}: {name} is damaged: its bytes are not those of its checksum; {_TO_MEND}")
         return cls(blocks)
 
 
-_OPTIONS, _ALL_OPTIONS = TypeAdapter(BlockOptions), TypeAdapter(dict[int, BlockOptions])
+_TOLD, _TO_MEND = TypeAdapter(_Told), "delete it, and evl extract makes it again"
 
 
 def projections_of(backbone: TimmBackbone) -> Projections:

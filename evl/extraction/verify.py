@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from evl.backbones import create_backbone
+from evl.backbones.projections import Projections
 from evl.config import replace as replace_settings
 from evl.data.loader import read_batches
 from evl.data.splits import make_files
@@ -20,7 +21,7 @@ from evl.extraction.reading import ClipReader, collate
 from evl.extraction.work import Extraction
 from evl.runtime.distributed import pick_device
 from evl.runtime.progress import Progress, Report, showing
-from evl.store.description import first_shards
+from evl.store.description import PROJECTIONS, first_shards
 from evl.store.packing import Packed
 from evl.store.store import FeatureStore, StoredSplit
 from evl.video.transforms import preprocessing_of
@@ -53,7 +54,7 @@ class Checked:
 @dataclass(frozen=True)
 class Verification:
     """The result of ``verify_store``: the clips that were computed again, which ``seed`` drew, and ``damaged_shards``:
-    the path of each shard whose checksums are wrong -> what is wrong."""
+    the path of each shard whose checksums are wrong (or of the file of projections) -> what is wrong."""
 
     store: Path
     seed: int
@@ -104,6 +105,11 @@ def verify_store(
 
 def _damaged_shards(store: FeatureStore, progress: Report) -> dict[str, str]:
     damaged, done, total = {}, 0, first_shards(store.description)[""]
+    if store.description.options.form == "tokens":
+        try:
+            Projections.load(store.path / PROJECTIONS, store.description.spec)
+        except StoreError as error:
+            damaged[str(store.path / PROJECTIONS)] = str(error)
     for split in store.splits.values():
         for path, problem in split.problems():
             done += 1

@@ -15,8 +15,8 @@ import safetensors
 from torch import Tensor
 
 from evl.errors import StoreError, one_line
+from evl.runtime.checksums import checksum, is_finite
 from evl.runtime.files import require_plain_file
-from evl.store.checksums import checksum, is_finite
 from evl.store.description import DESCRIPTION, ShardRange, StoreDescription, clip_tensors, first_shards, shard_range
 from evl.store.packing import TYPES
 

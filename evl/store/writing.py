@@ -15,8 +15,8 @@ import safetensors.torch
 from torch import Tensor
 
 from evl.errors import ExistsError, StoreError
+from evl.runtime.checksums import checksums
 from evl.runtime.files import write_file
-from evl.store.checksums import checksums
 from evl.store.compatibility import conflicts
 from evl.store.description import DESCRIPTION, StoreDescription, clip_tensors, shard_range
 from evl.store.packing import TYPES, Packed

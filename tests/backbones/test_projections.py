@@ -12,6 +12,7 @@ import evl
 from evl.backbones.projections import Projections, projections_of
 from evl.backbones.timm_vit import TimmBackbone
 from evl.errors import BackboneError, StoreError
+from evl.runtime.checksums import checksum
 from evl.types import Preprocessing
 from tests.backbones.families import FAMILIES, randomised, tiny
 from tests.helpers import assert_close
@@ -128,14 +129,14 @@ def test_other_files_are_refused(tmp_path):
     good = written(projections_of(backbone), tmp_path / "good")
     tensors = load_file(good)
     with evl.backbones.projections.safe_open(good, "pt") as file:
-        forms = json.loads(file.metadata()["blocks"])
+        forms = json.loads(file.metadata()["evl"])["blocks"]
     Projections.load(good, spec)
 
-    def refused(said, forms=forms, **changed):
+    def refused(said, forms=forms, other={}, **changed):  # noqa: B006
         changed = {name.replace("__", "."): value for name, value in changed.items()}
         kept = {name: value for name, value in {**tensors, **changed}.items() if value is not None}
-        metadata = {"blocks": forms if isinstance(forms, str) else json.dumps(forms)}
-        save_file(kept, tmp_path / "bad", metadata)
+        told = {"blocks": forms, "checksums": {name: checksum(value) for name, value in kept.items()}} | other
+        save_file(kept, tmp_path / "bad", {"evl": forms if isinstance(forms, str) else json.dumps(told)})
         with pytest.raises(StoreError, match=said):
             Projections.load(tmp_path / "bad", spec)
 
@@ -153,7 +154,15 @@ def test_other_files_are_refused(tmp_path):
     refused("leaves 0 tokens unrotated", {"1": {**forms["1"], "num_unrotated": 0}})
     refused(r"of blocks \[\]", {})
     refused("block 9 lacks", {"9": forms["1"]})
-    good.write_bytes(good.read_bytes()[:-5])
+    sums = {name: checksum(value) for name, value in tensors.items()}
+    for wrong in (sums | {"3.weight": sums["3.weight"] ^ 1}, {k: v for k, v in sums.items() if k != "3.weight"}):
+        refused("3.weight is damaged: .*delete it, and evl extract makes it again", other={"checksums": wrong})
+    refused("not a file of projections", other={"checksums": None})
+    whole = good.read_bytes()
+    good.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))  # a bit of some number
+    with pytest.raises(StoreError, match="is damaged: its bytes are not those of its checksum"):
+        Projections.load(good, spec)
+    good.write_bytes(whole[:-5])
     for path in (good, tmp_path / "missing"):
         with pytest.raises(StoreError, match="not a file of projections"):
             Projections.load(path, spec)

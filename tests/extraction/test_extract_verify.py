@@ -26,6 +26,18 @@ def test_a_store_equals_what_is_computed_again(tiny_config, tmp_path, form, dtyp
     assert results.different == ()
 
 
+def test_damaged_projections_are_found_and_made_again(tiny_config, tmp_path):
+    extract(tiny_config, tmp_path / "store", StoreOptions())
+    path = tmp_path / "store/projections.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert list(verify_store(tmp_path / "store", sample=0, num_workers=0).damaged_shards) == [str(path)]
+    path.unlink()
+    extract(tiny_config, tmp_path / "store", StoreOptions())
+    assert path.read_bytes() == whole
+    assert not verify_store(tmp_path / "store", sample=0, num_workers=0).damaged_shards
+
+
 def test_every_clip_may_be_drawn_and_each_once(tiny_config, tmp_path):
     extract(replace(tiny_config, evaluation={"num_crops": 3}), tmp_path / "store", StoreOptions(clips_per_video=2))
     results = verify_store(tmp_path / "store", sample=10**6, num_workers=0)

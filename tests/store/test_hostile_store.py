@@ -10,8 +10,8 @@ import safetensors.torch
 import torch
 
 from evl.errors import StoreError
+from evl.runtime.checksums import checksums
 from evl.store import FeatureStore
-from evl.store.checksums import checksums
 from evl.store.shards import ITEMS, shard_path
 from tests.store.helpers import describe, make_store
 

@@ -1,4 +1,4 @@
-"""The checksum of each stored tensor of a clip (CRC-32), and whether its numbers are finite."""
+"""The checksum of each stored tensor (CRC-32), and whether its numbers are finite."""
 
 from __future__ import annotations
 
