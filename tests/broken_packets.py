@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from evl.video.decode.forward import OtherFramesError, read_forward
 from evl.video.decode.index import frame_index
 from evl.video.decode.reader import read_clip
 from evl.video.plans import Numbered
+from evl.watching.address import parse_source
+from evl.watching.opening import Picture, Settings, open_source, pictures
 from tests.helpers import write_video
 
 COUNT, GROUP = 40, 12
@@ -137,6 +140,8 @@ def readings(path: Path) -> dict[str, Pictures | str]:
         "some": lambda: _clip(path, slice(3, None, 7)),
         "forward": lambda: _forward(path, 1),
         "forward-4": lambda: _forward(path, 4),
+        "watched": lambda: watched(path),
+        **({} if path.suffix == ".mp4" else {"followed": lambda: watched(path, follow=True)}),  # MP4 needs seeks
     }.items():
         indexes._frame_index.cache_clear()
         indexes._probe.cache_clear()
@@ -166,6 +171,19 @@ def _forward(path: Path, step: int) -> Pictures:
         except OtherFramesError as error:
             index = error.index
     raise AssertionError("a counted index is never wrong")
+
+
+def watched(path: Path, *, follow: bool = False) -> Pictures:
+    """What ``evl watch`` reads. ``follow``: as a stream, whose end is not known."""
+    found, _ = frames_watched(path, follow=follow)
+    return {round(one.time_seconds * 1e6): one.rgb().transpose(2, 0, 1) for one in found}
+
+
+def frames_watched(path: Path, *, follow: bool = False) -> tuple[list[Picture], int]:
+    """(the frames, the number of those that are left out)"""
+    address, stop, damaged = parse_source(path, follow=follow), threading.Event(), []
+    with open_source(address, Settings(0.1), stop, print) as source:
+        return list(pictures(source, str(path), Settings(0.1), damaged.append, stop)), sum(damaged)
 
 
 def wrong_pictures(found: Pictures, sound: Pictures) -> list[int]:

@@ -101,7 +101,7 @@ class Feed(threading.Thread):
                         self._put(Said("changed", f"the picture changes from {before} to {after}"))
                     is_first, self._size = False, one.size
                     self.counts.frames += 1
-                    self._put(Shown(one.time_seconds, one.rgb, arrived))
+                    self._put(Shown(one.time_seconds, one.rgb, arrived, one.left_out))
                 if source.was_replaced():
                     return "lost", "the file was replaced"
                 if not source.is_finite:

@@ -218,8 +218,9 @@ class Watch:
                 at, before = self._said.get((number, state), (float("-inf"), 0))
                 if count > before and now - at >= every:
                     self._said[number, state] = now, count
-                    more = plural(count - before, "frame" if state == "left out" else "packet")
-                    why = "the model is too slow for all" if state == "left out" else "damaged ones are left out"
+                    more = plural(count - before, "frame")
+                    is_slow = state == "left out"
+                    why = "the model is too slow for all" if is_slow else "damaged, or after damaged ones: left out"
                     yield self.watched[number].say(state, f"{more} ({count:,} so far); {why}", wall)
 
 

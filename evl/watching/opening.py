@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import threading
 import time
@@ -14,14 +13,15 @@ import av
 import numpy as np
 
 from evl.errors import VideoError
-from evl.video.decode.container import FORMATS, MAX_PIXELS, demux, open_video, video_streams
+from evl.video.decode.container import FORMATS, MAX_PIXELS, STRICT, demux, open_video, refuse_truncated, video_streams
+from evl.video.decode.live_frames import LiveFrames
 from evl.video.decode.orientation import Orientations
 from evl.video.decode.rgb import ToRGB, pixel_shape
 from evl.watching.address import Address
 from evl.watching.bytes import GrowingFile, Pipe
 
 STANDS_STILL = 25  # frames with one time, after which frames are counted
-MOST_DAMAGED = 250  # packets in a row that do not decode, after which a source is broken
+MOST_DAMAGED = 250  # frames in a row that are damaged, after which a source is broken
 # what an address may lead to: a playlist from the network opens no file of this machine
 PROTOCOLS = {
     "http": "http,https,tcp,tls,crypto,data,httpproxy",
@@ -58,16 +58,16 @@ def open_source(
 ) -> Iterator[Source]:
     """Raises VideoError, also from within the block, with a text that has no password in it."""
     if address.kind == "file":
-        with open_video(address.name) as (container, stream):
+        with open_video(address.name, one_thread=True) as (container, stream):
+            refuse_truncated(address.name, stream)
             yield Source(container, stream, is_finite=True)
         return
     try:
         with ExitStack() as stack:
             source = _open(address, settings, stop, say, stack)
             context = source.stream.codec_context
-            context.options = {"max_pixels": str(MAX_PIXELS)}
-            if address.is_paced:
-                context.thread_type = "SLICE"  # threads that each take a frame would hold frames back
+            context.options = {"max_pixels": str(MAX_PIXELS)} | STRICT.get(context.name, {})
+            context.thread_count = 1  # several hold frames back, or do not report what is broken in their part of one
             yield source
     except av.error.FFmpegError as error:
         raise VideoError(address.shown, _reason(error, settings)) from None
@@ -125,11 +125,13 @@ def _reason(error: av.error.FFmpegError, settings: Settings) -> str:
 
 @dataclass(frozen=True)
 class Picture:
-    """A frame of a source. ``time_seconds``: by the clock of the source. ``rgb()`` is (H,W,3) uint8, upright."""
+    """A frame of a source. ``time_seconds``: by the clock of the source. ``rgb()`` is (H,W,3) uint8, upright.
+    ``left_out``: how many were damaged between the frame before it and this one."""
 
     time_seconds: float
     rgb: Callable[[], np.ndarray]
     size: tuple[int, int]  # height, width, as stored
+    left_out: int = 0
 
 
 def pictures(
@@ -137,13 +139,16 @@ def pictures(
 ) -> Iterator[Picture]:
     """The frames of an open source, until it ends or ``stop`` is set. Raises VideoError, and libav's errors.
 
-    Packets and frames that are damaged are left out; ``on_damaged(n)`` is called with their number.
+    Frames that are damaged, or that come after damaged ones (``LiveFrames``), are left out; ``on_damaged(n)`` is called
+    with their number.
     """
     clock, orientations = FrameClock(source.stream), Orientations(name)
     to_rgb = ToRGB(pixel_shape(source.stream) if settings.square_pixels else None)
     known: set[tuple] = set()
     unit = float(source.stream.time_base or 1)
-    for frame in _frames(source, name, settings, on_damaged, stop):
+    live = LiveFrames(source.container, source.stream)
+    before: int | None = None  # frames that were left out before the newest frame
+    for frame in _frames(source, live, name, settings, on_damaged, stop):
         shown = orientations.of(frame)
 
         def rgb(frame: av.VideoFrame = frame, shown=shown) -> np.ndarray:
@@ -154,12 +159,14 @@ def pictures(
             rgb()
             known = {kind}
         time_seconds = None if frame.pts is None else frame.pts * unit  # the last frames have no ``time`` of their own
-        yield Picture(clock.seconds(time_seconds), rgb, (frame.height, frame.width))
+        left_out = 0 if before is None else live.left_out - before
+        before = live.left_out
+        yield Picture(clock.seconds(time_seconds), rgb, (frame.height, frame.width), left_out)
 
 
-def _frames(source: Source, name, settings: Settings, on_damaged, stop) -> Iterator[av.VideoFrame]:
+def _frames(source: Source, live: LiveFrames, name, settings: Settings, on_damaged, stop) -> Iterator[av.VideoFrame]:
     """All streams are read, because one that is no longer sent would else be waited for without end."""
-    number, damaged, latest = source.stream.index, 0, time.monotonic()
+    number, told, in_a_row, latest = source.stream.index, 0, 0, time.monotonic()
     broken: list[av.error.FFmpegError] = []
     for packet in _packets(source, broken):
         if stop.is_set():
@@ -168,20 +175,15 @@ def _frames(source: Source, name, settings: Settings, on_damaged, stop) -> Itera
             if time.monotonic() - latest > settings.timeout and not source.is_finite:
                 raise VideoError(name, f"no pictures for {settings.timeout:g} s")
             continue
-        try:
-            frames = [frame for frame in packet.decode() if not frame.is_corrupt]
-        except av.error.FFmpegError:
-            frames = []
-            damaged += 1
-            on_damaged(1)
-            if damaged > MOST_DAMAGED:
-                raise VideoError(name, f"{damaged} packets in a row do not decode") from None
-        if frames:
-            damaged = 0
-            yield from frames
-            latest = time.monotonic()
-    with contextlib.suppress(av.error.FFmpegError):
-        yield from source.stream.codec_context.decode(None)
+        for frame in live.decode(packet):
+            yield frame
+            in_a_row, latest = 0, time.monotonic()
+        on_damaged(live.left_out - told)
+        in_a_row, told = in_a_row + live.left_out - told, live.left_out
+        if in_a_row > MOST_DAMAGED and not source.is_finite:
+            raise VideoError(name, f"{in_a_row} frames in a row are damaged")
+    yield from live.end()
+    on_damaged(live.left_out - told)
     if broken:
         raise broken[0]
 

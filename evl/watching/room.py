@@ -17,7 +17,7 @@ MOST_WAITING = 32  # frames of a source
 @dataclass
 class Shown:
     """A frame. ``arrived``: when it was read, by ``time.monotonic``. ``left_out``: frames before it that were left
-    out, because the model was too slow."""
+    out, because they were damaged or the model was too slow."""
 
     time_seconds: float
     rgb: Callable[[], np.ndarray]

@@ -45,7 +45,7 @@ def sound(tmp_path_factory):
         if kind not in made:
             path = sound_video(folder, kind)
             found = readings(path)
-            assert len(found["all"]) == len(found["forward"]) == COUNT
+            assert len(found["all"]) == len(found["forward"]) == len(found["watched"]) == COUNT
             assert not any(wrong_pictures(pictures, found["all"]) for pictures in found.values())
             assert not frame_index(path).is_counted
             made[kind] = path, found["all"]
@@ -63,11 +63,12 @@ def test_no_wrong_picture_is_given_as_good(sound, tmp_path, kind, damage):
     for name in ("all", "verified", *(["one"] if kind != "mjpeg.avi" else [])):  # of which every picture is a group
         assert isinstance(found[name], str), name
         assert "damaged" in found[name] or "cannot be decoded" in found[name]
-    for name in ("forward", "forward-4"):
+    for name in found.keys() & {"forward", "forward-4", "watched", "followed"}:
         assert wrong_pictures(found[name], pictures) == []
     times = sorted(pictures)
-    assert {times[number] for number in (*range(GROUP), *range(2 * GROUP, COUNT))} <= found["forward"].keys()
-    assert len(found["forward"]) < COUNT
+    for name in found.keys() & {"forward", "watched", "followed"}:
+        assert {times[number] for number in (*range(GROUP), *range(2 * GROUP, COUNT))} <= found[name].keys()
+        assert len(found[name]) < COUNT
 
 
 @pytest.mark.parametrize("threads", [2, 8])

@@ -8,6 +8,7 @@ import torch
 
 from evl.video.decode.index import counted_index, frame_index, probe
 from evl.video.decode.reader import read_clip, read_frames
+from tests.broken_packets import frames_watched
 from tests.helpers import Wanted, number_of
 from tests.structures import STRUCTURES, make_structure, shown
 
@@ -48,6 +49,9 @@ def test_frames_and_times_as_by_decoding_everything(folder, name):
 
     info = probe(path)
     count = len(frames)
+    taken, num_damaged = frames_watched(path)
+    assert len(taken) + num_damaged == count
+    assert num_damaged == (2 if name in ("joined.ts", "size-changes.ts") else 0)  # their counters jump
     assert info.num_frames == count
     assert (info.height, info.width) == frames[0].shape[1:]
     assert list(info.times_seconds) == sorted(info.times_seconds)

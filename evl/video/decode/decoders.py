@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from functools import lru_cache
 
 import av
@@ -19,20 +20,30 @@ HEAD = 1 << 16  # bytes in which Matroska's description of the streams usually l
 CLUSTER, PROJECTION = bytes.fromhex("1f43b675"), bytes.fromhex("7670")
 
 
-def decoder_of(container: av.container.InputContainer, stream: av.VideoStream) -> av.VideoCodecContext:
-    """The decoder for the packets of a stream that ``open_video`` opened: the stream's own, or a better one."""
+def decoder_of(
+    container: av.container.InputContainer, stream: av.VideoStream, first: av.Packet | None = None
+) -> av.VideoCodecContext:
+    """The decoder for the packets of a stream: its own, or a better one. ``first``: the first packet of a stream that
+    is not the plain file that ``open_video`` opened."""
     own = stream.codec_context
     name = BETTER.get(own.name)
-    if name is None or own.pix_fmt not in EIGHT_BITS or _may_be_turned(container, stream):
+    if name is None or own.pix_fmt not in EIGHT_BITS:
+        return own
+    if _may_be_turned(container, stream) if first is None else _is_turned(own, first):
         return own
     try:
-        better = av.CodecContext.create(name, "r")
+        return like(own, name)
     except ValueError:  # this build of FFmpeg does not have it
         return own
-    better.options, better.thread_count = own.options, own.thread_count
-    if own.extradata:
-        better.extradata = own.extradata
-    return better
+
+
+def like(decoder: av.VideoCodecContext, name: str) -> av.VideoCodecContext:
+    """A new decoder for the same packets. Raises ValueError if there is none of that name."""
+    new = av.CodecContext.create(name, "r")
+    new.options, new.thread_count = decoder.options, decoder.thread_count
+    if decoder.extradata:
+        new.extradata = decoder.extradata
+    return new
 
 
 def decode_packet(decoder: av.VideoCodecContext, packet: av.Packet) -> list[av.VideoFrame]:
@@ -54,6 +65,12 @@ def _may_be_turned(container: av.container.InputContainer, stream: av.VideoStrea
     path = container.name.removeprefix("file:")
     info = os.stat(path)
     return _has_matrix(path, info.st_size, info.st_mtime_ns, stream.index, container.format.name == "matroska,webm")
+
+
+def _is_turned(own: av.VideoCodecContext, packet: av.Packet) -> bool:
+    with suppress(av.error.FFmpegError):
+        return any(Type.DISPLAYMATRIX in frame.side_data for frame in own.decode(packet))
+    return False
 
 
 @lru_cache(maxsize=65536)

@@ -216,6 +216,12 @@ def _probe(path: str, size: int, mtime_ns: int) -> VideoInfo:
     return VideoInfo(path, times, width, height, codec, 90 * shown.quarter_turns, shown.is_mirrored, jumps)
 
 
+def shows_picture(codec: str, packet: av.Packet) -> bool | None:
+    """Whether a packet of ``ONE_PACKET_ONE_PICTURE`` shows a picture; None if its bytes do not say."""
+    pictures = num_shown(codec, bytes(packet)) if codec in READ_BYTES else 1
+    return None if pictures is None else pictures > 0 and not packet.is_discard
+
+
 class Rows:
     """What the packets of a stream say. Call ``add`` with each, then ``index``."""
 
@@ -232,11 +238,11 @@ class Rows:
     def add(self, packet: av.Packet) -> None:
         if packet.size == 0 or not self.are_trusted:  # the end
             return
-        pictures = num_shown(self.codec, bytes(packet)) if self.codec in READ_BYTES else 1
-        if packet.pts is None or packet.is_corrupt or pictures is None:
+        is_shown = shows_picture(self.codec, packet)
+        if packet.pts is None or packet.is_corrupt or is_shown is None:
             self.are_trusted = False
             return
-        self._rows.append((packet.pts, packet.dts, packet.is_keyframe, pictures > 0 and not packet.is_discard))
+        self._rows.append((packet.pts, packet.dts, packet.is_keyframe, is_shown))
 
     def index(self) -> FrameIndex | None:
         """The index; None if the packets do not show all frames and their times.

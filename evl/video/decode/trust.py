@@ -8,8 +8,10 @@ front of its own have theirs.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
+from typing import Any
 
 import av
 from av.video.frame import PictureType
@@ -24,7 +26,23 @@ class WrongIndexError(Exception):
     """Decoding returned other frames than the index has."""
 
 
-class AwaitedFrames:
+class HeldFrames:
+    """Frames, in the order in which they are shown. Each is held until all packets in front of its own have theirs.
+
+    ``awaited``: the places of packets whose frames have not come.
+    """
+
+    def __init__(self):
+        self.awaited: set[int] = set()
+        self._held: deque[tuple[int, Any]] = deque()  # (place of its packet, frame)
+
+    def _trusted(self) -> Iterator:
+        first_awaited = min(self.awaited, default=math.inf)
+        while self._held and self._held[0][0] < first_awaited:
+            yield self._held.popleft()[1]
+
+
+class AwaitedFrames(HeldFrames):
     """The frames of packets from key frame ``key`` on (None: from the first packet).
 
     Call ``sent`` for each packet whose picture the decoder must return, ``returned`` with what it returns, and ``end``.
@@ -32,9 +50,8 @@ class AwaitedFrames:
     """
 
     def __init__(self, index: FrameIndex, key: int | None, *, marks_keys: bool):
+        super().__init__()
         self.index, self.key, self.first, self.marks_keys = index, key, key or 0, marks_keys
-        self.awaited: set[int] = set()
-        self._held: deque[tuple[int, int, av.VideoFrame]] = deque()
         self._previous = self.first - 1
 
     def sent(self, place: int) -> None:
@@ -57,7 +74,7 @@ class AwaitedFrames:
         self._previous = number
         place = int(self.index.packets[number])
         self.awaited.discard(place)
-        self._held.append((place, number, frame))
+        self._held.append((place, (number, frame)))
         if len(self._held) > MOST_HELD:  # what it waits for does not come, and memory must not grow
             raise WrongIndexError
         yield from self._trusted()
@@ -67,9 +84,3 @@ class AwaitedFrames:
         if self.awaited:
             raise WrongIndexError
         yield from self._trusted()
-
-    def _trusted(self) -> Iterator[tuple[int, av.VideoFrame]]:
-        first_awaited = min(self.awaited, default=len(self.index.pts))
-        while self._held and self._held[0][0] < first_awaited:
-            _, number, frame = self._held.popleft()
-            yield number, frame
