@@ -73,6 +73,7 @@ def _print(event) -> None:
 def _summary(totals) -> None:
     lost = [
         plural(totals.frames_left_out, "frame") + " left out" if totals.frames_left_out else "",
+        f"{plural(totals.damaged, 'frame')} damaged or after damaged ones" if totals.damaged else "",
         plural(totals.breaks, "break") if totals.breaks else "",
         f"{totals.failed:,} of sources and files failed" if totals.failed else "",
         f"{plural(totals.webhook_lost, 'event')} did not reach the webhook" if totals.webhook_lost else "",
@@ -91,6 +92,7 @@ def _stats(totals) -> Table:
         ("the same, p95 (of the newest 4,096 windows)", _milliseconds(totals.delay_p95_seconds)),
         ("frames read in a second", f"{totals.frames_per_second:.1f}"),
         ("frames left out", f"{totals.frames_left_out:,}"),
+        ("damaged, or after damaged ones", f"{totals.damaged:,}"),
         ("windows left out", f"{totals.windows_left_out:,}"),
         ("reading, in threads, of processor time", f"{totals.reading_seconds:.2f} s"),
         ("pictures to pixels", f"{totals.pictures_seconds:.2f} s"),

@@ -5,6 +5,7 @@ import os
 import av
 import pytest
 
+from evl.cli.show_watch import _summary
 from evl.video.decode.live_frames import LiveFrames
 from tests.broken_packets import (
     COUNT,
@@ -58,7 +59,7 @@ def test_no_wrong_picture_is_given(sound, tmp_path, kind, damage, place):
     assert COUNT - len(shown) - num_damaged <= (damage != "cut")  # what does not arrive is no frame to leave out
 
 
-def test_it_is_said(sound, tmp_path, watched):
+def test_it_is_said(sound, tmp_path, watched, capsys):
     broken = break_packet(sound("h264")[0], tmp_path / "broken.ts", "cut", GROUP + 3)
     with http_server([("length", broken.read_bytes())]) as (url, _):
         watch = watched([url])
@@ -68,6 +69,8 @@ def test_it_is_said(sound, tmp_path, watched):
     assert totals.damaged > 5
     said = [event.text for event in events if event.state == "damaged"]
     assert said[-1].endswith(f"({totals.damaged} so far); damaged, or after damaged ones: left out")
+    _summary(totals)
+    assert f"{totals.damaged} frames damaged or after damaged ones" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("kind", ["h264", "hevc"])
