@@ -79,7 +79,7 @@ def best() -> dict[str, tuple[dict, dict]]:
 
 def trial(kind: str = "TrialSide", **options) -> tuple[dict, dict]:
     model = {"decoder": f"side_trials:{kind}", "taps": list(range(6)), "head_dropout": 0.0, "options": options}
-    return model, {"lr": 3e-3, **PLAIN, **DECAY}
+    return model, {"lr": 1.5e-3, **CALM}
 
 
 def parts() -> dict[str, tuple[dict, dict]]:
@@ -91,7 +91,7 @@ def parts() -> dict[str, tuple[dict, dict]]:
         "with self-similarity of block 2": trial(similarity=2),
         "with EVL's cross-frame attention": trial("CrossedTrialSide"),
     }
-    return {"side": (SIDE, {"lr": 3e-3, **PLAIN, **DECAY}), "side, as a trial": trial(), **without, **added}
+    return {"side": (SIDE, {"lr": 1.5e-3, **CALM}), **without, **added}
 
 
 SETS: dict[str, Callable[[], dict[str, tuple[dict, dict]]]] = {

@@ -27,7 +27,12 @@ from evl.runtime.text import table
 RESULTS = Path(__file__).parent / "results"
 SHOWN = ("map_30_70", "map_50_95", "map_50", "f1_10", "f1_25", "f1_50", "edit", "frame_accuracy", "frame_precision",
          "frame_recall", "events_found", "delay", "live_delay", "chance")  # fmt: skip
-DECODERS = {"evl": {"num_heads": 8, "mlp_dropout": 0.0, "head_dropout": 0.0}, "linear": {}}
+DECODERS = {
+    "side": {"taps": "all"},
+    "evl": {"taps": "last 2", "num_heads": 8, "mlp_dropout": 0.0, "head_dropout": 0.0},
+    "linear": {"taps": "last 1"},
+}
+RATES = {"side": 1e-3, "evl": 3e-3, "linear": 2e-2}
 
 
 def config_of(manifest: Path, decoder: str, steps: int, seed: int) -> RunConfig:
@@ -37,11 +42,11 @@ def config_of(manifest: Path, decoder: str, steps: int, seed: int) -> RunConfig:
         RunConfig(),
         backbone={"name": "evl_clip_tiny"},
         data={"path": str(manifest), "background": 1.0, "background_margin": 0.25},
-        model={"decoder": decoder, "taps": "last 2", **DECODERS[decoder]},
+        model={"decoder": decoder, **DECODERS[decoder]},
         clip={"num_frames": 8, "stride": 2},
         augment={"rand_augment": None, "crop_area": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip": 0.0,
                  "jitter_seconds": 0.3},
-        training={"steps": steps * (5 if is_linear else 1), "batch_size": 16, "lr": 2e-2 if is_linear else 3e-3,
+        training={"steps": steps * (5 if is_linear else 1), "batch_size": 16, "lr": RATES[decoder],
                   "label_smoothing": 0.1, "seed": seed, "precision": "fp32", "eval_every": 0,
                   "weight_decay": 0.0 if is_linear else 0.05},
         evaluation={"num_clips": 1, "num_crops": 1},
@@ -55,8 +60,8 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=800)
-    parser.add_argument("--clips", type=int, default=2, help="stored training clips of each segment")
-    parser.add_argument("--decoders", nargs="*", default=["evl"], choices=DECODERS)
+    parser.add_argument("--clips", type=int, default=4, help="stored training clips of each segment")
+    parser.add_argument("--decoders", nargs="*", default=["side", "evl"], choices=DECODERS)
     for split, count in COUNTS.items():
         parser.add_argument(f"--{split}", type=int, default=count)
     parser.add_argument("--name", default=f"{date.today()}")
@@ -70,7 +75,7 @@ def main() -> None:
         if not (store / "index.parquet").exists():
             rows = manifest.read_text().splitlines(keepends=True)
             (manifest.with_name("learn.csv")).write_text("".join(row for row in rows if not row.endswith("test\n")))
-            config = config_of(manifest.with_name("learn.csv"), "evl", options.steps, 0)
+            config = config_of(manifest.with_name("learn.csv"), "side", options.steps, 0)
             evl.extract(out=store, config=config, clips_per_video=options.clips, yes=True, progress=False)
         found: dict[str, list[dict]] = {}
         for decoder in options.decoders:
