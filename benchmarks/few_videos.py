@@ -62,6 +62,7 @@ def main() -> None:
     parser.add_argument("pictures", type=Path, nargs="+")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
+    parser.add_argument("--only", nargs="+", default=list(CONTENDERS), choices=CONTENDERS)
     parser.add_argument("--keep", type=Path, help="a folder for the videos of motions, which the next run finds there")
     parser.add_argument("--name", default=f"{date.today()}")
     options = parser.parse_args()
@@ -69,7 +70,7 @@ def main() -> None:
     for seed in options.seeds:
         with tempfile.TemporaryDirectory() as folder, threads() as pool:
             for task, clips, samples, count in tasks(options, options.keep or Path(folder), seed):
-                for name, top1 in train_and_judge(task, clips, samples, count, seed, pool):
+                for name, top1 in train_and_judge(options.only, task, clips, samples, count, seed, pool):
                     found[task][name][seed] = top1
                     print(f"seed {seed}  {task}  {top1:5.1f}  {name}", flush=True)
         about = {
@@ -143,11 +144,11 @@ def clip_of(pictures: list[Tensor], name: str, rng: np.random.Generator) -> Tens
     return clip * rng.uniform(0.7, 1.1)
 
 
-def train_and_judge(task: str, clips: Tensor, samples, count: int, seed: int, pool):
+def train_and_judge(names: list[str], task: str, clips: Tensor, samples, count: int, seed: int, pool):
     """Yields (contender, top-1)."""
     config = replace(config_of(EVL, "motion", Path("."), STEPS, seed), training=CALM)
     contenders: dict[str, RunConfig] = {
-        name: replace(config, model=model, training=training) for name, (model, training) in CONTENDERS.items()
+        name: replace(config, model=CONTENDERS[name][0], training=CONTENDERS[name][1]) for name in names
     }
     backbone = create_backbone(config.backbone, "all")
     taps, mapped = blocks_of(contenders.values(), backbone.spec)
