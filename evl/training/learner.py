@@ -206,7 +206,8 @@ def _require_clips(model: Classifier, training: TrainingConfig) -> None:
     if size < least:
         raise ConfigError(
             f"training.batch_size={training.batch_size} with training.accumulation={training.accumulation} gives "
-            f"batches of {plural(size, 'clip')}; this decoder compares the clips of a batch, and needs at least {least}"
+            f"batches of {plural(size, 'clip')}; this decoder compares the clips of a batch, and needs at least "
+            f"{least}; model.decoder=evl, and model.side_readout=query, take single clips"
         )
 
 
