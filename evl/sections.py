@@ -63,7 +63,7 @@ class ModelConfig:
     """
 
     # one of evl.decoders.DECODERS, or my_module:MyDecoder; zero_shot: nothing to train, classes by their names. Where
-    # none is named: side, but evl if settings are given that only evl has
+    # none is named: side, but evl if settings are given that side lacks and evl has
     decoder: DecoderName = "side"
     # blocks that are read: "last 4", "all", or numbers counted from 1; evl has a layer for each, probes read the last
     # side reads all blocks if none are given; in a list for side, 0 is what enters block 1

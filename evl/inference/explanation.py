@@ -1,4 +1,4 @@
-"""Explanations: which patches of which frames a decoder read, or which of them speak for its answer."""
+"""Explanations: which patches of which frames a decoder read, or which of them raise its highest logit."""
 
 from __future__ import annotations
 
