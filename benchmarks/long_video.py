@@ -22,6 +22,7 @@ import evl
 from evl.bench.measure import describe_machine
 from evl.config import RunConfig, replace
 from evl.inference.timeline import plan_for, timeline_of
+from evl.runtime.cpu import keep_freed_memory
 from evl.saving import build_classifier
 from evl.streams.windows import FrameEncoder
 from evl.types import Sample
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--decoder", default="evl")
     parser.add_argument("--name", default=f"{date.today()}")
     options = parser.parse_args()
+    keep_freed_memory()  # as 'evl timeline' does
     config = replace(
         RunConfig(),
         backbone={"name": "evl_clip_tiny"},

@@ -88,7 +88,7 @@ class TrialSide(SideDecoder):
             if self.crossed is not None:
                 padded = F.pad(s, (0, 0, one.tokens.shape[2] - num_patches, 0))
                 s = self.crossed[place](one._replace(tokens=padded))[:, :, -num_patches:]
-            s, _ = layer(s, one.tokens, self.position)
+            s, _ = layer(s, layer.tap(one.tokens), self.position)
         return self.norm(s.mean((1, 2)))
 
 

@@ -2,8 +2,8 @@
 
 It makes a video (320×240), and measures in one process: the timeline with a window at each sampled frame, its parts,
 and ``model.predict`` on some of the windows, before and after it. Weights are random. It prints the ratio, and the
-decoder's share; writes results/timeline-NAME.json. --backbone, --windows, --num-frames, --decoder, --batch-size,
---predicted, --name.
+decoder's share; writes results/timeline-NAME.json. --backbone, --windows, --num-frames, --decoder, --side-width,
+--batch-size, --predicted, --name.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import evl
 from evl.bench.measure import describe_machine
 from evl.bench.run import B16
 from evl.config import RunConfig, replace
+from evl.runtime.cpu import keep_freed_memory
 from evl.saving import build_classifier
 from evl.streams import windows
 from evl.streams.windows import FrameEncoder
@@ -39,14 +40,16 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=96)
     parser.add_argument("--num-frames", type=int, default=8)
     parser.add_argument("--decoder", default="evl")
+    parser.add_argument("--side-width", type=int)
     parser.add_argument("--batch-size", type=int, help="windows at a time")
     parser.add_argument("--predicted", type=int, default=6, help="windows for predict, before and after")
     parser.add_argument("--name", default=f"{date.today()}")
     options = parser.parse_args()
+    keep_freed_memory()  # as 'evl timeline' does
     config = replace(
         RunConfig(),
         backbone={"name": options.backbone, "pretrained": False},
-        model={"decoder": options.decoder},
+        model={"decoder": options.decoder, "side_width": options.side_width},
         clip={"num_frames": options.num_frames, "stride": STRIDE},
     )
     model = build_classifier(config, [f"class {n}" for n in range(400)], seed=0).eval()
@@ -55,7 +58,8 @@ def main() -> None:
         found = measured(model, path, options)
     about = {
         "date": str(date.today()), "evl": evl.__version__, **describe_machine(torch.device("cpu")),
-        "backbone": options.backbone, "decoder": options.decoder, "num_frames": options.num_frames, **found,
+        "backbone": options.backbone, "decoder": options.decoder, "side_width": options.side_width,
+        "num_frames": options.num_frames, **found,
     }  # fmt: skip
     (RESULTS / f"timeline-{options.name}.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(about, indent=1))

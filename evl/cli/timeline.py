@@ -64,7 +64,9 @@ def command(
     """
     from evl.api.timelines import timelines
     from evl.cli.show_timelines import show_timelines, thresholds
+    from evl.runtime.cpu import keep_freed_memory
 
+    keep_freed_memory()
     runs, videos = line.runs_and_videos(paths or [])
     if not earlier and not videos:
         raise typer.BadParameter("expected the folder of a run and a video, or --from scores.parquet")

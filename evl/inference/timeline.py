@@ -24,6 +24,7 @@ from evl.inference.reading import Reader, card_of, evaluating, evaluation_of, ju
 from evl.inference.segments import Segment, SegmentRules, find_segments
 from evl.inference.timeline_journal import Journal
 from evl.models import Classifier
+from evl.models.side_windows import SideWindowDecoder
 from evl.models.windows import WindowDecoder, WindowFeatures
 from evl.runtime.distributed import World
 from evl.runtime.import_path import is_import_path
@@ -38,6 +39,7 @@ from evl.video.sampling import MICROSECONDS, microseconds
 from evl.video.windows import WindowPlan, Windows
 
 log = logging.getLogger("evl")
+SHARING = WindowDecoder, SideWindowDecoder  # what windows share of a decoder's work
 WINDOWS_AT_ONCE = {"cpu": 8, "cuda": 64}  # for decoders; fewer need less memory
 
 
@@ -164,7 +166,7 @@ def window_scores_of(model: Classifier, at_once: int | None = None) -> Reader:
     together; None: ``WINDOWS_AT_ONCE`` of the device.
     """
     attention, usual = reads_attention(model), scores_of(model)
-    shared = WindowDecoder(model.decoder) if WindowDecoder.can_read(model.decoder) else None
+    shared = next((one(model.decoder) for one in SHARING if one.can_read(model.decoder)), None)
 
     def some(features: Sequence[WindowFeatures]) -> Tensor:
         if shared is None:

@@ -6,7 +6,7 @@ token map of the frozen encoder in place of pixels, the other norms, the causal 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +82,7 @@ class FrameAttention(nn.Module):
 
 
 class SideLayer(nn.Module):
-    """One layer, for state s (B,T,P,d) and the tokens Y (B,T,L,D) of a tapped block:
+    """One layer, for state s (B,T,P,d) and z = ``tap(Y)`` (B,T,L,d) of the tokens Y (B,T,L,D) of a tapped block:
 
     z = Linear(LayerNorm(Y));  s = ½ s + ½ z[patches];  s = s + W2·DW(W1·norm(s))
     s = s + MHA in each frame over [class row of z, shifted in time; s + E];  s = s + MLP(norm(s))
@@ -97,12 +97,11 @@ class SideLayer(nn.Module):
         self.norm_mlp = make_norm(norm, side_width)
         self.mlp = MLP(side_width, mlp_width, 0.0, nn.GELU())
 
-    def forward(self, s: Tensor, tokens: Tensor, position: Tensor, past: Past | None = None) -> tuple[Tensor, Past]:
+    def forward(self, s: Tensor, z: Tensor, position: Tensor, past: Past | None = None) -> tuple[Tensor, Past]:
         """Returns the new state, and what the next frames need of the last two (only of a causal layer).
 
         position (P,d): E. ``past``: what these frames need of the two before, in a causal layer.
         """
-        z = self.tap(tokens)
         num_prefix = z.shape[2] - s.shape[2]
         s = torch.lerp(s, z[:, :, num_prefix:], 0.5)
         mixed, moved = self.time(s, None if past is None else past.moved)
@@ -229,11 +228,14 @@ class SideDecoder(nn.Module):
         has no effect. Raises ValueError for another number of features or fewer tokens than the grid has patches.
         """
         with without_autocast(features[0].tokens.device):
-            s, _ = self.run_layers([one.tokens for one in features])
-            if self.reader is None:
-                return self.norm(self.mean(s))
-            query = self.query_token.expand(s.shape[0], -1, -1)  # ``len`` would fix the batch of an exported program
-            return self.reader(query, LayerFeatures(s, None, None)).squeeze(1)
+            return self.read(self.run_layers([one.tokens for one in features])[0])
+
+    def read(self, s: Tensor) -> Tensor:
+        """The read-out: the last state (B,T,P,d) -> (B,d)."""
+        if self.reader is None:
+            return self.norm(self.mean(s))
+        query = self.query_token.expand(s.shape[0], -1, -1)  # ``len`` would fix the batch of an exported program
+        return self.reader(query, LayerFeatures(s, None, None)).squeeze(1)
 
     @torch.no_grad()
     def start_state(self, batch: int, *, memory: float | None = None) -> SideState:
@@ -283,6 +285,10 @@ class SideDecoder(nn.Module):
 
     def run_layers(self, tokens: Sequence[Tensor], past: Sequence[Past] | None = None) -> tuple[Tensor, list[Past]]:
         """(1 + M) × tokens (B,T,L,D) -> the last state (B,T,P,d), and what each layer keeps for the next frames."""
+        return self.mix(self.read_taps(tokens), past)
+
+    def read_taps(self, tokens: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Single frames: (1 + M) × tokens (B,T,L,D) -> the first state (B,T,P,d), then z (B,T,L,d) of each layer."""
         if len(tokens) != 1 + len(self.layers):
             raise ValueError(
                 f"{len(tokens)} token maps were given, but this side network reads a start and {len(self.layers)} "
@@ -293,9 +299,16 @@ class SideDecoder(nn.Module):
             raise ValueError(
                 f"{tokens[0].shape[2]} tokens per frame, but a grid of {self.grid} has {num_patches} patches"
             )
-        s, kept = self.start(tokens[0][:, :, -num_patches:]), []
-        for place, (layer, own) in enumerate(zip(self.layers, tokens[1:], strict=True)):
-            s, its_past = layer(s, own, self.position, None if past is None else past[place])
+        yield self.start(tokens[0][:, :, -num_patches:])
+        for layer, own in zip(self.layers, tokens[1:], strict=True):
+            yield layer.tap(own)
+
+    def mix(self, read: Iterable[Tensor], past: Sequence[Past] | None = None) -> tuple[Tensor, list[Past]]:
+        """What ``read_taps`` made of clips -> as ``run_layers``."""
+        read = iter(read)
+        s, kept = next(read), []
+        for place, (layer, z) in enumerate(zip(self.layers, read, strict=True)):
+            s, its_past = layer(s, z, self.position, None if past is None else past[place])
             kept.append(its_past)
         return s, kept
 

@@ -10,7 +10,6 @@ term. So each pair of frames is computed once, and with windows at each sampled 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from evl.models.attention import token_moments, vector_products
 from evl.models.crossframe import add_one_side, maps_between
+from evl.models.kept import Kept
 from evl.models.temporal import LocalTemporalModule
 
 MISSING = -1  # the number of a neighbor that a frame does not have
@@ -52,7 +52,7 @@ class SumsOfWindows:
     def __init__(self, temporal: LocalTemporalModule):
         self.temporal = temporal
         self.reads_neighbors = temporal.conv is not None or temporal.cross_frame is not None
-        self._pairs, self._sums = _Kept(), _Kept()
+        self._pairs, self._sums = Kept(), Kept()
 
     def of(self, tokens: Tensor, query: Tensor, key: Tensor, numbers: np.ndarray, places: np.ndarray) -> WindowSums:
         """tokens (F,L,D), query and key (F,L,N,K) of F frames with rising ``numbers``. ``places`` (B,T): the frames of
@@ -130,34 +130,6 @@ class SumsOfWindows:
             along = vector_products(centered.expand(len(sums), -1, -1), sums, mean)  # (n,T,L)
             found.append((2 * along + centered.square().sum(-1)[:, None]) / tokens.shape[-1])
         return found
-
-
-class _Kept:
-    """Tensors by keys: those of the last call are used again, and only new ones are made."""
-
-    def __init__(self):
-        self.keys: list[tuple[int, ...]] = []
-        self.parts: list[Tensor] = []
-
-    def of(self, wanted: np.ndarray, make: Callable[[np.ndarray], list[Tensor]]) -> list[Tensor]:
-        """The tensors (n,…) of the keys (n,k). ``make(keys)`` returns those of new ones."""
-        known = {key: place for place, key in enumerate(self.keys)}
-        keys = list(map(tuple, wanted.tolist()))
-        old = [place for place, key in enumerate(keys) if key in known]
-        new = [place for place, key in enumerate(keys) if key not in known]
-        made = make(wanted[new]) if new else []
-        if old:
-            rows = [known[keys[place]] for place in old]
-            device = self.parts[0].device
-            order = torch.tensor([*old, *new], device=device).argsort()
-            is_sorted = old + new == list(range(len(keys)))
-            parts = []
-            for place, part in enumerate(self.parts):
-                part = torch.cat([part[rows], made[place]]) if new else part[rows]
-                parts.append(part if is_sorted else part[order])
-            made = parts
-        self.keys, self.parts = keys, made
-        return made
 
 
 def _rows(numbers: np.ndarray, rows: dict[int, int]) -> np.ndarray:

@@ -122,7 +122,7 @@ def keep_freed_memory() -> bool:
 
     A training step on the CPU frees and needs hundreds of megabytes. If they were returned, they would come back as new
     pages that the system fills with zeros: 8 % of a decoder's step and more (docs/performance.md).
-    The setting holds for the whole process, so only the commands ``evl train`` and ``evl sweep`` call this.
+    The setting holds for the whole process, so only commands that compute for long call this.
     """
     if not sys.platform.startswith("linux"):
         return False
