@@ -4,7 +4,8 @@ All contenders of a set are trained on the same frozen features and batches, as 
 - tune: learning rates, warm-up with clipping, weight decay, for every decoder alike. Judge these with --split val.
 - best: what was best on val, to be judged on test (--full: the sizes of 'evl demo --full', five seeds).
 - norms: the side network's norms, on val.
-- parts: the side network without one of its parts, or with another start.
+- parts: the side network without one of its parts, or with one more.
+- taps: the side network on some of the blocks.
 --only NAME ... takes some contenders of the set. docs/evidence.md and docs/side.md say what came out.
 """
 
@@ -94,11 +95,17 @@ def parts() -> dict[str, tuple[dict, dict]]:
     return {"side": (SIDE, {"lr": 1.5e-3, **CALM}), **without, **added}
 
 
+def taps() -> dict[str, tuple[dict, dict]]:
+    chosen = {"all": "all", **{f"last {m}": f"last {m}" for m in (4, 3, 2, 1)}, "0, 2, 4": [0, 2, 4], "0, 5": [0, 5]}
+    return {f"side, {name}": (SIDE | {"taps": taps}, {"lr": 1.5e-3, **CALM}) for name, taps in chosen.items()}
+
+
 SETS: dict[str, Callable[[], dict[str, tuple[dict, dict]]]] = {
     "tune": tuning,
     "best": best,
     "norms": norms,
     "parts": parts,
+    "taps": taps,
 }
 
 

@@ -4,6 +4,7 @@ The demo's task (`motions`: 14 motions; its encoder, sizes and settings), severa
 on the videos, whose frames are drawn anew in every epoch; and `evl extract` in float32, then `evl sweep --features` on
 what it stored, and on the same clips in every other type: packed anew from float32, which is what `evl extract` packs
 too. A store has --clips-per-video training clips, which later epochs see again.
+--decoder takes another of the demo's decoders.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from evl.bench.measure import describe_machine
 from evl.data.loader import default_num_workers
 from evl.datasets.motions import make_motions
 from evl.demo.contenders import BATCH_SIZE, DEFAULT, config_of
-from evl.demo.results import EVL
+from evl.demo.results import EVL, SIDE
 from evl.evaluation import mean_interval, wilson_interval
 from evl.models.crossframe import packed_maps
 from evl.runtime.text import table
@@ -58,6 +59,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=DEFAULT.steps)
     parser.add_argument("--seeds", type=int, default=3, help="initial values; clips and their order are shared")
     parser.add_argument("--clips-per-video", type=int, default=3)
+    parser.add_argument("--decoder", choices=(EVL, SIDE), default=EVL)
+    parser.add_argument("--no-live", action="store_true", help="only stores")
     parser.add_argument("--only", nargs="+", choices=STORES, default=list(STORES))
     parser.add_argument("--at-once", type=int, default=default_num_workers(), help="trainings, a thread each")
     parser.add_argument("--name", default=f"{date.today()}")
@@ -67,7 +70,7 @@ def main() -> None:
         folder = Path(folder)
         make_motions(folder, {"train": options.videos, "test": DEFAULT.test}, seed=0, workers=default_num_workers())
         config = folder / "config.yaml"
-        config.write_text(config_of(EVL, "motion", folder, options.steps, 0).to_yaml())
+        config.write_text(config_of(options.decoder, "motion", folder, options.steps, 0).to_yaml())
         seeds = "training.seed=" + ",".join(map(str, range(options.seeds)))
 
         def note(what: str, sweep: Path) -> None:
@@ -87,7 +90,7 @@ def main() -> None:
             note(name, out)
             shutil.rmtree(store)
 
-        running = [pool.submit(live)]
+        running = [] if options.no_live else [pool.submit(live)]
         whole = folder / "whole"
         more = ["--dtype", WHOLE, "--clips-per-video", options.clips_per_video]
         run("extract", "--config", config, "--out", whole, *more)
@@ -132,13 +135,14 @@ def write(options, found: dict[str, list[float]]) -> None:
     RESULTS.mkdir(exist_ok=True)
     machine = describe_machine(torch.device("cpu"))
     path = RESULTS / f"store-accuracy-{options.name}"
-    settings = {name: getattr(options, name) for name in ("videos", "steps", "clips_per_video")}
+    settings = {name: getattr(options, name) for name in ("decoder", "videos", "steps", "clips_per_video")}
     content = dict(machine=machine, evl=__version__, **settings, top1=found)
     path.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
     epochs = options.steps * BATCH_SIZE / options.videos
     about = (
-        f"`motions`, {options.videos} videos to train on, {DEFAULT.test} to judge by; {options.steps} steps of "
-        f"{BATCH_SIZE} clips, {epochs:.1f} epochs; stores of {options.clips_per_video} clips a video. "
+        f"{options.decoder}; `motions`, {options.videos} videos to train on, {DEFAULT.test} to judge by; "
+        f"{options.steps} steps of {BATCH_SIZE} clips, {epochs:.1f} epochs; "
+        f"stores of {options.clips_per_video} clips a video. "
         f"{machine['device']}, evl {__version__}, torch {torch.__version__}."
     )
     rows = []
