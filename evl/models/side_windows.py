@@ -57,7 +57,9 @@ class SideWindowDecoder:
 
 
 def frames_of(part: Tensor, places: np.ndarray) -> Tensor:
-    """part (F,L,d) -> (B,T,L,d): a view for one window of frames that follow each other, else a copy."""
-    if len(places) == 1 and (np.diff(places[0]) == 1).all():
-        return part[int(places[0, 0]) : int(places[0, -1]) + 1][None]
+    """part (F,L,d) -> (B,T,L,d): a view for one window whose frames are equally far apart, else a copy."""
+    if len(places) == 1:
+        steps = np.diff(places[0])
+        if not len(steps) or ((steps == steps[0]).all() and steps[0] > 0):
+            return part[places[0, 0] : places[0, -1] + 1 : steps[0] if len(steps) else 1][None]
     return part[torch.from_numpy(places).to(part.device)]

@@ -47,7 +47,9 @@ def test_as_the_clips_of_the_windows(form, num_frames, num_prefix):
     reader = SideWindowDecoder(decoder)
     places = np.concatenate([np.arange(3)[:, None] + np.arange(num_frames), [[2] * num_frames]])
     if num_frames == 5:
-        places = np.concatenate([places, [[0, 2, 4, 5, 5]]])
+        places = np.concatenate([places, [[0, 2, 4, 5, 5], [0, 1, 2, 3, 4], [4, 3, 2, 1, 0]]])
+    if num_frames == 2:
+        places = np.concatenate([places, [[0, 3]]])  # as crops of frames, which lie between each other
     mixed = np.random.default_rng(0).permutation(8)
     rings = [np.arange(8), np.arange(2, 10), np.arange(6, 14), 6 + mixed]  # the last as of several live sources
     for ring in rings:
