@@ -18,7 +18,9 @@ from evl.runtime.text import STEERING, visible
 
 _ARGUMENT = re.compile(r"`([a-z_.]+)(?:=([^`]*))?`")
 # in a file or pipe, lines are not broken at 80 columns
-output = Console(emoji=False, width=None if sys.stdout.isatty() else 200)  # results; ``console``: messages and progress
+output = Console(
+    emoji=False, width=None if sys.stdout is not None and sys.stdout.isatty() else 200
+)  # results; ``console``: messages and progress
 
 
 def say(

@@ -50,3 +50,5 @@ def _print(result, top: int) -> None:
         output.print(table)
     for index, reason in result.damaged.items():
         tell(f"{result.samples[index].name}: {reason}", label="failed")
+    if result.damaged:
+        tell("expected videos, folders of them, or lists; correct these paths, or replace the files", style="yellow")

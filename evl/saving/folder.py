@@ -48,7 +48,10 @@ def read_card(folder: str | Path) -> ModelCard:
     if not path.is_file():
         if (Path(folder) / "config.yaml").is_file():
             raise CheckpointError(f"{folder}: this run is not finished; go on with: evl train --out {folder} --resume")
-        raise CheckpointError(f"{folder}: no saved model here (no {CARD}); expected the folder of a finished run")
+        what = f"no {CARD}" if path.parent.exists() else "no such folder"
+        raise CheckpointError(
+            f"{folder}: no saved model here ({what}); expected the folder of a finished run: evl train --out makes one"
+        )
     try:
         content = strict_json(path.read_text(encoding="utf-8"))
         refuse_other_formats(content)

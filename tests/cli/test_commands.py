@@ -1,5 +1,6 @@
 """The command line as a user meets it: outputs, one-sentence errors, exit codes."""
 
+import importlib.util
 import json
 import os
 import re
@@ -164,8 +165,10 @@ WRONG_SETTINGS = {
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["check", "{tmp}/none"], "no such manifest or folder"),
-        (["train", "--data", "{tmp}/none", "--out", "{tmp}/r"], "no such manifest or folder"),
+        (["check", "{tmp}/none"], "no such manifest or folder; expected a folder of videos, or a list"),
+        (["train", "--data", "{tmp}/none", "--out", "{tmp}/r"], "correct the path, which counts from the folder"),
+        (["check", "{tmp}/half"], "no videos found; put each video into a folder that has the name of its class"),
+        (["predict", "{run}", "{tmp}/none"], "none: no such file expected videos, folders of them, or lists; correct"),
         (["train", "--data", "{videos}", "--out", "{tmp}/r", "--backbone", "vit_bas_patch16_224"], "did you mean"),
         (["train", "--data", "{videos}", "--out", "{tmp}/r", "--backbone", "{tmp}/no.pt"], "no such weights file"),
         (["train", "--data", "{videos}", "--out", "{tmp}/r", "--recipe", "k400"], "no recipe named 'k400'"),
@@ -178,7 +181,7 @@ WRONG_SETTINGS = {
         (["evaluate", "{run}", "--data", "{empty}", "--workers", "0"], "not one of 1 videos could be read"),
         (["evaluate", "{run}", "--split", "test"], "has the splits train and val"),
         (["train", "--out", "{tmp}/r"], "no videos: give --data"),
-        (["evaluate", "{tmp}/none"], "no saved model here"),
+        (["evaluate", "{tmp}/none"], "no saved model here (no such folder); expected the folder of a finished run"),
         (["evaluate", "{run}", "--data", "{other}"], "has the label 'jump'"),
         (["evaluate", "{run}", "--crops", "2"], "expected 1 or 3"),
         (["predict", "{tmp}", "x.mp4"], "no saved model here"),
@@ -253,6 +256,18 @@ def test_import_is_fast_and_touches_nothing(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_closed_stdout_is_told(capsys, monkeypatch):
+    """As by a shell's ``>&-``: the module can be imported, and the command says why it ends."""
+    monkeypatch.setattr(sys, "stdout", None)
+    module = importlib.util.find_spec("evl.cli.common")
+    module.loader.exec_module(importlib.util.module_from_spec(module))
+    code, _, err = run_command(capsys, "--version")
+    assert (code, one_line(err)) == (
+        1,
+        "error: stdout is closed, and results are written to it; send it to a file, or to /dev/null",
+    )
 
 
 def test_public_names_exist():

@@ -85,7 +85,10 @@ def read_folder(folder: Path, *, class_names: Sequence[str] = (), only_classes: 
                 if name in listing.broken:
                     missing.append(groups[split][-1])
     if not groups:
-        raise UnlabeledError(f"{folder}: no videos found{_describe_endings(ignored)}")
+        raise UnlabeledError(
+            f"{folder}: no videos found{_describe_endings(ignored)}; put each video into a folder "
+            f"that has the name of its class: {folder}/CLASS/VIDEO"
+        )
     notices = [*unreadable_notices(current.listing for current in folders), *_spelling_notices(spellings)]
     splits = {split: tuple(group) for split, group in groups.items()}
     return Manifest(

@@ -57,7 +57,10 @@ def read_manifest(
     if layout not in (known := ("auto", "folder", "classes", *LAYOUTS)):
         raise DataError(f"layout {layout!r} is unknown{nearest(layout, known)}")
     if not path.exists():
-        raise DataError(f"{path}: no such manifest or folder")
+        raise DataError(
+            f"{path}: no such manifest or folder; expected a folder of videos, or a list of them (.csv, .parquet, "
+            ".txt); correct the path, which counts from the folder you are in"
+        )
     if layout in ("folder", "classes") and not path.is_dir():
         raise DataError(f"{path} is a file, but the layout {layout!r} is a folder per class; use the layout auto")
     class_names = None if class_names is None else clean_class_names(class_names)
@@ -71,7 +74,7 @@ def read_manifest(
         read = read_table(path, root if root is not None else path.parent)
     splits, missing = read.splits, read.missing
     if not any(splits.values()):
-        raise DataError(f"{path}: no videos found")
+        raise DataError(f"{path}: no videos found; expected a line for each, with its path and label")
     if read.layout != "folder":  # the name of a class folder is a class name, even if it is a number
         splits, missing = _numbers_to_names(path, splits, missing, class_names)
     labels = {sample.label for group in splits.values() for sample in group}
@@ -217,7 +220,9 @@ def videos_at(videos: Videos) -> tuple[Sample, ...]:
         elif _is_list(one):
             found = read_videos(Path(one), Path(one).parent)
         if not found:
-            raise DataError(f"{one}: no videos in this {'folder' if is_folder else 'list'}")
+            raise DataError(
+                f"{one}: no videos in this {'folder; it needs files such as clip.mp4' if is_folder else 'list'}"
+            )
         samples += found
     return tuple(samples)
 
