@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 
+# else each process of the tests would compile evl and the tests again
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-all lint format clean
 
 demo: $(READY)
@@ -11,7 +14,7 @@ demo: $(READY)
 test: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/python -m pytest -n 2
+	$(VENV)/bin/python -m pytest -n 3 --dist worksteal  # three, as some tests wait
 
 test-all: $(READY)
 	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,examples]"

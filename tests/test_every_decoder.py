@@ -25,7 +25,7 @@ from tests.conftest import TINY
 from tests.helpers import assert_close, run_command
 from tests.saving.test_hub import catch_pushes
 from tests.training.helpers import with_broken_in_training
-from tests.training.test_train import assert_same_run, in_two_processes, weights
+from tests.training.test_train import WITHOUT_EFFECT, assert_same_run, in_two_processes, weights
 
 # the trained decoders, and the forms of the side network that do something of their own
 FORMS = {name: {"decoder": name} for name, entry in DECODERS.items() if entry.path is not None} | {
@@ -222,9 +222,8 @@ def test_few_shot(form, stores, videos, tmp_path):
     assert [row.shots for row in result.rows] == [1, 2]
 
 
-@pytest.mark.parametrize(
-    "form", ["side", *(pytest.param(one, marks=pytest.mark.slow) for one in FORMS if one != "side")]
-)
+@pytest.mark.slow  # tests/training/test_train.py has EVL and the side network in the default tests
+@every_form
 def test_two_processes_equal_one(form, videos, tmp_path):
     """With a damaged video, so that a process may have fewer clips in a batch, or none."""
     shutil.copytree(videos, tmp_path / "videos")
@@ -237,9 +236,7 @@ def test_two_processes_equal_one(form, videos, tmp_path):
     (tmp_path / "config.yaml").write_text(config.to_yaml())
     done = in_two_processes("forked", ["train", "--config", tmp_path / "config.yaml", "--out", tmp_path / "two"])
     assert done.returncode == 0, done.stderr[-3000:]
-    # the side network's norms take away what these add in the last layer
-    without_effect = ("qkv_proj.bias", "1.attention.out_proj.bias", "1.mlp.fc2.bias", "decoder.norm.running_mean")
-    assert_same_run(tmp_path / "one", tmp_path / "two", without_effect if form.startswith("side") else ())
+    assert_same_run(tmp_path / "one", tmp_path / "two", WITHOUT_EFFECT if form.startswith("side") else ())
 
 
 @every_form

@@ -40,7 +40,8 @@ echo "gathering: ${wanted[*]}"
 
 # what travels: the tree (tracked, or new and not ignored), a folder shared/ if there is one, and what is carried
 tree="$( (git ls-files -z --cached --others --exclude-standard; [ ! -d shared ] || find -L shared -type f -print0) |
-  sort -zu | while IFS= read -r -d '' path; do [ ! -f "$path" ] || stat -c %s "$path"; done | awk '{s += $1} END {print s + 0}')"
+  sort -zu | { LC_ALL=C xargs -0 -r stat -c '%F|%s' 2> /dev/null || true; } | # without files that are deleted
+  awk -F'|' '/^regular/ {s += $2} END {print s + 0}')"
 carried="$(cat "$wheels"/*.whl | wc -c)"
 mib() { awk -v n="$1" 'BEGIN {printf "%.1f", n / 1048576}'; }
 total=$((tree + carried))

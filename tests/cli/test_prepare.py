@@ -76,6 +76,7 @@ def test_wrong_settings_are_told(run, videos, tmp_path, arguments, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow  # tests/collections/test_prepare.py stops one in the process of the tests
 def test_ctrl_c_stops_cleanly_and_goes_on(tmp_path):
     data, out = tmp_path / "data", tmp_path / "out"
     data.mkdir()

@@ -20,12 +20,12 @@ def check(*arguments):
 
 @pytest.mark.browser
 @pytest.mark.parametrize(
-    "result",
-    [fake_result(), fake_result("/a/folder" * 30, num_seeds=3, names={"motion": LONG, "object": LONG})],
+    "arguments",
+    [{}, {"folder": "/a/folder" * 30, "num_seeds": 3, "names": {"motion": LONG, "object": LONG}}],
     ids=["usual", "long names"],
 )
-def test_nothing_to_complain_about(tmp_path, result):
-    write_report(tmp_path / "a report.html", result)
+def test_nothing_to_complain_about(tmp_path, arguments):
+    write_report(tmp_path / "a report.html", fake_result(**arguments))
     done = check(tmp_path / "a report.html", "--screenshots", tmp_path / "shots")
     assert done.returncode == 0, done.stdout + done.stderr
     sizes = {path.name: Image.open(path).size for path in (tmp_path / "shots").iterdir()}

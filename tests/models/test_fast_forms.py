@@ -205,10 +205,11 @@ def test_autocast_changes_nothing(dtype):
     assert all(torch.equal(gradients[name], wanted) for name, wanted in plain[1].items())
 
 
-@pytest.mark.parametrize("case", [CASES[1], CASES[3], CASES[8], CASES[10]], ids=str)
-def test_compiled_equals_the_twin(case):
+# two layers of an odd grid; what is on by turns in one layer; inductor has all cases
+@pytest.mark.parametrize(("case", "num_layers"), [(CASES[1], 2), (CASES[8], 1), (CASES[10], 1)], ids=str)
+def test_compiled_equals_the_twin(case, num_layers):
     torch._dynamo.reset()
-    decoder, features, direction = make(case)
+    decoder, features, direction = make(case, num_layers=num_layers)
     wanted = exact(decoder, features, direction)
     compiled = torch.compile(decoder, backend="aot_eager", fullgraph=True)
     compare(run(compiled, decoder, features, direction), wanted, relative=1e-5)

@@ -1,5 +1,6 @@
 """Scripts without ``if __name__ == "__main__":``, which Python runs again in every process that they start."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -8,7 +9,10 @@ from pathlib import Path
 import pytest
 
 import evl
+from evl.collections.check import check_samples
 from evl.training import train
+from evl.training.sweeps.sweep import sweep
+from evl.types import Sample
 
 TRAIN = """
 import evl
@@ -72,6 +76,7 @@ def is_told(err):
     return 'script.py needs if __name__ == "__main__": around' in err and "        main()\n" in err
 
 
+@pytest.mark.slow
 def test_a_run_without_guard_is_told_and_leaves_nothing_in_the_way(videos, tiny_config, tmp_path):
     start, out = TRAIN.format(videos=str(videos)), tmp_path / "run"
     code, _, err = run(script(tmp_path, f"{start}\nevl.train(CONFIG, {str(out)!r})\n"))
@@ -83,6 +88,7 @@ def test_a_run_without_guard_is_told_and_leaves_nothing_in_the_way(videos, tiny_
     train(tiny_config, out)  # as the mended script does
 
 
+@pytest.mark.slow  # test_parallel.py has a process that ends like this
 def test_checking_without_guard_calls_no_file_damaged(videos, tmp_path):
     """Also where the script itself ends the other process, before it comes to what evl does: at the second call."""
     video = str(next(videos.rglob("*.mp4")))
@@ -102,10 +108,38 @@ def test_a_loader_without_guard(tmp_path, count):
     assert is_told(err)
 
 
-@pytest.mark.parametrize("way", ["-c", pytest.param("-", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["-c", "-"])
 def test_without_a_script_there_is_nothing_to_guard(videos, way):
     text = CHECK.format(video=str(next(videos.rglob("*.mp4"))))
     assert (run("-c", text) if way == "-c" else run("-", stdin=text)) == (0, "2 good\n", "")
+
+
+BEGINNINGS = {
+    "a run": lambda config, folder: train(config, folder / "run"),
+    "a sweep": lambda config, folder: sweep(config, ["training.lr=1e-3,1e-4"], folder / "run"),
+    "a check": lambda config, folder: check_samples([Sample("a.mp4", "bright")], num_workers=1),
+}
+
+
+@pytest.mark.parametrize("what", BEGINNINGS)
+def test_a_process_that_only_starts_begins_nothing(tiny_config, tmp_path, monkeypatch, what):
+    """The twin of those above: Python runs the script again in a process that is marked like this."""
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "script.py", raising=False)
+    with pytest.raises(SystemExit) as stop:
+        BEGINNINGS[what](tiny_config, tmp_path)
+    assert is_told(str(stop.value))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_program_from_standard_input_may_check(videos, monkeypatch):
+    """Python would look for a file of that name, and run it in the other process."""
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "<stdin>", raising=False)
+    samples = [Sample(str(path), "bright") for path in sorted(videos.rglob("*.mp4"))[:2]]
+    assert len(check_samples(samples, num_workers=1).good) == 2
+    assert sys.modules["__main__"].__file__ == "<stdin>"
 
 
 def test_a_run_that_ends_before_its_first_step_leaves_no_folder(tiny_config, tmp_path, monkeypatch):

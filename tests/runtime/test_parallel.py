@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -60,12 +61,15 @@ def test_errors_end_the_work():
 
 
 class Deadly:
-    """A function that ends its process while it is unpickled, before there is an item."""
+    """A function that ends its process while it is unpickled, before there is an item. ``number``: of a signal; 0: an
+    exit, as of a script without a ``__main__`` guard."""
 
     def __init__(self, number):
         self.number = number
 
     def __setstate__(self, state):
+        if state["number"] == 0:
+            os._exit(1)
         os.kill(os.getpid(), state["number"])
 
     def __call__(self, item):
@@ -75,6 +79,16 @@ class Deadly:
 def test_a_process_that_is_killed_before_its_first_item_is_an_error_of_its_own():
     with pytest.raises(RunError, match="ended by SIGKILL while it started, before its first video"):
         list(each_in_process(Deadly(signal.SIGKILL), [1, 2], 1))
+
+
+def test_a_process_that_ends_before_its_first_item_may_be_a_script_without_guard(monkeypatch):
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "<stdin>", raising=False)
+    with pytest.raises(RunError, match="the processes that read videos ended while they started"):
+        list(each_in_process(Deadly(0), [1, 2], 1))
+    monkeypatch.setattr("evl.runtime.parallel._script", lambda: "script.py")
+    with pytest.raises(RunError, match=r'script.py needs if __name__ == "__main__": around its code'):
+        list(each_in_process(Deadly(0), [1, 2], 1))
 
 
 def test_processes_are_gone_when_nobody_listens(tmp_path):

@@ -1,6 +1,7 @@
 """Runs: resumed bit-exactly, equal over processes, robust against damage and full disks."""
 
 import json
+import multiprocessing
 import os
 import resource
 import shutil
@@ -14,15 +15,16 @@ import torch
 from safetensors.torch import load_file
 
 import evl
-from evl.config import replace
+from evl.config import RunConfig, replace
 from evl.data.manifests.manifest import read_manifest
 from evl.errors import ConfigError, EVLError, RunError, SaveError
 from evl.extraction.extract import extract
 from evl.saving import build_classifier
 from evl.store.description import StoreOptions
-from evl.training import Interrupted, train
+from evl.training import train
 from evl.training.checkpoint import list_checkpoints
-from tests.helpers import assert_close
+from evl.training.learners import Learners
+from tests.helpers import assert_close, run_command
 from tests.training.helpers import with_broken_in_training
 
 
@@ -86,7 +88,7 @@ def test_same_seed_same_weights_and_workers_do_not_matter(tiny_config, tmp_path)
     assert not torch.equal(a["decoder.query_token"], c["decoder.query_token"])
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow), "fp16"])
 def test_resume_is_bit_exact(tiny_config, tmp_path, precision):
     config = replace(tiny_config, training={"precision": precision})
     train(config, tmp_path / "whole")
@@ -112,15 +114,33 @@ def test_resume_is_bit_exact(tiny_config, tmp_path, precision):
     assert result.evaluation.metrics.num_videos == 4
 
 
-def test_ctrl_c_saves_and_resumes(tiny_config, tmp_path):
+def test_ctrl_c_saves_and_resumes(tiny_config, tmp_path, capsys, monkeypatch):
+    """By the command; signals come to its workers, too, as from a terminal or a batch system."""
     train(tiny_config, tmp_path / "whole")
+    (tmp_path / "config.yaml").write_text(replace(tiny_config, data={"num_workers": 1}).to_yaml())
+    steps, alive, step = [], [], Learners.step
 
-    def press(progress):
-        if (progress.phase, progress.step) == ("training", 3):
-            os.kill(os.getpid(), signal.SIGINT)
+    def press(learners, *arguments, **options):
+        steps.append(step(learners, *arguments, **options))
+        if len(steps) == 3:
+            workers = multiprocessing.active_children()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                for worker in workers:
+                    os.kill(worker.pid, number)
+            time.sleep(0.1)
+            alive.extend(worker.is_alive() for worker in workers)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return steps[-1]
 
-    with pytest.raises(Interrupted, match="stopped at step 3"):
-        train(tiny_config, tmp_path / "run", progress=press)
+    with monkeypatch.context() as patch:
+        patch.setattr(Learners, "step", press)
+        code, _, messages = run_command(
+            capsys, "train", "--config", tmp_path / "config.yaml", "--out", tmp_path / "run"
+        )
+    assert code == 130
+    assert "stopped at step 3" in messages
+    assert "go on with: evl train --out" in " ".join(messages.split())
+    assert alive == [True]
     assert list_checkpoints(tmp_path / "run/checkpoints")[-1].name == "step_0000003.pt"
     train(None, tmp_path / "run", resume=True)
     one, other = weights(tmp_path / "whole"), weights(tmp_path / "run")
@@ -161,6 +181,17 @@ def labeled_segments(videos, folder):
     return folder / "segments.csv"
 
 
+def as_side(config):
+    """The config with a side network, whose batch norms are over both processes."""
+    model = {"decoder": "side", "side_width": 16, "head_dropout": 0}
+    config = replace(config, model={"mlp_dropout": RunConfig().model.mlp_dropout})
+    return replace(config, model=model, training={"accumulation": 1, "eval_every": 0})
+
+
+# the side network's norms take away what these add in the last layer
+WITHOUT_EFFECT = ("qkv_proj.bias", "1.attention.out_proj.bias", "1.mlp.fc2.bias", "decoder.norm.running_mean")
+
+
 @pytest.mark.parametrize("how", ["forked", pytest.param("torchrun", marks=pytest.mark.slow)])
 def test_two_processes_equal_one(tiny_config, tmp_path, videos, how):
     """Live and from a store, where broken videos are missing from the same batches."""
@@ -174,10 +205,14 @@ def test_two_processes_equal_one(tiny_config, tmp_path, videos, how):
     stored = replace(config, data={"path": None, "features": str(tmp_path / "store")})
     (tmp_path / "live.yaml").write_text(config.to_yaml())
     (tmp_path / "stored.yaml").write_text(stored.to_yaml())
+    side = as_side(config)
+    train(side, tmp_path / "one side")
+    (tmp_path / "side.yaml").write_text(side.to_yaml())
     done = in_two_processes(
         how,
         ["train", "--config", tmp_path / "live.yaml", "--out", tmp_path / "two"],
         ["train", "--config", tmp_path / "stored.yaml", "--out", tmp_path / "two stored"],
+        ["train", "--config", tmp_path / "side.yaml", "--out", tmp_path / "two side"],
         ["evaluate", tmp_path / "two", "--timeline", "--data", labeled_segments(videos, tmp_path)],
         ["evaluate", tmp_path / "two", "--data", videos, "--json", "--out", tmp_path / "judged"],
     )
@@ -193,6 +228,7 @@ def test_two_processes_equal_one(tiny_config, tmp_path, videos, how):
         assert_same_run(tmp_path / "one", run)
         assert (run / "damaged.csv").read_text() == (tmp_path / "one/damaged.csv").read_text()
         assert evl.read_predictions(run).paths == found
+    assert_same_run(tmp_path / "one side", tmp_path / "two side", WITHOUT_EFFECT)
     assert json.loads(done.stdout[done.stdout.index("{") :])["num_videos"] == 12
     with pytest.raises(RunError, match=r"1 of 9 training videos are damaged"):
         train(replace(stored, data={"max_damaged_share": 0.05}), tmp_path / "strict")
@@ -353,7 +389,8 @@ def test_a_model_cast_to_bfloat16_keeps_its_hash(tiny_config, tmp_path):
     assert one.backbone.weights_hash != before
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_to_the_whole_group_save_a_checkpoint(tiny_config, tmp_path, number):
     """What a terminal or a batch system does, with workers, as early as can be."""
     config = replace(

@@ -5,6 +5,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from av.video.reformatter import VideoReformatter
 
 from evl.video.decode.index import counted_index, frame_index, probe
 from evl.video.decode.reader import read_clip, read_frames
@@ -20,14 +21,14 @@ def folder(tmp_path_factory):
 
 def decode_all(path):
     """The plain way: every frame in the order the decoder gives them, (3,H,W) upright; times; key frames; rotation."""
-    frames, times, keys, rotation = [], [], [], 0
+    frames, times, keys, rotation, reformatter = [], [], [], 0, VideoReformatter()
     with av.open(str(path)) as container:
         for frame in container.decode(container.streams.video[0]):
             assert not frame.is_corrupt
             if frame.key_frame:
                 keys.append(len(frames))
             rotation = frame.rotation
-            picture = np.rot90(frame.to_ndarray(format="rgb24"), k=round(rotation / 90))
+            picture = np.rot90(reformatter.reformat(frame, format="rgb24").to_ndarray(), k=round(rotation / 90))
             frames.append(torch.from_numpy(picture.copy()).permute(2, 0, 1))
             times.append(frame.time)
     return frames, times, keys, rotation
@@ -46,6 +47,10 @@ def test_frames_and_times_as_by_decoding_everything(folder, name):
     frames, times, keys, rotation = decode_all(path)
     upright = [frame.rot90(round(rotation / 90), (2, 1)) for frame in frames]  # as it was drawn
     assert [number_of(frame) for frame in upright] == list(shown(name))  # the made file is what its name says
+
+    by_packets, counted = frame_index(path), counted_index(path)
+    assert by_packets.num_frames == counted.num_frames
+    assert np.allclose(by_packets.times_seconds, counted.times_seconds, rtol=0, atol=1e-6)
 
     info = probe(path)
     count = len(frames)
@@ -89,15 +94,8 @@ def test_frames_and_times_as_by_decoding_everything(folder, name):
                 assert number_of(frame) == shown(name)[index], f"{kind}: frame {index}"
 
 
-@pytest.mark.parametrize("name", STRUCTURES)
-def test_packets_tell_what_decoding_tells(folder, name):
-    path = make_structure(folder, name)
-    by_packets, counted = frame_index(path), counted_index(path)
-    assert by_packets.num_frames == counted.num_frames
-    assert np.allclose(by_packets.times_seconds, counted.times_seconds, rtol=0, atol=1e-6)
-
-
 def test_the_collection_is_large_and_most_of_it_is_read_by_seeking(folder):
     assert len(STRUCTURES) >= 45
-    by_packets = [name for name in STRUCTURES if not frame_index(make_structure(folder, name)).is_counted]
-    assert len(by_packets) >= 80
+    some = list(STRUCTURES)[::4]
+    by_packets = [name for name in some if not frame_index(make_structure(folder, name)).is_counted]
+    assert len(by_packets) >= 20
