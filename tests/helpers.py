@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import torch
@@ -99,6 +101,24 @@ def run_command(capsys, *arguments):
     captured = capsys.readouterr()
     assert "Traceback" not in captured.err
     return code, captured.out, captured.err
+
+
+def made_once(tmp_path_factory, name, make):
+    """What ``make(folder)`` returns, something for JSON: made by the first process of the tests that asks for ``name``,
+    read by the others and by later calls. For fixtures that take seconds, whose tests may run in several processes."""
+    import json
+
+    from filelock import FileLock
+
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    said = root / f"{name}.json"
+    with FileLock(root / f"{name}.lock"):
+        if not said.exists():
+            shutil.rmtree(root / name, ignore_errors=True)  # of one that failed
+            (root / name).mkdir()
+            said.write_text(json.dumps(make(root / name)))
+    return json.loads(said.read_text())
 
 
 class Wanted:

@@ -21,13 +21,18 @@ from evl.demo.results import EVL, LINEAR, ROWS, SIDE, SIDE_CAUSAL, UNTRAINED, ZE
 from evl.errors import RunError
 from evl.types import Sample
 from tests.demo.fake import fake_result
-from tests.helpers import run_command
+from tests.helpers import made_once, run_command
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     """(what was printed, the folder, the messages) of 'evl demo --full', which is tiny here."""
-    folder, out, messages = tmp_path_factory.mktemp("demo"), StringIO(), []
+    text, folder, messages = made_once(tmp_path_factory, "demo", _make_demo)
+    return text, Path(folder), messages
+
+
+def _make_demo(folder):
+    out, messages = StringIO(), []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "FULL", Size(train=28, test=14, steps=3, seeds=5))
         patch.setattr(run, "default_num_workers", lambda: 0)  # processes take seconds to start
@@ -36,7 +41,7 @@ def demo(tmp_path_factory):
             main(["demo", "--full", "--seed", "3", "--seeds", "2", "--out", str(folder)])
     assert not stop.value.code
     (folder,) = folder.iterdir()
-    return out.getvalue(), folder, messages
+    return out.getvalue(), str(folder), messages
 
 
 def rows_of(text):

@@ -17,6 +17,7 @@ from evl.types import Sample
 from evl.video.decode.index import probe
 from evl.video.decode.reader import read_frames
 from tests.damage import make_damaged
+from tests.helpers import made_once
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits and memory are asked of Linux")
 MOST_MEGABYTES = 400  # more than reading takes anyway
@@ -62,8 +63,13 @@ def problem(report, path):
 
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory):
-    files = make_damaged(tmp_path_factory.mktemp("damaged"))
-    return files, read_all(files)
+    paths, reports = made_once(tmp_path_factory, "damaged", _make_and_read)
+    return {name: Path(path) for name, path in paths.items()}, reports
+
+
+def _make_and_read(folder):
+    files = make_damaged(folder)
+    return {name: str(path) for name, path in files.items()}, read_all(files)
 
 
 def test_damaged_files_are_refused(collection):
