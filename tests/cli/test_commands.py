@@ -167,7 +167,7 @@ WRONG_SETTINGS = {
     [
         (["check", "{tmp}/none"], "no such manifest or folder; expected a folder of videos, or a list"),
         (["train", "--data", "{tmp}/none", "--out", "{tmp}/r"], "correct the path, which counts from the folder"),
-        (["check", "{tmp}/half"], "no videos found; put each video into a folder that has the name of its class"),
+        (["check", "{tmp}/half"], "put each video into a folder that has the name of its class: "),
         (["predict", "{run}", "{tmp}/none"], "none: no such file expected videos, folders of them, or lists; correct"),
         (["train", "--data", "{videos}", "--out", "{tmp}/r", "--backbone", "vit_bas_patch16_224"], "did you mean"),
         (["train", "--data", "{videos}", "--out", "{tmp}/r", "--backbone", "{tmp}/no.pt"], "no such weights file"),
