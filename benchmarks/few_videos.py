@@ -1,19 +1,22 @@
-"""Learning rates with few videos, as most people have: python benchmarks/few_videos.py PICTURES; writes JSON.
+"""Learning rates with few videos, as most people have: python benchmarks/few_videos.py FOLDERS; writes JSON.
 
 All on frozen features of the embedded encoder, 8 frames, 400 steps of 16 clips (30 epochs of 200 videos). Tasks:
 - camera: 8 motions of a camera (pan, zoom, turn) over photographs, 192 videos; judged on other photographs.
 - left, right: two of them, 60 videos.
-- motion, object: 224 videos of `motions`, judged on its val.
+- filmed: these 8, still and shaking, over filmed footage, 160 videos; judged on other films.
+- filmed in, out: two of them, 60 videos.
+- photograph and motion: 25 photographs x 8 motions = 200 classes, 5 videos of each; judged on 2 others of each.
+- motion, object: 224 videos of `motions`, judged on its val. kind and motion: 112 classes, 2,352 videos.
 
-PICTURES: folders with the photographs, such as those of the packages scikit-image, scikit-learn and matplotlib.
-docs/decisions.md says what it is for.
+FOLDERS: with the photographs, such as those of the packages scikit-image, scikit-learn and matplotlib, and with the
+footage (moving_camera.py says which). docs/decisions.md says what it is for.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
-import math
 import tempfile
 from collections import defaultdict
 from datetime import date
@@ -22,30 +25,51 @@ from pathlib import Path
 import numpy as np
 import torch
 from motions_controls import RESULTS
-from motions_decoders import CALM, EVL_ALL, PLAIN, SIDE, data_of
-from PIL import Image
+from motions_decoders import CALM, EVL_ALL, PLAIN, SIDE, data_of, show
+from moving_camera import CAMERA, FILMED, OTHERS, TEST, TRAIN, clip_of, pictures, write_filmed
 from torch import Tensor
-from torch.nn import functional as F
 
 from evl._version import __version__
 from evl.backbones import create_backbone
 from evl.bench.measure import describe_machine
-from evl.config import RunConfig, replace
-from evl.demo.compare import Contender, train_contenders
+from evl.config import ModelConfig, RunConfig, replace
+from evl.data.loader import default_num_workers
+from evl.data.manifests.manifest import read_manifest
+from evl.demo.compare import Contender, read_clips, train_contenders
 from evl.demo.contenders import CHANGES, Size, blocks_of, config_of
 from evl.demo.results import ATTENTIVE, EVL, LINEAR
 from evl.streams.memory import extract, threads
 from evl.training.learners import with_taps
 from evl.types import Sample
 
-TRAIN = ("astronaut", "brick", "camera", "chelsea", "china", "coffee", "coins", "grass", "motorcycle_left", "ihc")
-TEST = ("flower", "grace_hopper", "gravel", "hubble_deep_field", "motorcycle_right", "retina", "rocket")
-TASKS = ("camera", "left, right", "motion", "object")
-CAMERA = ("left", "right", "up", "down", "in", "out", "clockwise", "counterclockwise")
-NUM_FRAMES, SIZE, STEPS, FEW = 8, 64, 400, 224
+TASKS = (
+    "camera", "left, right", "filmed", "filmed in, out", "photograph and motion", "motion", "object", "kind and motion",
+)  # fmt: skip
+FEW, MANY = 224, 2352
 EVL_USUAL = {"taps": "last 4", "num_heads": None, "mlp_dropout": 0.5, "head_dropout": 0.5}  # of evl train
-# contender -> (changes of the model's settings, of the training's)
+TRAINING = {"lr": 1e-3, "warmup_steps": None, "clip_grad_norm": 1.0, "label_smoothing": 0.0}  # of evl train
+
+
+def usual(decoder: str, training: dict | None = None, **model) -> tuple[ModelConfig, dict]:
+    """The defaults of 'evl train' but for these changes."""
+    return ModelConfig(decoder, **model), TRAINING | (training or {})
+
+
+# contender -> (changes of the model's settings or all of them, changes of the training's)
 CONTENDERS = {
+    **{
+        f"{name}, as evl train{how}": usual(decoder, training)
+        for name, decoder in (("side", "side"), ("EVL", "evl"))
+        for how, training in {
+            "": {},
+            ", lr 0.0003": {"lr": 3e-4},
+            ", lr 0.003": {"lr": 3e-3},
+            ", no warm-up": {"warmup_steps": 0},
+        }.items()
+    },
+    "side, as evl train, d=32": usual("side", side_width=32),
+    "attentive, as evl train": usual("attentive"),
+    "linear, as evl train": usual("linear"),
     "EVL, defaults until November 2026": (EVL_USUAL, {"lr": 4e-4, **PLAIN}),
     **{f"EVL, default dropout, lr {rate:g}": (EVL_USUAL, {"lr": rate}) for rate in (4e-4, 1e-3, 3e-3)},
     **{f"EVL, five blocks, lr {rate:g}": (EVL_ALL, {"lr": rate}) for rate in (1e-3, 3e-3)},
@@ -59,97 +83,88 @@ CONTENDERS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("pictures", type=Path, nargs="+")
+    parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     parser.add_argument("--only", nargs="+", default=list(CONTENDERS), choices=CONTENDERS)
-    parser.add_argument("--keep", type=Path, help="a folder for the videos of motions, which the next run finds there")
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--keep", type=Path, help="a folder for videos, which the next run finds there")
     parser.add_argument("--name", default=f"{date.today()}")
     options = parser.parse_args()
-    found: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    found: dict[str, dict[str, dict[str, dict]]] = defaultdict(lambda: defaultdict(dict))
+    path = RESULTS / f"few-videos-{options.name}.json"
+    if path.exists():  # other seeds, tasks or contenders
+        for task, names in json.loads(path.read_text(encoding="utf-8"))["scores"].items():
+            for name, seeds in names.items():
+                found[task][name].update(seeds)
     for seed in options.seeds:
         with tempfile.TemporaryDirectory() as folder, threads() as pool:
             for task, clips, samples, count in tasks(options, options.keep or Path(folder), seed):
-                for name, top1 in train_and_judge(options.only, task, clips, samples, count, seed, pool):
-                    found[task][name][seed] = top1
-                    print(f"seed {seed}  {task}  {top1:5.1f}  {name}", flush=True)
-        about = {
-            "date": str(date.today()), "evl": __version__, **describe_machine(torch.device("cpu")), "steps": STEPS,
-            "top1": found,
-        }  # fmt: skip
-        (RESULTS / f"few-videos-{options.name}.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+                for name, scores in train_and_judge(options, task, clips, samples, count, seed, pool):
+                    found[task][name][str(seed)] = scores
+                    print(f"seed {seed}  {task}  {scores}  {name}", flush=True)
+                about = {
+                    "date": str(date.today()), "evl": __version__, **describe_machine(torch.device("cpu")),
+                    "steps": options.steps, "scores": found,
+                }  # fmt: skip
+                path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
 def tasks(options: argparse.Namespace, folder: Path, seed: int):
     """Yields (task, clips (n,T,3,H,W), samples, how many of them are to train on)."""
+    for task, classes, train, val in (("filmed", FILMED, 16, 20), ("filmed in, out", ("in", "out"), 30, 80)):
+        if task in options.tasks:
+            splits = read_manifest(
+                write_filmed(folder / f"{task}-{seed}", options.folders, seed, classes, train, val)
+            ).splits
+            samples = [*splits["train"], *splits["val"]]
+            config = config_of(EVL, "motion", folder, options.steps, seed)
+            preprocessing = create_backbone(config.backbone, "all").preprocessing
+            clips = read_clips(samples, config.clip, preprocessing, num_workers=default_num_workers())
+            yield task, clips.float(), samples, len(splits["train"])
+    yield from of_photographs(options, seed)
+    for task, train in (("motion", FEW), ("object", FEW), ("kind and motion", MANY)):
+        if task in options.tasks:
+            data = data_of(folder, "val", Size(train, 560, options.steps), seed)
+            samples = data.samples.get(task) or [
+                dataclasses.replace(one, label=f"{one.label}, {other.label}")
+                for one, other in zip(data.samples["object"], data.samples["motion"], strict=True)
+            ]
+            yield task, data.clips.float(), samples, len(data.train_rows)
+
+
+def of_photographs(options: argparse.Namespace, seed: int):
     rng = np.random.default_rng(seed)
-    train, test = ([picture(options.pictures, name) for name in names] for names in (TRAIN, TEST))
-    preprocessing = create_backbone(config_of(EVL, "motion", folder, STEPS, seed).backbone, "all").preprocessing
+    preprocessing = create_backbone(config_of(EVL, "motion", Path("."), 1, seed).backbone, "all").preprocessing
     mean, std = (torch.tensor(x)[:, None, None] for x in (preprocessing.mean, preprocessing.std))
-    for task, classes, per_class in (("camera", CAMERA, 24), ("left, right", CAMERA[:2], 30)):
-        labels = [name for name in classes for _ in range(per_class)]
-        judged = [name for name in classes for _ in range(160 // len(classes))]
-        clips = [clip_of(train, name, rng) for name in labels] + [clip_of(test, name, rng) for name in judged]
-        if task not in options.tasks:
-            continue
-        yield task, (torch.stack(clips) - mean) / std, [Sample("", label=name) for name in labels + judged], len(labels)
-    left = [task for task in TASKS[2:] if task in options.tasks]
-    data = data_of(folder, "val", Size(FEW, 560, STEPS), seed) if left else None
-    for task in left:
-        yield task, data.clips.float(), data.samples[task], len(data.train_rows)
+    if {"camera", "left, right"} & set(options.tasks):
+        train, test = (pictures(options.folders, names) for names in (TRAIN, TEST))
+        for task, classes, per_class in (("camera", CAMERA, 24), ("left, right", CAMERA[:2], 30)):
+            labels = [name for name in classes for _ in range(per_class)]
+            judged = [name for name in classes for _ in range(160 // len(classes))]
+            clips = [clip_of(train, name, rng) for name in labels] + [clip_of(test, name, rng) for name in judged]
+            if task in options.tasks:
+                samples = [Sample("", label=name) for name in labels + judged]
+                yield task, (torch.stack(clips) - mean) / std, samples, len(labels)
+    if (task := "photograph and motion") in options.tasks:
+        names = (*TRAIN, *TEST, *OTHERS)
+        scenes = dict(zip(names, pictures(options.folders, names), strict=True))
+        pairs = [(name, motion) for count in (5, 2) for name in names for motion in CAMERA for _ in range(count)]
+        clips = torch.stack([clip_of([scenes[name]], motion, rng) for name, motion in pairs])
+        samples = [Sample("", label=f"{name} {motion}") for name, motion in pairs]
+        yield task, (clips - mean) / std, samples, 5 * len(names) * len(CAMERA)
 
 
-def picture(folders: list[Path], name: str) -> Tensor:
-    """(3,h,w) in 0 … 1, the shorter side 160 pixels."""
-    paths = sorted(path for folder in folders for path in folder.rglob(f"{name}.*") if path.suffix in (".png", ".jpg"))
-    if not paths:
-        raise SystemExit(f"no {name}.png or .jpg below {', '.join(map(str, folders))}")
-    image = Image.open(paths[0]).convert("RGB")
-    scale = 160 / min(image.size)
-    image = image.resize([round(side * scale) for side in image.size], Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(image)).movedim(-1, 0).float() / 255
-
-
-def clip_of(pictures: list[Tensor], name: str, rng: np.random.Generator) -> Tensor:
-    """(T,3,H,W): a shaking camera that does one thing; the middle of the clip is anywhere, so no frame shows which."""
-    image = pictures[rng.integers(len(pictures))]
-    _, h, w = image.shape
-    speed = rng.uniform(2, 7)  # pixels of the clip between two frames
-    time = np.arange(NUM_FRAMES) - (NUM_FRAMES - 1) / 2 + rng.uniform(-1, 1)
-    x = y = angle = np.zeros(NUM_FRAMES)
-    zoom = np.full(NUM_FRAMES, rng.uniform(0.8, 1.2))
-    sign = 1 if name in ("right", "down", "in", "clockwise") else -1
-    if name in ("left", "right"):
-        x = sign * speed * time
-    elif name in ("up", "down"):
-        y = sign * speed * time
-    elif name in ("in", "out"):
-        zoom = zoom * np.exp(sign * speed / 45 * time)
-    else:
-        angle = sign * speed / 30 * time
-    shake = rng.normal(0, 0.7, (2, NUM_FRAMES))
-    center = rng.uniform(-0.25, 0.25, 2)
-    angle = angle + rng.uniform(-math.pi, math.pi) * (name in ("clockwise", "counterclockwise"))
-    grids = []
-    steps = torch.linspace(-SIZE / 2, SIZE / 2, SIZE)
-    rows, columns = torch.meshgrid(steps, steps, indexing="ij")
-    for t in range(NUM_FRAMES):
-        cos, sin = math.cos(angle[t]) / zoom[t], math.sin(angle[t]) / zoom[t]
-        px = cos * columns - sin * rows + x[t] + shake[0, t]
-        py = sin * columns + cos * rows + y[t] + shake[1, t]
-        grids.append(torch.stack([px * 2 / w + center[0], py * 2 / h + center[1]], -1))
-    clip = F.grid_sample(
-        image.expand(NUM_FRAMES, -1, -1, -1), torch.stack(grids).float(), padding_mode="reflection", align_corners=False
-    )
-    return clip * rng.uniform(0.7, 1.1)
-
-
-def train_and_judge(names: list[str], task: str, clips: Tensor, samples, count: int, seed: int, pool):
-    """Yields (contender, top-1)."""
-    config = replace(config_of(EVL, "motion", Path("."), STEPS, seed), training=CALM)
-    contenders: dict[str, RunConfig] = {
-        name: replace(config, model=CONTENDERS[name][0], training=CONTENDERS[name][1]) for name in names
-    }
+def train_and_judge(options: argparse.Namespace, task: str, clips: Tensor, samples, count: int, seed: int, pool):
+    """Yields (contender, its scores in percent; ``train``: hits among the training clips, in tenths of the steps)."""
+    config = replace(config_of(EVL, "motion", Path("."), options.steps, seed), training=CALM)
+    contenders: dict[str, RunConfig] = {}
+    for name in options.only:
+        model, training = CONTENDERS[name]
+        if isinstance(model, ModelConfig):
+            contenders[name] = replace(dataclasses.replace(config, model=model), training=training)
+        else:
+            contenders[name] = replace(config, model=model, training=training)
     backbone = create_backbone(config.backbone, "all")
     taps, mapped = blocks_of(contenders.values(), backbone.spec)
     features = extract(with_taps(backbone, taps), clips, samples, pool, mapped=mapped)
@@ -158,9 +173,13 @@ def train_and_judge(names: list[str], task: str, clips: Tensor, samples, count: 
         for name, one in contenders.items()
     ]
     for some, how in ((False, pool), (True, None)):  # those with dropout one after another
-        train_contenders([one for one in made if one.has_dropout == some], features, range(count), how)
+        if chosen := [one for one in made if one.has_dropout == some]:
+            train_contenders(chosen, features, range(count), how, show)
     for one in made:
-        yield one.variant, one.judge(features, range(count, len(samples))).metrics.top1
+        metrics = one.judge(features, range(count, len(samples))).metrics
+        hits = [part.mean() for part in np.array_split([point[3] for point in one.learner.curve], 10)]
+        scores = {"top1": metrics.top1, "train": [round(float(share), 1) for share in hits]}
+        yield one.variant, scores | ({"top5": metrics.top5} if len(metrics.confusion) > 20 else {})
 
 
 if __name__ == "__main__":
