@@ -42,9 +42,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--decoders", nargs="+", default=["side"])
     parser.add_argument("--only", nargs="+", default=list(AUGMENTATIONS))
+    parser.add_argument("--steps", type=int, help="of training; default: those of 'evl train'")
     parser.add_argument("--name", default=f"{date.today()}")
     options = parser.parse_args()
-    found: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    found: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    path = RESULTS / f"augmentation-{options.name}.json"
+    if path.exists():  # other seeds, decoders or augmentations
+        for decoder, names in json.loads(path.read_text(encoding="utf-8"))["top1"].items():
+            for name, seeds in names.items():
+                found[decoder][name].update(seeds)
     for seed in options.seeds:
         folder = options.folder / str(seed)
         manifest = TASKS[options.task](folder, options.folders, seed)
@@ -55,16 +61,20 @@ def main() -> None:
                     manifest, out=store, clips_per_video=10, yes=True, progress=False, seed=seed,
                     sampling="segment", augment=AUGMENTATIONS[name], val_path=None,
                 )  # fmt: skip
+            training = {"steps": options.steps} if options.steps else {}
+            row = f"{name}, {options.steps} steps" if options.steps else name
             for decoder in options.decoders:
-                model = evl.train(data=store, out=store / f"run-{decoder}-{seed}", progress=False, seed=seed,
-                                  model={"decoder": decoder})  # fmt: skip
-                found[decoder][name][seed] = model.run.evaluation.top1
-                print(f"seed {seed}  {decoder}  {found[decoder][name][seed]:5.1f}  {name}", flush=True)
+                run = store / f"run-{decoder}-{options.steps or 'usual'}"
+                model = evl.train(
+                    data=store, out=run, progress=False, seed=seed, model={"decoder": decoder}, training=training
+                )
+                found[decoder][row][str(seed)] = model.run.evaluation.top1
+                print(f"seed {seed}  {decoder}  {model.run.evaluation.top1:5.1f}  {row}", flush=True)
                 about = {
                     "date": str(date.today()), "evl": __version__, **describe_machine(torch.device("cpu")),
                     "task": options.task, "top1": found,
                 }  # fmt: skip
-                (RESULTS / f"augmentation-{options.name}.json").write_text(json.dumps(about, indent=1) + "\n")
+                path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ All on frozen features of the embedded encoder, 8 frames, 400 steps of 16 clips 
 - filmed: these 8, still and shaking, over filmed footage, 160 videos; judged on other films.
 - filmed in, out: two of them, 60 videos.
 - photograph and motion: 25 photographs x 8 motions = 200 classes, 5 videos of each; judged on 2 others of each.
-- motion, object: 224 videos of `motions`, judged on its val. kind and motion: 112 classes, 2,352 videos.
+- motion, object: 224 videos of `motions`, judged on its val.
 
 FOLDERS: with the photographs, such as those of the packages scikit-image, scikit-learn and matplotlib, and with the
 footage (moving_camera.py says which). docs/decisions.md says what it is for.
@@ -43,9 +43,9 @@ from evl.training.learners import with_taps
 from evl.types import Sample
 
 TASKS = (
-    "camera", "left, right", "filmed", "filmed in, out", "photograph and motion", "motion", "object", "kind and motion",
+    "camera", "left, right", "filmed", "filmed in, out", "photograph and motion", "motion", "object",
 )  # fmt: skip
-FEW, MANY = 224, 2352
+FEW = 224
 EVL_USUAL = {"taps": "last 4", "num_heads": None, "mlp_dropout": 0.5, "head_dropout": 0.5}  # of evl train
 TRAINING = {"lr": 1e-3, "warmup_steps": None, "clip_grad_norm": 1.0, "label_smoothing": 0.0}  # of evl train
 
@@ -123,14 +123,10 @@ def tasks(options: argparse.Namespace, folder: Path, seed: int):
             clips = read_clips(samples, config.clip, preprocessing, num_workers=default_num_workers())
             yield task, clips.float(), samples, len(splits["train"])
     yield from of_photographs(options, seed)
-    for task, train in (("motion", FEW), ("object", FEW), ("kind and motion", MANY)):
-        if task in options.tasks:
-            data = data_of(folder, "val", Size(train, 560, options.steps), seed)
-            samples = data.samples.get(task) or [
-                dataclasses.replace(one, label=f"{one.label}, {other.label}")
-                for one, other in zip(data.samples["object"], data.samples["motion"], strict=True)
-            ]
-            yield task, data.clips.float(), samples, len(data.train_rows)
+    left = [task for task in ("motion", "object") if task in options.tasks]
+    data = data_of(folder, "val", Size(FEW, 560, options.steps), seed) if left else None
+    for task in left:
+        yield task, data.clips.float(), data.samples[task], len(data.train_rows)
 
 
 def of_photographs(options: argparse.Namespace, seed: int):
