@@ -106,9 +106,6 @@ for module in COMMANDS:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs a command line and exits: 0 all is done, 1 not, 2 wrong usage or settings, 130 Ctrl-C or SIGTERM."""
-    if sys.stdout is None:  # evl … >&-
-        error("stdout is closed, and results are written to it; send it to a file, or to /dev/null")
-        sys.exit(1)
     try:
         with stopped_by_sigterm(), written_at_the_end():
             app(fill_resume(spread_set(sys.argv[1:] if arguments is None else arguments)))

@@ -84,7 +84,9 @@ def clean_label(text: str) -> str:
 @contextmanager
 def written_at_the_end() -> Iterator[None]:
     """What is still in memory of stdout is written when the block ends. Raises OSError if the system refuses, such as
-    for a full disk; Python would see it after the exit code."""
+    for a full disk; Python would see it after the exit code. Raises OSError at once if stdout is closed (``>&-``)."""
+    if sys.stdout is None:
+        raise OSError("stdout is closed, and results are written to it; send it to a file, or to /dev/null")
     try:
         yield
     finally:
