@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import defaultdict
 from datetime import date
 from pathlib import Path
 
 import torch
+from found import found_before
 from motions_controls import RESULTS
 from moving_camera import write_camera, write_filmed
 
@@ -45,12 +45,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="of training; default: those of 'evl train'")
     parser.add_argument("--name", default=f"{date.today()}")
     options = parser.parse_args()
-    found: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     path = RESULTS / f"augmentation-{options.name}.json"
-    if path.exists():  # other seeds, decoders or augmentations
-        for decoder, names in json.loads(path.read_text(encoding="utf-8"))["top1"].items():
-            for name, seeds in names.items():
-                found[decoder][name].update(seeds)
+    found = found_before(path, "top1")  # other seeds, decoders or augmentations
     for seed in options.seeds:
         folder = options.folder / str(seed)
         manifest = TASKS[options.task](folder, options.folders, seed)

@@ -18,12 +18,12 @@ import argparse
 import dataclasses
 import json
 import tempfile
-from collections import defaultdict
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 import torch
+from found import found_before
 from motions_controls import RESULTS
 from motions_decoders import CALM, EVL_ALL, PLAIN, SIDE, data_of, show
 from moving_camera import CAMERA, FILMED, OTHERS, TEST, TRAIN, clip_of, pictures, write_filmed
@@ -91,12 +91,8 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="a folder for videos, which the next run finds there")
     parser.add_argument("--name", default=f"{date.today()}")
     options = parser.parse_args()
-    found: dict[str, dict[str, dict[str, dict]]] = defaultdict(lambda: defaultdict(dict))
     path = RESULTS / f"few-videos-{options.name}.json"
-    if path.exists():  # other seeds, tasks or contenders
-        for task, names in json.loads(path.read_text(encoding="utf-8"))["scores"].items():
-            for name, seeds in names.items():
-                found[task][name].update(seeds)
+    found = found_before(path, "scores")  # other seeds, tasks or contenders
     for seed in options.seeds:
         with tempfile.TemporaryDirectory() as folder, threads() as pool:
             for task, clips, samples, count in tasks(options, options.keep or Path(folder), seed):

@@ -15,13 +15,13 @@ import argparse
 import json
 import re
 import tempfile
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from datetime import date
 from pathlib import Path
 
 import torch
+from found import found_before
 from motions_controls import RESULTS, quiet
 from side_trials import PARTS
 
@@ -125,12 +125,8 @@ def main() -> None:
     usual = FULL if options.full else DEFAULT
     size = Size(options.videos or usual.train, usual.test, options.steps or usual.steps)
     contenders = {name: one for name, one in SETS[options.set]().items() if not options.only or name in options.only}
-    found: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     path = RESULTS / (re.sub("[^a-z0-9-]", "-", f"motions-{options.set}-{options.name}".lower()) + ".json")
-    if path.exists():  # other seeds or contenders of the same set
-        for task, names in json.loads(path.read_text(encoding="utf-8"))["top1"].items():
-            for name, seeds in names.items():
-                found[task][name].update(seeds)
+    found = found_before(path, "top1")  # other seeds or contenders of the same set
     for seed in options.seeds:
         with tempfile.TemporaryDirectory() as folder, threads() as pool:
             data = data_of(options.keep or Path(folder), options.split, size, seed)
