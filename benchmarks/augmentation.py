@@ -10,18 +10,14 @@ docs/evidence.md has the result.
 from __future__ import annotations
 
 import argparse
-import json
 from datetime import date
 from pathlib import Path
 
-import torch
-from found import found_before
+from found import found_before, write_found
 from motions_controls import RESULTS
 from moving_camera import write_camera, write_filmed
 
 import evl
-from evl._version import __version__
-from evl.bench.measure import describe_machine
 
 TASKS = {"camera": write_camera, "filmed": write_filmed}
 NONE = {"rand_augment": None, "crop_area": (1.0, 1.0), "crop_ratio": (1.0, 1.0)}
@@ -66,11 +62,7 @@ def main() -> None:
                 )
                 found[decoder][row][str(seed)] = model.run.evaluation.top1
                 print(f"seed {seed}  {decoder}  {model.run.evaluation.top1:5.1f}  {row}", flush=True)
-                about = {
-                    "date": str(date.today()), "evl": __version__, **describe_machine(torch.device("cpu")),
-                    "task": options.task, "top1": found,
-                }  # fmt: skip
-                path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+                write_found(path, task=options.task, top1=found)
 
 
 if __name__ == "__main__":

@@ -16,22 +16,19 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import tempfile
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 import torch
-from found import found_before
+from found import found_before, write_found
 from motions_controls import RESULTS
 from motions_decoders import CALM, EVL_ALL, PLAIN, SIDE, data_of, show
 from moving_camera import CAMERA, FILMED, OTHERS, TEST, TRAIN, clip_of, pictures, write_filmed
 from torch import Tensor
 
-from evl._version import __version__
 from evl.backbones import create_backbone
-from evl.bench.measure import describe_machine
 from evl.config import ModelConfig, RunConfig, replace
 from evl.data.loader import default_num_workers
 from evl.data.manifests.manifest import read_manifest
@@ -99,11 +96,7 @@ def main() -> None:
                 for name, scores in train_and_judge(options, task, clips, samples, count, seed, pool):
                     found[task][name][str(seed)] = scores
                     print(f"seed {seed}  {task}  {scores}  {name}", flush=True)
-                about = {
-                    "date": str(date.today()), "evl": __version__, **describe_machine(torch.device("cpu")),
-                    "steps": options.steps, "scores": found,
-                }  # fmt: skip
-                path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+                write_found(path, steps=options.steps, scores=found)
 
 
 def tasks(options: argparse.Namespace, folder: Path, seed: int):

@@ -12,7 +12,6 @@ All contenders of a set are trained on the same frozen features and batches, as 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import tempfile
 from collections.abc import Callable, Sequence
@@ -21,13 +20,11 @@ from datetime import date
 from pathlib import Path
 
 import torch
-from found import found_before
+from found import found_before, write_found
 from motions_controls import RESULTS, quiet
 from side_trials import PARTS
 
-from evl._version import __version__
 from evl.backbones import create_backbone
-from evl.bench.measure import describe_machine
 from evl.config import RunConfig, replace
 from evl.datasets.motions import make_motions
 from evl.demo.compare import Contender, train_contenders
@@ -184,12 +181,8 @@ def config_of(data: Data, task: str, model: dict, training: dict) -> RunConfig:
 
 
 def write(path: Path, options: argparse.Namespace, size: Size, found: dict) -> None:
-    about = {
-        "date": str(date.today()), "evl": __version__, **describe_machine(torch.device("cpu")), "set": options.set,
-        "videos": f"{size.train} to train on, {size.test} of {options.split} to judge by", "steps": size.steps,
-        "top1": found,
-    }  # fmt: skip
-    path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    videos = f"{size.train} to train on, {size.test} of {options.split} to judge by"
+    write_found(path, set=options.set, videos=videos, steps=size.steps, top1=found)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,7 @@ from evl.training.sweeps.sweep import sweep
 from tests.conftest import TINY
 from tests.helpers import assert_close, run_command
 from tests.saving.test_hub import catch_pushes
-from tests.training.helpers import with_broken_in_training
-from tests.training.test_train import WITHOUT_EFFECT, assert_same_run, in_two_processes, weights
+from tests.training.helpers import WITHOUT_EFFECT, assert_same_run, in_two_processes, weights, with_broken_in_training
 
 # the trained decoders, and the forms of the side network that do something of their own
 FORMS = {name: {"decoder": name} for name, entry in DECODERS.items() if entry.path is not None} | {

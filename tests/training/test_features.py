@@ -24,8 +24,7 @@ from evl.training.checkpoint import list_checkpoints
 from evl.training.loop import make_sampler
 from tests.conftest import TINY
 from tests.helpers import assert_close, run_command
-from tests.training.helpers import with_broken_in_training
-from tests.training.test_train import lines, weights
+from tests.training.helpers import lines, weights, with_broken_in_training
 
 
 @pytest.fixture(scope="module")

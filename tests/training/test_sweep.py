@@ -21,7 +21,7 @@ from evl.training.run_folder import RunFolder
 from evl.training.sweeps.grid import expand, split_values
 from evl.training.sweeps.sweep import sweep
 from tests.conftest import TINY
-from tests.training.test_train import lines, weights
+from tests.training.helpers import lines, weights
 
 GRID = ("training.lr=1e-3,1e-4", "model.temporal_conv=true,false", "training.log_every=1")
 

@@ -12,28 +12,17 @@ import time
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import evl
-from evl.config import RunConfig, replace
+from evl.config import replace
 from evl.data.manifests.manifest import read_manifest
 from evl.errors import ConfigError, EVLError, RunError, SaveError
-from evl.extraction.extract import extract
 from evl.saving import build_classifier
-from evl.store.description import StoreOptions
 from evl.training import train
 from evl.training.checkpoint import list_checkpoints
 from evl.training.learners import Learners
 from tests.helpers import assert_close, run_command
-from tests.training.helpers import with_broken_in_training
-
-
-def weights(run):
-    return load_file(run / "model.safetensors")
-
-
-def lines(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+from tests.training.helpers import assert_same_run, lines, weights, with_broken_in_training
 
 
 def test_a_run_folder_holds_everything(finished_run):
@@ -152,86 +141,6 @@ def test_accumulation_changes_only_rounding(tiny_config, tmp_path):
     train(plain, tmp_path / "one")
     train(replace(plain, training={"accumulation": 4}), tmp_path / "four")
     assert_same_run(tmp_path / "one", tmp_path / "four")
-
-
-def assert_same_run(one, other, without_effect=()):
-    for a, b in zip(lines(one), lines(other), strict=True):
-        if "loss" in a:
-            assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
-    first, second = weights(one), weights(other)
-    for name in first:  # a step moves each weight by up to lr (1e-3), whatever its gradient's rounding
-        # the gradient of a key's bias is zero (softmax), so Adam follows rounding alone
-        if not name.endswith(("k_proj.bias", *without_effect)):
-            assert_close(first[name], second[name], relative=1e-3, floor=2e-4)
-
-
-def in_two_processes(how, *commands):
-    """Runs commands of evl, one after the other, in two processes: forked ones, or those of torchrun."""
-    arguments = json.dumps([list(map(str, command)) for command in commands])
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2") if how == "torchrun" else ()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, *torchrun, "-m", "tests.training.commands", arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
-
-
-def labeled_segments(videos, folder):
-    """A manifest of three videos, of which one process judges two."""
-    rows = [f"{videos}/{name}/{i} video.mp4,{name},0,0.3" for i, name in enumerate(("dark", "bright", "dark"))]
-    (folder / "segments.csv").write_text("\n".join(["path,label,start_seconds,end_seconds", *rows]))
-    return folder / "segments.csv"
-
-
-def as_side(config):
-    """The config with a side network, whose batch norms are over both processes."""
-    model = {"decoder": "side", "side_width": 16, "head_dropout": 0}
-    config = replace(config, model={"mlp_dropout": RunConfig().model.mlp_dropout})
-    return replace(config, model=model, training={"accumulation": 1, "eval_every": 0})
-
-
-# the side network's norms take away what these add in the last layer
-WITHOUT_EFFECT = ("qkv_proj.bias", "1.attention.out_proj.bias", "1.mlp.fc2.bias", "decoder.norm.running_mean")
-
-
-@pytest.mark.parametrize("how", ["forked", pytest.param("torchrun", marks=pytest.mark.slow)])
-def test_two_processes_equal_one(tiny_config, tmp_path, videos, how):
-    """Live and from a store, where broken videos are missing from the same batches."""
-    config = replace(tiny_config, model={"mlp_dropout": 0, "head_dropout": 0}, training={"accumulation": 2})
-    shutil.copytree(videos, tmp_path / "videos")
-    (tmp_path / "videos/dark/broken.mp4").write_bytes(b"broken" * 1000)  # each process must cope when it meets it
-    config = replace(config, data={"path": str(tmp_path / "videos"), "max_damaged_share": 0.5})
-    config = with_broken_in_training(config)
-    train(config, tmp_path / "one")
-    extract(config, tmp_path / "store", StoreOptions(form="maps", dtype="float32", clips_per_video=3))
-    stored = replace(config, data={"path": None, "features": str(tmp_path / "store")})
-    (tmp_path / "live.yaml").write_text(config.to_yaml())
-    (tmp_path / "stored.yaml").write_text(stored.to_yaml())
-    side = as_side(config)
-    train(side, tmp_path / "one side")
-    (tmp_path / "side.yaml").write_text(side.to_yaml())
-    done = in_two_processes(
-        how,
-        ["train", "--config", tmp_path / "live.yaml", "--out", tmp_path / "two"],
-        ["train", "--config", tmp_path / "stored.yaml", "--out", tmp_path / "two stored"],
-        ["train", "--config", tmp_path / "side.yaml", "--out", tmp_path / "two side"],
-        ["evaluate", tmp_path / "two", "--timeline", "--data", labeled_segments(videos, tmp_path)],
-        ["evaluate", tmp_path / "two", "--data", videos, "--json", "--out", tmp_path / "judged"],
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("edit score") == 1
-    evl.evaluate_timelines(tmp_path / "two", tmp_path / "segments.csv", out=tmp_path / "lines", progress=False)
-    for name in ("metrics.json", "videos.csv", "segments.csv"):
-        found, wanted = ((folder / name).read_text() for folder in (tmp_path / "two/timeline", tmp_path / "lines"))
-        assert found == wanted
-    found = evl.read_predictions(tmp_path / "one").paths
-    assert len(set(found)) == len(found)
-    for run in (tmp_path / "two", tmp_path / "two stored"):
-        assert_same_run(tmp_path / "one", run)
-        assert (run / "damaged.csv").read_text() == (tmp_path / "one/damaged.csv").read_text()
-        assert evl.read_predictions(run).paths == found
-    assert_same_run(tmp_path / "one side", tmp_path / "two side", WITHOUT_EFFECT)
-    assert json.loads(done.stdout[done.stdout.index("{") :])["num_videos"] == 12
-    with pytest.raises(RunError, match=r"1 of 9 training videos are damaged"):
-        train(replace(stored, data={"max_damaged_share": 0.05}), tmp_path / "strict")
 
 
 def test_a_full_disk_leaves_the_old_checkpoint(tiny_config, tmp_path):

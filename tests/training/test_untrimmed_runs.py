@@ -17,7 +17,7 @@ from evl.video.augment import TrainingTransform
 from evl.video.transforms import normalize
 from tests.conftest import TINY
 from tests.helpers import assert_close, write_video
-from tests.training.test_train import lines
+from tests.training.helpers import lines
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
